@@ -1,0 +1,48 @@
+"""Sequence generation around one shared recurrent decoder.
+
+>>> import gen
+>>> model = gen.load("runs/demo")
+>>> print(model.generate("The ")[0].text)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from gen.model import Model
+
+_LAZY = {
+    "Model": "gen.model",
+    "Memory": "gen.memory",
+    "Encoder": "gen.encoders",
+    "Decoder": "gen.decoder",
+    "DecoderConfig": "gen.decoder",
+    "Strategy": "gen.search",
+    "Greedy": "gen.search",
+    "Sample": "gen.search",
+    "Beam": "gen.search",
+    "Hypothesis": "gen.search",
+    "UserError": "gen.errors",
+}
+
+
+def load(path: str, device: str = "cpu") -> Model:
+    """A saved model from a model folder or a run folder. See `Model.load`."""
+    from gen.model import Model
+
+    return Model.load(path, device)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'gen' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_LAZY, "load", "__version__"])

@@ -1,0 +1,171 @@
+"""Folders on disk that are whole or not there: models, and the state of a training beside them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gen.errors import UserError
+
+FORMAT = 1
+"""Version of the model folder. Raised when older code could no longer read what newer code writes."""
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.yaml"
+TOKENIZER = "tokenizer.bin"
+TRAINING = "training.pt"
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Fills a folder so that ``path`` holds the old one or the new one, never a half-written one.
+
+    The new folder is written beside the old one, synced, and renamed. Two renames are needed to replace a
+    folder; should the process die between them, `whole_folder` finds the old one under its other name.
+
+    Raises:
+        OSError: nothing was replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        fill(temporary)
+        for file in temporary.rglob("*"):
+            _sync(file)
+        _sync(temporary)
+        old = _old(path)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+        temporary.chmod(0o755)
+        temporary.rename(path)
+        _sync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a text file at once."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def whole_folder(path: Path) -> Path:
+    """``path``, or the folder it replaces if a replacement was cut short between its two renames."""
+    return _old(path) if not path.exists() and _old(path).exists() else path
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def find_model(path: str | Path) -> Path:
+    """The model folder meant by ``path``: itself, or the best (else the last) model of a run folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such model folder; `gen train` makes one")
+    if not path.is_dir():
+        raise UserError(f"{path}: is a file; give the folder of a model or of a run")
+    for folder in (whole_folder(path), whole_folder(path / "best"), whole_folder(path / "last")):
+        if (folder / CONFIG).exists() and (folder / WEIGHTS).exists():
+            return folder
+    missing = WEIGHTS if (path / CONFIG).exists() else CONFIG
+    raise UserError(f"{path}: not a model folder: {missing} is missing; train again or copy the whole folder")
+
+
+def write_model(
+    folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], files: Mapping[str, bytes]
+) -> None:
+    """Puts a model's files into ``folder``. ``files`` are the tokenizer, the model card and the like."""
+    save_file({name: t.detach().cpu().contiguous() for name, t in weights.items()}, folder / WEIGHTS)
+    text = yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True)
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A model folder's configuration.
+
+    Raises:
+        UserError: it cannot be read, or a newer version wrote it.
+    """
+    path = folder / CONFIG
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read ({_first_line(error)})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
+        raise UserError(f"{path}: not the configuration of a model (it has no `format`)")
+    if config["format"] > FORMAT:
+        raise UserError(
+            f"{path}: format {config['format']} was written by a newer version; this one reads up to {FORMAT}: "
+            "upgrade gen-toolkit"
+        )
+    return config
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """A model folder's weights, on the CPU. Raises `UserError` where the file is damaged."""
+    path = folder / WEIGHTS
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged or cut short ({_first_line(error)}); copy or train it again") from error
+
+
+def read_bytes(folder: Path, name: str) -> bytes:
+    """One of a model folder's files. Raises `UserError` where it is missing."""
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise UserError(f"{folder}: not a whole model folder: {name} is missing") from error
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """The training state beside a model; tensors and plain values only, nothing that can run.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    path = folder / TRAINING
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing; this folder cannot be resumed") from error
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise UserError(f"{path}: damaged ({_first_line(error)}); delete the run to start again") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

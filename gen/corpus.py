@@ -1,0 +1,330 @@
+"""Text files → token ids on disk, in constant memory, cached by content and tokenizer."""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from gen import checkpoint
+from gen.data import TokenFile
+from gen.errors import UserError
+from gen.tokenizer import TOKENIZERS, CharTokenizer, SubwordTokenizer, Tokenizer, WordTokenizer
+
+_BLOCK = 1 << 20
+_VERSION = 1  # of the cache; part of its key
+
+
+def cache_folder() -> Path:
+    """Where tokenized corpora are kept: ``$GEN_CACHE``, or ``gen-toolkit`` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("GEN_CACHE") or Path(base) / "gen-toolkit")
+
+
+class TextFiles:
+    """UTF-8 text from files, folders (their .txt and .txt.gz), globs, .gz files, or "-" for standard input.
+
+    Iterating gives pieces of about a megabyte that end at a line's end, and None between two files. It can be
+    iterated again; standard input is spooled to a file for that. Line ends become "\\n", a byte-order
+    mark is dropped.
+
+    Args:
+        names: what the user typed.
+        encoding_errors: "strict", or "replace" to read bytes that are not UTF-8 as U+FFFD.
+
+    Raises:
+        UserError: a file is missing, empty, or not UTF-8 (names file and offset).
+    """
+
+    def __init__(self, names: Sequence[str], encoding_errors: str = "strict") -> None:
+        self.encoding_errors = encoding_errors
+        self._spool: Any = None
+        self.paths = [path for name in names for path in self._expand(name)]
+
+    def _expand(self, name: str) -> list[Path]:
+        if name == "-":
+            if self._spool is None:
+                self._spool = tempfile.NamedTemporaryFile(prefix="gen-stdin-")  # noqa: SIM115
+                shutil.copyfileobj(sys.stdin.buffer, self._spool)
+                self._spool.flush()
+            found = [Path(self._spool.name)]
+        elif Path(name).is_dir():
+            found = sorted(p for p in Path(name).rglob("*") if p.name.endswith((".txt", ".txt.gz")))
+            if not found:
+                raise UserError(f"{name}: the folder holds no .txt or .txt.gz file")
+        elif glob.has_magic(name) and not Path(name).exists():
+            found = sorted(Path(p) for p in glob.glob(name, recursive=True) if Path(p).is_file())
+            if not found:
+                raise UserError(f"{name}: no file matches")
+        else:
+            found = [Path(name)]
+        for path in found:
+            if not path.exists():
+                raise UserError(f"{path}: no such file")
+            if path.stat().st_size == 0:
+                raise UserError(f"{'standard input' if name == '-' else path}: is empty")
+        return found
+
+    def _open(self, path: Path) -> BinaryIO:
+        try:
+            file = path.open("rb")
+            if file.read(2) == b"\x1f\x8b":
+                file.close()
+                return gzip.open(path)  # type: ignore[return-value]
+            file.seek(0)
+            return file
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+    def _blocks(self, path: Path) -> Iterator[bytes]:
+        with self._open(path) as file:
+            try:
+                while block := file.read(_BLOCK):
+                    yield block
+            except (OSError, EOFError) as error:
+                raise UserError(f"{path}: damaged or cut short ({error})") from error
+
+    def digest(self) -> str:
+        """A hash of all bytes, file by file."""
+        digest = hashlib.blake2b(digest_size=20)
+        for path in self.paths:
+            for block in self._blocks(path):
+                digest.update(block)
+            digest.update(b"\0end of file\0")
+        return digest.hexdigest()
+
+    def __iter__(self) -> Iterator[str | None]:
+        for number, path in enumerate(self.paths):
+            if number:
+                yield None
+            yield from self._pieces(path)
+
+    def _pieces(self, path: Path) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8-sig")(self.encoding_errors)
+        newlines = io.IncrementalNewlineDecoder(None, translate=True)
+        rest, offset = "", 0
+        for block in self._blocks(path):
+            rest += newlines.decode(self._decode(decoder, block, path, offset))
+            offset += len(block)
+            end = rest.rfind("\n") + 1 or (len(rest) if len(rest) > 4 * _BLOCK else 0)
+            if end:
+                yield rest[:end]
+                rest = rest[end:]
+        rest += newlines.decode(self._decode(decoder, b"", path, offset, final=True), final=True)
+        if rest:
+            yield rest
+
+    def _decode(self, decoder: Any, block: bytes, path: Path, offset: int, final: bool = False) -> str:
+        waiting = len(decoder.getstate()[0])
+        try:
+            return decoder.decode(block, final)
+        except UnicodeDecodeError as error:
+            at = offset - waiting + error.start
+            raise UserError(
+                f"{path}: not UTF-8 at byte {at} (0x{error.object[error.start]:02x}); convert the file, or read "
+                "such bytes as U+FFFD with --encoding-errors replace"
+            ) from error
+
+
+@dataclass(frozen=True)
+class TokenizerOptions:
+    """Which vocabulary, built from the training part alone."""
+
+    level: str = "char"
+    min_frequency: int = 2
+    vocab_size: int | None = None
+    model_type: str = "bpe"
+
+    def train(self, texts: Any) -> Tokenizer:
+        """The tokenizer of ``texts``, a re-iterable of pieces."""
+        if self.level == "char":
+            return CharTokenizer.train(texts)
+        if self.level == "word":
+            return WordTokenizer.train(texts, min_frequency=self.min_frequency, max_size=self.vocab_size)
+        return SubwordTokenizer.train(texts, vocab_size=self.vocab_size, model_type=self.model_type)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a corpus.
+
+    Attributes:
+        tokens: its token ids.
+        offsets: (N + 1,) where its lines begin, or None for a stream.
+        characters: its length as text.
+        unknown: how many of its tokens are `<unk>`.
+        cut: lines that were cut at the longest length allowed.
+    """
+
+    tokens: TokenFile
+    offsets: np.ndarray | None
+    characters: int
+    unknown: int
+    cut: int
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A tokenizer and the two parts of a text it was built for."""
+
+    tokenizer: Tokenizer
+    train: Part
+    valid: Part
+
+
+class _Half:
+    """One side of a text that is split at a character: a re-iterable of pieces, as `TextFiles`."""
+
+    def __init__(self, texts: TextFiles, split: int | None, unit: str, first: bool) -> None:
+        self.texts, self.split, self.unit, self.first = texts, split, unit, first
+
+    def __iter__(self) -> Iterator[str | None]:
+        at, split = 0, self.split
+        for piece in self.texts:
+            if piece is None or split is None:
+                if split is None or (at < split) == self.first:
+                    yield piece
+                continue
+            cut = split - at
+            if 0 < cut < len(piece) and self.unit == "line":  # never inside a line
+                cut = piece.find("\n", cut - 1) + 1 or len(piece)
+                split = at + cut
+            mine = piece[: max(cut, 0)] if self.first else piece[max(cut, 0) :]
+            at += len(piece)
+            if mine:
+                yield mine
+            if self.first and at >= split:
+                return
+
+    def texts_only(self) -> _TextsOnly:
+        return _TextsOnly(self)
+
+
+class _TextsOnly:
+    """The pieces without the marks between files."""
+
+    def __init__(self, half: _Half) -> None:
+        self.half = half
+
+    def __iter__(self) -> Iterator[str]:
+        return (piece for piece in self.half if piece is not None)
+
+
+def build_corpus(
+    train: TextFiles,
+    valid: TextFiles | None,
+    options: TokenizerOptions,
+    *,
+    valid_fraction: float = 0.1,
+    unit: str = "stream",
+    max_line: int = 1000,
+    cache: Path | None = None,
+) -> Corpus:
+    """Reads, splits, builds the vocabulary and tokenizes; or finds all of that in the cache.
+
+    Args:
+        train: the text.
+        valid: text to validate on; None: the last ``valid_fraction`` of ``train``.
+        options: the vocabulary.
+        valid_fraction: 0 to 1, by characters.
+        unit: "stream", or "line" where every line is a sequence of its own.
+        max_line: longer lines are cut to this many tokens.
+        cache: where; None: `cache_folder`.
+
+    Raises:
+        UserError: a file cannot be read or is not UTF-8, or a part is empty.
+    """
+    key = hashlib.blake2b(digest_size=12)
+    recipe = [_VERSION, asdict(options), unit, max_line, train.digest(), train.encoding_errors]
+    recipe.append(valid.digest() if valid else valid_fraction)
+    key.update(json.dumps(recipe, sort_keys=True).encode())
+    folder = (cache or cache_folder()) / key.hexdigest()
+    if not (folder / "meta.json").exists():
+        split = None
+        if valid is None:
+            split = int(sum(len(piece) for piece in train if piece is not None) * (1 - valid_fraction))
+        halves = {
+            "train": _Half(train, split, unit, first=True),
+            "valid": _Half(train, split, unit, first=False) if valid is None else _Half(valid, None, unit, True),
+        }
+        tokenizer = options.train(halves["train"].texts_only())
+        try:
+            checkpoint.write_folder(folder, lambda f: _fill(f, tokenizer, halves, unit, max_line))
+        except OSError as error:
+            raise UserError(f"{folder}: the token cache cannot be written ({error.strerror}); "
+                            "set GEN_CACHE to a folder with space") from error
+    meta = json.loads((folder / "meta.json").read_text())
+    tokenizer = TOKENIZERS[options.level].from_bytes((folder / "tokenizer.bin").read_bytes())
+    parts = [_open_part(folder, name, meta) for name in ("train", "valid")]
+    return Corpus(tokenizer, *parts)
+
+
+def tokenize(texts: TextFiles, tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = 1000) -> Part:
+    """One part with a given vocabulary, into ``folder``: text to evaluate a model on."""
+    meta = {"dtype": _dtype(tokenizer), "parts": {}}
+    half = _Half(texts, None, unit, first=True)
+    meta["parts"]["text"] = _write_part(folder, "text", half, tokenizer, unit, max_line)
+    return _open_part(folder, "text", meta)
+
+
+def _fill(folder: Path, tokenizer: Tokenizer, halves: dict[str, _Half], unit: str, max_line: int) -> None:
+    parts = {n: _write_part(folder, n, half, tokenizer, unit, max_line) for n, half in halves.items()}
+    (folder / "tokenizer.bin").write_bytes(tokenizer.to_bytes())
+    (folder / "meta.json").write_text(json.dumps({"dtype": _dtype(tokenizer), "parts": parts}))
+
+
+def _dtype(tokenizer: Tokenizer) -> str:
+    return "uint16" if len(tokenizer) <= 1 << 16 else "uint32"
+
+
+def _write_part(
+    folder: Path, name: str, half: _Half, tokenizer: Tokenizer, unit: str, max_line: int
+) -> dict[str, int]:
+    counts = {"characters": 0, "unknown": 0, "cut": 0}
+    dtype = _dtype(tokenizer)
+    with (folder / f"{name}.bin").open("wb") as tokens, (folder / f"{name}.offsets").open("wb") as offsets:
+        position = 0
+        if unit == "line":
+            np.zeros(1, np.int64).tofile(offsets)
+        for piece in half:
+            if piece is None:
+                if unit == "stream":  # one file ends, another begins
+                    np.array([tokenizer.eos_id], dtype).tofile(tokens)
+                continue
+            if unit == "stream":
+                ids = tokenizer.encode_array(piece)
+                counts["characters"] += len(piece)
+            else:
+                lines = [line for line in piece.split("\n") if line]
+                encoded = [tokenizer.encode_array(line) for line in lines]
+                counts["characters"] += sum(map(len, lines)) + len(lines)
+                counts["cut"] += sum(len(e) > max_line for e in encoded)
+                encoded = [e[:max_line] for e in encoded]
+                ids = np.concatenate(encoded) if encoded else np.empty(0, np.int64)
+                ends = position + np.cumsum([len(e) for e in encoded], dtype=np.int64)
+                ends.tofile(offsets)
+                position += len(ids)
+            counts["unknown"] += int((ids == tokenizer.unk_id).sum())
+            ids.astype(dtype).tofile(tokens)
+    if unit != "line":
+        (folder / f"{name}.offsets").unlink()
+    return counts
+
+
+def _open_part(folder: Path, name: str, meta: dict[str, Any]) -> Part:
+    offsets = folder / f"{name}.offsets"
+    lines = np.memmap(offsets, dtype=np.int64, mode="r") if offsets.exists() else None
+    return Part(TokenFile(folder / f"{name}.bin", meta["dtype"]), lines, **meta["parts"][name])

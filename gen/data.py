@@ -1,0 +1,246 @@
+"""Batches: contiguous text streams, and padded sequences in length buckets.
+
+Every order is computed from (seed, epoch) and a position, so resuming has nothing to restore but numbers.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the model trains on.
+
+    Attributes:
+        source: what `Encoder.forward` takes for these rows.
+        input_ids: (B, T) int64, [BOS] + y for a sequence, the stream shifted by one for a stream.
+        target_ids: (B, T) int64; PAD is not counted.
+        carries: the rows continue those of the batch before, so its last state is this one's first.
+    """
+
+    source: Any
+    input_ids: Tensor
+    target_ids: Tensor
+    carries: bool = False
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device; copies from pinned memory do not block."""
+        moved = [t.to(device, non_blocking=True) for t in (self.input_ids, self.target_ids)]
+        source = self.source.to(device, non_blocking=True) if isinstance(self.source, Tensor) else self.source
+        return replace(self, source=source, input_ids=moved[0], target_ids=moved[1])
+
+
+class Batches(Protocol):
+    """A training set: the same batches for the same epoch, from any position on."""
+
+    batches_per_epoch: int
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
+
+
+class TokenFile:
+    """Token ids on disk, memory-mapped: reading takes memory only for what is read.
+
+    Example:
+        >>> tokens = TokenFile("train.bin", "uint16")
+        >>> tokens.read(0, 10)   # int64 array of 10 ids
+    """
+
+    RELEASE_EVERY = 32 << 20  # bytes
+
+    def __init__(self, path: str | Path, dtype: str) -> None:
+        self.path = Path(path)
+        empty = self.path.stat().st_size == 0
+        self._map = np.empty(0, dtype) if empty else np.memmap(self.path, dtype=dtype, mode="r")
+        self._touched = 0
+
+    def __len__(self) -> int:
+        return len(self._map)
+
+    def read(self, start: int, length: int) -> np.ndarray:
+        """``length`` ids from ``start`` on, an int64 copy. Ends early at the end of the file."""
+        piece = self._map[start : start + length].astype(np.int64)
+        self._touched += piece.size * self._map.itemsize
+        if self._touched > self.RELEASE_EVERY:
+            self.release()
+        return piece
+
+    def release(self) -> None:
+        """Gives pages back that were read: they would count as this process's memory for ever."""
+        self._touched = 0
+        if isinstance(self._map, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self._map._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
+
+class StreamBatches:
+    """B contiguous streams of a long text, in chunks of T tokens: truncated back-propagation.
+
+    A stream begins an epoch with BOS and the learned first state, wherever in the text it stands; so a model
+    knows how to begin. The text is a ring that every epoch enters at another point, which moves the borders
+    of the chunks.
+
+    Args:
+        tokens: the text.
+        batch_size: B.
+        chunk: T.
+        bos_id: the first input of a stream.
+        seed: of the points of entry.
+    """
+
+    def __init__(self, tokens: TokenFile, batch_size: int, chunk: int, bos_id: int, seed: int = 0) -> None:
+        self.tokens = tokens
+        self.batch_size = batch_size
+        self.chunk = chunk
+        self.bos_id = bos_id
+        self.seed = seed
+        self.batches_per_epoch = len(tokens) // batch_size // chunk
+
+    def _ring(self, start: int, length: int) -> np.ndarray:
+        start %= len(self.tokens)
+        piece = self.tokens.read(start, length)
+        missing = length - len(piece)
+        return np.concatenate([piece, self.tokens.read(0, missing)]) if missing else piece
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The epoch's batches from position ``start`` on."""
+        stride = len(self.tokens) // self.batch_size
+        entry = int(np.random.default_rng((self.seed, epoch)).integers(len(self.tokens)))
+        for position in range(start, self.batches_per_epoch):
+            offset = entry + position * self.chunk
+            pieces = [self._ring(offset + b * stride - 1, self.chunk + 1) for b in range(self.batch_size)]
+            ids = torch.from_numpy(np.stack(pieces))
+            inputs = ids[:, :-1].clone()
+            if position == 0:
+                inputs[:, 0] = self.bos_id
+            yield Batch(self.batch_size, inputs, ids[:, 1:].contiguous(), carries=position > 0)
+
+
+def stream_evaluation(
+    tokens: TokenFile, bos_id: int, pad_id: int, *, limit: int | None = None, chunk: int = 256, lead: int = 512
+) -> Iterator[Batch]:
+    """A text once, every token counted once, with the state carried from its beginning to its end.
+
+    One row would be exact and slow. So the text is cut into rows that run side by side, and each begins
+    ``lead`` tokens early, uncounted, to arrive at its own part in the state that a single row would carry.
+
+    Args:
+        tokens: the text.
+        bos_id, pad_id: the first input; what an uncounted target is.
+        limit: only the first ``limit`` tokens.
+        chunk: tokens a batch.
+        lead: tokens read before a row counts.
+    """
+    n = len(tokens) if limit is None else min(limit, len(tokens))
+    if n == 0:
+        return
+    rows = max(1, min(64, n // (8 * lead)))
+    steps = -(-(n + (rows - 1) * lead) // rows)  # each row reads this many, the first counts all of them
+    for begin in range(0, steps, chunk):
+        length = min(chunk, steps - begin)
+        inputs = np.full((rows, length), pad_id)
+        targets = np.full((rows, length), pad_id)
+        for row in range(rows):
+            position = row * (steps - lead) + begin
+            piece = tokens.read(max(position - 1, 0), max(min(length + 1, n - position + 1), 0))
+            if position == 0:
+                piece = np.concatenate([[bos_id], piece[:length]])
+            known = len(piece) - 1
+            if known < 1:
+                continue
+            inputs[row, :known] = piece[:-1]
+            uncounted = max(lead - begin, 0) if row else 0
+            targets[row, uncounted:known] = piece[1 + uncounted :]
+        yield Batch(rows, torch.from_numpy(inputs), torch.from_numpy(targets), carries=begin > 0)
+
+
+def length_buckets(lengths: np.ndarray, batch_tokens: int, seed: tuple[int, ...]) -> list[np.ndarray]:
+    """Groups sequences of like length into batches of at most ``batch_tokens`` padded tokens.
+
+    Sequences are shuffled before they are sorted by length, and the batches are shuffled after, so equal
+    lengths meet other neighbours in every epoch.
+
+    Args:
+        lengths: (N,) int.
+        batch_tokens: rows × longest row of a batch; a longer sequence is a batch of its own.
+        seed: of the order, such as (seed, epoch).
+
+    Returns:
+        Arrays of indices into ``lengths``.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(lengths))
+    order = order[np.argsort(lengths[order], kind="stable")]
+    batches, begin = [], 0
+    while begin < len(order):
+        size = max(1, batch_tokens // max(int(lengths[order[begin]]), 1))
+        # Lengths grow, so the last of the batch decides how many fit.
+        while size > 1 and int(lengths[order[min(begin + size, len(order)) - 1]]) * size > batch_tokens:
+            size -= 1
+        batches.append(order[begin : begin + size])
+        begin += size
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def pad(sequences: Sequence[Sequence[int] | np.ndarray], pad_id: int) -> Tensor:
+    """Sequences of ids → (B, longest) int64, padded on the right."""
+    width = max((len(s) for s in sequences), default=0)
+    padded = torch.full((len(sequences), width), pad_id, dtype=torch.int64)
+    for row, sequence in zip(padded, sequences, strict=True):
+        row[: len(sequence)] = torch.as_tensor(sequence)
+    return padded
+
+
+def sequence_batch(source: Any, sequences: Sequence[np.ndarray], bos: int, eos: int, pad_id: int) -> Batch:
+    """Whole sequences y → inputs [BOS] + y and targets y + [EOS]."""
+    inputs = pad([np.concatenate([[bos], s]) for s in sequences], pad_id)
+    targets = pad([np.concatenate([s, [eos]]) for s in sequences], pad_id)
+    return Batch(source, inputs, targets)
+
+
+class LineBatches:
+    """Lines of a text as sequences of their own, in length buckets.
+
+    Args:
+        tokens: all lines, one after the other.
+        offsets: (N + 1,) int64, where each begins.
+        batch_tokens: padded tokens a batch.
+        bos_id, eos_id, pad_id: what surrounds a line.
+        seed: of the order.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenFile,
+        offsets: np.ndarray,
+        batch_tokens: int,
+        *,
+        bos_id: int,
+        eos_id: int,
+        pad_id: int,
+        seed: int = 0,
+    ) -> None:
+        self.tokens = tokens
+        self.offsets = offsets
+        self.batch_tokens = batch_tokens
+        self.ids = (bos_id, eos_id, pad_id)
+        self.seed = seed
+        self.lengths = np.diff(offsets) + 1  # EOS
+        self.batches_per_epoch = len(length_buckets(self.lengths, batch_tokens, (seed, 0)))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The epoch's batches from position ``start`` on."""
+        for rows in length_buckets(self.lengths, self.batch_tokens, (self.seed, epoch))[start:]:
+            lines = [
+                self.tokens.read(int(self.offsets[r]), int(self.offsets[r + 1] - self.offsets[r]))
+                for r in rows
+            ]
+            yield sequence_batch(len(rows), lines, *self.ids)

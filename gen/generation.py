@@ -1,0 +1,164 @@
+"""`generate` and `stream`: from items to text, for everything that can predict a next token.
+
+Imports no torch: a neural model, a Markov chain and an exported model share this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, overload
+
+from gen.search import Column, Hypothesis, Processor, SearchOptions, Strategy, search
+from gen.search.loop import Step
+from gen.search.ops import Ops
+from gen.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a search begins with.
+
+    Attributes:
+        step: the model; see `gen.search.loop.Step`.
+        state: its first state, a row an item.
+        prompts: where each output begins, as text.
+        ops: the array operations the model speaks.
+    """
+
+    step: Step
+    state: Any
+    prompts: list[str]
+    ops: Ops
+
+
+class GenerationMixin:
+    """Adds `generate` and `stream` to a class with a tokenizer and a `start_search`."""
+
+    tokenizer: Tokenizer
+    search_defaults: dict[str, Any]
+
+    def start_search(self, items: Sequence[Any]) -> Start:
+        """Reads the items as far as the first call of the decoder."""
+        raise NotImplementedError
+
+    def _evaluating(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    @overload
+    def generate(self, items: str, **options: Any) -> list[Hypothesis]: ...
+    @overload
+    def generate(self, items: Sequence[Any], **options: Any) -> list[list[Hypothesis]]: ...
+    def generate(self, items: Any, **options: Any) -> list[Hypothesis] | list[list[Hypothesis]]:
+        """Writes something for every item: continues a prompt, translates a sentence, captions a picture.
+
+        Args:
+            items: one item, or a list or tuple of them.
+            strategy: a `Strategy` object, or the name of one; else the options decide.
+            processors: further `Processor` objects.
+            attention: True keeps the attention weights.
+            options: fields of `SearchOptions`.
+
+        Returns:
+            The hypotheses of the item, best or first sample first; for a list, a list of such lists.
+
+        Raises:
+            UserError: a prompt the vocabulary cannot spell, or options that are wrong.
+
+        Example:
+            >>> model.generate(["The ", "A "], temperature=0.8, num_samples=2)[1][0].text
+        """
+        single = not isinstance(items, list | tuple)
+        running = self._search([items] if single else items, **options)
+        with self._evaluating():
+            while True:
+                try:
+                    next(running)
+                except StopIteration as stop:
+                    return stop.value[0] if single else stop.value
+
+    def stream(self, item: Any, **options: Any) -> Iterator[str]:
+        """Writes for one item and yields the text as it comes; joined, it is what `generate` returns.
+
+        Takes what `generate` takes. Strategies that change their mind (beam search) yield all at the end.
+        """
+        stops = tuple(options.get("stop") or ())
+        pending: list[int] = []
+        held = ""  # decoded, but perhaps the beginning of a stop string
+        running = self._search([item], **options)
+        with self._evaluating():
+            while True:
+                try:
+                    column = next(running)
+                except StopIteration as stop:
+                    hypothesis: Hypothesis = stop.value[0][0]
+                    break
+                if column.parents is not None or not bool(column.live[0]):
+                    continue
+                pending.append(int(column.token_ids[0]))
+                text = self.tokenizer.decode(pending)
+                if text.endswith("\N{REPLACEMENT CHARACTER}"):  # the first bytes of a character
+                    continue
+                pending, held = [], held + text
+                if _cut(held, stops) == held:
+                    free = held[: len(held) - _begun(held, stops)]
+                    held = held[len(free) :]
+                    if free:
+                        yield free
+        rest = held + self.tokenizer.decode(pending) if column.parents is None else hypothesis.text
+        if rest := _cut(rest, stops):
+            yield rest
+
+    def _search(
+        self,
+        items: Sequence[Any],
+        *,
+        strategy: Strategy | str | None = None,
+        processors: Sequence[Processor] = (),
+        attention: bool = False,
+        **given: Any,
+    ) -> Generator[Column, None, list[list[Hypothesis]]]:
+        """`search` over items, with the options turned into objects and the results into text."""
+        if isinstance(strategy, str):
+            given["strategy"] = strategy
+        options = SearchOptions.make(self.search_defaults, given)
+        if not items:
+            return []
+        tokenizer = self.tokenizer
+        spell: Callable[[str], list[int]] = lambda text: tokenizer.encode(text, strict=True)  # noqa: E731
+        wanted = options.build_processors(
+            never=[tokenizer.bos_id, tokenizer.unk_id],
+            eos_id=tokenizer.eos_id,
+            encode=spell,
+            decode=tokenizer.decode,
+        )
+        start = self.start_search(items)
+        results = yield from search(
+            start.step,
+            start.state,
+            [[tokenizer.bos_id, *spell(prompt)] for prompt in start.prompts],
+            strategy if isinstance(strategy, Strategy) else options.build_strategy(),
+            ops=start.ops,
+            eos_id=tokenizer.eos_id,
+            pad_id=tokenizer.pad_id,
+            max_new_tokens=options.length_limit,
+            processors=[*wanted, *processors],
+            keep_attention=attention,
+        )
+        for hypotheses in results:
+            for hypothesis in hypotheses:
+                hypothesis.text = _cut(tokenizer.decode(hypothesis.token_ids), options.stop)
+        return results
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    """``text`` up to the first of the stop strings."""
+    ends = [at for s in stops if (at := text.find(s)) >= 0]
+    return text[: min(ends)] if ends else text
+
+
+def _begun(text: str, stops: Sequence[str]) -> int:
+    """How many characters at the end of ``text`` may be the beginning of a stop string."""
+    begun = (n for s in stops for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n]))
+    return max(begun, default=0)

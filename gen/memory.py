@@ -1,0 +1,43 @@
+"""What an encoder hands to the decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the decoder may look at while it writes: one row an input.
+
+    Attributes:
+        values: (B, S, M) float, the vectors attention looks at. S = 0 when there is nothing to see.
+        mask: (B, S) bool, True = real, False = padding.
+        summary: (B, M) float, one vector an input: the decoder's first state is made from it.
+        keys: what the decoder's attention computes from ``values`` once and reads at every step;
+            `Decoder.prepare` fills it in, encoders leave it alone.
+
+    Example:
+        >>> memory = Memory(values=torch.rand(2, 5, 8), mask=torch.ones(2, 5, dtype=torch.bool),
+        ...                 summary=torch.rand(2, 8))
+    """
+
+    values: Tensor
+    mask: Tensor
+    summary: Tensor
+    keys: tuple[Tensor, ...] | None = None
+
+    @classmethod
+    def empty(cls, batch: int, device: torch.device | str | None = None) -> Memory:
+        """A memory of nothing (S = 0, M = 0): free text generation."""
+        return cls(
+            values=torch.zeros(batch, 0, 0, device=device),
+            mask=torch.zeros(batch, 0, dtype=torch.bool, device=device),
+            summary=torch.zeros(batch, 0, device=device),
+        )
+
+    def with_keys(self, keys: tuple[Tensor, ...]) -> Memory:
+        """The same memory with its attention keys prepared."""
+        return replace(self, keys=keys)

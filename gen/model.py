@@ -1,0 +1,245 @@
+"""A model is an encoder, the decoder and a tokenizer; a folder on disk; and one `generate` for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gen import checkpoint
+from gen.data import Batch, sequence_batch
+from gen.decoder import Decoder, DecoderConfig, DecoderState
+from gen.encoders import Encoder, build_encoder
+from gen.errors import UserError
+from gen.generation import GenerationMixin, Start
+from gen.search.ops import TorchOps
+from gen.tokenizer import TOKENIZERS, Tokenizer
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """``loss_sum`` (a scalar, nats) over ``num_tokens`` targets, and the state after the last one."""
+
+    loss_sum: Tensor
+    num_tokens: int
+    state: DecoderState
+
+
+@dataclass(frozen=True)
+class Score:
+    """How probable a text is: ``log_prob`` (nats) of ``num_tokens`` tokens, and of each of them."""
+
+    log_prob: float
+    num_tokens: int
+    log_probs: list[float]
+
+
+@dataclass
+class ModelInfo:
+    """What a model folder says beside its weights.
+
+    Attributes:
+        task: which command made it.
+        ends_with_eos: sequences end by themselves; a stream of text does not.
+        search: default `SearchOptions`.
+        training: the configuration of the training, for the record.
+        metrics: what it reached on its validation data.
+    """
+
+    task: str = ""
+    ends_with_eos: bool = True
+    search: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+class Model(GenerationMixin, nn.Module):
+    """An encoder, the decoder and the tokenizer of what the decoder writes.
+
+    Example:
+        >>> tokenizer = CharTokenizer.train(["hello"])
+        >>> model = Model({"name": "none"}, DecoderConfig(len(tokenizer)), tokenizer)
+        >>> model.generate("he", max_new_tokens=3)[0].text
+        'llo'
+    """
+
+    def __init__(
+        self,
+        encoder: Mapping[str, Any] | Encoder,
+        decoder: DecoderConfig,
+        tokenizer: Tokenizer,
+        info: ModelInfo | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder_config = {} if isinstance(encoder, Encoder) else dict(encoder)
+        self.encoder = encoder if isinstance(encoder, Encoder) else build_encoder(self.encoder_config)
+        self.decoder = Decoder(decoder, self.encoder.memory_size, tokenizer.pad_id)
+        self.tokenizer = tokenizer
+        self.info = info or ModelInfo()
+
+    @property
+    def search_defaults(self) -> dict[str, Any]:  # type: ignore[override]
+        return self.info.search
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.first_state_bias.device
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    def loss(
+        self, batch: Batch, state: DecoderState | None = None, label_smoothing: float = 0.0
+    ) -> LossOutput:
+        """Cross-entropy of a batch, summed over its real targets.
+
+        Args:
+            batch: B rows.
+            state: where the decoder stands; None: at the beginning.
+            label_smoothing: share of the target spread over the vocabulary (Szegedy et al., 2016).
+        """
+        memory = self.encoder(batch.source)
+        output = self.decoder(batch.input_ids, state or self.decoder.init_state(memory), memory)
+        pad_id = self.tokenizer.pad_id
+        loss_sum = F.cross_entropy(
+            output.logits.float().flatten(0, 1),
+            batch.target_ids.flatten(),
+            ignore_index=pad_id,
+            reduction="sum",
+            label_smoothing=label_smoothing,
+        )
+        return LossOutput(loss_sum, int((batch.target_ids != pad_id).sum()), output.state)
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterator[Batch]) -> tuple[float, int]:
+        """The summed cross-entropy (nats) of batches and the number of targets, states carried across."""
+        loss_sum, num_tokens, state = 0.0, 0, None
+        with self._evaluating():
+            for batch in batches:
+                output = self.loss(batch.to(self.device), state if batch.carries else None)
+                state = output.state
+                loss_sum += float(output.loss_sum)
+                num_tokens += output.num_tokens
+        return loss_sum, num_tokens
+
+    # -- use -----------------------------------------------------------------------------------------------
+
+    def start_search(self, items: Sequence[Any]) -> Start:
+        prepared = self.encoder.prepare(items)
+        with torch.no_grad():
+            memory = self.decoder.prepare(self.encoder(prepared.source))
+            state = self.decoder.init_state(memory)
+
+        @torch.no_grad()
+        def step(token_ids: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState, Tensor | None]:
+            output = self.decoder(token_ids, state, memory)
+            attention = None if output.attention is None else output.attention[:, -1]
+            return output.logits[:, -1], output.state, attention
+
+        return Start(step, state, prepared.prompts, TorchOps(self.device))
+
+    def score(self, texts: Sequence[str], items: Sequence[Any] | None = None) -> list[Score]:
+        """The log-probability of each text, under teacher forcing; EOS counts where sequences end by it.
+
+        Args:
+            texts: what the decoder would have written.
+            items: what it would have written them about; None for free text.
+        """
+        if not texts:
+            return []
+        tokenizer = self.tokenizer
+        encoded = [tokenizer.encode_array(text) for text in texts]
+        source = self.encoder.prepare(list(items) if items is not None else [""] * len(texts)).source
+        batch = sequence_batch(source, encoded, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
+        batch = batch.to(self.device)
+        with torch.no_grad(), self._evaluating():
+            memory = self.encoder(batch.source)
+            logits = self.decoder(batch.input_ids, self.decoder.init_state(memory), memory).logits
+            log_probs = logits.float().log_softmax(-1).gather(-1, batch.target_ids[..., None]).squeeze(-1)
+        ends = int(self.info.ends_with_eos)
+        rows = [row[: len(e) + ends].tolist() for row, e in zip(log_probs.cpu(), encoded, strict=True)]
+        return [Score(sum(row), len(row), row) for row in rows]
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Eval mode for as long as it lasts."""
+        before = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(before)
+
+    # -- folders -------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Writes the model folder, all of it or nothing. See `load`."""
+        checkpoint.write_folder(Path(path), self.write)
+
+    def write(self, folder: Path) -> None:
+        """Puts the model's files into an existing folder."""
+        if not self.encoder_config:
+            raise UserError("a model whose encoder was given as an object cannot be saved: register its class "
+                            'and give {"name": ...}')
+        config = {
+            "task": self.info.task,
+            "encoder": self.encoder_config,
+            "decoder": asdict(self.decoder.config),
+            "tokenizer": self.tokenizer.kind,
+            **{f.name: getattr(self.info, f.name) for f in fields(ModelInfo) if f.name != "task"},
+        }
+        weights = self.state_dict()
+        if self.decoder.config.tie_embeddings:
+            del weights["decoder.output.weight"]  # the embedding's
+        files = {checkpoint.TOKENIZER: self.tokenizer.to_bytes(), "README.md": self.card().encode()}
+        checkpoint.write_model(folder, config, weights, files)
+
+    def card(self) -> str:
+        """The model card: what this is, how it was trained, what it reached."""
+        from gen import __version__
+
+        metrics = "\n".join(f"| {name} | {value} |" for name, value in self.info.metrics.items())
+        count = sum(p.numel() for p in self.parameters())
+        return (
+            f"# A {self.info.task or 'sequence'} model\n\n"
+            f"{count:,} parameters, {self.tokenizer.kind} vocabulary of {len(self.tokenizer):,}. Made by "
+            f"gen-toolkit {__version__} with torch {torch.__version__}.\n\n"
+            f"Command: `{self.info.training.get('command', 'trained from Python')}`\n\n"
+            f"| metric | value |\n|---|---|\n{metrics}\n\n"
+            '```python\nimport gen\nmodel = gen.load("this folder")\nprint(model.generate("...")[0].text)\n```\n'
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Model:
+        """A saved model, ready to use. Nothing in the folder can run code.
+
+        Args:
+            path: a model folder, or a run folder, whose best model is taken.
+            device: where to put it.
+
+        Raises:
+            UserError: the folder is incomplete, damaged, or of a newer version; the message says which.
+        """
+        folder = checkpoint.find_model(path)
+        config = checkpoint.read_config(folder)
+        data = checkpoint.read_bytes(folder, checkpoint.TOKENIZER)
+        try:
+            tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(data)
+            info = ModelInfo(**{f.name: config[f.name] for f in fields(ModelInfo)})
+            model = cls(config["encoder"], DecoderConfig(**config["decoder"]), tokenizer, info)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{folder}: {checkpoint.CONFIG} does not describe a model ({error})") from error
+        weights = checkpoint.read_weights(folder)
+        if model.decoder.config.tie_embeddings and "decoder.embedding.weight" in weights:
+            weights["decoder.output.weight"] = weights["decoder.embedding.weight"]
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            what = " ".join(str(error).split())[:200]
+            raise UserError(f"{folder}: weights and configuration do not belong together ({what})") from error
+        return model.to(device).eval()

@@ -1,0 +1,40 @@
+"""Choosing the next token: one loop, a strategy that picks, processors that forbid.
+
+Nothing in here imports torch: the same search drives torch tensors and numpy arrays (see `ops`).
+"""
+
+from gen.search.beam import Beam
+from gen.search.greedy import Greedy
+from gen.search.loop import Column, Hypothesis, search
+from gen.search.options import SearchOptions
+from gen.search.processors import (
+    BannedTokens,
+    ForcedPrefix,
+    MinLength,
+    NoRepeatNgram,
+    Processor,
+    RepetitionPenalty,
+    StopStrings,
+)
+from gen.search.sample import Sample
+from gen.search.strategy import STRATEGIES, Strategy, register
+
+__all__ = [
+    "STRATEGIES",
+    "BannedTokens",
+    "Beam",
+    "Column",
+    "ForcedPrefix",
+    "Greedy",
+    "Hypothesis",
+    "MinLength",
+    "NoRepeatNgram",
+    "Processor",
+    "RepetitionPenalty",
+    "Sample",
+    "SearchOptions",
+    "StopStrings",
+    "Strategy",
+    "register",
+    "search",
+]

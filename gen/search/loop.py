@@ -1,0 +1,206 @@
+"""THE search loop. Prompts, greedy, sampling, beam and streaming all go through `search`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gen.search.ops import Array, Ops
+from gen.search.processors import Processor
+from gen.search.strategy import Strategy
+
+Step = Callable[[Array, Any], tuple[Array, Any, Array | None]]
+"""The model as search sees it: (token_ids (R, T) int64, state) → (logits (R, V) after the last token, state,
+attention (R, S) or None). The state only has to know ``select(rows)``; before the first call it has a row an
+input, from then on W."""
+
+
+@dataclass
+class Hypothesis:
+    """One output.
+
+    Attributes:
+        token_ids: without BOS, EOS and what the prompt forced.
+        score: the model's own log-probability of the tokens, EOS included where there was one; natural log.
+        log_probs: the same, a token.
+        finished: False when the length limit came before EOS or a stop string.
+        attention: (T, S) float32, the weights behind each token, where they were asked for.
+        text: the decoded tokens (`Model` fills it in).
+    """
+
+    token_ids: list[int]
+    score: float
+    log_probs: list[float]
+    finished: bool
+    attention: np.ndarray | None = None
+    text: str = ""
+
+
+@dataclass
+class Column:
+    """What one step added: a token a row.
+
+    Attributes:
+        parents: (R,) int64, the row each row continued, or None where each continued itself.
+        token_ids: (R,) int64.
+        log_probs: (R,) float32, the model's own.
+        live: (R,) bool; False where a prompt forced the token or the row had already ended.
+        attention: (R, S) by *parent* row, or None.
+    """
+
+    parents: Array | None
+    token_ids: Array
+    log_probs: Array
+    live: Array
+    attention: Array | None
+
+
+@dataclass
+class _Rows:
+    """Where the R rows stand."""
+
+    scores: Array  # (R,) float32, as the strategy counts them
+    lengths: Array  # (R,) int64, tokens generated
+    ended: Array  # (R,) bool, takes no more tokens
+    finished: Array  # (R,) bool, ended by EOS or a stop string
+    columns: list[Column] = field(default_factory=list)
+
+
+def search(
+    step: Step,
+    state: Any,
+    prompts: Sequence[Sequence[int]],
+    strategy: Strategy,
+    *,
+    ops: Ops,
+    eos_id: int,
+    pad_id: int,
+    max_new_tokens: int,
+    processors: Sequence[Processor] = (),
+    keep_attention: bool = False,
+) -> Generator[Column, None, list[list[Hypothesis]]]:
+    """Unrolls the decoder: yields a `Column` a step, returns the hypotheses of every input.
+
+    Prompts of different lengths need no padding: what all of them have is read in one pass, the rest is
+    forced token by token while shorter ones already write. A row that has ended stays in place and takes PAD
+    at cost 0, so a neighbour never changes what a row sees.
+
+    Args:
+        step: the model; see `Step`.
+        state: the decoder's first state, a row an input.
+        prompts: B lists of token ids, each with at least one (BOS).
+        strategy: picks; see `Strategy`.
+        ops: array operations of the library the model speaks.
+        eos_id, pad_id: PAD is fed to rows that have ended, and never picked before.
+        max_new_tokens: the length limit, an ordinary end.
+        processors: act in their order on what the strategy picks from.
+        keep_attention: record the weights behind each token.
+
+    Example:
+        >>> result = run(search(step, state, [[bos]], Greedy(), ops=NumpyOps(), ...))   # or loop over it
+    """
+    B, W = len(prompts), strategy.width
+    R = B * W
+    shared = min(len(p) for p in prompts)
+    input_of_row = ops.asarray(np.repeat(np.arange(B), W), "int64")  # input-major
+    logits, state, attention = step(ops.asarray([list(p[:shared]) for p in prompts], "int64"), state)
+    if W > 1:
+        logits, state = logits[input_of_row], state.select(input_of_row)
+        attention = None if attention is None else attention[input_of_row]
+    forced = _forced_tokens(ops, prompts, shared, W)
+    vocab_size = logits.shape[-1]
+    strategy.start(ops, R)
+    for processor in processors:
+        processor.start(ops, [prompts[r // W][:shared] for r in range(R)], vocab_size)
+    never = ops.arange(vocab_size) == pad_id
+    minus_inf = ops.full((1, 1), -np.inf, "float32")
+    pad_only = ops.where(never[None], ops.full((1, 1), 0.0, "float32"), minus_inf)  # (1, V)
+    zero, nobody = ops.full((R,), 0.0, "float32"), ops.full((R,), 0, "bool")
+    rows = _Rows(scores=zero, lengths=ops.full((R,), 0, "int64"), ended=nobody, finished=nobody)
+    index = ops.arange(R)
+    while True:
+        t = len(rows.columns)
+        log_probs = ops.log_softmax(logits)  # (R, V): the model's own, and what is reported
+        choice = ops.where(never[None], minus_inf, log_probs)
+        for processor in processors:
+            choice = processor(choice, rows.lengths)
+        choice = ops.where(rows.ended[:, None], pad_only, choice)
+        parents, token_ids, scores = strategy.pick(choice, rows.scores, rows.ended, rows.lengths)
+        stuck = scores == -np.inf  # everything was forbidden, or a beam row that is not in use yet
+        live = ~stuck & ~(rows.ended if parents is None else rows.ended[parents])
+        if t < forced.shape[1]:
+            is_forced = forced[:, t] >= 0
+            token_ids = ops.where(is_forced, forced[:, t], token_ids)
+            scores = ops.where(is_forced, rows.scores, scores)
+            parents = None if parents is None else ops.where(is_forced, index, parents)
+            live, stuck = live & ~is_forced, stuck & ~is_forced
+        if parents is None:
+            scores = ops.where(stuck, rows.scores, scores)
+        else:
+            log_probs = log_probs[parents]
+            rows.lengths, rows.finished = rows.lengths[parents], rows.finished[parents]
+        picked = ops.where(live, log_probs[index, token_ids], zero)
+        rows.scores = scores
+        rows.lengths = rows.lengths + live
+        rows.finished = rows.finished | (live & (token_ids == eos_id))
+        for processor in processors:
+            stopped = processor.observe(parents, token_ids, live)
+            rows.finished = rows.finished if stopped is None else rows.finished | (stopped & live)
+        rows.ended = rows.finished | stuck | (rows.lengths >= max_new_tokens)
+        column = Column(parents, token_ids, picked, live, attention if keep_attention else None)
+        rows.columns.append(column)
+        yield column
+        if bool(rows.ended.all()):
+            return _hypotheses(ops, rows, strategy, B, eos_id)
+        if parents is not None:
+            state = state.select(parents)
+        logits, state, attention = step(token_ids[:, None], state)
+
+
+def _forced_tokens(ops: Ops, prompts: Sequence[Sequence[int]], shared: int, W: int) -> Array:
+    """What the longer prompts still have to say: (R, F) int64, -1 where a row is free."""
+    longest = max(len(p) for p in prompts)
+    forced = np.full((len(prompts), longest - shared), -1, dtype=np.int64)
+    for row, prompt in zip(forced, prompts, strict=True):
+        row[: len(prompt) - shared] = prompt[shared:]
+    return ops.asarray(np.repeat(forced, W, axis=0), "int64")
+
+
+def _hypotheses(ops: Ops, rows: _Rows, strategy: Strategy, B: int, eos_id: int) -> list[list[Hypothesis]]:
+    """Follows the parents back from the last step and ranks the rows of every input."""
+    R = len(rows.scores)
+    T = len(rows.columns)
+    token_ids, log_probs, live = (np.zeros((T, R), d) for d in (np.int64, np.float32, bool))
+    attention: list[np.ndarray] = []
+    at = np.arange(R)
+    for t in range(T - 1, -1, -1):
+        column = rows.columns[t]
+        token_ids[t] = ops.numpy(column.token_ids)[at]
+        log_probs[t] = ops.numpy(column.log_probs)[at]
+        live[t] = ops.numpy(column.live)[at]
+        at = at if column.parents is None else ops.numpy(column.parents)[at]
+        if column.attention is not None:
+            attention.append(ops.numpy(column.attention)[at])
+    scores, lengths = ops.numpy(rows.scores), ops.numpy(rows.lengths)
+    finished = ops.numpy(rows.finished)
+    weights = np.stack(attention[::-1]) if attention else None  # (T, R, S)
+    results: list[list[Hypothesis]] = []
+    W = R // B
+    for b in range(B):
+        mine = slice(b * W, (b + 1) * W)
+        order = b * W + strategy.rank(scores[mine], lengths[mine])
+        possible = [r for r in order if scores[r] > -np.inf] or list(order[:1])
+        results.append([])
+        for r in possible[: strategy.num_return]:
+            written = live[:, r]
+            tokens = token_ids[written, r].tolist()
+            probs = log_probs[written, r].tolist()
+            seen = None if weights is None else weights[written, r][: len(tokens)]
+            if tokens and tokens[-1] == eos_id:
+                tokens = tokens[:-1]
+                seen = None if seen is None else seen[:-1]
+            results[-1].append(Hypothesis(tokens, sum(probs), probs, bool(finished[r]), seen))
+    return results

@@ -1,0 +1,106 @@
+"""The few array operations search needs beyond operators, indexing and methods both libraries share.
+
+Search runs on torch tensors while a model is trained and on numpy arrays where torch is not installed.
+Both know ``+``, ``<``, ``&``, ``x[rows]``, ``x.argmax(-1)``, ``x.sum(-1)``, ``x.cumsum(-1)`` and ``x.reshape``;
+what they spell differently is here, twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+Array = Any
+"""A torch tensor or a numpy array."""
+
+
+class Ops(Protocol):
+    """What an array library has to offer. ``dtype`` is one of "int64", "float32", "bool"."""
+
+    def asarray(self, values: Any, dtype: str) -> Array: ...
+    def arange(self, n: int) -> Array: ...
+    def full(self, shape: tuple[int, ...], value: float, dtype: str) -> Array: ...
+    def where(self, mask: Array, a: Any, b: Any) -> Array: ...
+    def log_softmax(self, logits: Array) -> Array: ...
+    def exp(self, x: Array) -> Array: ...
+    def topk(self, x: Array, k: int) -> tuple[Array, Array]: ...
+    def concat(self, arrays: list[Array], axis: int) -> Array: ...
+    def numpy(self, x: Array) -> np.ndarray: ...
+
+
+class NumpyOps:
+    """`Ops` for numpy."""
+
+    def asarray(self, values: Any, dtype: str) -> np.ndarray:
+        return np.asarray(values, dtype=dtype)
+
+    def arange(self, n: int) -> np.ndarray:
+        return np.arange(n)
+
+    def full(self, shape: tuple[int, ...], value: float, dtype: str) -> np.ndarray:
+        return np.full(shape, value, dtype=dtype)
+
+    def where(self, mask: np.ndarray, a: Any, b: Any) -> np.ndarray:
+        return np.where(mask, a, b)
+
+    def log_softmax(self, logits: np.ndarray) -> np.ndarray:
+        logits = logits.astype(np.float32)
+        shifted = logits - logits.max(-1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+    def exp(self, x: np.ndarray) -> np.ndarray:
+        """In float64, for sums that must not round."""
+        return np.exp(x.astype(np.float64))
+
+    def topk(self, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k largest along the last axis, largest first, and where they stood."""
+        k = min(k, x.shape[-1])
+        found = np.argpartition(-x, k - 1, axis=-1)[..., :k]
+        order = np.argsort(-np.take_along_axis(x, found, -1), axis=-1, kind="stable")
+        found = np.take_along_axis(found, order, -1)
+        return np.take_along_axis(x, found, -1), found
+
+    def concat(self, arrays: list[np.ndarray], axis: int) -> np.ndarray:
+        return np.concatenate(arrays, axis)
+
+    def numpy(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+
+class TorchOps:
+    """`Ops` for torch, on one device."""
+
+    def __init__(self, device: Any = "cpu") -> None:
+        import torch
+
+        self.torch = torch
+        self.device = torch.device(device)
+        self._dtypes = {"int64": torch.int64, "float32": torch.float32, "bool": torch.bool}
+
+    def asarray(self, values: Any, dtype: str) -> Array:
+        return self.torch.as_tensor(values, dtype=self._dtypes[dtype]).to(self.device)
+
+    def arange(self, n: int) -> Array:
+        return self.torch.arange(n, device=self.device)
+
+    def full(self, shape: tuple[int, ...], value: float, dtype: str) -> Array:
+        return self.torch.full(shape, value, dtype=self._dtypes[dtype], device=self.device)
+
+    def where(self, mask: Array, a: Any, b: Any) -> Array:
+        return self.torch.where(mask, a, b)
+
+    def log_softmax(self, logits: Array) -> Array:
+        return logits.float().log_softmax(-1)
+
+    def exp(self, x: Array) -> Array:
+        return x.double().exp()
+
+    def topk(self, x: Array, k: int) -> tuple[Array, Array]:
+        return self.torch.topk(x, min(k, x.shape[-1]), dim=-1)
+
+    def concat(self, arrays: list[Array], axis: int) -> Array:
+        return self.torch.cat(arrays, axis)
+
+    def numpy(self, x: Array) -> np.ndarray:
+        return x.cpu().numpy()

@@ -1,0 +1,195 @@
+"""Search as a user asks for it: one set of options for the command line, Python and model folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from gen.errors import ConfigError
+from gen.search.beam import Beam
+from gen.search.processors import (
+    BannedTokens,
+    ForcedPrefix,
+    MinLength,
+    NoRepeatNgram,
+    Processor,
+    RepetitionPenalty,
+    StopStrings,
+)
+from gen.search.sample import Sample
+from gen.search.strategy import STRATEGIES, Strategy
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search. What is None is left to the model's own defaults."""
+
+    max_new_tokens: int | None = None
+    """Stop after this many tokens (200 where neither you nor the model says)."""
+    min_new_tokens: int = 0
+    """No end before this many tokens."""
+    temperature: float | None = None
+    """Sample: below 1 sharpens the distribution, above 1 flattens it, 0 always takes the best."""
+    top_k: int | None = None
+    """Sample from the k most probable tokens only."""
+    top_p: float | None = None
+    """Sample from the smallest set of tokens whose probabilities reach p."""
+    min_p: float | None = None
+    """Sample from tokens at least this many times as probable as the best."""
+    num_samples: int | None = None
+    """Sample this many outputs an input."""
+    seed: int | None = None
+    """Same seed, same samples."""
+    beam: int | None = None
+    """Beam search of this width instead of sampling."""
+    length_penalty: float | None = None
+    """Beam: 0 prefers short outputs, larger values longer ones."""
+    n_best: int | None = None
+    """Beam: return the n best outputs."""
+    strategy: str | None = None
+    """A strategy by name: greedy, or one that you registered."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens that have been seen less likely."""
+    no_repeat_ngram: int = 0
+    """No n tokens in a row come twice (0: they may)."""
+    prefix: str = ""
+    """Every output begins with this text."""
+    ban: tuple[str, ...] = ()
+    """Tokens that never come, as text."""
+    stop: tuple[str, ...] = ()
+    """End before any of these strings."""
+
+    @property
+    def length_limit(self) -> int:
+        """``max_new_tokens``, or its default."""
+        return 200 if self.max_new_tokens is None else self.max_new_tokens
+
+    def given(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) != f.default}
+
+    def errors(self) -> list[str]:
+        """Everything that is wrong with the options, a line each."""
+        checks = [
+            (self.length_limit < 1, f"--max-new-tokens must be at least 1, not {self.max_new_tokens}"),
+            (
+                not 0 <= self.min_new_tokens <= max(self.length_limit, 0),
+                f"--min-new-tokens must be between 0 and --max-new-tokens, not {self.min_new_tokens}",
+            ),
+            (
+                self.temperature is not None and not 0 <= self.temperature < float("inf"),
+                f"--temperature must be a number of 0 or more, not {self.temperature}",
+            ),
+            (self.top_k is not None and self.top_k < 1, f"--top-k must be at least 1, not {self.top_k}"),
+            (
+                self.top_p is not None and not 0 < self.top_p <= 1,
+                f"--top-p must be above 0 and at most 1, not {self.top_p}",
+            ),
+            (
+                self.min_p is not None and not 0 <= self.min_p <= 1,
+                f"--min-p must be between 0 and 1, not {self.min_p}",
+            ),
+            (
+                self.num_samples is not None and self.num_samples < 1,
+                f"--num-samples must be at least 1, not {self.num_samples}",
+            ),
+            (self.seed is not None and self.seed < 0, f"--seed must be 0 or more, not {self.seed}"),
+            (self.beam is not None and self.beam < 1, f"--beam must be at least 1, not {self.beam}"),
+            (
+                self.n_best is not None and not 1 <= self.n_best <= (self.beam or 1),
+                f"--n-best must be between 1 and --beam ({self.beam or 1}), not {self.n_best}",
+            ),
+            (
+                not 1 <= self.repetition_penalty < float("inf"),
+                f"--repetition-penalty must be at least 1, not {self.repetition_penalty}",
+            ),
+            (self.no_repeat_ngram < 0, f"--no-repeat-ngram must be 0 or more, not {self.no_repeat_ngram}"),
+            ("" in self.stop, "--stop must not be empty"),
+            (
+                self.strategy is not None and self.strategy not in STRATEGIES,
+                f"--strategy must be one of {', '.join(sorted(STRATEGIES))}, not {self.strategy!r}",
+            ),
+        ]
+        found = [message for wrong, message in checks if wrong]
+        groups = {"--beam": _BEAM, "--strategy": ("strategy",), "sampling": _SAMPLE}
+        given = {
+            name: [f"--{f.replace('_', '-')}" for f in group if getattr(self, f) is not None]
+            for name, group in groups.items()
+        }
+        used = [flags for flags in given.values() if flags]
+        if len(used) > 1:
+            found.append(f"{used[0][0]} and {used[1][0]} exclude each other: choose one way to search")
+        elif self.beam is None and given["--beam"]:
+            found.append(f"{given['--beam'][0]} needs --beam")
+        return found
+
+    def check(self) -> SearchOptions:
+        """Returns itself. Raises `ConfigError` with every error at once."""
+        if found := self.errors():
+            raise ConfigError(found)
+        return self
+
+    def build_strategy(self) -> Strategy:
+        """The strategy that the options ask for: beam, one by name, or sampling."""
+        if self.beam is not None:
+            return Beam(self.beam, length_penalty=_or(self.length_penalty, 1.0), n_best=self.n_best or 1)
+        if self.strategy is not None:
+            return STRATEGIES[self.strategy]()
+        return Sample(
+            temperature=_or(self.temperature, 1.0),
+            top_k=self.top_k or 0,
+            top_p=_or(self.top_p, 1.0),
+            min_p=_or(self.min_p, 0.0),
+            num_samples=self.num_samples or 1,
+            seed=self.seed or 0,
+        )
+
+    def build_processors(
+        self,
+        *,
+        never: list[int],
+        eos_id: int,
+        encode: Callable[[str], list[int]],
+        decode: Callable[[list[int]], str],
+    ) -> list[Processor]:
+        """The processors that the options ask for. ``never`` are token ids no output may hold."""
+        banned = never + [token_id for text in self.ban for token_id in encode(text)]
+        processors: list[Processor] = [BannedTokens(banned)]
+        if self.min_new_tokens:
+            processors.append(MinLength(self.min_new_tokens, eos_id))
+        if self.repetition_penalty != 1:
+            processors.append(RepetitionPenalty(self.repetition_penalty))
+        if self.no_repeat_ngram:
+            processors.append(NoRepeatNgram(self.no_repeat_ngram))
+        if self.prefix:
+            processors.append(ForcedPrefix(encode(self.prefix)))
+        if self.stop:
+            processors.append(StopStrings(self.stop, decode))
+        return processors
+
+    @classmethod
+    def make(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> SearchOptions:
+        """``given`` over a model's own ``defaults``; how to search is taken from one of them, never mixed.
+
+        Raises:
+            ConfigError: an unknown option, or values that are wrong or contradict each other.
+        """
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(given) - known):
+            raise ConfigError([f"unknown search option {name!r}" for name in unknown])
+        given = {name: value for name, value in given.items() if value is not None}
+        ways = {*_BEAM, *_SAMPLE, "strategy"}
+        chosen = ways & set(given)
+        # A seed or a number of samples alone still means the model's own way to sample.
+        if chosen & (ways - {"seed", "num_samples", "n_best", "length_penalty"}):
+            defaults = {name: value for name, value in defaults.items() if name not in ways}
+        return cls(**{**defaults, **given}).check()
+
+
+_BEAM = ("beam", "length_penalty", "n_best")
+_SAMPLE = ("temperature", "top_k", "top_p", "min_p", "num_samples", "seed")
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

@@ -1,0 +1,183 @@
+"""Processors: what may not come next. They act for every strategy and never touch the reported scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gen.search.ops import Array, Ops
+
+
+class Processor:
+    """Changes the log-probabilities a strategy picks from. Holds what it knows of one search.
+
+    Subclasses define `__call__`, `observe`, or both. ``ops`` is set by `start`.
+    """
+
+    ops: Ops
+
+    def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
+        """Called once before a search with the R rows' token ids that every row has already read."""
+        self.ops = ops
+
+    def __call__(self, log_probs: Array, lengths: Array) -> Array:
+        """(R, V) float32 log-probabilities → the same with what is forbidden set to -inf.
+
+        ``lengths`` (R,) counts the tokens each row has generated.
+        """
+        return log_probs
+
+    def observe(self, parents: Array | None, token_ids: Array, live: Array) -> Array | None:
+        """Sees what was picked: row r continued row ``parents[r]`` with ``token_ids[r]``.
+
+        Args:
+            parents: (R,) int64, or None where every row continues itself.
+            token_ids: (R,) int64.
+            live: (R,) bool; False for finished rows and for tokens a prompt forced.
+
+        Returns:
+            (R,) bool, rows that end here; or None.
+        """
+        return None
+
+
+class MinLength(Processor):
+    """No EOS before ``length`` tokens."""
+
+    def __init__(self, length: int, eos_id: int) -> None:
+        self.length = length
+        self.eos_id = eos_id
+
+    def __call__(self, log_probs: Array, lengths: Array) -> Array:
+        eos = self.ops.arange(log_probs.shape[-1]) == self.eos_id
+        return _ban(self.ops, log_probs, (lengths < self.length)[:, None] & eos[None])
+
+
+class BannedTokens(Processor):
+    """Tokens that never come: specials, `<unk>`, words of the user's choice."""
+
+    def __init__(self, token_ids: Sequence[int]) -> None:
+        self.token_ids = list(token_ids)
+
+    def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
+        super().start(ops, prompts, vocab_size)
+        banned = np.zeros(vocab_size, dtype=bool)
+        banned[self.token_ids] = True
+        self._banned = ops.asarray(banned, "bool")
+
+    def __call__(self, log_probs: Array, lengths: Array) -> Array:
+        return _ban(self.ops, log_probs, self._banned)
+
+
+class ForcedPrefix(Processor):
+    """The output begins with these tokens. Unlike a prompt they count in length and score."""
+
+    def __init__(self, token_ids: Sequence[int]) -> None:
+        self.token_ids = list(token_ids)
+
+    def __call__(self, log_probs: Array, lengths: Array) -> Array:
+        n = len(self.token_ids)
+        if n == 0:
+            return log_probs
+        index = lengths * (lengths < n)
+        wanted = self.ops.asarray(self.token_ids, "int64")[index]
+        other = self.ops.arange(log_probs.shape[-1])[None] != wanted[:, None]
+        return _ban(self.ops, log_probs, (lengths < n)[:, None] & other)
+
+
+class RepetitionPenalty(Processor):
+    """Multiplies the log-probability of every token seen so far, prompt included, by ``penalty`` ≥ 1.
+
+    Keskar et al. 2019 scale logits by their sign; on log-probabilities, which are never positive, one
+    multiplication does it.
+    """
+
+    def __init__(self, penalty: float) -> None:
+        self.penalty = penalty
+
+    def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
+        super().start(ops, prompts, vocab_size)
+        seen = np.zeros((len(prompts), vocab_size), dtype=bool)
+        for row, prompt in enumerate(prompts):
+            seen[row, list(prompt)] = True
+        self._seen = ops.asarray(seen, "bool")
+
+    def __call__(self, log_probs: Array, lengths: Array) -> Array:
+        return self.ops.where(self._seen, log_probs * self.penalty, log_probs)
+
+    def observe(self, parents: Array | None, token_ids: Array, live: Array) -> None:
+        if parents is not None:
+            self._seen = self._seen[parents]
+        self._seen[self.ops.arange(len(token_ids)), token_ids] = True
+
+
+class NoRepeatNgram(Processor):
+    """No n tokens in a row come twice (Paulus et al., 2018), prompt included."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
+        super().start(ops, prompts, vocab_size)
+        self._tails: list[tuple[int, ...]] = []
+        self._followers: list[dict[tuple[int, ...], tuple[int, ...]]] = []
+        for prompt in prompts:
+            self._tails.append(())
+            self._followers.append({})
+            for token_id in prompt:
+                self._add(len(self._tails) - 1, token_id)
+
+    def _add(self, row: int, token_id: int) -> None:
+        tail = self._tails[row]
+        if len(tail) == self.n - 1:
+            followers = self._followers[row]
+            followers[tail] = (*followers.get(tail, ()), token_id)
+        self._tails[row] = (*tail, token_id)[-(self.n - 1) :] if self.n > 1 else ()
+
+    def __call__(self, log_probs: Array, lengths: Array) -> Array:
+        banned = np.zeros(tuple(log_probs.shape), dtype=bool)
+        for row, tail in enumerate(self._tails):
+            banned[row, list(self._followers[row].get(tail, ()))] = True
+        return _ban(self.ops, log_probs, self.ops.asarray(banned, "bool"))
+
+    def observe(self, parents: Array | None, token_ids: Array, live: Array) -> None:
+        if parents is not None:
+            order = self.ops.numpy(parents).tolist()
+            self._tails = [self._tails[p] for p in order]
+            self._followers = [dict(self._followers[p]) for p in order]
+        for row, token_id in enumerate(self.ops.numpy(token_ids).tolist()):
+            self._add(row, token_id)
+
+
+class StopStrings(Processor):
+    """Ends a row once its text contains one of ``strings``; `Model` cuts the text before it.
+
+    Args:
+        strings: where to stop.
+        decode: token ids → text.
+    """
+
+    def __init__(self, strings: Sequence[str], decode: Callable[[list[int]], str]) -> None:
+        self.strings = list(strings)
+        self.decode = decode
+        # A token is at least one byte of the text, so a string of n bytes lies within the last n tokens.
+        self._window = max(len(s.encode()) for s in self.strings)
+
+    def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
+        super().start(ops, prompts, vocab_size)
+        self._tails: list[tuple[int, ...]] = [()] * len(prompts)
+
+    def observe(self, parents: Array | None, token_ids: Array, live: Array) -> Array:
+        order = range(len(self._tails)) if parents is None else self.ops.numpy(parents).tolist()
+        new = zip(order, self.ops.numpy(token_ids).tolist(), self.ops.numpy(live).tolist(), strict=True)
+        self._tails = [
+            (*self._tails[p], token_id)[-self._window :] if is_live else self._tails[p]
+            for p, token_id, is_live in new
+        ]
+        texts = [self.decode(list(tail)) for tail in self._tails]
+        return self.ops.asarray([any(s in text for s in self.strings) for text in texts], "bool")
+
+
+def _ban(ops: Ops, log_probs: Array, mask: Array) -> Array:
+    return ops.where(mask, ops.full((1, 1), -np.inf, "float32"), log_probs)

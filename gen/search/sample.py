@@ -1,0 +1,94 @@
+"""Sampling: temperature, top-k, top-p, min-p."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gen.search.ops import Array, Ops
+from gen.search.strategy import Strategy, register
+
+_BLOCK = 256
+
+
+@register("sample")
+class Sample(Strategy):
+    """Draws each token from the model's distribution, sharpened and cut as asked.
+
+    The order is the usual one: temperature, then top-k, then top-p, then min-p.
+
+    Args:
+        temperature: divides the log-probabilities; below 1 sharpens, 0 always takes the best.
+        top_k: keep the k most probable tokens (0: all).
+        top_p: keep the smallest set of tokens whose probabilities reach p (Holtzman et al., 2020).
+        min_p: keep the tokens at least ``min_p`` times as probable as the best (Nguyen et al., 2024).
+        num_samples: rows an input.
+        seed: sample i of any input follows its own stream of random numbers, made from (seed, i). So the
+            same seed gives the same text on every machine and array library, whatever the batch beside it,
+            which one generator shared by all rows cannot do.
+
+    Example:
+        >>> model.generate("The ", strategy=Sample(temperature=0.8, top_p=0.95, seed=1))
+    """
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        *,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        num_samples: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.temperature = temperature
+        self.top_k = top_k
+        self.top_p = top_p
+        self.min_p = min_p
+        self.width = self.num_return = num_samples
+        self.seed = seed
+
+    def start(self, ops: Ops, rows: int) -> None:
+        super().start(ops, rows)
+        self._sample_of_row = ops.arange(rows) % self.width
+        self._streams = [np.random.default_rng((self.seed, i)) for i in range(self.width)]
+        self._steps = 0
+        self._draw()
+
+    def _draw(self) -> None:
+        """The next block of random numbers: one stream a sample, read by all inputs. (block, W)"""
+        block = np.stack([g.random(_BLOCK, dtype=np.float32) for g in self._streams], axis=1)
+        drawn = self.ops.asarray(block, "float32")
+        self._uniform = drawn if not self._steps else self.ops.concat([self._uniform, drawn], 0)
+
+    def pick(
+        self, log_probs: Array, scores: Array, finished: Array, lengths: Array
+    ) -> tuple[None, Array, Array]:
+        if self._steps == len(self._uniform):  # no row is longer than the number of steps
+            self._draw()
+        self._steps += 1
+        rows = self.ops.arange(len(log_probs))
+        if self.temperature == 0:
+            token_ids = log_probs.argmax(-1)
+        else:
+            token_ids = self._choose(log_probs, self._uniform[lengths, self._sample_of_row])
+        return None, token_ids, scores + log_probs[rows, token_ids]
+
+    def _choose(self, log_probs: Array, uniform: Array) -> Array:
+        """Inverts the cumulative distribution at ``uniform`` (R,) in [0, 1)."""
+        cut = self.top_k > 0 or self.top_p < 1
+        # Only top-k and top-p need an order; the others draw from the tokens where they stand.
+        k = self.top_k if self.top_k > 0 else log_probs.shape[-1]
+        kept, token_ids = self.ops.topk(log_probs, k) if cut else (log_probs, None)
+        # In float64 a draw (at most 1 - 2⁻²⁴) times the total is always less than the total.
+        weights = self.ops.exp(self.ops.log_softmax(kept / self.temperature))
+        if self.top_p < 1:
+            before = weights.cumsum(-1) - weights
+            weights = weights * (before < self.top_p)
+        if self.min_p > 0:
+            best = weights.argmax(-1)
+            rows = self.ops.arange(len(weights))
+            weights = weights * (weights >= self.min_p * weights[rows, best][:, None])
+        cumulative = weights.cumsum(-1)
+        found = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(-1)
+        return found if token_ids is None else token_ids[self.ops.arange(len(found)), found]
+

@@ -1,0 +1,378 @@
+"""THE training loop, for every task."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal, Protocol
+
+import torch
+
+from gen import device as machine
+from gen.config import Budget, Words
+from gen.data import Batch, Batches
+from gen.decoder import DecoderState
+from gen.errors import ConfigError, UserError
+from gen.model import Model
+from gen.run import RunFolder
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train."""
+
+    budget: Words = "5m"
+    """How long; the learning rate follows it to its end."""
+    batch_size: int = 32
+    """Rows a batch (streams of text)."""
+    learning_rate: float = 4e-3
+    """At its highest."""
+    schedule: Literal["cosine", "linear", "constant", "plateau"] = "cosine"
+    """How the learning rate falls. plateau halves it when validation stops improving."""
+    warmup: float = 0.02
+    """Share of the budget in which the learning rate rises."""
+    weight_decay: float = 0.01
+    """AdamW's, on matrices only."""
+    beta2: float = 0.99
+    """AdamW's memory of squared gradients."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    accumulate: int = 1
+    """Batches an optimizer step."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over the vocabulary."""
+    validations: int = 10
+    """How often to validate within the budget, at most."""
+    patience: int = 0
+    """Stop after this many validations without improvement (0: never)."""
+    seed: int = 1
+    """Of the first weights, of dropout, and of the order of the data."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto computes in bfloat16 where the hardware has it."""
+
+    def errors(self) -> list[str]:
+        """Everything that is wrong with the options, a line each."""
+        checks = [
+            (self.batch_size < 1, f"--batch-size must be at least 1, not {self.batch_size}"),
+            (
+                not 0 < self.learning_rate < math.inf,
+                f"--learning-rate must be above 0, not {self.learning_rate}",
+            ),
+            (not 0 <= self.warmup < 1, f"--warmup must be at least 0 and below 1, not {self.warmup}"),
+            (self.weight_decay < 0, f"--weight-decay must be 0 or more, not {self.weight_decay}"),
+            (not 0 < self.beta2 < 1, f"--beta2 must be between 0 and 1, not {self.beta2}"),
+            (not self.clip > 0, f"--clip must be above 0, not {self.clip}"),
+            (self.accumulate < 1, f"--accumulate must be at least 1, not {self.accumulate}"),
+            (
+                not 0 <= self.label_smoothing < 1,
+                f"--label-smoothing must be at least 0 and below 1, not {self.label_smoothing}",
+            ),
+            (self.validations < 1, f"--validations must be at least 1, not {self.validations}"),
+            (self.patience < 0, f"--patience must be 0 or more, not {self.patience}"),
+            (
+                self.precision not in machine.PRECISIONS,
+                f"--precision must be one of {', '.join(machine.PRECISIONS)}, not {self.precision!r}",
+            ),
+        ]
+        found = [message for wrong, message in checks if wrong]
+        try:
+            Budget.parse(self.budget)
+        except ConfigError as error:
+            found += error.errors
+        return found
+
+
+class Task(Protocol):
+    """What the loop needs to know of a task.
+
+    Attributes:
+        batches: the training set.
+        metric: the name of the figure in `validate`'s result by which models are compared.
+        higher_is_better: its direction.
+    """
+
+    batches: Batches
+    metric: str
+    higher_is_better: bool
+
+    def validate(self, model: Model, *, quick: bool = False) -> dict[str, float]:
+        """Figures on held-out data. ``quick`` reads two batches, to see that it works."""
+
+    def sample(self, model: Model) -> str:
+        """A few outputs, as Markdown."""
+
+
+@dataclass
+class Progress:
+    """Where training stands; saved with the model."""
+
+    step: int = 0
+    epoch: int = 0
+    position: int = 0  # batches of the epoch that are done
+    seconds: float = 0.0
+    tokens: int = 0
+    best: float | None = None
+    since_best: int = 0
+    rate_factor: float = 1.0  # of the plateau schedule
+    next_validation: float = 0.0
+    done: bool = False
+
+
+@dataclass
+class Event:
+    """What the loop tells whoever watches it.
+
+    Attributes:
+        progress: where it stands.
+        share: of the budget, 0 to 1.
+        loss: nats a token over the last steps.
+        tokens_per_second: over the last steps.
+        learning_rate: at the moment.
+        validation: the figures, where it has just validated.
+    """
+
+    progress: Progress
+    share: float
+    loss: float
+    tokens_per_second: float
+    learning_rate: float
+    validation: dict[str, float] = field(default_factory=dict)
+
+
+def learning_rate(options: TrainOptions, share: float, factor: float = 1.0) -> float:
+    """The learning rate when ``share`` (0 to 1) of the budget is used up.
+
+    Example:
+        >>> learning_rate(TrainOptions(learning_rate=1.0, warmup=0.0), share=0.5)
+        0.505
+    """
+    if share < options.warmup:
+        return options.learning_rate * max(share / options.warmup, 1e-3)
+    rest = min((share - options.warmup) / (1 - options.warmup), 1.0)
+    shape = {
+        "cosine": 0.01 + 0.99 * (1 + math.cos(math.pi * rest)) / 2,
+        "linear": 0.01 + 0.99 * (1 - rest),
+        "constant": 1.0,
+        "plateau": factor,
+    }
+    return options.learning_rate * shape[options.schedule]
+
+
+def make_optimizer(model: Model, options: TrainOptions) -> torch.optim.AdamW:
+    """AdamW that decays matrices and leaves biases, norms and states alone."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    fused = model.device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, options.beta2), fused=fused)
+
+
+LOG_EVERY = 50  # steps
+
+
+def train(
+    model: Model,
+    task: Task,
+    options: TrainOptions,
+    run: RunFolder,
+    state: dict[str, Any] | None = None,
+    watch: Callable[[Event], None] = lambda event: None,
+) -> Progress:
+    """Trains until the budget is used up, validation stops improving, or Ctrl-C.
+
+    Args:
+        model: on its device.
+        task: data, validation, samples.
+        options: how.
+        run: where everything is kept.
+        state: what `RunFolder.open` returned, to go on from there.
+        watch: called every few steps and after every validation.
+
+    Returns:
+        Where it stopped.
+
+    Raises:
+        KeyboardInterrupt: after saving; the same command goes on from there.
+        UserError: the loss is no longer finite.
+    """
+    task.validate(model, quick=True)  # a bad path or a full memory shows now, not in an hour
+    optimizer = make_optimizer(model, options)
+    dtype = machine.compute_dtype(options.precision, model.device)
+    scaler = torch.amp.GradScaler(model.device.type, enabled=dtype == torch.float16)
+    now, carried = Progress(next_validation=1 / options.validations), None
+    if state is not None:
+        now, carried = _restore(model, optimizer, scaler, run, state)
+    budget = Budget.parse(options.budget)
+    began = time.monotonic() - now.seconds
+    window = _Window()
+
+    def share() -> float:
+        now.seconds = time.monotonic() - began
+        epochs = now.epoch + now.position / max(task.batches.batches_per_epoch, 1)
+        return {"seconds": now.seconds, "epochs": epochs, "steps": now.step}[budget.unit] / budget.amount
+
+    def save() -> None:
+        run.save_last(model, _snapshot(now, optimizer, scaler, carried))
+
+    model.train()
+    try:
+        while not now.done:
+            batches = task.batches.epoch(now.epoch, now.position)
+            while group := list(islice(batches, options.accumulate)):
+                rate = learning_rate(options, share(), now.rate_factor)
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = rate
+                carried = _step(model, group, carried, optimizer, scaler, dtype, options, window)
+                now.step += 1
+                now.position += len(group)
+                if now.step % LOG_EVERY == 0 or now.step == 1:
+                    event = window.event(now, share(), rate)
+                    run.log(_record(event))
+                    watch(event)
+                if (used := share()) >= min(now.next_validation, 1.0):
+                    now.done = used >= 1
+                    event = window.event(now, used, rate)
+                    event.validation = _validate(model, task, options, run, now, dtype, event)
+                    cost = (share() - used) * 20 if budget.unit == "seconds" else 0.0
+                    now.next_validation = max(used, now.next_validation) + max(1 / options.validations, cost)
+                    now.done = now.done or bool(options.patience and now.since_best >= options.patience)
+                    save()
+                    watch(event)
+                    window = _Window()
+                    if now.done:
+                        break
+            else:
+                now.epoch, now.position = now.epoch + 1, 0
+    except KeyboardInterrupt:
+        save()
+        raise
+    return now
+
+
+class _Window:
+    """Sums over the steps since the last report; tensors, so that no step waits for a device."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.loss_sum: torch.Tensor | float = 0.0
+        self.num_tokens = 0
+
+    def add(self, loss_sum: torch.Tensor, num_tokens: int) -> None:
+        self.loss_sum = self.loss_sum + loss_sum
+        self.num_tokens += num_tokens
+
+    def event(self, now: Progress, share: float, rate: float) -> Event:
+        loss = float(self.loss_sum) / max(self.num_tokens, 1)
+        if not math.isfinite(loss) and self.num_tokens:
+            raise UserError(f"the loss is {loss} at step {now.step}: lower --learning-rate or --clip")
+        speed = self.num_tokens / max(time.monotonic() - self.began, 1e-9)
+        now.tokens += self.num_tokens
+        self.__init__()  # type: ignore[misc]
+        return Event(now, min(share, 1.0), loss, speed, rate)
+
+
+def _step(
+    model: Model,
+    group: list[Batch],
+    carried: DecoderState | None,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    dtype: torch.dtype,
+    options: TrainOptions,
+    window: _Window,
+) -> DecoderState:
+    """One optimizer step over the batches of ``group``: the mean is taken once, over all their tokens."""
+    optimizer.zero_grad(set_to_none=True)
+    total = 0
+    for batch in group:
+        batch = batch.to(model.device)
+        with machine.autocast(model.device, dtype):
+            output = model.loss(batch, carried if batch.carries else None, options.label_smoothing)
+        scaler.scale(output.loss_sum).backward()
+        carried = output.state.detach()
+        total += output.num_tokens
+        window.add(output.loss_sum.detach(), output.num_tokens)
+    scaler.unscale_(optimizer)
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    torch._foreach_div_(gradients, max(total, 1))
+    torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+    scaler.step(optimizer)
+    scaler.update()
+    return carried  # type: ignore[return-value]
+
+
+def _validate(
+    model: Model,
+    task: Task,
+    options: TrainOptions,
+    run: RunFolder,
+    now: Progress,
+    dtype: torch.dtype,
+    event: Event,
+) -> dict[str, float]:
+    """Validates, writes samples, keeps the best model."""
+    with machine.autocast(model.device, dtype):
+        figures = task.validate(model)
+    value = figures[task.metric]
+    better = now.best is None or (value > now.best if task.higher_is_better else value < now.best)
+    now.since_best = 0 if better else now.since_best + 1
+    if now.since_best and options.schedule == "plateau":
+        now.rate_factor *= 0.5
+    if better:
+        now.best = value
+        model.info.metrics = {"step": now.step, **{name: round(v, 4) for name, v in figures.items()}}
+        run.save_best(model)
+    run.log({**_record(event), "validation": figures})
+    run.add_samples(f"## Step {now.step} ({task.metric} {value:.3f})\n\n{task.sample(model)}")
+    return figures
+
+
+def _record(event: Event) -> dict[str, Any]:
+    return {
+        "step": event.progress.step,
+        "seconds": round(event.progress.seconds, 2),
+        "epoch": event.progress.epoch,
+        "loss": event.loss,
+        "learning_rate": event.learning_rate,
+        "tokens_per_second": round(event.tokens_per_second),
+    }
+
+
+def _snapshot(
+    now: Progress, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, carried: DecoderState | None
+) -> dict[str, Any]:
+    """All that going on needs, in types that load without running code."""
+    return {
+        "progress": dict(vars(now)),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "carried": None if carried is None else carried.layers,
+        "rng": machine.rng_state(),
+    }
+
+
+def _restore(
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    run: RunFolder,
+    state: dict[str, Any],
+) -> tuple[Progress, DecoderState | None]:
+    run.load_last(model)
+    optimizer.load_state_dict(state["optimizer"])
+    scaler.load_state_dict(state["scaler"])
+    machine.set_rng_state(state["rng"])
+    now = Progress(**state["progress"])
+    run.forget_after(now.step)
+    layers = state["carried"]
+    if layers is None:
+        return now, None
+    moved = tuple(tuple(s.to(model.device) for s in layer) for layer in layers)
+    return now, DecoderState(moved)

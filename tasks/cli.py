@@ -1,0 +1,134 @@
+"""The command `gen`: which words lead where. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+
+HELP = """\
+gen: sequence generation around one shared recurrent decoder
+
+  gen demo                         train a small model on Python's own documentation and look at it
+  gen train text --data FILE --out runs/NAME
+                                   train a language model on a text (characters, words or subwords)
+  gen generate RUN --prompt TEXT   write
+  gen suggest RUN --prompt TEXT    complete the word being typed
+  gen score RUN FILE               how probable each line is
+  gen evaluate RUN                 loss, bits per character, perplexity
+  gen info RUN                     what a model is
+
+`gen COMMAND --help` lists a command's options. RUN is the folder of a run or of a model.
+"""
+
+Command = Callable[[list[str], str], None]
+
+
+def _train_text(argv: list[str], command: str) -> None:
+    from tasks.text import train_command
+
+    train_command(argv, command)
+
+
+def _generate(argv: list[str], command: str) -> None:
+    from tasks.generate import generate_command
+
+    generate_command(argv, command)
+
+
+def _suggest(argv: list[str], command: str) -> None:
+    from tasks.suggest import suggest_command
+
+    suggest_command(argv, command)
+
+
+def _score(argv: list[str], command: str) -> None:
+    from tasks.judge import score_command
+
+    score_command(argv, command)
+
+
+def _evaluate(argv: list[str], command: str) -> None:
+    from tasks.judge import evaluate_command
+
+    evaluate_command(argv, command)
+
+
+def _info(argv: list[str], command: str) -> None:
+    from tasks.judge import info_command
+
+    info_command(argv, command)
+
+
+def _demo(argv: list[str], command: str) -> None:
+    from tasks.demo import demo_command
+
+    demo_command(argv, command)
+
+
+COMMANDS: dict[str, Command] = {
+    "train text": _train_text,
+    "generate": _generate,
+    "suggest": _suggest,
+    "score": _score,
+    "evaluate": _evaluate,
+    "info": _info,
+    "demo": _demo,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command. Returns the exit status: 0, 2 for the user's mistakes, 130 for Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    from gen.errors import ConfigError, UserError
+
+    try:
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(HELP, end="")
+        elif argv[0] in ("-V", "--version"):
+            from gen import __version__
+
+            print(f"gen-toolkit {__version__}")
+        else:
+            command, rest = _find(argv)
+            COMMANDS[command](rest, f"gen {command}")
+    except ConfigError as error:
+        for line in error.errors:
+            _complain(line)
+        return 2
+    except UserError as error:
+        _complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _find(argv: list[str]) -> tuple[str, list[str]]:
+    """The command that ``argv`` begins with, and the words after it."""
+    from gen.errors import UserError
+
+    for words in (2, 1):
+        name = " ".join(argv[:words])
+        if name in COMMANDS:
+            return name, argv[words:]
+    tasks = sorted(name.split()[1] for name in COMMANDS if name.startswith("train "))
+    if argv[0] == "train":
+        what = f"unknown task {argv[1]!r}" if argv[1:] and not argv[1].startswith("-") else "name a task"
+        raise UserError(f"train: {what}; there is: {', '.join(tasks)} (`gen train {tasks[0]} --help`)")
+    near = get_close_matches(argv[0], {name.split()[0] for name in COMMANDS}, 1, 0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UserError(f"unknown command {argv[0]!r}{hint} (`gen --help` lists them)")
+
+
+def _complain(message: str) -> None:
+    print(f"gen: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""`gen generate`: a trained model writes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count, islice
+from typing import Annotated, Any
+
+import tyro
+
+from gen.config import parse_command
+from gen.device import pick_device
+from gen.errors import ConfigError, UserError
+from gen.model import Model
+from gen.search import Hypothesis, SearchOptions
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Write with a trained model."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The folder of a run or of a model."""
+    prompt: tuple[str, ...] = ()
+    """How to begin; several prompts give several texts."""
+    input: str = ""
+    """Prompts from a file, one a line; - for standard input."""
+    stream: bool = False
+    """Print the text as it is written."""
+    interactive: bool = False
+    """Ask for prompts in a loop."""
+    json: bool = False
+    """Print a JSON object a text: prompt, text, score, finished."""
+    batch_size: int = 64
+    """Prompts at a time."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    search: SearchOptions = field(default_factory=SearchOptions)
+
+    def check(self) -> None:
+        """Raises `ConfigError` with every error at once."""
+        given = {"--prompt": self.prompt, "--input": self.input, "--interactive": self.interactive}
+        ways = [flag for flag, value in given.items() if value]
+        errors = self.search.errors()
+        if len(ways) > 1:
+            errors.append(f"{' and '.join(ways)} exclude each other: prompts come from one place")
+        if self.json and self.interactive:
+            errors.append("--json and --interactive exclude each other")
+        if self.stream and (self.json or self.search.beam or (self.search.num_samples or 1) > 1):
+            other = "--json" if self.json else "--beam" if self.search.beam else "--num-samples"
+            errors.append(f"--stream writes one text as it comes: it does not go with {other}")
+        if self.batch_size < 1:
+            errors.append(f"--batch-size must be at least 1, not {self.batch_size}")
+        if errors:
+            raise ConfigError(errors)
+
+
+def generate_command(argv: list[str], command: str) -> None:
+    """`gen generate RUN …`."""
+    config = parse_command(GenerateConfig, argv, command)
+    config.check()
+    model = load_model(config.run, config.device)
+    options = config.search.given()
+    if config.interactive:
+        _converse(model, options)
+    elif config.stream:
+        for prompt in _prompts(config):
+            _print_stream(model, prompt, options)
+    else:
+        _print_all(model, config, options)
+
+
+def load_model(run: str, device: str = "auto", task: str = "text") -> Model:
+    """The model of a run. Raises `UserError` where another task made it."""
+    model = Model.load(run, pick_device(device))
+    if model.info.task not in ("", task):
+        raise UserError(f"{run}: is a {model.info.task} model; this command is for {task} models")
+    return model
+
+
+def read_lines(name: str) -> Iterator[str]:
+    """The lines of a UTF-8 file or, for "-", of standard input, without their ends, one at a time.
+
+    Raises:
+        UserError: the file is missing, or a line is not UTF-8 (names it).
+    """
+    try:
+        with open(0, "rb", closefd=False) if name == "-" else open(name, "rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield line.decode().rstrip("\r\n")
+                except UnicodeDecodeError as error:
+                    where = "standard input" if name == "-" else name
+                    raise UserError(
+                        f"{where}: line {number} is not UTF-8 (byte {error.start}); convert the file"
+                    ) from error
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read ({error.strerror})") from error
+
+
+def _prompts(config: GenerateConfig) -> Iterator[str]:
+    if config.input:
+        yield from read_lines(config.input)
+    else:
+        yield from config.prompt or ("",)
+
+
+def _print_all(model: Model, config: GenerateConfig, options: dict[str, Any]) -> None:
+    prompts = _prompts(config)
+    printed = 0
+    while batch := list(islice(prompts, config.batch_size)):
+        for prompt, hypotheses in zip(batch, model.generate(batch, **options), strict=True):
+            for hypothesis in hypotheses:
+                if config.json:
+                    print(json.dumps(_record(prompt, hypothesis), ensure_ascii=False))
+                else:
+                    # Texts of several lines need a mark between them.
+                    if printed and not model.info.ends_with_eos:
+                        print("---")
+                    print(prompt + hypothesis.text)
+                printed += 1
+        sys.stdout.flush()
+
+
+def _record(prompt: str, hypothesis: Hypothesis) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "text": hypothesis.text,
+        "score": hypothesis.score,
+        "num_tokens": len(hypothesis.token_ids),
+        "finished": hypothesis.finished,
+    }
+
+
+def _print_stream(model: Model, prompt: str, options: dict[str, Any]) -> None:
+    pieces = model.stream(prompt, **options)
+    first = next(pieces, "")  # a prompt that cannot be spelled is refused before anything is printed
+    print(prompt + first, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+def _converse(model: Model, options: dict[str, Any]) -> None:
+    """Asks for prompts until the input ends."""
+    print("Type how the text should begin; an empty line lets the model begin; Ctrl-D ends.", file=sys.stderr)
+    seed = int(options.pop("seed", 0))
+    for turn in count():
+        try:
+            prompt = input("> ")
+        except EOFError:
+            return
+        try:
+            # Without a seed of its own the same prompt would always get the same answer.
+            chosen = options if {"beam", "strategy"} & set(options) else {**options, "seed": seed + turn}
+            _print_stream(model, prompt, chosen)
+        except UserError as error:
+            print(error, file=sys.stderr)

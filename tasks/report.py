@@ -1,0 +1,95 @@
+"""A report in one HTML file that needs nothing else: no script, no font, no picture beside it."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from gen.checkpoint import write_text
+from gen.plots import plot_losses
+
+_STYLE = """
+:root { color-scheme: light; --ink: #1d2430; --soft: #667085; --line: #e3e6ea; --paper: #fff; --accent: #b5442e; }
+body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: #f5f6f8; margin: 0; }
+main { max-width: 60rem; margin: 2rem auto; padding: 2rem 2.5rem; background: var(--paper); border-radius: 8px; }
+h1 { margin: 0 0 .25rem; font-size: 1.8rem; } h2 { margin: 2.5rem 0 .5rem; font-size: 1.25rem; }
+p { max-width: 46rem; } .soft { color: var(--soft); }
+table { border-collapse: collapse; margin: .75rem 0; }
+th, td { text-align: left; padding: .35rem 1.25rem .35rem 0; border-bottom: 1px solid var(--line); }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+.samples { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; }
+.samples figure, .wide { margin: 0; border: 1px solid var(--line); border-radius: 6px; padding: .75rem 1rem; }
+figcaption { font-weight: 600; margin-bottom: .35rem; } figcaption span { font-weight: 400; color: var(--soft); }
+pre, code { font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
+svg { max-width: 100%; height: auto; }
+@media (max-width: 700px) { .samples { grid-template-columns: 1fr; } main { padding: 1rem; } }
+"""
+
+
+def paragraph(text: str, style: str = "") -> str:
+    """Plain text as a paragraph."""
+    return f'<p class="{style}">{escape(text)}</p>'
+
+
+def section(title: str, *parts: str) -> str:
+    """A heading and what stands below it."""
+    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
+
+
+def figures(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table; every column but the first is numbers."""
+    head = "".join(f'<th class="{"n" if i else ""}">{escape(h)}</th>' for i, h in enumerate(header))
+    body = "".join(
+        "<tr>" + "".join(f'<td class="{"n" if i else ""}">{escape(str(c))}</td>' for i, c in enumerate(r)) + "</tr>"
+        for r in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def samples(texts: Sequence[tuple[str, str, str]]) -> str:
+    """Texts side by side: (title, remark, text) each."""
+    cells = "".join(
+        f"<figure><figcaption>{escape(title)} <span>{escape(remark)}</span></figcaption>"
+        f"<pre>{escape(text)}</pre></figure>"
+        for title, remark, text in texts
+    )
+    return f'<div class="samples">{cells}</div>'
+
+
+def loss_curve(records: Sequence[Mapping[str, Any]], baseline: float) -> str:
+    """The loss over time, as SVG inside the page."""
+    buffer = io.BytesIO()
+    plot_losses([dict(r) for r in records], buffer, baseline)
+    svg = buffer.getvalue().decode()
+    return svg[svg.index("<svg") :]
+
+
+def surprise(pieces: Sequence[tuple[str, float]]) -> str:
+    """A text in which what was improbable stands on darker ground: (token, log-probability) each."""
+    spans = []
+    for text, log_prob in pieces:
+        strength = min(-log_prob / math.log(2) / 10, 1.0)  # 10 bits are as dark as it gets
+        spans.append(f'<span style="background: rgba(181, 68, 46, {strength:.2f})">{escape(text)}</span>')
+    return f'<div class="wide"><pre>{"".join(spans)}</pre></div>'
+
+
+def commands(lines: Sequence[str]) -> str:
+    """Commands to copy."""
+    return f'<div class="wide"><pre>{escape(chr(10).join(lines))}</pre></div>'
+
+
+def write_page(path: Path, title: str, subtitle: str, sections: Sequence[str]) -> None:
+    """Writes the page."""
+    write_text(
+        path,
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>"
+        f'<h1>{escape(title)}</h1><p class="soft">{escape(subtitle)}</p>{"".join(sections)}'
+        "</main></body></html>\n",
+    )
