@@ -163,5 +163,3 @@ def build_attention(kind: str, query_size: int, memory_size: int, num_heads: int
     if kind == "multihead":
         return MultiHeadAttention(query_size, memory_size, num_heads)
     return ATTENTIONS[kind](query_size, memory_size)
-
-

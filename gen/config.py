@@ -56,7 +56,9 @@ class Budget:
                 return cls(amount, unit.rstrip("s") + "s")
             if (unit if unit in units else unit.rstrip("s")) in units:
                 return cls(amount * units[unit if unit in units else unit.rstrip("s")], "seconds")
-        raise ConfigError([f"--budget {text!r}: give a time or an amount, such as 90s, 3m, 2h, 20 epochs, 5000 steps"])
+        raise ConfigError(
+            [f"--budget {text!r}: give a time or an amount, such as 90s, 3m, 2h, 20 epochs, 5000 steps"]
+        )
 
 
 def parse_command(config: type[T], argv: list[str], command: str, description: str = "") -> T:
@@ -207,5 +209,3 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def _show(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-

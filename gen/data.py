@@ -77,8 +77,9 @@ class TokenFile:
     def release(self) -> None:
         """Gives pages back that were read: they would count as this process's memory for ever."""
         self._touched = 0
-        if isinstance(self._map, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
-            self._map._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+        mapped = getattr(self._map, "_mmap", None)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class StreamBatches:
@@ -125,7 +126,13 @@ class StreamBatches:
 
 
 def stream_evaluation(
-    tokens: TokenFile, bos_id: int, pad_id: int, *, limit: int | None = None, chunk: int = 256, lead: int = 512
+    tokens: TokenFile,
+    bos_id: int,
+    pad_id: int,
+    *,
+    limit: int | None = None,
+    chunk: int = 256,
+    lead: int = 512,
 ) -> Iterator[Batch]:
     """A text once, every token counted once, with the state carried from its beginning to its end.
 
@@ -240,7 +247,6 @@ class LineBatches:
         """The epoch's batches from position ``start`` on."""
         for rows in length_buckets(self.lengths, self.batch_tokens, (self.seed, epoch))[start:]:
             lines = [
-                self.tokens.read(int(self.offsets[r]), int(self.offsets[r + 1] - self.offsets[r]))
-                for r in rows
+                self.tokens.read(int(self.offsets[r]), int(self.offsets[r + 1] - self.offsets[r])) for r in rows
             ]
             yield sequence_batch(len(rows), lines, *self.ids)

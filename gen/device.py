@@ -36,7 +36,7 @@ def tune_allocator() -> None:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """"auto", "cpu", "cuda", "cuda:1" or "mps" → a device that is there.
+    """ "auto", "cpu", "cuda", "cuda:1" or "mps" → a device that is there.
 
     Raises:
         UserError: there is no such device here.

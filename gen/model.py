@@ -93,9 +93,7 @@ class Model(GenerationMixin, nn.Module):
 
     # -- training ------------------------------------------------------------------------------------------
 
-    def loss(
-        self, batch: Batch, state: DecoderState | None = None, label_smoothing: float = 0.0
-    ) -> LossOutput:
+    def loss(self, batch: Batch, state: DecoderState | None = None, label_smoothing: float = 0.0) -> LossOutput:
         """Cross-entropy of a batch, summed over its real targets.
 
         Args:
@@ -184,8 +182,10 @@ class Model(GenerationMixin, nn.Module):
     def write(self, folder: Path) -> None:
         """Puts the model's files into an existing folder."""
         if not self.encoder_config:
-            raise UserError("a model whose encoder was given as an object cannot be saved: register its class "
-                            'and give {"name": ...}')
+            raise UserError(
+                "a model whose encoder was given as an object cannot be saved: register its class "
+                'and give {"name": ...}'
+            )
         config = {
             "task": self.info.task,
             "encoder": self.encoder_config,

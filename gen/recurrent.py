@@ -42,7 +42,7 @@ def _gru_cell(gates: Tensor, state: LayerState) -> LayerState:
     return (new + torch.sigmoid(update) * (state[0] - new),)
 
 
-CELLS: dict[str, tuple[type[nn.RNNBase], Callable[[Tensor, LayerState], LayerState], int]] = {
+CELLS: dict[str, tuple[Callable[..., nn.RNNBase], Callable[[Tensor, LayerState], LayerState], int]] = {
     "rnn": (nn.RNN, _rnn_cell, 1),
     "gru": (nn.GRU, _gru_cell, 1),
     "lstm": (nn.LSTM, _lstm_cell, 2),
@@ -83,13 +83,11 @@ class RecurrentStack(nn.Module):
         self.residual = residual
         sizes = [input_size] + [hidden_size] * num_layers
         self.layers = nn.ModuleList(layer(size, hidden_size, batch_first=True) for size in sizes[:-1])
-        self.norms = nn.ModuleList(
-            nn.LayerNorm(size) if layer_norm else nn.Identity() for size in sizes[:-1]
-        )
+        self.norms = nn.ModuleList(nn.LayerNorm(size) if layer_norm else nn.Identity() for size in sizes[:-1])
         self.output_size = sizes[-1]
         self._step_weights: list[tuple[tuple[int, ...], Tensor, Tensor] | None] = [None] * num_layers
         for module in self.layers:
-            _initialise(module)
+            _initialise(module)  # type: ignore[arg-type]
 
     def zero_state(self, rows: int) -> StackState:
         """A state of zeros for ``rows`` rows, on the module's device."""
@@ -110,29 +108,30 @@ class RecurrentStack(nn.Module):
             outputs (R, T, H) of the top layer, and the state after the last position.
         """
         one_step = inputs.size(1) == 1 and not self.training and not torch.is_grad_enabled()
+        run: Callable[..., tuple[Tensor, LayerState]] = self._step if one_step else self._scan
         after: list[LayerState] = []
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             x = variational_dropout(norm(inputs), self.dropout, self.training)
-            outputs, layer_state = (self._step if one_step else self._scan)(i, layer, x, state[i])
+            outputs, layer_state = run(i, layer, x, state[i])
             inputs = inputs + outputs if self.residual and inputs.shape == outputs.shape else outputs
             after.append(layer_state)
         return inputs, tuple(after)
 
-    def _scan(self, i: int, layer: nn.Module, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+    def _scan(self, i: int, layer: nn.RNNBase, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """T positions in the fused kernel."""
         before = tuple(s.unsqueeze(0) for s in state)
         outputs, after = layer(x, before if len(before) > 1 else before[0])
         after = after if isinstance(after, tuple) else (after,)
         return outputs, tuple(s.squeeze(0) for s in after)
 
-    def _step(self, i: int, layer: nn.Module, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+    def _step(self, i: int, layer: nn.RNNBase, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """One position: a product of [input, hidden] with the layer's weights, then the cell."""
         weight, bias = self._step_weight(i, layer)
         gates = F.linear(torch.cat([x[:, 0], state[0].to(x.dtype)], 1), weight, bias)
         after = self._cell(gates, state)
         return after[0].unsqueeze(1), after
 
-    def _step_weight(self, i: int, layer: nn.Module) -> tuple[Tensor, Tensor]:
+    def _step_weight(self, i: int, layer: nn.RNNBase) -> tuple[Tensor, Tensor]:
         """The layer's weights as one matrix, made again only after the parameters have changed."""
         parameters = list(layer.parameters())
         version = tuple(v for p in parameters for v in (p.data_ptr(), p._version))
@@ -143,10 +142,9 @@ class RecurrentStack(nn.Module):
         return kept[1], kept[2]
 
 
-def _join_weights(layer: nn.Module) -> tuple[Tensor, Tensor]:
+def _join_weights(layer: nn.RNNBase) -> tuple[Tensor, Tensor]:
     """[W_ih, W_hh] side by side, so that a step is one product; biases added up."""
-    w_ih, w_hh = layer.weight_ih_l0.detach(), layer.weight_hh_l0.detach()
-    b_ih, b_hh = layer.bias_ih_l0.detach(), layer.bias_hh_l0.detach()
+    w_ih, w_hh, b_ih, b_hh = (p.detach() for p in layer.parameters())
     if not isinstance(layer, nn.GRU):
         return torch.cat([w_ih, w_hh], 1), b_ih + b_hh
     # The reset gate scales the hidden part of the new state alone (cuDNN's GRU), so the last third of the
@@ -158,17 +156,18 @@ def _join_weights(layer: nn.Module) -> tuple[Tensor, Tensor]:
     return weight, bias
 
 
-def _initialise(layer: nn.Module) -> None:
+def _initialise(layer: nn.RNNBase) -> None:
     """Glorot input weights, orthogonal recurrent weights, and an LSTM that remembers at first.
 
     The forget gate's bias starts at 1 (Jozefowicz et al., 2015); the other biases at 0.
     """
     H = layer.hidden_size
-    nn.init.xavier_uniform_(layer.weight_ih_l0)
+    w_ih, w_hh, b_ih, b_hh = layer.parameters()
+    nn.init.xavier_uniform_(w_ih)
     with torch.no_grad():
-        for block in layer.weight_hh_l0.split(H):
+        for block in w_hh.split(H):
             nn.init.orthogonal_(block)
-        layer.bias_ih_l0.zero_()
-        layer.bias_hh_l0.zero_()
+        b_ih.zero_()
+        b_hh.zero_()
         if isinstance(layer, nn.LSTM):
-            layer.bias_ih_l0[H : 2 * H] = 1
+            b_ih[H : 2 * H] = 1

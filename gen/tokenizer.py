@@ -194,6 +194,8 @@ class SubwordTokenizer(Tokenizer):
     def __init__(self, model: bytes) -> None:
         import sentencepiece
 
+        if not model:
+            raise ValueError("not a SentencePiece model")
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except (RuntimeError, TypeError) as error:
@@ -274,7 +276,9 @@ class SubwordTokenizer(Tokenizer):
 
     def tokens(self) -> list[str]:
         pieces = [self._processor.id_to_piece(i) for i in range(len(self))]
-        return ["" if i < len(SPECIALS) else p.replace("\N{LOWER ONE EIGHTH BLOCK}", " ") for i, p in enumerate(pieces)]
+        return [
+            "" if i < len(SPECIALS) else p.replace("\N{LOWER ONE EIGHTH BLOCK}", " ") for i, p in enumerate(pieces)
+        ]
 
     def to_bytes(self) -> bytes:
         return self._model
@@ -284,9 +288,7 @@ class SubwordTokenizer(Tokenizer):
         return cls(data)
 
 
-TOKENIZERS: dict[str, type[Tokenizer]] = {
-    c.kind: c for c in (CharTokenizer, WordTokenizer, SubwordTokenizer)
-}
+TOKENIZERS: dict[str, type[Tokenizer]] = {c.kind: c for c in (CharTokenizer, WordTokenizer, SubwordTokenizer)}
 
 
 def _json_field(data: bytes, name: str, kind: type) -> Any:

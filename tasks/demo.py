@@ -12,13 +12,14 @@ from gen.checkpoint import write_text
 from gen.config import Words, parse_command
 from gen.generation import GenerationMixin
 from gen.model import Model
+from gen.optim import TrainOptions
 from gen.run import RunFolder
-from gen.train import TrainOptions
 from tasks import report
 from tasks.data.prose import python_documentation
-from tasks.display import clock, console
+from tasks.display import clock, console, say
 from tasks.suggest import suggest
-from tasks.text import TextConfig, TextData, fit_markov, read_corpus, train_text
+from tasks.text import fit_markov, read_corpus, train_text
+from tasks.text_config import TextConfig, TextData
 
 PROMPT = "The "
 LENGTH = 420
@@ -44,7 +45,7 @@ def demo_command(argv: list[str], command: str) -> None:
     report.write_page(path, "What the network learned", subtitle, sections)
     console.print(f"\n[bold]Report: {path}[/bold]   (open it in a browser)\n\nNext:\n")
     for line in next_commands(out):
-        console.print(f"  {line}", soft_wrap=True)
+        say(f"  {line}")
 
 
 def next_commands(out: Path) -> list[str]:
@@ -76,7 +77,7 @@ def text_part(out: Path, budget: str) -> list[str]:
     written = write_samples(model, markov, result["order"])
     for title, remark, sample in written:
         console.print(f"[bold]{title}[/bold] {remark}")
-        console.print(sample + "\n", markup=False)
+        say(sample + "\n")
     return [
         _learning(result, records),
         _writing(written),

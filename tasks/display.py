@@ -13,9 +13,15 @@ from rich.table import Table
 
 from gen.config import Budget
 from gen.model import Model
-from gen.train import Event, TrainOptions
+from gen.optim import TrainOptions
+from gen.train import Event
 
 console = Console(highlight=False)
+
+
+def say(text: str) -> None:
+    """Prints text as it is: a command to copy must not be broken to the terminal's width."""
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def clock(seconds: float) -> str:
@@ -72,16 +78,17 @@ def training_progress(options: TrainOptions, describe: Callable[[Mapping[str, fl
 
         def watch(event: Event) -> None:
             now = event.progress
-            left = budget.amount - now.seconds if budget.unit == "seconds" else (
-                now.seconds / max(event.share, 1e-9) * (1 - event.share)
+            left = (
+                budget.amount - now.seconds
+                if budget.unit == "seconds"
+                else (now.seconds / max(event.share, 1e-9) * (1 - event.share))
             )
             text = f"loss {event.loss:.3f}  {event.tokens_per_second:,.0f} tokens/s  {clock(left)} left"
             live.update(line, completed=event.share, description=text)
             if event.validation:
-                console.print(
+                say(
                     f"{event.share:4.0%}  {clock(now.seconds)}  step {now.step:,}  train {event.loss:.3f}  "
-                    f"{describe(event.validation)}",
-                    soft_wrap=True,
+                    f"{describe(event.validation)}"
                 )
 
         yield watch

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from gen.config import parse_command
-from gen.corpus import TextFiles
 from gen.errors import ConfigError
+from gen.files import TextFiles
 from gen.model import Model
-from gen.train import TrainOptions
+from gen.optim import TrainOptions
 from tasks import display
 from tasks.generate import load_model, read_lines
 from tasks.text import evaluate_files, evaluate_held_out
@@ -73,7 +73,11 @@ def score_command(argv: list[str], command: str) -> None:
         for line, score in zip(batch, model.score(batch), strict=True):
             perplexity = math.exp(min(-score.log_prob / max(score.num_tokens, 1), 700.0))
             if config.json:
-                record = {"log_prob": score.log_prob, "perplexity": perplexity, "num_tokens": score.num_tokens}
+                record = {
+                    "log_prob": score.log_prob,
+                    "perplexity": perplexity,
+                    "num_tokens": score.num_tokens,
+                }
                 print(json.dumps({**record, "text": line}, ensure_ascii=False))
             else:
                 print(f"{score.log_prob:.4f}\t{perplexity:.4f}\t{line}")

@@ -45,7 +45,9 @@ def figures(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table; every column but the first is numbers."""
     head = "".join(f'<th class="{"n" if i else ""}">{escape(h)}</th>' for i, h in enumerate(header))
     body = "".join(
-        "<tr>" + "".join(f'<td class="{"n" if i else ""}">{escape(str(c))}</td>' for i, c in enumerate(r)) + "</tr>"
+        "<tr>"
+        + "".join(f'<td class="{"n" if i else ""}">{escape(str(c))}</td>' for i, c in enumerate(r))
+        + "</tr>"
         for r in rows
     )
     return f"<table><tr>{head}</tr>{body}</table>"

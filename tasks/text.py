@@ -6,142 +6,26 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from gen import device as machine
 from gen.config import Budget, from_dict, parse_command, to_dict
-from gen.corpus import Corpus, Part, TextFiles, TokenizerOptions, build_corpus, tokenize
+from gen.corpus import Corpus, Part, TokenizerOptions, build_corpus, tokenize
 from gen.data import Batches, LineBatches, StreamBatches, length_buckets, sequence_batch, stream_evaluation
 from gen.decoder import DecoderConfig
-from gen.errors import ConfigError, UserError
+from gen.errors import UserError
+from gen.files import TextFiles
 from gen.markov import MarkovChain
 from gen.metrics import language_metrics
 from gen.model import Model, ModelInfo
+from gen.optim import TrainOptions
 from gen.run import RunFolder
 from gen.tokenizer import Tokenizer
-from gen.train import TrainOptions, train
-
-
-@dataclass(frozen=True)
-class TextData:
-    """What to read."""
-
-    data: tuple[str, ...] = ()
-    """UTF-8 files, folders, globs, .gz files, or - for standard input."""
-    valid: tuple[str, ...] = ()
-    """Files to validate on; without them, the end of the data."""
-    valid_fraction: float = 0.1
-    """How much of the end, by characters."""
-    unit: Literal["stream", "line"] = "stream"
-    """stream: one long text. line: every line is a text of its own (titles, names, verses)."""
-    level: Literal["char", "word", "subword"] = "char"
-    """What a token is."""
-    min_frequency: int = 2
-    """Words: rarer ones are <unk>."""
-    vocab_size: int | None = None
-    """Words: keep the most frequent. Subwords: how many pieces."""
-    model_type: Literal["bpe", "unigram"] = "bpe"
-    """Subwords: SentencePiece's algorithm."""
-    chunk: int = 64
-    """Stream: tokens through which the error flows back; the state is carried on."""
-    batch_tokens: int = 2048
-    """Line: padded tokens a batch."""
-    max_line: int = 1000
-    """Line: longer lines are cut to this many tokens."""
-    valid_limit: int = 1_000_000
-    """Validate on at most this many tokens; `gen evaluate` reads them all."""
-    encoding_errors: Literal["strict", "replace"] = "strict"
-    """replace reads bytes that are not UTF-8 as U+FFFD."""
-
-    def errors(self) -> list[str]:
-        """Everything that is wrong with the options, a line each."""
-        checks = [
-            (not self.data, "--data: name at least one text file"),
-            (
-                not 0 < self.valid_fraction < 1,
-                f"--valid-fraction must be between 0 and 1, not {self.valid_fraction}",
-            ),
-            (
-                bool(self.valid) and self.valid_fraction != 0.1,
-                "--valid and --valid-fraction exclude each other: validation text comes from one of them",
-            ),
-            (self.chunk < 1, f"--chunk must be at least 1, not {self.chunk}"),
-            (self.min_frequency < 1, f"--min-frequency must be at least 1, not {self.min_frequency}"),
-            (
-                self.vocab_size is not None and self.vocab_size < 5,
-                f"--vocab-size must be at least 5, not {self.vocab_size}",
-            ),
-            (
-                self.vocab_size is not None and self.level == "char",
-                "--vocab-size goes with --level word or subword: characters are all kept",
-            ),
-            (self.batch_tokens < 1, f"--batch-tokens must be at least 1, not {self.batch_tokens}"),
-            (self.max_line < 1, f"--max-line must be at least 1, not {self.max_line}"),
-            (self.valid_limit < 1, f"--valid-limit must be at least 1, not {self.valid_limit}"),
-        ]
-        return [message for wrong, message in checks if wrong]
-
-
-@dataclass(frozen=True)
-class TextModel:
-    """The decoder's sizes. What is None is chosen from the budget and the size of the text."""
-
-    cell: Literal["rnn", "gru", "lstm"] = "lstm"
-    """Recurrent cell."""
-    hidden_size: int | None = None
-    """Size of a layer."""
-    num_layers: int = 1
-    """Recurrent layers."""
-    embedding_size: int = 128
-    """Size of a token's vector."""
-    dropout: float | None = None
-    """Between layers and before the output, one mask a chunk."""
-    embedding_dropout: float | None = None
-    """On the tokens' vectors, likewise."""
-    residual: bool = False
-    """Add a layer's input to its output."""
-    layer_norm: bool = False
-    """Normalise every layer's input."""
-    tie_embeddings: bool = False
-    """One matrix for input embeddings and output layer."""
-
-    def errors(self) -> list[str]:
-        """Everything that is wrong with the options, a line each."""
-        sizes = {"hidden_size": self.hidden_size, "num_layers": self.num_layers, "embedding_size": self.embedding_size}
-        found = [
-            f"--{name.replace('_', '-')} must be at least 1, not {value}"
-            for name, value in sizes.items()
-            if value is not None and value < 1
-        ]
-        for name in ("dropout", "embedding_dropout"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                found.append(f"--{name.replace('_', '-')} must be at least 0 and below 1, not {value}")
-        return found
-
-
-@dataclass(frozen=True)
-class TextConfig:
-    """Train a language model on a text."""
-
-    text: TextData = field(default_factory=TextData)
-    model: TextModel = field(default_factory=TextModel)
-    train: TrainOptions = field(default_factory=TrainOptions)
-    out: str = ""
-    """The run folder. The same command again goes on from where it stopped."""
-
-    def check(self) -> None:
-        """Raises `ConfigError` with every error of every part at once."""
-        errors = self.text.errors() + self.model.errors() + self.train.errors()
-        if not self.out:
-            errors.append("--out: name a folder for the run, such as runs/book")
-        if errors:
-            raise ConfigError(errors)
-
+from gen.train import train
+from tasks.text_config import TextConfig, TextData, TextModel, choose_sizes
 
 # -- data ------------------------------------------------------------------------------------------------
 
@@ -209,37 +93,9 @@ def _characters(part: Part, num_tokens: int) -> int:
 # -- model -----------------------------------------------------------------------------------------------
 
 
-def choose_sizes(options: TextModel, budget: Budget, batch_tokens: int, tokens: int) -> TextModel:
-    """Fills in what the user left open: the more often a text will be read, the larger the model and the
-    stronger the dropout, which is what keeps it from learning the text by heart.
-
-    Args:
-        options: what the user asked for.
-        budget: how long.
-        batch_tokens: tokens a step.
-        tokens: size of the training part.
-    """
-    # A time buys about 15,000 tokens a second at these sizes on two cores.
-    seen = {
-        "seconds": budget.amount * 15_000,
-        "epochs": budget.amount * tokens,
-        "steps": budget.amount * batch_tokens,
-    }[budget.unit]
-    epochs = seen / max(tokens, 1)
-    dropout = float(np.clip(0.1 + 0.35 * np.log10(max(epochs, 1e-9) / 2), 0.1, 0.5))
-    hidden = 512 if epochs < 6 else 704
-    return replace(
-        options,
-        hidden_size=options.hidden_size or hidden,
-        dropout=round(dropout, 2) if options.dropout is None else options.dropout,
-        embedding_dropout=0.1 if options.embedding_dropout is None else options.embedding_dropout,
-    )
-
-
 def build_model(options: TextModel, tokenizer: Tokenizer, info: ModelInfo) -> Model:
     """A model without an encoder, its sizes chosen."""
-    sizes = {name: value for name, value in vars(options).items()}
-    return Model({"name": "none"}, DecoderConfig(vocab_size=len(tokenizer), **sizes), tokenizer, info)
+    return Model({"name": "none"}, DecoderConfig(vocab_size=len(tokenizer), **vars(options)), tokenizer, info)
 
 
 # -- training --------------------------------------------------------------------------------------------
@@ -319,9 +175,9 @@ def train_text(config: TextConfig, command: str = "", baseline_order: int | None
     display.console.print(_corpus_table(corpus, sizes))
     display.console.print(display.model_summary(model, machine.compute_dtype(options.precision, device)))
     if state and state["progress"]["done"]:
-        display.console.print(f"{config.out} is already trained to the end of its budget.")
+        display.say(f"{config.out} is already trained to the end of its budget.")
     elif state:
-        display.console.print(f"Going on from step {state['progress']['step']:,}.")
+        display.say(f"Going on from step {state['progress']['step']:,}.")
     task = TextTask(corpus, batches, config.text.valid_limit)
     if not state or not state["progress"]["done"]:
         with display.training_progress(options, describe) as watch:
@@ -345,10 +201,10 @@ def finish(config: TextConfig, corpus: Corpus, run: RunFolder, baseline_order: i
     display.console.print(display.metrics_table(rows))
     if corpus.valid.unknown:
         share = corpus.valid.unknown / max(len(corpus.valid.tokens), 1)
-        display.console.print(f"{share:.2%} of the validation tokens are unknown to the vocabulary.")
-    display.console.print(f"Samples: {run.path}/samples.md   plot: {run.path}/plots/loss.png")
+        display.say(f"{share:.2%} of the validation tokens are unknown to the vocabulary.")
+    display.say(f"Samples: {run.path}/samples.md   plot: {run.path}/plots/loss.png")
     prompt = shlex.quote(opening(model))
-    display.console.print(f"Write with it:\n\n  gen generate {shlex.quote(str(run.path))} --prompt {prompt}\n")
+    display.say(f"Write with it:\n\n  gen generate {shlex.quote(str(run.path))} --prompt {prompt}\n")
     return {"network": network, "markov": markov, "order": order, "run": str(run.path)}
 
 
@@ -421,8 +277,6 @@ def evaluate_held_out(model: Model) -> dict[str, float]:
         raise UserError("the model does not say which text it was trained on: give one with --data")
     corpus = read_corpus(config.text)
     return evaluate_part(model, corpus.valid)
-
-
 
 
 def train_command(argv: list[str], command: str) -> None:

@@ -23,10 +23,11 @@ class NoneEncoder(Encoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("_device", torch.empty(0), persistent=False)
+        self._where: torch.Tensor
+        self.register_buffer("_where", torch.empty(0), persistent=False)  # knows the device
 
     def prepare(self, items: Sequence[Any]) -> Prepared:
         return Prepared(source=len(items), prompts=[str(item) for item in items])
 
     def forward(self, source: int) -> Memory:
-        return Memory.empty(source, self._device.device)
+        return Memory.empty(source, self._where.device)

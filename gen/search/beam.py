@@ -32,11 +32,8 @@ class Beam(Strategy):
     def _normalise(self, scores: Array, lengths: Array) -> Array:
         return scores / ((5 + lengths) / 6) ** self.length_penalty
 
-    def pick(
-        self, log_probs: Array, scores: Array, finished: Array, lengths: Array
-    ) -> tuple[Array, Array, Array]:
-        R, V = log_probs.shape
-        W, ops = self.width, self.ops
+    def pick(self, log_probs: Array, scores: Array, finished: Array, lengths: Array) -> tuple[Array, Array, Array]:
+        R, W, ops = len(log_probs), self.width, self.ops
         rows = ops.arange(R)
         # At first the W rows of an input are the same: let one of them speak.
         same = (lengths == 0) & (rows % W > 0) & ~finished

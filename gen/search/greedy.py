@@ -10,8 +10,6 @@ from gen.search.strategy import Strategy, register
 class Greedy(Strategy):
     """Takes the most probable token at every step. What beam search of width 1 does, without the ranking."""
 
-    def pick(
-        self, log_probs: Array, scores: Array, finished: Array, lengths: Array
-    ) -> tuple[None, Array, Array]:
+    def pick(self, log_probs: Array, scores: Array, finished: Array, lengths: Array) -> tuple[None, Array, Array]:
         token_ids = log_probs.argmax(-1)
         return None, token_ids, scores + log_probs[self.ops.arange(len(token_ids)), token_ids]

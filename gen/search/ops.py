@@ -46,7 +46,8 @@ class NumpyOps:
 
     def log_softmax(self, logits: np.ndarray) -> np.ndarray:
         logits = logits.astype(np.float32)
-        shifted = logits - logits.max(-1, keepdims=True)
+        with np.errstate(invalid="ignore"):  # a row of -inf gives nan, as torch's does
+            shifted = logits - logits.max(-1, keepdims=True)
         return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
     def exp(self, x: np.ndarray) -> np.ndarray:

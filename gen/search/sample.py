@@ -52,17 +52,14 @@ class Sample(Strategy):
         self._sample_of_row = ops.arange(rows) % self.width
         self._streams = [np.random.default_rng((self.seed, i)) for i in range(self.width)]
         self._steps = 0
-        self._draw()
+        self._uniform: Array = self.ops.full((0, self.width), 0.0, "float32")
 
     def _draw(self) -> None:
         """The next block of random numbers: one stream a sample, read by all inputs. (block, W)"""
         block = np.stack([g.random(_BLOCK, dtype=np.float32) for g in self._streams], axis=1)
-        drawn = self.ops.asarray(block, "float32")
-        self._uniform = drawn if not self._steps else self.ops.concat([self._uniform, drawn], 0)
+        self._uniform = self.ops.concat([self._uniform, self.ops.asarray(block, "float32")], 0)
 
-    def pick(
-        self, log_probs: Array, scores: Array, finished: Array, lengths: Array
-    ) -> tuple[None, Array, Array]:
+    def pick(self, log_probs: Array, scores: Array, finished: Array, lengths: Array) -> tuple[None, Array, Array]:
         if self._steps == len(self._uniform):  # no row is longer than the number of steps
             self._draw()
         self._steps += 1
@@ -91,4 +88,3 @@ class Sample(Strategy):
         cumulative = weights.cumsum(-1)
         found = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(-1)
         return found if token_ids is None else token_ids[self.ops.arange(len(found)), found]
-

@@ -1,0 +1,111 @@
+"""How fast to learn: the options of training, the learning rate's schedule, the optimizer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from gen import device as machine
+from gen.config import Budget, Words
+from gen.errors import ConfigError
+from gen.model import Model
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train."""
+
+    budget: Words = "5m"
+    """How long; the learning rate follows it to its end."""
+    batch_size: int = 32
+    """Rows a batch (streams of text)."""
+    learning_rate: float = 4e-3
+    """At its highest."""
+    schedule: Literal["cosine", "linear", "constant", "plateau"] = "cosine"
+    """How the learning rate falls. plateau halves it when validation stops improving."""
+    warmup: float = 0.02
+    """Share of the budget in which the learning rate rises."""
+    weight_decay: float = 0.01
+    """AdamW's, on matrices only."""
+    beta2: float = 0.99
+    """AdamW's memory of squared gradients."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    accumulate: int = 1
+    """Batches an optimizer step."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over the vocabulary."""
+    validations: int = 10
+    """How often to validate within the budget, at most."""
+    patience: int = 0
+    """Stop after this many validations without improvement (0: never)."""
+    seed: int = 1
+    """Of the first weights, of dropout, and of the order of the data."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto computes in bfloat16 where the hardware has it."""
+
+    def errors(self) -> list[str]:
+        """Everything that is wrong with the options, a line each."""
+        checks = [
+            (self.batch_size < 1, f"--batch-size must be at least 1, not {self.batch_size}"),
+            (
+                not 0 < self.learning_rate < math.inf,
+                f"--learning-rate must be above 0, not {self.learning_rate}",
+            ),
+            (not 0 <= self.warmup < 1, f"--warmup must be at least 0 and below 1, not {self.warmup}"),
+            (self.weight_decay < 0, f"--weight-decay must be 0 or more, not {self.weight_decay}"),
+            (not 0 < self.beta2 < 1, f"--beta2 must be between 0 and 1, not {self.beta2}"),
+            (not self.clip > 0, f"--clip must be above 0, not {self.clip}"),
+            (self.accumulate < 1, f"--accumulate must be at least 1, not {self.accumulate}"),
+            (
+                not 0 <= self.label_smoothing < 1,
+                f"--label-smoothing must be at least 0 and below 1, not {self.label_smoothing}",
+            ),
+            (self.validations < 1, f"--validations must be at least 1, not {self.validations}"),
+            (self.patience < 0, f"--patience must be 0 or more, not {self.patience}"),
+            (
+                self.precision not in machine.PRECISIONS,
+                f"--precision must be one of {', '.join(machine.PRECISIONS)}, not {self.precision!r}",
+            ),
+        ]
+        found = [message for wrong, message in checks if wrong]
+        try:
+            Budget.parse(self.budget)
+        except ConfigError as error:
+            found += error.errors
+        return found
+
+
+def learning_rate(options: TrainOptions, share: float, factor: float = 1.0) -> float:
+    """The learning rate when ``share`` (0 to 1) of the budget is used up.
+
+    Example:
+        >>> learning_rate(TrainOptions(learning_rate=1.0, warmup=0.0), share=0.5)
+        0.505
+    """
+    if share < options.warmup:
+        return options.learning_rate * max(share / options.warmup, 1e-3)
+    rest = min((share - options.warmup) / (1 - options.warmup), 1.0)
+    shape = {
+        "cosine": 0.01 + 0.99 * (1 + math.cos(math.pi * rest)) / 2,
+        "linear": 0.01 + 0.99 * (1 - rest),
+        "constant": 1.0,
+        "plateau": factor,
+    }
+    return options.learning_rate * shape[options.schedule]
+
+
+def make_optimizer(model: Model, options: TrainOptions) -> torch.optim.AdamW:
+    """AdamW that decays matrices and leaves biases, norms and states alone."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    fused = model.device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, options.beta2), fused=fused)

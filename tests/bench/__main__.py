@@ -1,0 +1,42 @@
+"""`make bench`: ratios measured in one run on one machine, as a table and as runs/bench.json.
+
+python -m tests.bench [decode training memory startup]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from gen.device import tune_allocator
+
+BENCHES = ("decode", "training", "memory", "startup")
+
+
+def main(names: list[str]) -> None:
+    tune_allocator()
+    table = Table(title="Benchmarks", title_justify="left")
+    for name, justify in (
+        ("what", "left"),
+        ("ours", "right"),
+        ("baseline", "right"),
+        ("ratio", "right"),
+        ("bar", "right"),
+    ):
+        table.add_column(name, justify=justify)
+    rows = [row for name in names or BENCHES for row in import_module(f"tests.bench.{name}").run()]
+    for row in rows:
+        table.add_row(row["what"], row["ours"], row["baseline"], row["ratio"], row["bar"])
+    Console().print(table)
+    path = Path("runs/bench.json")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

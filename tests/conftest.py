@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import torch
+
+from gen.decoder import DecoderConfig
+from gen.model import Model, ModelInfo
+from gen.tokenizer import CharTokenizer
+from tasks.cli import main
+
+TEXT = "the cat sat on the mat. the dog ran to the cat, and the cat ran off the mat.\n"
+
+
+@pytest.fixture(autouse=True)
+def _clean(tmp_path_factory, monkeypatch):
+    """No test sees another one's cache, seed or dtype."""
+    monkeypatch.setenv("GEN_CACHE", str(tmp_path_factory.mktemp("cache")))
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def tokenizer():
+    return CharTokenizer.train([TEXT])
+
+
+@pytest.fixture
+def model(tokenizer):
+    """A small untrained model, its output sharpened so that choices are clear."""
+    return make_model(tokenizer)
+
+
+def make_model(tokenizer, seed=0, **sizes):
+    torch.manual_seed(seed)
+    sizes = {"embedding_size": 12, "hidden_size": 16, "num_layers": 2, **sizes}
+    model = Model({"name": "none"}, DecoderConfig(len(tokenizer), **sizes), tokenizer, ModelInfo(task="text"))
+    with torch.no_grad():
+        model.decoder.output.weight *= 6
+        model.decoder.first_state_bias.normal_()
+    return model.eval()
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A file that a tiny model can learn something from."""
+    path = tmp_path / "book.txt"
+    path.write_text(TEXT * 40)
+    return path
+
+
+@pytest.fixture
+def gen(capsys):
+    """Runs `gen` as a user types it, inside this process: (status, stdout, stderr)."""
+
+    def run(*argv):
+        capsys.readouterr()
+        try:
+            status = main([str(a) for a in argv])
+        except SystemExit as stop:  # --help
+            status = stop.code or 0
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+TINY = (
+    "--hidden-size",
+    "16",
+    "--embedding-size",
+    "8",
+    "--batch-size",
+    "2",
+    "--chunk",
+    "16",
+    "--validations",
+    "2",
+    "--precision",
+    "fp32",
+    "--device",
+    "cpu",
+)
+
+
+@pytest.fixture
+def trained(gen, book, tmp_path):
+    """The folder of a finished tiny run."""
+    out = tmp_path / "run"
+    status, _, err = gen("train", "text", "--data", book, "--out", out, "--budget", "30 steps", *TINY)
+    assert status == 0, err
+    return out

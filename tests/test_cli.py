@@ -1,0 +1,276 @@
+"""The command line as a user types it, mistakes included."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gen.config import Budget, option_names
+from gen.errors import ConfigError
+from tasks.generate import GenerateConfig
+from tasks.text_config import TextConfig
+from tests.conftest import TEXT, TINY
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_run_from_text_to_text(gen, trained, book):
+    assert {"config.yaml", "metrics.jsonl", "samples.md", "best", "last", "plots"} == {
+        p.name for p in trained.iterdir()
+    }
+    assert (trained / "plots" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    samples = (trained / "samples.md").read_text()
+    for way in ("greedy", "temperature 0.3", "temperature 0.8", "temperature 1.3"):
+        assert way in samples
+    status, out, _ = gen("generate", trained, "--prompt", "the ", "--max-new-tokens", 20, "--seed", 3)
+    assert status == 0
+    assert out.startswith("the ")
+    assert gen("generate", trained, "--prompt", "the ", "--max-new-tokens", 20, "--seed", 3, "--stream")[1] == out
+    status, out, _ = gen("info", trained)
+    assert "gen train text" in out
+    assert json.loads(gen("info", trained, "--json")[1])["task"] == "text"
+    figures = json.loads(gen("evaluate", trained, "--json")[1])
+    assert figures["bits_per_char"] > 0
+    again = json.loads(gen("evaluate", trained, "--data", book, "--json")[1])
+    assert again["loss"] < 4
+    assert "nats/token" in gen("evaluate", trained)[1]
+    status, out, _ = gen("suggest", trained, "--prompt", "the c", "--n-best", 3)
+    assert status == 0
+    assert len(out.splitlines()) == 3
+    assert all(re.fullmatch(r" *[\d.]+%  c\w*", line) for line in out.splitlines())
+
+
+def test_the_last_line_of_training_is_the_command_that_writes(gen, book, tmp_path):
+    status, out, _ = gen(
+        "train", "text", "--data", book, "--out", tmp_path / "r", "--budget", "30", "steps", *TINY
+    )
+    assert status == 0
+    assert "Markov chain" in out
+    command = next(line.split() for line in out.splitlines() if "gen generate" in line)
+    assert gen(*command[1:])[0] == 0
+
+
+def test_prompts_from_files_and_json(gen, trained, tmp_path, monkeypatch):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("the\n\na dog\n")
+    status, out, _ = gen(
+        "generate", trained, "--input", prompts, "--json", "--max-new-tokens", 5, "--num-samples", 2
+    )
+    assert status == 0
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [r["prompt"] for r in records] == ["the", "the", "", "", "a dog", "a dog"]
+    alone = gen("generate", trained, "--prompt", "a dog", "--json", "--max-new-tokens", 5, "--num-samples", 2)[1]
+    assert [json.loads(line)["text"] for line in alone.splitlines()] == [r["text"] for r in records[4:]]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the\nthe é\n"))
+    status, out, err = gen("generate", trained, "--interactive", "--max-new-tokens", 5)
+    assert status == 0
+    assert out.count("the") >= 1
+    assert "no character 'é'" in err
+
+
+def test_scores_a_line(gen, trained, tmp_path):
+    lines = tmp_path / "lines.txt"
+    lines.write_text("the cat sat\ntac eht tas\n\n")
+    status, out, _ = gen("score", trained, lines)
+    assert status == 0
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert [r[2] for r in rows] == ["the cat sat", "tac eht tas", ""]
+    assert float(rows[0][0]) > float(rows[1][0])
+    assert json.loads(gen("score", trained, lines, "--json")[1].splitlines()[0])["num_tokens"] == 11
+
+
+@pytest.mark.parametrize("level", ["word", "subword"])
+def test_other_levels(gen, book, tmp_path, level):
+    out = tmp_path / level
+    status, _, err = gen(
+        "train", "text", "--data", book, "--out", out, "--level", level, "--budget", "10 steps", *TINY
+    )
+    assert status == 0, err
+    assert gen("generate", out, "--prompt", "the", "--max-new-tokens", 5)[0] == 0
+
+
+def test_lines_end_by_themselves(gen, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"{a}{b}\n" for a in "abcdefgh" for b in ("nna", "lex", "rne")) * 5)
+    out = tmp_path / "names"
+    status, _, err = gen(
+        "train",
+        "text",
+        "--data",
+        names,
+        "--unit",
+        "line",
+        "--out",
+        out,
+        "--budget",
+        "150 steps",
+        "--hidden-size",
+        32,
+        "--batch-tokens",
+        200,
+        "--learning-rate",
+        0.02,
+        "--precision",
+        "fp32",
+    )
+    assert status == 0, err
+    records = gen("generate", out, "--json", "--num-samples", 20, "--temperature", 0.5)[1].splitlines()
+    texts = [json.loads(r) for r in records]
+    assert all(t["finished"] for t in texts)
+    assert all("\n" not in t["text"] for t in texts)
+    assert sum(t["text"] + "\n" in names.read_text() for t in texts) > 10
+
+
+def test_a_yaml_file_gives_defaults(gen, trained, book, tmp_path):
+    """A run's own config.yaml trains the same run again elsewhere; the command line goes before it."""
+    status, _, err = gen("train", "text", "--config", trained / "config.yaml", "--out", tmp_path / "again")
+    assert status == 0, err
+    same = [p.joinpath("best/model.safetensors").read_bytes() for p in (trained, tmp_path / "again")]
+    assert same[0] == same[1]
+    (tmp_path / "bad.yaml").write_text("text: {dta: [x]}\nmodle: 3\n")
+    status, _, err = gen("train", "text", "--config", tmp_path / "bad.yaml")
+    assert status == 2
+    assert "unknown name 'dta'; did you mean 'data'?" in err
+    assert "unknown name 'modle'; did you mean 'model'?" in err
+
+
+BAD = {
+    "train text --out {t}/o": ["--data: name at least one text file"],
+    "train text --data {t}/none.txt --out {t}/o": ["{t}/none.txt: no such file"],
+    "train text --data {t}/empty.txt --out {t}/o": ["{t}/empty.txt: is empty"],
+    "train text --data {t}/latin.txt --out {t}/o": [
+        "{t}/latin.txt: not UTF-8 at byte 3",
+        "--encoding-errors",
+    ],
+    "train text --data {t}/short.txt --out {t}/o": ["fewer than one batch", "--batch-size", "--chunk"],
+    "train text --data {b} --out {t}/o --hiden-size 3": [
+        "unknown option --hiden-size; did you mean --hidden-size?"
+    ],
+    "train text --data {b} --out {t}/o --budget soon": ["--budget 'soon'", "20 epochs"],
+    "train text --data {b} --out {t}/o --cell lstn": ["'lstn'", "--cell"],
+    "train text --data {b} --out {t}/o --num-layers two": ["--num-layers", "'two'"],
+    "train text --data {b} --out {t}/o --hidden-size two": ["--hidden-size needs INT, not 'two'"],
+    "train text --data {b} --out {t}/full": ["{t}/full: is not empty and holds no run"],
+    "train text --data {b} --out {b}": ["is a file"],
+    "train text --data {b} --out {t}/o --device quantum": ["--device quantum"],
+    "train text --data {b} --out {t}/o --vocab-size 99 --dropout 2 --clip 0": [
+        "--vocab-size",
+        "--dropout",
+        "--clip",
+    ],
+    "train text --data {b} --out {t}/o --level subword --vocab-size 90000": ["--vocab-size 90000 is too large"],
+    "train text --data {b} --valid {b} --valid-fraction 0.2 --out {t}/o": ["--valid and --valid-fraction exclude"],
+    "train novel": ["unknown task 'novel'", "text"],
+    "trian text": ["did you mean train?"],
+    "generate": ["RUN"],
+    "generate {t}/none": ["{t}/none: no such model folder"],
+    "generate {t}/full": ["not a model folder"],
+    "generate {r} --prompt thé": ["no character 'é' (U+00E9"],
+    "generate {r} --temperature -1": ["--temperature must be"],
+    "generate {r} --temperature nan": ["--temperature must be"],
+    "generate {r} --top-p 0": ["--top-p must be above 0"],
+    "generate {r} --top-p 1.5": ["--top-p must be above 0"],
+    "generate {r} --beam 0": ["--beam must be at least 1"],
+    "generate {r} --beam 3 --temperature 2 --n-best 9": ["--beam and --temperature exclude", "--n-best"],
+    "generate {r} --stream --json": ["--stream", "--json"],
+    "generate {r} --prompt a --input {b}": ["--prompt and --input exclude each other"],
+    "generate {r} --input {t}/none.txt": ["{t}/none.txt: cannot be read"],
+    "generate {r} --input {t}/latin.txt": ["{t}/latin.txt: line 1 is not UTF-8"],
+    "score {r}": ["FILE"],
+    "score {r} {t}/none.txt": ["{t}/none.txt"],
+    "evaluate {r} --data {t}/none.txt": ["{t}/none.txt: no such file"],
+    "info {t}": ["not a model folder"],
+}
+
+
+@pytest.mark.parametrize("command", BAD)
+def test_mistakes_get_one_clear_line_each(gen, trained, book, tmp_path, command):
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n" * 99)
+    (tmp_path / "short.txt").write_text("too short")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.doc").write_text("mine")
+    names = {"t": tmp_path, "r": trained, "b": book}
+    before = sorted(tmp_path.rglob("*"))
+    status, out, err = gen(*command.format(**names).split())
+    assert status == 2
+    for expected in BAD[command]:
+        assert expected.format(**names) in err
+    assert "Traceback" not in err
+    assert all(line.startswith("gen: ") for line in err.splitlines())
+    assert len(err.splitlines()) <= 3
+    assert sorted(tmp_path.rglob("*")) == before  # nothing half-written
+    assert out == ""
+
+
+def test_as_a_program():
+    """Through the installed entry point's module, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.cli", "generate", "nowhere"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "gen: nowhere: no such model folder; `gen train` makes one\n"
+
+
+def test_help_names_every_option(gen):
+    status, out, _ = gen("--help")
+    assert status == 0
+    for command in ("demo", "train text", "generate", "suggest", "score", "evaluate", "info"):
+        assert f"gen {command}" in out
+    status, out, _ = gen("train", "text", "--help")
+    assert status == 0
+    assert all(name in out for name in option_names(TextConfig) if name != "--config")
+    status, out, _ = gen("generate", "--help")
+    assert all(name in out for name in option_names(GenerateConfig) if name not in ("--config", "--run"))
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "unit"),
+    [
+        ("90s", 90, "seconds"),
+        ("3m", 180, "seconds"),
+        ("1.5 h", 5400, "seconds"),
+        ("2 minutes", 120, "seconds"),
+        ("20 epochs", 20, "epochs"),
+        ("1 epoch", 1, "epochs"),
+        ("5000 steps", 5000, "steps"),
+        ("7steps", 7, "steps"),
+    ],
+)
+def test_budgets(text, amount, unit):
+    assert Budget.parse(text) == Budget(amount, unit)
+
+
+@pytest.mark.parametrize("text", ["", "3", "m", "-3m", "0s", "3 parsecs", "nan s"])
+def test_budgets_that_are_none(text):
+    with pytest.raises(ConfigError, match="--budget"):
+        Budget.parse(text)
+
+
+def test_data_from_standard_input(book, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "tasks.cli",
+        "train",
+        "text",
+        "--data",
+        "-",
+        "--out",
+        str(tmp_path / "r"),
+        "--budget",
+        "4 steps",
+        *TINY,
+    ]
+    done = subprocess.run(command, cwd=ROOT, input=TEXT * 40, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

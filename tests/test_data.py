@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import sys
+
+import numpy as np
+import pytest
+
+from gen.corpus import TokenizerOptions, build_corpus, tokenize
+from gen.data import LineBatches, StreamBatches, TokenFile, length_buckets, pad, stream_evaluation
+from gen.errors import UserError
+from gen.files import TextFiles
+from gen.tokenizer import CharTokenizer
+
+BOS, EOS, PAD = 1, 2, 0
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    """1,000 different numbers, so that every one can be told where it stood."""
+    path = tmp_path / "tokens.bin"
+    np.arange(10, 1010, dtype=np.uint16).tofile(path)
+    return TokenFile(path, "uint16")
+
+
+def read(*names, **options):
+    return "".join("<eof>" if piece is None else piece for piece in TextFiles([str(n) for n in names], **options))
+
+
+def test_streams_are_contiguous_and_every_order_is_computed(tokens):
+    batches = StreamBatches(tokens, batch_size=3, chunk=7, bos_id=BOS, seed=5)
+    epoch = list(batches.epoch(2))
+    assert len(epoch) == batches.batches_per_epoch == 1000 // 3 // 7
+    assert [b.carries for b in epoch] == [False] + [True] * (len(epoch) - 1)
+    assert (epoch[0].input_ids[:, 0] == BOS).all()
+    for before, after in itertools.pairwise(epoch):
+        assert (after.input_ids[:, 0] == before.target_ids[:, -1]).all()
+        assert (after.input_ids[:, 1:] == after.target_ids[:, :-1]).all()
+        steps = (after.target_ids - before.target_ids) % 1000
+        assert (steps == 7).all()
+    resumed = list(batches.epoch(2, start=4))
+    for a, b in zip(epoch[4:], resumed, strict=True):
+        assert (a.input_ids == b.input_ids).all()
+        assert a.carries == b.carries
+    other = next(iter(batches.epoch(3)))
+    assert not (other.target_ids == epoch[0].target_ids).all()
+
+
+@pytest.mark.parametrize("n", [1, 5, 100, 999, 1000])
+@pytest.mark.parametrize(("chunk", "lead"), [(7, 3), (64, 10), (256, 512)])
+def test_evaluation_counts_every_token_once(tokens, n, chunk, lead):
+    counted = []
+    rows = set()
+    for batch in stream_evaluation(tokens, BOS, PAD, limit=n, chunk=chunk, lead=lead):
+        rows.add(len(batch.input_ids))
+        keep = batch.target_ids != PAD
+        counted += batch.target_ids[keep].tolist()
+        before = batch.input_ids[keep]
+        first = batch.target_ids[keep] == 10
+        assert (before[~first] == batch.target_ids[keep][~first] - 1).all()
+        assert (before[first] == BOS).all()
+    assert sorted(counted) == list(range(10, 10 + n))
+    assert len(rows) == 1
+
+
+def test_evaluation_rows_arrive_in_the_carried_state(tokens):
+    """Each row but the first has read at least ``lead`` tokens before one counts."""
+    batches = list(stream_evaluation(tokens, BOS, PAD, chunk=50, lead=20))
+    inputs = np.concatenate([b.input_ids.numpy() for b in batches], 1)
+    targets = np.concatenate([b.target_ids.numpy() for b in batches], 1)
+    assert len(inputs) > 1
+    for i, row in enumerate(targets):
+        first = np.flatnonzero(row != PAD)[0]
+        assert first == (0 if i == 0 else 20)
+        assert (inputs[i, : first + 1] != PAD).all()
+
+
+def test_buckets_hold_the_budget_and_everything_once():
+    lengths = np.random.default_rng(0).integers(1, 60, 500)
+    batches = length_buckets(lengths, 200, (1, 2))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(500))
+    assert all(len(b) * lengths[b].max() <= 200 for b in batches)
+    assert [b.tolist() for b in length_buckets(lengths, 200, (1, 2))] == [b.tolist() for b in batches]
+    assert [b.tolist() for b in length_buckets(lengths, 200, (1, 3))] != [b.tolist() for b in batches]
+    assert [len(b) for b in length_buckets(np.array([500, 3]), 10, (0,))] in ([1, 1],)
+
+
+def test_lines_begin_with_bos_and_end_with_eos(tmp_path):
+    path = tmp_path / "lines.bin"
+    np.array([5, 6, 7, 8, 9, 9], dtype=np.uint16).tofile(path)
+    ids = {"bos_id": BOS, "eos_id": EOS, "pad_id": PAD}
+    batches = LineBatches(TokenFile(path, "uint16"), np.array([0, 2, 3, 6]), 100, **ids)
+    (batch,) = batches.epoch(0)
+    rows = {tuple(r.tolist()): tuple(t.tolist()) for r, t in zip(batch.input_ids, batch.target_ids, strict=True)}
+    assert rows == {
+        (BOS, 7, PAD, PAD): (7, EOS, PAD, PAD),
+        (BOS, 5, 6, PAD): (5, 6, EOS, PAD),
+        (BOS, 8, 9, 9): (8, 9, 9, EOS),
+    }
+    assert not batch.carries
+    assert pad([[1], []], 0).tolist() == [[1], [0]]
+
+
+def test_all_ways_to_name_text(tmp_path, monkeypatch):
+    (tmp_path / "b.txt").write_text("two\n")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\nline\r")
+    with gzip.open(tmp_path / "c.txt.gz", "wt") as file:
+        file.write("three é\n")
+    (tmp_path / "ignored.bin").write_bytes(b"\xff\xfe")
+    assert read(tmp_path) == "one\nline\n<eof>two\n<eof>three é\n"
+    assert read(tmp_path / "?.txt") == "one\nline\n<eof>two\n"
+    assert read(tmp_path / "b.txt", tmp_path / "c.txt.gz") == "two\n<eof>three é\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"typed\n")))
+    files = TextFiles(["-"])
+    assert list(files) == list(files) == ["typed\n"]
+
+
+def test_bad_text_names_the_file_and_the_place(tmp_path):
+    bad = tmp_path / "bad.txt"
+    good = ("é" * 700_000 + "\n").encode()  # a character that lies across two blocks
+    bad.write_bytes(good + b"ab\xffcd")
+    with pytest.raises(
+        UserError, match=rf"bad.txt: not UTF-8 at byte {len(good) + 2} \(0xff\).*--encoding-errors"
+    ):
+        read(bad)
+    assert read(bad, encoding_errors="replace").endswith("ab\ufffdcd")
+    assert read(bad, encoding_errors="replace").count("é") == 700_000
+    bad.write_bytes(b"abc\xc3")
+    with pytest.raises(UserError, match="not UTF-8 at byte 3"):
+        read(bad)
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"x" * 10_000)[:30])
+    for name, message in {
+        "empty.txt": "is empty",
+        "none.txt": "no such file",
+        "folder": "holds no .txt",
+        "*.csv": "no file matches",
+        "cut.gz": "damaged or cut short",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            read(tmp_path / name)
+
+
+def corpus_of(path, tmp_path, **how):
+    options = {k: how.pop(k) for k in ("level", "min_frequency") if k in how}
+    return build_corpus(TextFiles([str(path)]), None, TokenizerOptions(**options), cache=tmp_path / "cache", **how)
+
+
+def text_of(corpus, part):
+    return corpus.tokenizer.decode(part.tokens.read(0, len(part.tokens)))
+
+
+def test_a_corpus_is_split_and_cached_and_rebuilt_when_the_text_changes(tmp_path):
+    path = tmp_path / "text.txt"
+    text = "".join(f"line {i} of many\n" for i in range(200))
+    path.write_text(text)
+    corpus = corpus_of(path, tmp_path)
+    at = int(len(text) * 0.9)
+    assert text_of(corpus, corpus.train) == text[:at]
+    assert text_of(corpus, corpus.valid) == text[at:]
+    assert (corpus.train.characters, corpus.valid.characters) == (at, len(text) - at)
+    folders = set((tmp_path / "cache").iterdir())
+    stamp = corpus.train.tokens.path.stat().st_mtime_ns
+    assert corpus_of(path, tmp_path).train.tokens.path.stat().st_mtime_ns == stamp  # found again
+    path.write_text(text.replace("many", "MANY"))
+    changed = corpus_of(path, tmp_path)
+    assert "MANY" in text_of(changed, changed.train)
+    assert len(set((tmp_path / "cache").iterdir())) == len(folders) + 1
+
+
+def test_the_vocabulary_comes_from_the_training_part_alone(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("abc" * 300 + "Z" * 100)
+    corpus = corpus_of(path, tmp_path)
+    assert corpus.tokenizer.characters == ["a", "b", "c"]
+    assert corpus.valid.unknown == 100
+
+
+def test_line_units_are_split_between_lines(tmp_path):
+    path = tmp_path / "names.txt"
+    names = [f"name number {i}" for i in range(100)]
+    path.write_text("\n".join(names) + "\n\n")
+    corpus = corpus_of(path, tmp_path, unit="line", max_line=13)
+    found = []
+    for part in (corpus.train, corpus.valid):
+        ids = part.tokens.read(0, len(part.tokens))
+        found += [corpus.tokenizer.decode(ids[a:b]) for a, b in itertools.pairwise(part.offsets)]
+    assert found == [n[:13] for n in names]
+    assert corpus.train.cut + corpus.valid.cut == 90
+
+
+def test_files_are_parted_by_an_end_of_text(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(name * 4)
+    tokenizer = CharTokenizer.train(["ab"])
+    part = tokenize(TextFiles([str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]), tokenizer, "stream", tmp_path)
+    assert part.tokens.read(0, 20).tolist() == [4, 4, 4, 4, EOS, 5, 5, 5, 5]
+
+
+def test_reading_gives_memory_back_and_the_same_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(TokenFile, "RELEASE_EVERY", 64)
+    path = tmp_path / "tokens.bin"
+    np.arange(5000, dtype=np.uint32).tofile(path)
+    tokens = TokenFile(path, "uint32")
+    for start in range(0, 5000, 100):
+        assert tokens.read(start, 100).tolist() == list(range(start, min(start + 100, 5000)))
+    (tmp_path / "none.bin").touch()
+    assert len(TokenFile(tmp_path / "none.bin", "uint16")) == 0

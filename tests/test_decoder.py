@@ -1,0 +1,152 @@
+"""The decoder's one promise: T tokens at once are T calls on one token, whatever is inside."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from gen.attention import ATTENTIONS, build_attention, masked_softmax
+from gen.decoder import Decoder, DecoderConfig
+from gen.memory import Memory
+from gen.recurrent import CELLS, RecurrentStack, variational_dropout
+
+V, B, W, T, M = 11, 2, 3, 5, 6
+
+
+def make_memory(S, M=M):
+    mask = torch.arange(S)[None] < torch.tensor([[S], [max(S - 2, 0)]])
+    return Memory(torch.randn(B, S, M), mask, torch.randn(B, M))
+
+
+def make_decoder(memory_size=M, **sizes):
+    config = DecoderConfig(V, **{"embedding_size": 8, "hidden_size": 8, "num_layers": 2, **sizes})
+    return Decoder(config, memory_size).eval()
+
+
+def unroll(decoder, token_ids, state, memory):
+    """One token at a time: the naive oracle."""
+    logits, attention = [], []
+    for t in range(token_ids.size(1)):
+        output = decoder(token_ids[:, t : t + 1], state, memory)
+        state = output.state
+        logits.append(output.logits)
+        attention.append(output.attention)
+    return torch.cat(logits, 1), state, attention
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("S", [0, 4])
+@torch.no_grad()
+def test_many_tokens_equal_one_at_a_time(cell, attention, layers, S):
+    decoder = make_decoder(cell=cell, attention=attention, num_layers=layers, residual=True, layer_norm=True)
+    memory = make_memory(S)
+    rows = torch.arange(B).repeat_interleave(W)
+    state = decoder.init_state(memory).select(rows)
+    token_ids = torch.randint(V, (B * W, T))
+    at_once = decoder(token_ids, state, memory)
+    logits, after, attended = unroll(decoder, token_ids, state, memory)
+    torch.testing.assert_close(at_once.logits, logits, atol=1e-5, rtol=1e-5)
+    for a, b in zip(itertools.chain(*at_once.state.layers), itertools.chain(*after.layers), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    if attention != "none":
+        torch.testing.assert_close(at_once.attention, torch.cat(attended, 1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@torch.no_grad()
+def test_no_encoder_at_all(cell):
+    decoder = make_decoder(memory_size=0, cell=cell, attention="dot")
+    memory = Memory.empty(B)
+    state = decoder.init_state(memory)
+    token_ids = torch.randint(V, (B, T))
+    at_once = decoder(token_ids, state, memory)
+    torch.testing.assert_close(at_once.logits, unroll(decoder, token_ids, state, memory)[0], atol=1e-5, rtol=1e-5)
+    assert at_once.attention is None
+
+
+@torch.no_grad()
+def test_a_step_sees_new_weights_after_training():
+    decoder = make_decoder(memory_size=0)
+    memory = Memory.empty(1)
+    state = decoder.init_state(memory)
+    one = torch.tensor([[3]])
+    before = decoder(one, state, memory).logits
+    for p in decoder.parameters():
+        p.add_(0.1 * torch.randn_like(p))
+    after = decoder(one, state, memory).logits
+    both = decoder(torch.tensor([[3, 4]]), state, memory).logits[:, :1]  # the fused path
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, both, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["dot", "additive", "multihead"])
+@torch.no_grad()
+def test_attention_sums_to_one_and_never_sees_padding(attention):
+    decoder = make_decoder(attention=attention)
+    memory = make_memory(5)
+    token_ids = torch.randint(V, (B, T))
+    output = decoder(token_ids, decoder.init_state(memory), memory)
+    torch.testing.assert_close(output.attention.sum(-1), torch.ones(B, T))
+    assert (output.attention[1, :, 3:] == 0).all()
+    padding = memory.values.clone()
+    padding[1, 3:] = 1e4
+    other = Memory(padding, memory.mask, memory.summary)
+    torch.testing.assert_close(decoder(token_ids, decoder.init_state(other), other).logits, output.logits)
+
+
+def test_softmax_of_nothing_is_zero():
+    weights = masked_softmax(torch.randn(2, 3), torch.tensor([[True, True, False], [False] * 3]))
+    torch.testing.assert_close(weights.sum(-1), torch.tensor([1.0, 0.0]))
+    assert masked_softmax(torch.randn(2, 0), torch.ones(2, 0, dtype=torch.bool)).shape == (2, 0)
+
+
+@pytest.mark.parametrize("attention", ["dot", "additive", "multihead"])
+@torch.no_grad()
+def test_rows_of_an_input_share_its_memory(attention):
+    """W rows against B memories give what every row gives against a copy of its own."""
+    layer = build_attention(attention, 8, M)
+    memory = make_memory(4)
+    queries = torch.randn(B * W, T, 8)
+    rows = torch.arange(B).repeat_interleave(W)
+    copied = Memory(memory.values[rows], memory.mask[rows], memory.summary[rows])
+    for shared, own in zip(layer(queries, memory), layer(queries, copied), strict=True):
+        torch.testing.assert_close(shared, own, atol=1e-6, rtol=1e-5)
+
+
+def test_tied_embeddings_are_one_matrix():
+    decoder = make_decoder(memory_size=0, tie_embeddings=True, embedding_size=6)
+    assert decoder.output.weight is decoder.embedding.weight
+    memory = Memory.empty(2)
+    assert decoder(torch.randint(V, (2, 3)), decoder.init_state(memory), memory).logits.shape == (2, 3, V)
+
+
+def test_the_summary_makes_the_first_state_and_learns():
+    decoder = make_decoder()
+    a, b = make_memory(3), make_memory(3)
+    assert not torch.allclose(decoder.init_state(a).layers[0][0], decoder.init_state(b).layers[0][0])
+    empty = make_decoder(memory_size=0)
+    decoder(torch.randint(V, (B, T)), decoder.init_state(a), a).logits.sum().backward()
+    memory = Memory.empty(2)
+    empty(torch.randint(V, (2, T)), empty.init_state(memory), memory).logits.sum().backward()
+    assert decoder.first_state.weight.grad.abs().sum() > 0
+    assert empty.first_state_bias.grad.abs().sum() > 0
+
+
+def test_dropout_keeps_one_mask_a_sequence():
+    x = torch.ones(3, 50, 20)
+    dropped = variational_dropout(x, 0.5, training=True)
+    assert (dropped == dropped[:, :1]).all()
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert variational_dropout(x, 0.5, training=False) is x
+
+
+def test_a_stack_of_no_layers_passes_through():
+    stack = RecurrentStack(4, 8, 0)
+    x = torch.randn(2, 3, 4)
+    outputs, state = stack(x, ())
+    assert outputs is x
+    assert state == ()

@@ -1,0 +1,81 @@
+"""The structure holds: imports go one way, and search needs no torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+# Each may import only what stands above it.
+ORDER = """
+    errors tokenizer memory attention recurrent encoders decoder search generation markov metrics config device
+    checkpoint data files corpus model run optim train plots
+"""
+ORDER = [f"gen.{name}" for name in ORDER.split()]
+
+
+def modules():
+    for path in sorted((ROOT / "gen").rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        yield name, path
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def place(name):
+    found = [i for i, known in enumerate(ORDER) if name == known or name.startswith(known + ".")]
+    return found[0] if found else None
+
+
+def test_every_module_has_its_place():
+    assert {name for name, _ in modules() if place(name) is None} == {"gen"}
+    assert {known for known in ORDER if not any(n == known for n, _ in modules())} == set()
+
+
+def test_imports_go_one_way():
+    wrong = [
+        f"{name} imports {imported}"
+        for name, path in modules()
+        if place(name) is not None
+        for imported in imports(path)
+        if place(imported) is not None and place(imported) > place(name)
+    ]
+    assert wrong == []
+
+
+def test_gen_knows_no_task():
+    known = [f"{n} imports {i}" for n, p in modules() for i in imports(p) if i.split(".")[0] in ("tasks", "data")]
+    assert known == []
+
+
+def test_search_and_the_markov_chain_need_no_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import gen, gen.search, gen.generation, gen.tokenizer\n"
+        "from gen.markov import MarkovChain\n"
+        "from gen.tokenizer import CharTokenizer\n"
+        "t = CharTokenizer.train(['abab'])\n"
+        "chain = MarkovChain.fit(t.encode_array('abab' * 9), t, 2)\n"
+        "print(chain.generate('a', temperature=0, max_new_tokens=3)[0].text)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "bab\n", done.stderr
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from tasks.cli import main; main(['--help'])\n"
+        "heavy = {'torch', 'tyro', 'rich', 'numpy', 'matplotlib', 'yaml'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)

@@ -1,0 +1,226 @@
+"""Models: one generate, streaming, scoring; folders that are whole or not there."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+import yaml
+
+import gen as toolkit
+from gen import checkpoint
+from gen.data import Batch, stream_evaluation
+from gen.errors import UserError
+from gen.model import Model
+from gen.tokenizer import SubwordTokenizer, WordTokenizer
+from tests.conftest import TEXT, make_model
+
+
+def test_one_item_or_a_list(model):
+    one = model.generate("the ", temperature=0, max_new_tokens=5)
+    many = model.generate(["the ", "a"], temperature=0, max_new_tokens=5)
+    assert many[0][0].text == one[0].text
+    assert len(many) == 2
+    assert model.generate([]) == []
+    assert len(model.generate("a", num_samples=3, max_new_tokens=4)) == 3
+
+
+@pytest.mark.parametrize("kind", ["char", "word", "subword"])
+@pytest.mark.parametrize("how", [{"temperature": 0}, {"seed": 3}, {"beam": 3}, {"seed": 2, "stop": ("at", "xyz")}])
+def test_streaming_writes_what_generate_writes(kind, how, tokenizer):
+    made = {
+        "char": lambda: tokenizer,
+        "word": lambda: WordTokenizer.train([TEXT], min_frequency=1),
+        "subword": lambda: SubwordTokenizer.train([TEXT + "é漢"]),
+    }[kind]()
+    model = make_model(made)
+    whole = model.generate("the cat", max_new_tokens=60, **how)[0].text
+    pieces = list(model.stream("the cat", max_new_tokens=60, **how))
+    assert "".join(pieces) == whole
+    assert all(pieces)
+    assert not model.training
+
+
+def test_prompts_of_different_lengths_together(model):
+    prompts = ["the cat sat on", "", "a", "the dog ran to the mat"]
+    together = model.generate(prompts, seed=4, max_new_tokens=25)
+    for prompt, found in zip(prompts, together, strict=True):
+        alone = model.generate(prompt, seed=4, max_new_tokens=25)
+        assert found[0].token_ids == alone[0].token_ids
+        assert found[0].score == pytest.approx(alone[0].score, abs=1e-4)
+
+
+def test_generation_scores_are_teacher_forced_scores(model):
+    found = model.generate("", seed=9, max_new_tokens=30, num_samples=4)
+    for h in found:
+        score = model.score([h.text])[0]
+        total = score.log_prob if h.finished else sum(score.log_probs[: len(h.token_ids)])
+        assert h.score == pytest.approx(total, abs=1e-3)
+
+
+def test_scores_do_not_depend_on_the_batch(model):
+    texts = ["the cat", "", "a dog ran off the mat", "t"]
+    for text, score in zip(texts, model.score(texts), strict=True):
+        alone = model.score([text])[0]
+        assert score.log_prob == pytest.approx(alone.log_prob, abs=1e-4)
+        assert score.num_tokens == len(text) + 1  # EOS
+
+
+def test_stop_prefix_ban(model):
+    h = model.generate("the", prefix=" cat", stop=(" ",), seed=1, max_new_tokens=40)[0]
+    assert h.text == ""  # the prefix begins with what stops it
+    h = model.generate("the", prefix="cat", max_new_tokens=10)[0]
+    assert h.text.startswith("cat")
+    assert "a" not in model.generate("the", ban=("a", "e"), max_new_tokens=50, seed=2)[0].text
+    assert not {0, 1, 3} & set(model.generate("", max_new_tokens=200, temperature=5.0)[0].token_ids)
+
+
+def test_carried_state_is_one_long_pass(model):
+    ids = torch.randint(4, len(model.tokenizer), (2, 24))
+    inputs, targets = ids[:, :-1], ids[:, 1:]
+    with torch.no_grad():
+        whole = model.loss(Batch(2, inputs, targets))
+    state, total = None, 0.0
+    for at in range(0, 23, 5):
+        with torch.no_grad():
+            part = model.loss(Batch(2, inputs[:, at : at + 5], targets[:, at : at + 5]), state)
+        state, total = part.state.detach(), total + float(part.loss_sum)
+    assert total == pytest.approx(float(whole.loss_sum), rel=1e-5)
+    for a, b in zip(whole.state.layers, state.layers, strict=True):
+        for x, y in zip(a, b, strict=True):
+            torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-5)
+
+
+def test_evaluation_is_the_sum_over_the_text(model, tmp_path):
+    from gen.corpus import tokenize
+    from gen.files import TextFiles
+
+    path = tmp_path / "t.txt"
+    path.write_text(TEXT * 5)
+    part = tokenize(TextFiles([str(path)]), model.tokenizer, "stream", tmp_path)
+    loss_sum, n = model.evaluate(stream_evaluation(part.tokens, 1, 0, chunk=50))
+    expected = sum(model.score([TEXT * 5])[0].log_probs[:-1])
+    assert n == len(TEXT) * 5
+    assert loss_sum == pytest.approx(-expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_saved_model_is_the_same_model(tokenizer, tmp_path, tied):
+    model = make_model(tokenizer, tie_embeddings=tied, attention="additive")
+    model.info.search = {"temperature": 0.5}
+    model.save(tmp_path / "m")
+    again = toolkit.load(tmp_path / "m")
+    assert again.generate("the ", max_new_tokens=20)[0] == model.generate("the ", max_new_tokens=20)[0]
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+    assert {p.name for p in (tmp_path / "m").iterdir()} == {
+        "model.safetensors",
+        "config.yaml",
+        "tokenizer.bin",
+        "README.md",
+    }
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]  # nothing left beside it
+
+
+def test_an_interrupted_save_leaves_the_old_model_whole(model, tmp_path, monkeypatch):
+    path = tmp_path / "m"
+    model.save(path)
+    before = {p.name: p.read_bytes() for p in path.iterdir()}
+    with torch.no_grad():
+        model.decoder.output.bias += 1
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    for where in ("save_file", "_sync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, where, fail)
+            with pytest.raises(OSError, match="No space"):
+                model.save(path)
+        assert {p.name: p.read_bytes() for p in path.iterdir()} == before
+        assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_save_killed_between_its_two_renames_is_found_again(model, tmp_path, monkeypatch):
+    path = tmp_path / "m"
+    model.save(path)
+    real = type(path).rename
+
+    def killed(self, target):
+        if target == path:
+            raise KeyboardInterrupt  # the old folder has moved away, the new one has not come
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            model.save(path)
+    assert not path.exists()
+    assert checkpoint.whole_folder(path).exists()
+    toolkit.load(checkpoint.whole_folder(path))
+    model.save(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+class Hostile:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code ran')",))
+
+
+def damage(folder, name, change):
+    data = (folder / name).read_bytes()
+    if change == "missing":
+        (folder / name).unlink()
+    elif change == "pickle":
+        (folder / name).write_bytes(pickle.dumps(Hostile()))
+    else:
+        (folder / name).write_bytes(
+            {"cut": data[: len(data) // 2], "empty": b"", "noise": b"\xff\x00" * 50}[change]
+        )
+
+
+@pytest.mark.parametrize("change", ["missing", "cut", "empty", "noise", "pickle"])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.yaml", "tokenizer.bin"])
+def test_a_damaged_folder_is_refused_in_one_line(model, tmp_path, name, change):
+    model.save(tmp_path / "m")
+    damage(tmp_path / "m", name, change)
+    with pytest.raises(UserError) as caught:
+        toolkit.load(tmp_path / "m")
+    assert str(tmp_path / "m") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_folders_are_refused(model, tmp_path):
+    for path, message in {
+        tmp_path / "none": "no such model folder",
+        tmp_path: "not a model folder",
+        __file__: "is a file",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            toolkit.load(path)
+    model.save(tmp_path / "m")
+    file = tmp_path / "m" / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    for change, message in {
+        "format: 99": "newer version",
+        "decoder: 3": "does not describe a model",
+        "encoder: {name: magic}": "unknown encoder 'magic'",
+        "tokenizer: runes": "does not describe a model",
+    }.items():
+        file.write_text(yaml.safe_dump({**config, **yaml.safe_load(change)}))
+        with pytest.raises(UserError, match=message):
+            toolkit.load(tmp_path / "m")
+    file.write_text(yaml.safe_dump({**config, "decoder": {**config["decoder"], "hidden_size": 999}}))
+    with pytest.raises(UserError, match="do not belong together"):
+        toolkit.load(tmp_path / "m")
+
+
+def test_an_unnamed_encoder_cannot_be_saved(tokenizer, tmp_path):
+    from gen.decoder import DecoderConfig
+    from gen.encoders import NoneEncoder
+
+    model = Model(NoneEncoder(), DecoderConfig(len(tokenizer), 4, 4), tokenizer)
+    with pytest.raises(UserError, match="register"):
+        model.save(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from gen import checkpoint
+from gen.data import Batch, StreamBatches, TokenFile
+from gen.device import compute_dtype, pick_device
+from gen.errors import UserError
+from gen.model import Model
+from gen.optim import TrainOptions, learning_rate
+from gen.run import RunFolder
+from gen.train import train
+from tests.conftest import TINY, make_model
+
+
+class Reverse:
+    """A task of our own on the shared loop: fixed batches, loss on the same."""
+
+    metric = "loss"
+    higher_is_better = False
+
+    def __init__(self, tokens):
+        self.batches = StreamBatches(tokens, 4, 8, 1, seed=1)
+
+    def validate(self, model, *, quick=False):
+        loss_sum, n = model.evaluate(iter(list(self.batches.epoch(0))[: 2 if quick else None]))
+        return {"loss": loss_sum / n}
+
+    def sample(self, model):
+        return model.generate("", max_new_tokens=5)[0].text
+
+
+@pytest.fixture
+def tokens(tmp_path, tokenizer):
+    text = "the cat ran to the dog. " * 60
+    path = tmp_path / "tokens.bin"
+    tokenizer.encode_array(text).astype("uint16").tofile(path)
+    return TokenFile(path, "uint16")
+
+
+def run_training(tokens, tokenizer, path, state=None, watch=lambda e: None, **options):
+    torch.manual_seed(1)
+    model = make_model(tokenizer, dropout=0.2, embedding_dropout=0.1).train()
+    run = RunFolder(path, {"x": 1})
+    state = run.open()
+    options = {"budget": "40 steps", "precision": "fp32", "validations": 4, "learning_rate": 0.01, **options}
+    now = train(model, Reverse(tokens), TrainOptions(**options), run, state, watch)
+    return model, now, run
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def equal(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_it_learns_and_keeps_best_and_last(tokens, tokenizer, tmp_path):
+    model, now, run = run_training(tokens, tokenizer, tmp_path / "run", budget="3 epochs")
+    records = list(run.records())
+    validations = [r["validation"]["loss"] for r in records if "validation" in r]
+    assert validations[-1] < 0.7 * validations[0]
+    assert now.done
+    assert equal(weights(Model.load(tmp_path / "run" / "last")), weights(model))
+    assert Model.load(tmp_path / "run").info.metrics["loss"] == pytest.approx(min(validations), abs=1e-4)
+    assert (tmp_path / "run" / "samples.md").read_text().count("## Step") == len(validations)
+
+
+def test_interrupted_and_resumed_is_never_interrupted(tokens, tokenizer, tmp_path):
+    """Ctrl-C in the middle of an epoch, then the same command: the same weights and figures to the bit."""
+    whole, _, run_a = run_training(tokens, tokenizer, tmp_path / "a")
+
+    def interrupt(event):
+        if event.progress.step >= 10 and event.validation:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(tokens, tokenizer, tmp_path / "b", watch=interrupt)
+    assert not (tmp_path / "b" / "last" / "nothing").exists()
+    torch.manual_seed(99)
+    resumed, now, run_b = run_training(tokens, tokenizer, tmp_path / "b")
+    assert now.step == 40
+    assert equal(weights(whole), weights(resumed))
+    a, b = ([r["validation"] for r in run.records() if "validation" in r] for run in (run_a, run_b))
+    assert a == b
+
+
+def test_accumulated_batches_are_one_large_batch(tokenizer):
+    """The mean is taken once: two halves of different sizes give the gradient of the whole."""
+    torch.manual_seed(3)
+    ids = torch.randint(4, len(tokenizer), (6, 9))
+    ids[4:, 5:] = 0
+    inputs, targets = ids[:, :-1], ids[:, 1:]
+    model = make_model(tokenizer)
+
+    def gradient(parts):
+        model.zero_grad()
+        outputs = [model.loss(Batch(len(inputs[p]), inputs[p], targets[p])) for p in parts]
+        sum(o.loss_sum for o in outputs).backward()
+        n = sum(o.num_tokens for o in outputs)
+        return torch.cat([p.grad.flatten() / n for p in model.parameters() if p.grad is not None])
+
+    torch.testing.assert_close(gradient([slice(0, 6)]), gradient([slice(0, 2), slice(2, 6)]), atol=1e-6, rtol=1e-4)
+
+
+def test_schedules():
+    def at(schedule, share, **more):
+        return learning_rate(TrainOptions(schedule=schedule, learning_rate=1.0, warmup=0.1), share, **more)
+
+    assert at("cosine", 0.05) == at("linear", 0.05) == pytest.approx(0.5)
+    assert at("cosine", 0.55) == pytest.approx(0.505)
+    assert at("linear", 0.55) == pytest.approx(0.505)
+    assert at("cosine", 1.0) == pytest.approx(0.01)
+    assert at("constant", 0.9) == 1
+    assert at("plateau", 0.9, factor=0.25) == 0.25
+
+
+def test_early_stopping(tokens, tokenizer, tmp_path):
+    _, now, _ = run_training(tokens, tokenizer, tmp_path / "run", learning_rate=1e-20, patience=2, validations=20)
+    assert now.done
+    assert now.step < 40
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(tokens, tokenizer, tmp_path):
+    with pytest.raises(UserError, match=r"the loss is (nan|inf).*--learning-rate"):
+        run_training(tokens, tokenizer, tmp_path / "run", learning_rate=1e30, clip=1e30, warmup=0.0)
+
+
+@pytest.mark.skipif(compute_dtype("auto", torch.device("cpu")) == torch.float32, reason="no bfloat16 in hardware")
+def test_bfloat16_learns_as_float32_does(tokens, tokenizer, tmp_path):
+    losses = []
+    for precision in ("fp32", "bf16"):
+        _, now, _ = run_training(tokens, tokenizer, tmp_path / precision, precision=precision, budget="2 epochs")
+        losses.append(now.best)
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_on_cuda(tokens, tokenizer, tmp_path, precision):
+    model = make_model(tokenizer).to("cuda").train()
+    run = RunFolder(tmp_path / "run", {})
+    options = TrainOptions(budget="40 steps", precision=precision, learning_rate=0.01, validations=2)
+    now = train(model, Reverse(tokens), options, run, run.open())
+    assert now.best < 2.5
+    assert Model.load(tmp_path / "run", "cpu").generate("the ", max_new_tokens=5)
+
+
+def test_devices_that_are_not_there():
+    with pytest.raises(UserError, match="--device quantum"):
+        pick_device("quantum")
+    assert pick_device("cpu").type == "cpu"
+
+
+def test_training_state_runs_no_code(trained):
+    file = trained / "last" / checkpoint.TRAINING
+    state = checkpoint.read_training(trained / "last")
+    assert state["progress"]["step"] == 30
+    from tests.test_model import Hostile
+
+    torch.save(Hostile(), file)
+    with pytest.raises(UserError, match=r"training.pt: damaged"):
+        checkpoint.read_training(trained / "last")
+
+
+def test_the_same_command_again_changes_nothing(gen, trained, book):
+    before = {p: p.read_bytes() for p in trained.rglob("*.safetensors")}
+    again = ("train", "text", "--data", book, "--out", trained, "--budget", "30 steps", *TINY)
+    status, out, _ = gen(*again)
+    assert status == 0
+    assert "already trained" in out
+    assert before == {p: p.read_bytes() for p in trained.rglob("*.safetensors")}
+    status, _, err = gen(*again[:-2], "--device", "cpu", "--num-layers", "2")
+    assert status == 2
+    assert "--num-layers 1 → 2" in err
+    assert before == {p: p.read_bytes() for p in trained.rglob("*.safetensors")}
+
+
+def test_every_record_is_json(trained):
+    for line in (trained / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        assert record["step"] >= 1
+        assert record["loss"] > 0
