@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import random
 import resource
+import signal
 import sys
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -72,6 +74,33 @@ def _cpu_has_bf16() -> bool:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
     """Autocast to ``dtype``; nothing at all for float32."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+class Interruption:
+    """While it lasts, the first Ctrl-C is only noted, so that a step is finished and saved; a second one acts
+    at once.
+
+    Example:
+        >>> with Interruption() as interruption:
+        ...     while not interruption.requested: step()
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._main = threading.current_thread() is threading.main_thread()
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.requested = True
+        signal.signal(signal.SIGINT, self._before)
+
+    def __enter__(self) -> Interruption:
+        if self._main:  # Python delivers signals to the main thread alone
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._main:
+            signal.signal(signal.SIGINT, self._before)
 
 
 def seed_everything(seed: int) -> None:

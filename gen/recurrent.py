@@ -7,10 +7,12 @@ on a CPU), so a single step outside training takes the cell path: one matrix pro
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 LayerState = tuple[Tensor, ...]
 """(hidden,) or, for an LSTM, (hidden, cell); each (R, H)."""
@@ -24,6 +26,14 @@ def variational_dropout(x: Tensor, p: float, training: bool) -> Tensor:
         return x
     mask = torch.empty(x.size(0), 1, x.size(2), dtype=x.dtype, device=x.device).bernoulli_(1 - p)
     return x * mask.div_(1 - p)
+
+
+def _drop_connections(weight: Any, p: float) -> Tensor:
+    """DropConnect on (gates · H, H) recurrent weights. A connection is dropped for all gates alike: a quarter
+    of the random numbers, whose drawing would otherwise take as long as half of the layer."""
+    H = weight.size(1)
+    mask = torch.empty(H, H, dtype=weight.dtype, device=weight.device).bernoulli_(1 - p).div_(1 - p)
+    return (weight.view(-1, H, H) * mask).view(-1, H)
 
 
 def _rnn_cell(gates: Tensor, state: LayerState) -> LayerState:
@@ -57,6 +67,8 @@ class RecurrentStack(nn.Module):
         input_size, hidden_size, num_layers: sizes; zero layers pass the input through.
         cell: "rnn", "gru" or "lstm".
         dropout: variational dropout on the input of every layer, 0 to 1.
+        weight_dropout: share of the recurrent weights that is zero during one call in training: DropConnect
+            on hidden-to-hidden, one mask a sequence, so the fused kernel still applies (Merity et al., 2018).
         residual: add a layer's input to its output where the sizes agree.
         layer_norm: normalise the input of every layer.
 
@@ -73,6 +85,7 @@ class RecurrentStack(nn.Module):
         cell: str = "lstm",
         *,
         dropout: float = 0.0,
+        weight_dropout: float = 0.0,
         residual: bool = False,
         layer_norm: bool = False,
     ) -> None:
@@ -80,14 +93,13 @@ class RecurrentStack(nn.Module):
         layer, self._cell, self.states_per_layer = CELLS[cell]
         self.hidden_size = hidden_size
         self.dropout = dropout
+        self.weight_dropout = weight_dropout
         self.residual = residual
         sizes = [input_size] + [hidden_size] * num_layers
         self.layers = nn.ModuleList(layer(size, hidden_size, batch_first=True) for size in sizes[:-1])
         self.norms = nn.ModuleList(nn.LayerNorm(size) if layer_norm else nn.Identity() for size in sizes[:-1])
         self.output_size = sizes[-1]
         self._step_weights: list[tuple[tuple[int, ...], Tensor, Tensor] | None] = [None] * num_layers
-        for module in self.layers:
-            _initialise(module)  # type: ignore[arg-type]
 
     def zero_state(self, rows: int) -> StackState:
         """A state of zeros for ``rows`` rows, on the module's device."""
@@ -120,7 +132,11 @@ class RecurrentStack(nn.Module):
     def _scan(self, i: int, layer: nn.RNNBase, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """T positions in the fused kernel."""
         before = tuple(s.unsqueeze(0) for s in state)
-        outputs, after = layer(x, before if len(before) > 1 else before[0])
+        weights = {}
+        if self.training and self.weight_dropout:
+            weights["weight_hh_l0"] = _drop_connections(layer.weight_hh_l0, self.weight_dropout)
+        inputs = (x, before if len(before) > 1 else before[0])
+        outputs, after = functional_call(layer, weights, inputs)
         after = after if isinstance(after, tuple) else (after,)
         return outputs, tuple(s.squeeze(0) for s in after)
 
@@ -154,20 +170,3 @@ def _join_weights(layer: nn.RNNBase) -> tuple[Tensor, Tensor]:
     weight[2 * H : 3 * H, layer.input_size :] = 0
     bias = torch.cat([b_ih[: 2 * H] + b_hh[: 2 * H], b_ih[2 * H :], b_hh[2 * H :]])
     return weight, bias
-
-
-def _initialise(layer: nn.RNNBase) -> None:
-    """Glorot input weights, orthogonal recurrent weights, and an LSTM that remembers at first.
-
-    The forget gate's bias starts at 1 (Jozefowicz et al., 2015); the other biases at 0.
-    """
-    H = layer.hidden_size
-    w_ih, w_hh, b_ih, b_hh = layer.parameters()
-    nn.init.xavier_uniform_(w_ih)
-    with torch.no_grad():
-        for block in w_hh.split(H):
-            nn.init.orthogonal_(block)
-        b_ih.zero_()
-        b_hh.zero_()
-        if isinstance(layer, nn.LSTM):
-            b_ih[H : 2 * H] = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,11 +63,6 @@ class RunFolder:
                 raise UserError(f"--out {self.path}: cannot be written ({error.strerror})") from error
         last = checkpoint.whole_folder(self.path / "last")
         return checkpoint.read_training(last) if last.exists() else None
-
-    def discard_if_empty(self) -> None:
-        """Takes the folder away again where nothing was trained: a mistake leaves nothing behind."""
-        if {p.name for p in self.path.iterdir()} <= {checkpoint.CONFIG}:
-            shutil.rmtree(self.path)
 
     def save_best(self, model: Model) -> None:
         """The model that validated best."""

@@ -79,6 +79,7 @@ class Event:
 
 
 LOG_EVERY = 50  # steps
+VALIDATION_COST = 25  # under a budget of time, train at least this many times as long as validation took
 
 
 def train(
@@ -103,7 +104,7 @@ def train(
         Where it stopped.
 
     Raises:
-        KeyboardInterrupt: after saving; the same command goes on from there.
+        KeyboardInterrupt: on Ctrl-C, once the step is done and saved; the same command goes on from there.
         UserError: the loss is no longer finite.
     """
     task.validate(model, quick=True)  # a bad path or a full memory shows now, not in an hour
@@ -126,7 +127,7 @@ def train(
         run.save_last(model, _snapshot(now, optimizer, scaler, carried))
 
     model.train()
-    try:
+    with machine.Interruption() as interruption:
         while not now.done:
             batches = task.batches.epoch(now.epoch, now.position)
             while group := list(islice(batches, options.accumulate)):
@@ -144,19 +145,19 @@ def train(
                     now.done = used >= 1
                     event = window.event(now, used, rate)
                     event.validation = _validate(model, task, options, run, now, dtype, event)
-                    cost = (share() - used) * 20 if budget.unit == "seconds" else 0.0
+                    cost = (share() - used) * VALIDATION_COST if budget.unit == "seconds" else 0.0
                     now.next_validation = max(used, now.next_validation) + max(1 / options.validations, cost)
                     now.done = now.done or bool(options.patience and now.since_best >= options.patience)
                     save()
                     watch(event)
-                    window = _Window()
-                    if now.done:
-                        break
+                    window.restart()  # the time spent on validation is not training's
+                if interruption.requested and not now.done:
+                    save()
+                    raise KeyboardInterrupt
+                if now.done:
+                    break
             else:
                 now.epoch, now.position = now.epoch + 1, 0
-    except KeyboardInterrupt:
-        save()
-        raise
     return now
 
 
@@ -164,6 +165,11 @@ class _Window:
     """Sums over the steps since the last report; tensors, so that no step waits for a device."""
 
     def __init__(self) -> None:
+        self.loss = math.nan  # of the last report, which stands until there are new steps
+        self.speed = 0.0
+        self.restart()
+
+    def restart(self) -> None:
         self.began = time.monotonic()
         self.loss_sum: torch.Tensor | float = 0.0
         self.num_tokens = 0
@@ -173,13 +179,14 @@ class _Window:
         self.num_tokens += num_tokens
 
     def event(self, now: Progress, share: float, rate: float) -> Event:
-        loss = float(self.loss_sum) / max(self.num_tokens, 1)
-        if not math.isfinite(loss) and self.num_tokens:
-            raise UserError(f"the loss is {loss} at step {now.step}: lower --learning-rate or --clip")
-        speed = self.num_tokens / max(time.monotonic() - self.began, 1e-9)
-        now.tokens += self.num_tokens
-        self.__init__()  # type: ignore[misc]
-        return Event(now, min(share, 1.0), loss, speed, rate)
+        if self.num_tokens:
+            self.loss = float(self.loss_sum) / self.num_tokens
+            self.speed = self.num_tokens / max(time.monotonic() - self.began, 1e-9)
+            now.tokens += self.num_tokens
+        if not math.isfinite(self.loss):
+            raise UserError(f"the loss is {self.loss} at step {now.step}: lower --learning-rate or --clip")
+        self.restart()
+        return Event(now, min(share, 1.0), self.loss, self.speed, rate)
 
 
 def _step(

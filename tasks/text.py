@@ -202,6 +202,7 @@ def finish(config: TextConfig, corpus: Corpus, run: RunFolder, baseline_order: i
     if corpus.valid.unknown:
         share = corpus.valid.unknown / max(len(corpus.valid.tokens), 1)
         display.say(f"{share:.2%} of the validation tokens are unknown to the vocabulary.")
+    display.say(f"Peak memory: {machine.peak_memory() / 2**20:,.0f} MB")
     display.say(f"Samples: {run.path}/samples.md   plot: {run.path}/plots/loss.png")
     prompt = shlex.quote(opening(model))
     display.say(f"Write with it:\n\n  gen generate {shlex.quote(str(run.path))} --prompt {prompt}\n")

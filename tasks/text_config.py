@@ -88,6 +88,8 @@ class TextModel:
     """Between layers and before the output, one mask a chunk."""
     embedding_dropout: float | None = None
     """On the tokens' vectors, likewise."""
+    weight_dropout: float | None = None
+    """On the recurrent weights, one mask a chunk (AWD-LSTM)."""
     residual: bool = False
     """Add a layer's input to its output."""
     layer_norm: bool = False
@@ -107,7 +109,7 @@ class TextModel:
             for name, value in sizes.items()
             if value is not None and value < 1
         ]
-        for name in ("dropout", "embedding_dropout"):
+        for name in ("dropout", "embedding_dropout", "weight_dropout"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 found.append(f"--{name.replace('_', '-')} must be at least 0 and below 1, not {value}")
@@ -157,4 +159,5 @@ def choose_sizes(options: TextModel, budget: Budget, batch_tokens: int, tokens: 
         hidden_size=options.hidden_size or hidden,
         dropout=round(dropout, 2) if options.dropout is None else options.dropout,
         embedding_dropout=0.1 if options.embedding_dropout is None else options.embedding_dropout,
+        weight_dropout=0.0 if options.weight_dropout is None else options.weight_dropout,
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 import torch
@@ -75,12 +76,13 @@ def test_interrupted_and_resumed_is_never_interrupted(tokens, tokenizer, tmp_pat
     whole, _, run_a = run_training(tokens, tokenizer, tmp_path / "a")
 
     def interrupt(event):
-        if event.progress.step >= 10 and event.validation:
-            raise KeyboardInterrupt
+        if event.progress.step == 1:
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         run_training(tokens, tokenizer, tmp_path / "b", watch=interrupt)
-    assert not (tmp_path / "b" / "last" / "nothing").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert checkpoint.read_training(tmp_path / "b" / "last")["progress"]["step"] == 1
     torch.manual_seed(99)
     resumed, now, run_b = run_training(tokens, tokenizer, tmp_path / "b")
     assert now.step == 40

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import subprocess
@@ -56,7 +57,7 @@ def peak(folder, size):
         capture_output=True,
         text=True,
         check=True,
-        env={**__import__("os").environ, "GEN_CACHE": str(folder / "cache")},
+        env={**os.environ, "GEN_CACHE": str(folder / "cache")},
     )
     text.unlink()
     return int(re.search(r"PEAK (\d+)", done.stdout)[1])

@@ -1,0 +1,86 @@
+"""The README's commands and code do what they say, and so does the demo."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TEXT, TINY
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BOOK = (TEXT + "It was a dark night. It was a day in May.\n") * 40
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A folder with a book in it, where the user stands."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("It was\n"))
+    Path("book.txt").write_text(BOOK)
+    Path("lines.txt").write_text("It was a day.\n")
+    return tmp_path
+
+
+def commands():
+    return [shlex.split(line) for block in blocks("") for line in block.splitlines() if line.startswith("gen ")]
+
+
+def test_every_command_of_the_readme_runs(desk, gen):
+    assert len(commands()) >= 7
+    for command in commands():
+        words = command[1:]
+        if words[0] == "train":
+            words = [*words[: words.index("--budget")], "--budget", "20 steps", *TINY]
+        status, out, err = gen(*words)
+        assert status == 0, (command, err)
+        assert out.strip()
+
+
+def test_the_python_of_the_readme_runs(desk, gen):
+    use, training, encoder, strategy = blocks("python")
+    assert len(training.strip().splitlines()) < 10
+    exec(
+        training.replace('budget="3m"', 'budget="20 steps", batch_size=2').replace('"char"', '"char", chunk=16'),
+        {},
+    )
+    exec(use, {})
+    exec(encoder, {})
+    exec(strategy, {})
+    assert gen("generate", "runs/book", "--strategy", "second-best", "--max-new-tokens", 5)[0] == 0
+
+
+def test_make_targets_of_the_readme_exist():
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_the_demo(gen, tmp_path):
+    status, out, err = gen("demo", "--out", tmp_path / "demo", "--budget", "1 steps")
+    assert status == 0, err
+    page = (tmp_path / "demo" / "report.html").read_text()
+    for expected in (
+        "Learning",
+        "Writing",
+        "Counting alone",
+        "What surprises it",
+        "Completing words",
+        "<svg",
+        "gen train",
+    ):
+        assert expected in page
+    assert "<script" not in page
+    assert not re.search(r'(?:src|href)="http', page)
+    assert "Greedy" in out
+    for line in out.splitlines():
+        if line.strip().startswith("gen suggest"):
+            assert gen(*shlex.split(line)[1:])[0] == 0
