@@ -61,7 +61,7 @@ class Budget:
         )
 
 
-def parse_command(config: type[T], argv: list[str], command: str, description: str = "") -> T:
+def parse_command(config: type[T], argv: list[str], command: str, *, repeat: bool = False) -> T:
     """Reads a dataclass, its nested dataclasses flattened, from command-line words.
 
     ``--config FILE`` takes what it does not find there from a YAML file.
@@ -70,7 +70,8 @@ def parse_command(config: type[T], argv: list[str], command: str, description: s
         config: a dataclass; its docstrings are the help.
         argv: the words after the command.
         command: what the user typed before them, for messages.
-        description: shown by --help.
+        repeat: options of several values are given one at a time (``--stop a --stop b``), so that they
+            never swallow a positional word after them.
 
     Raises:
         ConfigError: unknown options (with the nearest known one) and values that do not fit, all of them.
@@ -88,6 +89,8 @@ def parse_command(config: type[T], argv: list[str], command: str, description: s
             errors.append(f"unknown option {name}{hint} (`{command} --help` lists them)")
     if errors:
         raise ConfigError(errors)
+    markers: tuple[Any, ...] = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    markers += (tyro.conf.UseAppendAction,) if repeat else ()
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -95,9 +98,9 @@ def parse_command(config: type[T], argv: list[str], command: str, description: s
                 config,
                 args=words,
                 prog=command,
-                description=description or config.__doc__,
+                description=config.__doc__,
                 default=default,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+                config=markers,
             )
     except SystemExit as stop:
         if stop.code in (0, None):

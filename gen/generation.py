@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, overload
 
-from gen.search import Column, Hypothesis, Processor, SearchOptions, Strategy, search
+from gen.search import Column, Hypothesis, Processor, SearchOptions, Strategy, drain, search
 from gen.search.loop import Step
 from gen.search.ops import Ops
 from gen.tokenizer import Tokenizer
@@ -72,11 +72,8 @@ class GenerationMixin:
         single = not isinstance(items, list | tuple)
         running = self._search([items] if single else items, **options)
         with self._evaluating():
-            while True:
-                try:
-                    next(running)
-                except StopIteration as stop:
-                    return stop.value[0] if single else stop.value
+            results = drain(running)
+        return results[0] if single else results
 
     def stream(self, item: Any, **options: Any) -> Iterator[str]:
         """Writes for one item and yields the text as it comes; joined, it is what `generate` returns.

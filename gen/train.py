@@ -146,7 +146,7 @@ def train(
                     event = window.event(now, used, rate)
                     event.validation = _validate(model, task, options, run, now, dtype, event)
                     cost = (share() - used) * VALIDATION_COST if budget.unit == "seconds" else 0.0
-                    now.next_validation = max(used, now.next_validation) + max(1 / options.validations, cost)
+                    now.next_validation = _next_validation(used, max(1 / options.validations, cost))
                     now.done = now.done or bool(options.patience and now.since_best >= options.patience)
                     save()
                     watch(event)
@@ -159,6 +159,12 @@ def train(
             else:
                 now.epoch, now.position = now.epoch + 1, 0
     return now
+
+
+def _next_validation(used: float, interval: float) -> float:
+    """The share of the budget at which to validate next; never a moment before the end, which has its own."""
+    after = used + interval
+    return after if after + interval / 2 < 1 else 1.0
 
 
 class _Window:

@@ -25,7 +25,7 @@ class GenerateConfig:
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of a run or of a model."""
     prompt: tuple[str, ...] = ()
-    """How to begin; several prompts give several texts."""
+    """How to begin. May be repeated: several prompts give several texts."""
     input: str = ""
     """Prompts from a file, one a line; - for standard input."""
     stream: bool = False
@@ -60,7 +60,7 @@ class GenerateConfig:
 
 def generate_command(argv: list[str], command: str) -> None:
     """`gen generate RUN …`."""
-    config = parse_command(GenerateConfig, argv, command)
+    config = parse_command(GenerateConfig, argv, command, repeat=True)
     config.check()
     model = load_model(config.run, config.device)
     options = config.search.given()

@@ -15,7 +15,7 @@ import tyro
 from gen.config import parse_command
 from gen.errors import ConfigError
 from gen.generation import GenerationMixin, Start
-from gen.search import Beam, search
+from gen.search import Beam, drain, search
 from gen.tokenizer import Tokenizer
 from tasks.generate import load_model
 
@@ -150,13 +150,7 @@ def suggest(model: GenerationMixin, prompt: str, n_best: int = 5, width: int = 3
         max_new_tokens=_LONGEST,
     )
     found: dict[str, float] = defaultdict(float)
-    while True:
-        try:
-            next(running)
-        except StopIteration as stop:
-            hypotheses = stop.value[0]
-            break
-    for hypothesis in hypotheses:
+    for hypothesis in drain(running)[0]:
         text = tokenizer.decode(hypothesis.token_ids)
         word = (partial[1] + text) if spelled else text.lstrip()
         ended = re.match(f"{_WORD}*", word)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from gen import device as machine
 from gen.config import Budget, from_dict, parse_command, to_dict
 from gen.corpus import Corpus, Part, TokenizerOptions, build_corpus, tokenize
-from gen.data import Batches, LineBatches, StreamBatches, length_buckets, sequence_batch, stream_evaluation
+from gen.data import Batch, Batches, LineBatches, StreamBatches, length_buckets, sequence_batch, stream_evaluation
 from gen.decoder import DecoderConfig
 from gen.errors import UserError
 from gen.files import TextFiles
@@ -62,14 +63,14 @@ def make_batches(corpus: Corpus, options: TextData, train_options: TrainOptions)
     return batches
 
 
-def part_batches(part: Part, tokenizer: Tokenizer, limit: int | None = None) -> Any:
+def part_batches(part: Part, tokenizer: Tokenizer, limit: int | None = None) -> Iterator[Batch]:
     """Batches that read a part once, every token counted once."""
     if part.offsets is None:
         return stream_evaluation(part.tokens, tokenizer.bos_id, tokenizer.pad_id, limit=limit)
     return _line_evaluation(part, tokenizer, limit)
 
 
-def _line_evaluation(part: Part, tokenizer: Tokenizer, limit: int | None) -> Any:
+def _line_evaluation(part: Part, tokenizer: Tokenizer, limit: int | None) -> Iterator[Batch]:
     offsets = np.asarray(part.offsets)
     if limit is not None:
         offsets = offsets[: max(int(np.searchsorted(offsets, limit, "right")), 2)]
@@ -78,9 +79,12 @@ def _line_evaluation(part: Part, tokenizer: Tokenizer, limit: int | None) -> Any
         yield sequence_batch(len(rows), lines, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
 
 
-def evaluate_part(model: Model, part: Part, limit: int | None = None) -> dict[str, float]:
+def evaluate_part(
+    model: Model, part: Part, limit: int | None = None, max_batches: int | None = None
+) -> dict[str, float]:
     """Loss, bits per character and perplexity of a model on a part, states carried across."""
-    loss_sum, num_tokens = model.evaluate(part_batches(part, model.tokenizer, limit))
+    batches = islice(part_batches(part, model.tokenizer, limit), max_batches)
+    loss_sum, num_tokens = model.evaluate(batches)
     return language_metrics(loss_sum, num_tokens, _characters(part, num_tokens))
 
 
@@ -116,7 +120,7 @@ class TextTask:
 
     def validate(self, model: Model, *, quick: bool = False) -> dict[str, float]:
         """Loss over the held-out part, state carried through it."""
-        return evaluate_part(model, self.corpus.valid, 64 if quick else self.valid_limit)
+        return evaluate_part(model, self.corpus.valid, self.valid_limit, max_batches=2 if quick else None)
 
     def sample(self, model: Model) -> str:
         """Greedy and at several temperatures, from an empty prompt."""
@@ -134,13 +138,12 @@ def describe(figures: Mapping[str, float]) -> str:
     return f"valid {figures['loss']:.3f} nats, {figures['bits_per_char']:.3f} bits/char"
 
 
-def train_text(config: TextConfig, command: str = "", baseline_order: int | None = None) -> dict[str, Any]:
+def train_text(config: TextConfig, command: str = "") -> dict[str, Any]:
     """The whole task: `gen train text`.
 
     Args:
         config: what the user asked for.
         command: how, for the model card.
-        baseline_order: of the Markov chain to compare with; None: 4 for characters, 2 for the others.
 
     Returns:
         The final figures: "network" and "markov", and the run's path.
@@ -182,10 +185,10 @@ def train_text(config: TextConfig, command: str = "", baseline_order: int | None
     if not state or not state["progress"]["done"]:
         with display.training_progress(options, describe) as watch:
             train(model, task, options, run, state, watch)
-    return finish(config, corpus, run, baseline_order)
+    return finish(config, corpus, run)
 
 
-def finish(config: TextConfig, corpus: Corpus, run: RunFolder, baseline_order: int | None) -> dict[str, Any]:
+def finish(config: TextConfig, corpus: Corpus, run: RunFolder) -> dict[str, Any]:
     """Final figures beside the Markov chain's, the plot, and what to type next."""
     from gen.plots import plot_losses
     from tasks import display
@@ -193,7 +196,7 @@ def finish(config: TextConfig, corpus: Corpus, run: RunFolder, baseline_order: i
     limit = config.text.valid_limit
     model = Model.load(run.path)
     network = evaluate_part(model, corpus.valid, limit)
-    order = baseline_order or (4 if config.text.level == "char" else 2)
+    order = 4 if config.text.level == "char" else 2  # what counting does best with a megabyte
     markov = markov_metrics(corpus, order, limit)
     (run.path / "plots").mkdir(exist_ok=True)
     plot_losses(list(run.records()), run.path / "plots" / "loss.png")
@@ -216,7 +219,7 @@ def opening(model: Model) -> str:
 
 
 def markov_metrics(corpus: Corpus, order: int, limit: int) -> dict[str, float]:
-    """The same figures for a chain fitted to (at most 5 million tokens of) the training part."""
+    """The same figures for a chain fitted to (at most 2 million tokens of) the training part."""
     chain = fit_markov(corpus, order)
     part = corpus.valid
     token_ids = part.tokens.read(0, min(limit, len(part.tokens)))
@@ -226,7 +229,7 @@ def markov_metrics(corpus: Corpus, order: int, limit: int) -> dict[str, float]:
     return language_metrics(loss_sum, len(token_ids), _characters(part, len(token_ids)))
 
 
-def fit_markov(corpus: Corpus, order: int, limit: int = 5_000_000) -> MarkovChain:
+def fit_markov(corpus: Corpus, order: int, limit: int = 2_000_000) -> MarkovChain:
     """A Markov chain of the training part."""
     part = corpus.train
     token_ids = part.tokens.read(0, limit) if part.offsets is None else _with_ends(part, corpus.tokenizer, limit)
@@ -252,7 +255,7 @@ def _corpus_table(corpus: Corpus, sizes: TextModel) -> Any:
         "training": part(corpus.train),
         "validation": part(corpus.valid),
         "vocabulary": f"{len(corpus.tokenizer):,} ({corpus.tokenizer.kind})",
-        "dropout": f"{sizes.dropout}",
+        "dropout": f"{sizes.dropout}, {sizes.embedding_dropout} embedding, {sizes.weight_dropout} recurrent weights",
     }
     return display.table("Text", rows)
 

@@ -74,6 +74,17 @@ def test_prompts_from_files_and_json(gen, trained, tmp_path, monkeypatch):
     assert "no character 'é'" in err
 
 
+def test_repeated_options_leave_the_run_alone(gen, trained):
+    options = ("--max-new-tokens", 30, "--seed", 1)
+    status, out, err = gen(
+        "generate", *options, "--stop", "a", "--stop", "e", "--prompt", "", "--prompt", "t", trained
+    )
+    assert status == 0, err
+    texts = out.split("---\n")
+    assert len(texts) == 2
+    assert not any(letter in text for text in texts for letter in "ae")
+
+
 def test_scores_a_line(gen, trained, tmp_path):
     lines = tmp_path / "lines.txt"
     lines.write_text("the cat sat\ntac eht tas\n\n")

@@ -10,7 +10,7 @@ import torch
 from gen.attention import ATTENTIONS, build_attention, masked_softmax
 from gen.decoder import Decoder, DecoderConfig
 from gen.memory import Memory
-from gen.recurrent import CELLS, RecurrentStack, variational_dropout
+from gen.recurrent import CELLS, RecurrentStack, _drop_connections, variational_dropout
 
 V, B, W, T, M = 11, 2, 3, 5, 6
 
@@ -150,3 +150,22 @@ def test_a_stack_of_no_layers_passes_through():
     outputs, state = stack(x, ())
     assert outputs is x
     assert state == ()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_dropped_connections_are_dropped_for_all_gates_and_only_in_training(cell):
+    weight = torch.ones({"rnn": 1, "gru": 3, "lstm": 4}[cell] * 40, 40)
+    dropped = _drop_connections(weight, 0.25).view(-1, 40, 40)
+    assert (dropped == dropped[0]).all()
+    assert 0.15 < float((dropped == 0).float().mean()) < 0.35
+    torch.testing.assert_close(dropped.mean(), torch.tensor(1.0), atol=0.1, rtol=0)
+    stack = RecurrentStack(4, 8, 2, cell, weight_dropout=0.5)
+    plain = RecurrentStack(4, 8, 2, cell)
+    plain.load_state_dict(stack.state_dict())
+    x = torch.randn(2, 5, 4)
+    outputs, _ = stack(x, stack.zero_state(2))
+    outputs.sum().backward()
+    assert all(p.grad is not None for p in stack.parameters())
+    expected, _ = plain(x, plain.zero_state(2))
+    assert not torch.allclose(outputs, expected)
+    torch.testing.assert_close(stack.eval()(x, stack.zero_state(2))[0], expected)

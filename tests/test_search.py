@@ -18,6 +18,7 @@ from gen.search import (
     RepetitionPenalty,
     Sample,
     StopStrings,
+    drain,
     search,
 )
 from gen.search.ops import NumpyOps, TorchOps
@@ -68,11 +69,7 @@ def run(table, ops, strategy, prompts=((BOS,),), processors=(), max_new_tokens=6
         max_new_tokens=max_new_tokens,
         processors=processors,
     )
-    while True:
-        try:
-            next(running)
-        except StopIteration as stop:
-            return stop.value
+    return drain(running)
 
 
 def log_softmax(x):
@@ -268,7 +265,6 @@ def test_a_finished_row_waits_with_padding_at_no_cost(ops):
     table = make_table(5, 9)
     table[:, 3, EOS] = 50
     table[:, 4, EOS] = -50
-    columns = []
     running = search(
         table_step(table, ops),
         State([[], []]),
@@ -279,11 +275,7 @@ def test_a_finished_row_waits_with_padding_at_no_cost(ops):
         pad_id=PAD,
         max_new_tokens=5,
     )
-    while True:
-        try:
-            columns.append(next(running))
-        except StopIteration:
-            break
+    columns = list(running)
     assert ops.numpy(columns[0].token_ids)[0] == EOS
     assert all(ops.numpy(c.token_ids)[0] == PAD and not bool(c.live[0]) for c in columns[1:])
     assert all(float(c.log_probs[0]) == 0 for c in columns[1:])

@@ -5,7 +5,7 @@ Nothing in here imports torch: the same search drives torch tensors and numpy ar
 
 from gen.search.beam import Beam
 from gen.search.greedy import Greedy
-from gen.search.loop import Column, Hypothesis, search
+from gen.search.loop import Column, Hypothesis, drain, search
 from gen.search.options import SearchOptions
 from gen.search.processors import (
     BannedTokens,
@@ -35,6 +35,7 @@ __all__ = [
     "SearchOptions",
     "StopStrings",
     "Strategy",
+    "drain",
     "register",
     "search",
 ]

@@ -100,7 +100,7 @@ def search(
         keep_attention: record the weights behind each token.
 
     Example:
-        >>> result = run(search(step, state, [[bos]], Greedy(), ops=NumpyOps(), ...))   # or loop over it
+        >>> results = drain(search(step, state, [[bos]], Greedy(), ops=NumpyOps(), ...))   # or loop over it
     """
     B, W = len(prompts), strategy.width
     R = B * W
@@ -158,6 +158,15 @@ def search(
         if parents is not None:
             state = state.select(parents)
         logits, state, attention = step(token_ids[:, None], state)
+
+
+def drain(running: Generator[Column, None, list[list[Hypothesis]]]) -> list[list[Hypothesis]]:
+    """Runs a search to its end and returns its hypotheses."""
+    while True:
+        try:
+            next(running)
+        except StopIteration as stop:
+            return stop.value
 
 
 def _forced_tokens(ops: Ops, prompts: Sequence[Sequence[int]], shared: int, W: int) -> Array:

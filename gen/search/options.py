@@ -56,9 +56,9 @@ class SearchOptions:
     prefix: str = ""
     """Every output begins with this text."""
     ban: tuple[str, ...] = ()
-    """Tokens that never come, as text."""
+    """A token that never comes, as text; may be repeated."""
     stop: tuple[str, ...] = ()
-    """End before any of these strings."""
+    """End before this string; may be repeated."""
 
     @property
     def length_limit(self) -> int:
