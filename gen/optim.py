@@ -22,13 +22,13 @@ class TrainOptions:
     """How long; the learning rate follows it to its end."""
     batch_size: int = 32
     """Rows a batch (streams of text)."""
-    learning_rate: float = 4e-3
-    """At its highest."""
+    learning_rate: float | None = None
+    """At its highest. Unset: the task's choice, else 0.004."""
     schedule: Literal["cosine", "linear", "constant", "plateau"] = "cosine"
     """How the learning rate falls. plateau halves it when validation stops improving."""
     warmup: float = 0.02
     """Share of the budget in which the learning rate rises."""
-    weight_decay: float = 0.01
+    weight_decay: float = 0.03
     """AdamW's, on matrices only."""
     beta2: float = 0.99
     """AdamW's memory of squared gradients."""
@@ -49,12 +49,17 @@ class TrainOptions:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto computes in bfloat16 where the hardware has it."""
 
+    @property
+    def peak_rate(self) -> float:
+        """``learning_rate``, or its default."""
+        return 4e-3 if self.learning_rate is None else self.learning_rate
+
     def errors(self) -> list[str]:
         """Everything that is wrong with the options, a line each."""
         checks = [
             (self.batch_size < 1, f"--batch-size must be at least 1, not {self.batch_size}"),
             (
-                not 0 < self.learning_rate < math.inf,
+                self.learning_rate is not None and not 0 < self.learning_rate < math.inf,
                 f"--learning-rate must be above 0, not {self.learning_rate}",
             ),
             (not 0 <= self.warmup < 1, f"--warmup must be at least 0 and below 1, not {self.warmup}"),
@@ -89,7 +94,7 @@ def learning_rate(options: TrainOptions, share: float, factor: float = 1.0) -> f
         0.505
     """
     if share < options.warmup:
-        return options.learning_rate * max(share / options.warmup, 1e-3)
+        return options.peak_rate * max(share / options.warmup, 1e-3)
     rest = min((share - options.warmup) / (1 - options.warmup), 1.0)
     shape = {
         "cosine": 0.01 + 0.99 * (1 + math.cos(math.pi * rest)) / 2,
@@ -97,7 +102,7 @@ def learning_rate(options: TrainOptions, share: float, factor: float = 1.0) -> f
         "constant": 1.0,
         "plateau": factor,
     }
-    return options.learning_rate * shape[options.schedule]
+    return options.peak_rate * shape[options.schedule]
 
 
 def make_optimizer(model: Model, options: TrainOptions) -> torch.optim.AdamW:
@@ -108,4 +113,4 @@ def make_optimizer(model: Model, options: TrainOptions) -> torch.optim.AdamW:
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     fused = model.device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, options.beta2), fused=fused)
+    return torch.optim.AdamW(groups, lr=options.peak_rate, betas=(0.9, options.beta2), fused=fused)

@@ -21,7 +21,7 @@ class RunFolder:
 
     Args:
         path: the folder; made by `open`.
-        config: the configuration as plain values.
+        config: the configuration as plain values, without the folder's own name: it may move.
     """
 
     def __init__(self, path: str | Path, config: dict[str, Any]) -> None:

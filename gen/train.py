@@ -112,7 +112,9 @@ def train(
     dtype = machine.compute_dtype(options.precision, model.device)
     scaler = torch.amp.GradScaler(model.device.type, enabled=dtype == torch.float16)
     now, carried = Progress(next_validation=1 / options.validations), None
-    if state is not None:
+    if state is None:
+        run.forget_after(0)  # of a run that stopped before it had saved anything
+    else:
         now, carried = _restore(model, optimizer, scaler, run, state)
     budget = Budget.parse(options.budget)
     began = time.monotonic() - now.seconds

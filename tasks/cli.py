@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from difflib import get_close_matches
+from importlib import import_module
 
 HELP = """\
 gen: sequence generation around one shared recurrent decoder
@@ -22,60 +22,16 @@ gen: sequence generation around one shared recurrent decoder
 `gen COMMAND --help` lists a command's options. RUN is the folder of a run or of a model.
 """
 
-Command = Callable[[list[str], str], None]
-
-
-def _train_text(argv: list[str], command: str) -> None:
-    from tasks.text import train_command
-
-    train_command(argv, command)
-
-
-def _generate(argv: list[str], command: str) -> None:
-    from tasks.generate import generate_command
-
-    generate_command(argv, command)
-
-
-def _suggest(argv: list[str], command: str) -> None:
-    from tasks.suggest import suggest_command
-
-    suggest_command(argv, command)
-
-
-def _score(argv: list[str], command: str) -> None:
-    from tasks.judge import score_command
-
-    score_command(argv, command)
-
-
-def _evaluate(argv: list[str], command: str) -> None:
-    from tasks.judge import evaluate_command
-
-    evaluate_command(argv, command)
-
-
-def _info(argv: list[str], command: str) -> None:
-    from tasks.judge import info_command
-
-    info_command(argv, command)
-
-
-def _demo(argv: list[str], command: str) -> None:
-    from tasks.demo import demo_command
-
-    demo_command(argv, command)
-
-
-COMMANDS: dict[str, Command] = {
-    "train text": _train_text,
-    "generate": _generate,
-    "suggest": _suggest,
-    "score": _score,
-    "evaluate": _evaluate,
-    "info": _info,
-    "demo": _demo,
+COMMANDS = {
+    "train text": "tasks.text:train_command",
+    "generate": "tasks.generate:generate_command",
+    "suggest": "tasks.suggest:suggest_command",
+    "score": "tasks.judge:score_command",
+    "evaluate": "tasks.judge:evaluate_command",
+    "info": "tasks.judge:info_command",
+    "demo": "tasks.demo:demo_command",
 }
+"""What is typed → the module and the function that does it, given the words after it and the command itself."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     from gen.errors import ConfigError, UserError
 
     try:
-        if not argv or argv[0] in ("-h", "--help", "help"):
+        if not argv or argv[0] in ("-h", "--help", "help") or argv in (["train", "-h"], ["train", "--help"]):
             print(HELP, end="")
         elif argv[0] in ("-V", "--version"):
             from gen import __version__
@@ -92,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"gen-toolkit {__version__}")
         else:
             command, rest = _find(argv)
-            COMMANDS[command](rest, f"gen {command}")
+            module, _, function = COMMANDS[command].partition(":")
+            getattr(import_module(module), function)(rest, f"gen {command}")
     except ConfigError as error:
         for line in error.errors:
             _complain(line)
@@ -106,6 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a folder without permission
+        _complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        return 2
     return 0
 
 

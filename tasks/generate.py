@@ -47,6 +47,8 @@ class GenerateConfig:
         errors = self.search.errors()
         if len(ways) > 1:
             errors.append(f"{' and '.join(ways)} exclude each other: prompts come from one place")
+        if any("\udc80" <= c <= "\udcff" for prompt in self.prompt for c in prompt):
+            errors.append("--prompt: is not UTF-8")  # bytes that Python could not read from the command line
         if self.json and self.interactive:
             errors.append("--json and --interactive exclude each other")
         if self.stream and (self.json or self.search.beam or (self.search.num_samples or 1) > 1):

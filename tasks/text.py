@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gen import device as machine
-from gen.config import Budget, from_dict, parse_command, to_dict
+from gen.config import from_dict, parse_command, to_dict
 from gen.corpus import Corpus, Part, TokenizerOptions, build_corpus, tokenize
 from gen.data import Batch, Batches, LineBatches, StreamBatches, length_buckets, sequence_batch, stream_evaluation
 from gen.decoder import DecoderConfig
@@ -26,7 +26,7 @@ from gen.optim import TrainOptions
 from gen.run import RunFolder
 from gen.tokenizer import Tokenizer
 from gen.train import train
-from tasks.text_config import TextConfig, TextData, TextModel, choose_sizes
+from tasks.text_config import TextConfig, TextData, TextModel, choose
 
 # -- data ------------------------------------------------------------------------------------------------
 
@@ -159,23 +159,21 @@ def train_text(config: TextConfig, command: str = "") -> dict[str, Any]:
     machine.seed_everything(options.seed)
     device = machine.pick_device(options.device)
     corpus = read_corpus(config.text)
-    batches = make_batches(corpus, config.text, options)
+    chosen = choose(config, len(corpus.train.tokens))
+    options = chosen.train
+    batches = make_batches(corpus, chosen.text, options)
     if len(corpus.valid.tokens) < 2:
         raise UserError("the validation part is empty: raise --valid-fraction, or name files with --valid")
-    line = config.text.unit == "line"
-    step_tokens = config.text.batch_tokens if line else options.batch_size * config.text.chunk
-    budget = Budget.parse(options.budget)
-    sizes = choose_sizes(config.model, budget, step_tokens * options.accumulate, len(corpus.train.tokens))
     info = ModelInfo(
         task="text",
-        ends_with_eos=line,
+        ends_with_eos=config.text.unit == "line",
         search={"temperature": 0.8, "max_new_tokens": 400 if config.text.level == "char" else 120},
         training={"command": command, **to_dict(config)},
     )
-    model = build_model(sizes, corpus.tokenizer, info).to(device)
-    run = RunFolder(config.out, to_dict(config))
+    model = build_model(chosen.model, corpus.tokenizer, info).to(device)
+    run = RunFolder(config.out, {name: value for name, value in to_dict(config).items() if name != "out"})
     state = run.open()
-    display.console.print(_corpus_table(corpus, sizes))
+    display.console.print(_corpus_table(corpus, chosen))
     display.console.print(display.model_summary(model, machine.compute_dtype(options.precision, device)))
     if state and state["progress"]["done"]:
         display.say(f"{config.out} is already trained to the end of its budget.")
@@ -243,7 +241,7 @@ def _with_ends(part: Part, tokenizer: Tokenizer, limit: int) -> np.ndarray:
     return np.insert(part.tokens.read(0, int(offsets[-1])), offsets[1:], tokenizer.eos_id)
 
 
-def _corpus_table(corpus: Corpus, sizes: TextModel) -> Any:
+def _corpus_table(corpus: Corpus, chosen: TextConfig) -> Any:
     from tasks import display
 
     def part(p: Part) -> str:
@@ -251,11 +249,12 @@ def _corpus_table(corpus: Corpus, sizes: TextModel) -> Any:
         cut = f", {p.cut:,} lines cut" if p.cut else ""
         return f"{p.characters:,} characters, {len(p.tokens):,} tokens{lines}{cut}"
 
+    model = chosen.model
     rows = {
         "training": part(corpus.train),
         "validation": part(corpus.valid),
         "vocabulary": f"{len(corpus.tokenizer):,} ({corpus.tokenizer.kind})",
-        "dropout": f"{sizes.dropout}, {sizes.embedding_dropout} embedding, {sizes.weight_dropout} recurrent weights",
+        "dropout": f"{model.dropout}, embedding {model.embedding_dropout}, recurrent {model.weight_dropout}",
     }
     return display.table("Text", rows)
 

@@ -32,8 +32,8 @@ class TextData:
     """Words: keep the most frequent. Subwords: how many pieces."""
     model_type: Literal["bpe", "unigram"] = "bpe"
     """Subwords: SentencePiece's algorithm."""
-    chunk: int = 64
-    """Stream: tokens through which the error flows back; the state is carried on."""
+    chunk: int | None = None
+    """Stream: tokens through which the error flows back; the state is carried on. Unset: chosen."""
     batch_tokens: int = 2048
     """Line: padded tokens a batch."""
     max_line: int = 1000
@@ -55,7 +55,7 @@ class TextData:
                 bool(self.valid) and self.valid_fraction != 0.1,
                 "--valid and --valid-fraction exclude each other: validation text comes from one of them",
             ),
-            (self.chunk < 1, f"--chunk must be at least 1, not {self.chunk}"),
+            (self.chunk is not None and self.chunk < 1, f"--chunk must be at least 1, not {self.chunk}"),
             (self.min_frequency < 1, f"--min-frequency must be at least 1, not {self.min_frequency}"),
             (
                 self.vocab_size is not None and self.vocab_size < 5,
@@ -135,30 +135,39 @@ class TextConfig:
             raise ConfigError(errors)
 
 
-def choose_sizes(options: TextModel, budget: Budget, batch_tokens: int, tokens: int) -> TextModel:
+def choose(config: TextConfig, tokens: int) -> TextConfig:
     """Fills in what the user left open: the more often a text will be read, the larger the model and the
-    stronger the dropout, which is what keeps it from learning the text by heart.
+    stronger the dropout, which keeps it from learning the text by heart; the shorter the time, the higher the
+    learning rate.
 
     Args:
-        options: what the user asked for.
-        budget: how long.
-        batch_tokens: tokens a step.
+        config: what the user asked for.
         tokens: size of the training part.
     """
-    # A time buys about 15,000 tokens a second at these sizes on two cores.
+    text, model, train = config.text, config.model, config.train
+    budget = Budget.parse(train.budget)
+    rows = text.batch_tokens if text.unit == "line" else train.batch_size * (text.chunk or 64)
     seen = {
-        "seconds": budget.amount * 15_000,
+        "seconds": budget.amount * 15_000,  # tokens a second that two cores do at these sizes
         "epochs": budget.amount * tokens,
-        "steps": budget.amount * batch_tokens,
+        "steps": budget.amount * rows * train.accumulate,
     }[budget.unit]
     epochs = max(seen / max(tokens, 1), 1e-9)
+    short = epochs < 6
     # Tuned on Shakespeare at 2 and 18 epochs; a straight line in the logarithm between and beyond them.
     dropout = float(np.clip(0.1 + 0.26 * np.log10(epochs / 2), 0.1, 0.5))
     weight_dropout = float(np.clip(0.31 * np.log10(epochs / 2), 0.0, 0.4))
-    chosen = {
-        "hidden_size": 512 if epochs < 6 else 704,
+    sizes = {
+        "hidden_size": 384 if short else 704,
         "dropout": round(dropout, 2),
         "embedding_dropout": 0.1,
         "weight_dropout": round(weight_dropout, 2),
     }
-    return replace(options, **{name: value for name, value in chosen.items() if getattr(options, name) is None})
+    open_sizes = {name: value for name, value in sizes.items() if getattr(model, name) is None}
+    chunk = min(64, max(tokens // (8 * train.batch_size), 16))  # a short text still wants a few steps an epoch
+    return replace(
+        config,
+        text=replace(text, chunk=text.chunk or chunk),
+        model=replace(model, **open_sizes),
+        train=replace(train, learning_rate=train.learning_rate or (8e-3 if short else 4e-3)),
+    )

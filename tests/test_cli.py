@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_the_last_line_of_training_is_the_command_that_writes(gen, book, tmp_pat
     )
     assert status == 0
     assert "Markov chain" in out
-    command = next(line.split() for line in out.splitlines() if "gen generate" in line)
+    command = next(shlex.split(line) for line in out.splitlines() if "gen generate" in line)
     assert gen(*command[1:])[0] == 0
 
 
@@ -183,6 +184,7 @@ BAD = {
     "generate {t}/none": ["{t}/none: no such model folder"],
     "generate {t}/full": ["not a model folder"],
     "generate {r} --prompt thé": ["no character 'é' (U+00E9"],
+    "generate {r} --prompt caf\udce9": ["--prompt: is not UTF-8"],
     "generate {r} --temperature -1": ["--temperature must be"],
     "generate {r} --temperature nan": ["--temperature must be"],
     "generate {r} --top-p 0": ["--top-p must be above 0"],

@@ -60,7 +60,7 @@ def test_the_python_of_the_readme_runs(desk, gen):
 
 def test_make_targets_of_the_readme_exist():
     makefile = (Path(__file__).parents[1] / "Makefile").read_text()
-    for target in re.findall(r"make (\w+)", README):
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
