@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import tempfile
@@ -211,9 +212,9 @@ def finish(config: TextConfig, corpus: Corpus, run: RunFolder) -> dict[str, Any]
 
 
 def opening(model: Model) -> str:
-    """The first word of a greedy sample: a prompt that the model knows."""
-    words = model.generate("", temperature=0, max_new_tokens=40)[0].text.split()
-    return words[0] if words else ""
+    """A word that the model likes to begin with: a prompt to try."""
+    text = model.generate("", temperature=0.5, seed=1, max_new_tokens=60)[0].text
+    return next(iter(re.findall(r"[^\W\d_]{2,}", text)), "")
 
 
 def markov_metrics(corpus: Corpus, order: int, limit: int) -> dict[str, float]:

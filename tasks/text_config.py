@@ -161,7 +161,7 @@ def choose(config: TextConfig, tokens: int) -> TextConfig:
         "hidden_size": 384 if short else 704,
         "dropout": round(dropout, 2),
         "embedding_dropout": 0.1,
-        "weight_dropout": round(weight_dropout, 2),
+        "weight_dropout": 0.0 if short else round(weight_dropout, 2),
     }
     open_sizes = {name: value for name, value in sizes.items() if getattr(model, name) is None}
     chunk = min(64, max(tokens // (8 * train.batch_size), 16))  # a short text still wants a few steps an epoch
