@@ -149,4 +149,4 @@ def _suggestions(model: Model) -> str:
     for typed in ("The sta", "If the na", "an exc"):
         words = ", ".join(f"{word} {p:.0%}" for word, p in suggest(model, typed, n_best=4))
         rows.append((typed + "…", words))
-    return report.section("Completing words", report.figures(("typed", "completions"), rows))
+    return report.section("Completing words", report.figures(("typed", "completions"), rows, numbers=False))

@@ -41,16 +41,15 @@ def section(title: str, *parts: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
 
 
-def figures(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table; every column but the first is numbers."""
-    head = "".join(f'<th class="{"n" if i else ""}">{escape(h)}</th>' for i, h in enumerate(header))
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td class="{"n" if i else ""}">{escape(str(c))}</td>' for i, c in enumerate(r))
-        + "</tr>"
-        for r in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
+def figures(header: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: bool = True) -> str:
+    """A table; every column but the first is numbers, or words with ``numbers=False``."""
+
+    def cells(tag: str, values: Sequence[Any]) -> str:
+        kinds = ["", *["n" if numbers else ""] * (len(values) - 1)]
+        return "".join(f'<{tag} class="{k}">{escape(str(v))}</{tag}>' for k, v in zip(kinds, values, strict=True))
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f"<table><tr>{cells('th', header)}</tr>{body}</table>"
 
 
 def samples(texts: Sequence[tuple[str, str, str]]) -> str:
