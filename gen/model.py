@@ -133,7 +133,7 @@ class Model(GenerationMixin, nn.Module):
             memory = self.decoder.prepare(self.encoder(prepared.source))
             state = self.decoder.init_state(memory)
 
-        @torch.no_grad()
+        @torch.inference_mode()
         def step(token_ids: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState, Tensor | None]:
             output = self.decoder(token_ids, state, memory)
             attention = None if output.attention is None else output.attention[:, -1]

@@ -41,9 +41,10 @@ def _rnn_cell(gates: Tensor, state: LayerState) -> LayerState:
 
 
 def _lstm_cell(gates: Tensor, state: LayerState) -> LayerState:
-    i, f, g, o = gates.chunk(4, -1)
-    cell = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(cell), cell
+    i, f, _, o = torch.sigmoid(gates).chunk(4, -1)  # one call for all four: at batch 1 calls are what costs
+    H = i.size(-1)
+    cell = torch.addcmul(f * state[1], i, torch.tanh(gates[:, 2 * H : 3 * H]))
+    return o * torch.tanh(cell), cell
 
 
 def _gru_cell(gates: Tensor, state: LayerState) -> LayerState:
@@ -149,8 +150,8 @@ class RecurrentStack(nn.Module):
 
     def _step_weight(self, i: int, layer: nn.RNNBase) -> tuple[Tensor, Tensor]:
         """The layer's weights as one matrix, made again only after the parameters have changed."""
-        parameters = list(layer.parameters())
-        version = tuple(v for p in parameters for v in (p.data_ptr(), p._version))
+        weights: Any = layer._flat_weights  # layer.parameters() would walk the module at every step
+        version = tuple(v for w in weights for v in (w._version, w.data_ptr()))
         kept = self._step_weights[i]
         if kept is None or kept[0] != version:
             kept = (version, *_join_weights(layer))

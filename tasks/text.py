@@ -214,7 +214,7 @@ def finish(config: TextConfig, corpus: Corpus, run: RunFolder) -> dict[str, Any]
 def opening(model: Model) -> str:
     """A word that the model likes to begin with: a prompt to try."""
     text = model.generate("", temperature=0.5, seed=1, max_new_tokens=60)[0].text
-    return next(iter(re.findall(r"[^\W\d_]{2,}", text)), "")
+    return next(iter(re.findall(r"(?<=\s)[^\W\d_]{2,}(?=\s)", text)), "")  # whole words: a stream begins anywhere
 
 
 def markov_metrics(corpus: Corpus, order: int, limit: int) -> dict[str, float]:

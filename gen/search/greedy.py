@@ -12,4 +12,4 @@ class Greedy(Strategy):
 
     def pick(self, log_probs: Array, scores: Array, finished: Array, lengths: Array) -> tuple[None, Array, Array]:
         token_ids = log_probs.argmax(-1)
-        return None, token_ids, scores + log_probs[self.ops.arange(len(token_ids)), token_ids]
+        return None, token_ids, scores + self.ops.at(log_probs, token_ids)

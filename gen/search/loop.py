@@ -121,13 +121,15 @@ def search(
     zero, nobody = ops.full((R,), 0.0, "float32"), ops.full((R,), 0, "bool")
     rows = _Rows(scores=zero, lengths=ops.full((R,), 0, "int64"), ended=nobody, finished=nobody)
     index = ops.arange(R)
+    some_ended = False
     while True:
         t = len(rows.columns)
         log_probs = ops.log_softmax(logits)  # (R, V): the model's own, and what is reported
         choice = ops.where(never[None], minus_inf, log_probs)
         for processor in processors:
             choice = processor(choice, rows.lengths)
-        choice = ops.where(rows.ended[:, None], pad_only, choice)
+        if some_ended:
+            choice = ops.where(rows.ended[:, None], pad_only, choice)
         parents, token_ids, scores = strategy.pick(choice, rows.scores, rows.ended, rows.lengths)
         stuck = scores == -np.inf  # everything was forbidden, or a beam row that is not in use yet
         live = ~stuck & ~(rows.ended if parents is None else rows.ended[parents])
@@ -142,7 +144,7 @@ def search(
         else:
             log_probs = log_probs[parents]
             rows.lengths, rows.finished = rows.lengths[parents], rows.finished[parents]
-        picked = ops.where(live, log_probs[index, token_ids], zero)
+        picked = ops.where(live, ops.at(log_probs, token_ids), zero)
         rows.scores = scores
         rows.lengths = rows.lengths + live
         rows.finished = rows.finished | (live & (token_ids == eos_id))
@@ -153,7 +155,9 @@ def search(
         column = Column(parents, token_ids, picked, live, attention if keep_attention else None)
         rows.columns.append(column)
         yield column
-        if bool(rows.ended.all()):
+        num_ended = int(rows.ended.sum())  # the one place where a step waits for a device
+        some_ended = num_ended > 0
+        if num_ended == R:
             return _hypotheses(ops, rows, strategy, B, eos_id)
         if parents is not None:
             state = state.select(parents)

@@ -25,6 +25,7 @@ class Ops(Protocol):
     def log_softmax(self, logits: Array) -> Array: ...
     def exp(self, x: Array) -> Array: ...
     def topk(self, x: Array, k: int) -> tuple[Array, Array]: ...
+    def at(self, x: Array, token_ids: Array) -> Array: ...
     def concat(self, arrays: list[Array], axis: int) -> Array: ...
     def numpy(self, x: Array) -> np.ndarray: ...
 
@@ -61,6 +62,10 @@ class NumpyOps:
         order = np.argsort(-np.take_along_axis(x, found, -1), axis=-1, kind="stable")
         found = np.take_along_axis(found, order, -1)
         return np.take_along_axis(x, found, -1), found
+
+    def at(self, x: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
+        """From every row of (R, V) the column that ``token_ids`` (R,) names: (R,)."""
+        return np.take_along_axis(x, token_ids[:, None], 1)[:, 0]
 
     def concat(self, arrays: list[np.ndarray], axis: int) -> np.ndarray:
         return np.concatenate(arrays, axis)
@@ -99,6 +104,9 @@ class TorchOps:
 
     def topk(self, x: Array, k: int) -> tuple[Array, Array]:
         return self.torch.topk(x, min(k, x.shape[-1]), dim=-1)
+
+    def at(self, x: Array, token_ids: Array) -> Array:
+        return x.gather(1, token_ids[:, None])[:, 0]
 
     def concat(self, arrays: list[Array], axis: int) -> Array:
         return self.torch.cat(arrays, axis)

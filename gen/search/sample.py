@@ -63,12 +63,11 @@ class Sample(Strategy):
         if self._steps == len(self._uniform):  # no row is longer than the number of steps
             self._draw()
         self._steps += 1
-        rows = self.ops.arange(len(log_probs))
         if self.temperature == 0:
             token_ids = log_probs.argmax(-1)
         else:
             token_ids = self._choose(log_probs, self._uniform[lengths, self._sample_of_row])
-        return None, token_ids, scores + log_probs[rows, token_ids]
+        return None, token_ids, scores + self.ops.at(log_probs, token_ids)
 
     def _choose(self, log_probs: Array, uniform: Array) -> Array:
         """Inverts the cumulative distribution at ``uniform`` (R,) in [0, 1)."""
@@ -82,9 +81,8 @@ class Sample(Strategy):
             before = weights.cumsum(-1) - weights
             weights = weights * (before < self.top_p)
         if self.min_p > 0:
-            best = weights.argmax(-1)
-            rows = self.ops.arange(len(weights))
-            weights = weights * (weights >= self.min_p * weights[rows, best][:, None])
+            best = self.ops.at(weights, weights.argmax(-1))
+            weights = weights * (weights >= self.min_p * best[:, None])
         cumulative = weights.cumsum(-1)
         found = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(-1)
-        return found if token_ids is None else token_ids[self.ops.arange(len(found)), found]
+        return found if token_ids is None else self.ops.at(token_ids, found)

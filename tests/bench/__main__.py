@@ -13,13 +13,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from gen.device import tune_allocator
-
 BENCHES = ("decode", "training", "memory", "startup")
 
 
 def main(names: list[str]) -> None:
-    tune_allocator()
     table = Table(title="Benchmarks", title_justify="left")
     for name, justify in (
         ("what", "left"),
