@@ -290,5 +290,6 @@ def train_command(argv: list[str], command: str) -> None:
     try:
         train_text(config, typed)
     except KeyboardInterrupt:
-        print(f"\nStopped and saved. The same command goes on from here:\n\n  {typed}\n", file=sys.stderr)
+        if (Path(config.out) / "last").exists():
+            print(f"\nStopped and saved. The same command goes on from here:\n\n  {typed}\n", file=sys.stderr)
         raise
