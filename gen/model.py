@@ -128,6 +128,7 @@ class Model(GenerationMixin, nn.Module):
     # -- use -----------------------------------------------------------------------------------------------
 
     def start_search(self, items: Sequence[Any]) -> Start:
+        """Encodes the items once; what each step needs of the memory is prepared here, not in the loop."""
         prepared = self.encoder.prepare(items)
         with torch.no_grad():
             memory = self.decoder.prepare(self.encoder(prepared.source))

@@ -77,6 +77,7 @@ def training_progress(options: TrainOptions, describe: Callable[[Mapping[str, fl
         line = live.add_task("starting", total=1.0)
 
         def watch(event: Event) -> None:
+            """Moves the live line; after a validation, leaves a line that stays."""
             now = event.progress
             left = (
                 budget.amount - now.seconds

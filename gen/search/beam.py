@@ -33,6 +33,7 @@ class Beam(Strategy):
         return scores / ((5 + lengths) / 6) ** self.length_penalty
 
     def pick(self, log_probs: Array, scores: Array, finished: Array, lengths: Array) -> tuple[Array, Array, Array]:
+        """The W best continuations of an input's W rows; a row's own may be none of them. See `Strategy.pick`."""
         R, W, ops = len(log_probs), self.width, self.ops
         rows = ops.arange(R)
         # At first the W rows of an input are the same: let one of them speak.
