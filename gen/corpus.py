@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,37 @@ from gen.errors import UserError
 from gen.files import TextFiles
 from gen.tokenizer import TOKENIZERS, CharTokenizer, SubwordTokenizer, Tokenizer, WordTokenizer
 
-_VERSION = 1  # of the cache; part of its key
+_VERSION = 2  # of the cache; part of its key
 
 
 def cache_folder() -> Path:
     """Where tokenized corpora are kept: ``$GEN_CACHE``, or ``gen-toolkit`` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("GEN_CACHE") or Path(base) / "gen-toolkit")
+
+
+def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | None = None) -> Path:
+    """The folder that ``fill`` makes, made only if there is none yet for this recipe.
+
+    Args:
+        recipe: plain values on which the content depends.
+        fill: writes ``meta.json`` and whatever else into an empty folder.
+        cache: where; None: `cache_folder`.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    key = hashlib.blake2b(json.dumps([_VERSION, *recipe], sort_keys=True).encode(), digest_size=12)
+    folder = (cache or cache_folder()) / key.hexdigest()
+    if not (folder / "meta.json").exists():
+        try:
+            checkpoint.write_folder(folder, fill)
+        except OSError as error:
+            raise UserError(
+                f"{folder}: the token cache cannot be written ({error.strerror}); "
+                "set GEN_CACHE to a folder with space"
+            ) from error
+    return folder
 
 
 @dataclass(frozen=True)
@@ -35,14 +59,30 @@ class TokenizerOptions:
     min_frequency: int = 2
     vocab_size: int | None = None
     model_type: str = "bpe"
+    byte_fallback: bool = True
+    dummy_prefix: bool = False
+    subwords: int = 2000
+    """Subwords: the size where ``vocab_size`` is None, or as many as the text supports."""
 
     def train(self, texts: Any) -> Tokenizer:
         """The tokenizer of ``texts``, a re-iterable of pieces."""
         if self.level == "char":
             return CharTokenizer.train(texts)
         if self.level == "word":
-            return WordTokenizer.train(texts, min_frequency=self.min_frequency, max_size=self.vocab_size)
-        return SubwordTokenizer.train(texts, vocab_size=self.vocab_size, model_type=self.model_type)
+            return WordTokenizer.train(
+                texts,
+                min_frequency=self.min_frequency,
+                max_size=self.vocab_size,
+                dummy_prefix=self.dummy_prefix,
+            )
+        return SubwordTokenizer.train(
+            texts,
+            vocab_size=self.vocab_size or self.subwords,
+            at_most=self.vocab_size is None,
+            model_type=self.model_type,
+            byte_fallback=self.byte_fallback,
+            dummy_prefix=self.dummy_prefix,
+        )
 
 
 @dataclass(frozen=True)
@@ -135,12 +175,8 @@ def build_corpus(
     Raises:
         UserError: a file cannot be read or is not UTF-8, or a part is empty.
     """
-    key = hashlib.blake2b(digest_size=12)
-    recipe = [_VERSION, asdict(options), unit, max_line, train.digest(), train.encoding_errors]
-    recipe.append(valid.digest() if valid else valid_fraction)
-    key.update(json.dumps(recipe, sort_keys=True).encode())
-    folder = (cache or cache_folder()) / key.hexdigest()
-    if not (folder / "meta.json").exists():
+
+    def fill(folder: Path) -> None:
         split = None
         if valid is None:
             split = int(sum(len(piece) for piece in train if piece is not None) * (1 - valid_fraction))
@@ -149,13 +185,12 @@ def build_corpus(
             "valid": _Half(train, split, unit, first=False) if valid is None else _Half(valid, None, unit, True),
         }
         tokenizer = options.train(halves["train"].texts_only())
-        try:
-            checkpoint.write_folder(folder, lambda f: _fill(f, tokenizer, halves, unit, max_line))
-        except OSError as error:
-            raise UserError(
-                f"{folder}: the token cache cannot be written ({error.strerror}); "
-                "set GEN_CACHE to a folder with space"
-            ) from error
+        parts = {n: _write_part(folder, n, half, tokenizer, unit, max_line) for n, half in halves.items()}
+        (folder / "tokenizer.bin").write_bytes(tokenizer.to_bytes())
+        (folder / "meta.json").write_text(json.dumps({"dtype": token_dtype(tokenizer), "parts": parts}))
+
+    recipe = [asdict(options), unit, max_line, train.digest(), train.encoding_errors]
+    folder = cached([*recipe, valid.digest() if valid else valid_fraction], fill, cache)
     meta = json.loads((folder / "meta.json").read_text())
     tokenizer = TOKENIZERS[options.level].from_bytes((folder / "tokenizer.bin").read_bytes())
     parts = [_open_part(folder, name, meta) for name in ("train", "valid")]
@@ -165,16 +200,11 @@ def build_corpus(
 def tokenize(texts: TextFiles, tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = 1000) -> Part:
     """One part with a given vocabulary, into ``folder``: text to evaluate a model on."""
     counts = _write_part(folder, "text", _Half(texts, None, unit, first=True), tokenizer, unit, max_line)
-    return _open_part(folder, "text", {"dtype": _dtype(tokenizer), "parts": {"text": counts}})
+    return _open_part(folder, "text", {"dtype": token_dtype(tokenizer), "parts": {"text": counts}})
 
 
-def _fill(folder: Path, tokenizer: Tokenizer, halves: dict[str, _Half], unit: str, max_line: int) -> None:
-    parts = {n: _write_part(folder, n, half, tokenizer, unit, max_line) for n, half in halves.items()}
-    (folder / "tokenizer.bin").write_bytes(tokenizer.to_bytes())
-    (folder / "meta.json").write_text(json.dumps({"dtype": _dtype(tokenizer), "parts": parts}))
-
-
-def _dtype(tokenizer: Tokenizer) -> str:
+def token_dtype(tokenizer: Tokenizer) -> str:
+    """The smallest dtype that holds the tokenizer's ids on disk."""
     return "uint16" if len(tokenizer) <= 1 << 16 else "uint32"
 
 
@@ -182,7 +212,7 @@ def _write_part(
     folder: Path, name: str, half: _Half, tokenizer: Tokenizer, unit: str, max_line: int
 ) -> dict[str, int]:
     counts = {"characters": 0, "unknown": 0, "cut": 0}
-    dtype = _dtype(tokenizer)
+    dtype = token_dtype(tokenizer)
     with (folder / f"{name}.bin").open("wb") as tokens, (folder / f"{name}.offsets").open("wb") as offsets:
         position = 0
         if unit == "line":

@@ -6,7 +6,7 @@ Every order is computed from (seed, epoch) and a position, so resuming has nothi
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+
+from gen.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ def length_buckets(lengths: np.ndarray, batch_tokens: int, seed: tuple[int, ...]
     lengths meet other neighbours in every epoch.
 
     Args:
-        lengths: (N,) int.
+        lengths: (N,) int, or (N, K) where K sequences belong together; then the longest of them counts, and
+            those that are equally long are sorted by the others.
         batch_tokens: rows × longest row of a batch; a longer sequence is a batch of its own.
         seed: of the order, such as (seed, epoch).
 
@@ -184,13 +187,15 @@ def length_buckets(lengths: np.ndarray, batch_tokens: int, seed: tuple[int, ...]
         Arrays of indices into ``lengths``.
     """
     rng = np.random.default_rng(seed)
+    columns = lengths.reshape(len(lengths), -1)
+    longest = columns.max(1, initial=1)
     order = rng.permutation(len(lengths))
-    order = order[np.argsort(lengths[order], kind="stable")]
+    order = order[np.lexsort((*columns[order].T, longest[order]))]
     batches, begin = [], 0
     while begin < len(order):
-        size = max(1, batch_tokens // max(int(lengths[order[begin]]), 1))
+        size = max(1, batch_tokens // int(longest[order[begin]]))
         # Lengths grow, so the last of the batch decides how many fit.
-        while size > 1 and int(lengths[order[min(begin + size, len(order)) - 1]]) * size > batch_tokens:
+        while size > 1 and int(longest[order[min(begin + size, len(order)) - 1]]) * size > batch_tokens:
             size -= 1
         batches.append(order[begin : begin + size])
         begin += size
@@ -213,40 +218,67 @@ def sequence_batch(source: Any, sequences: Sequence[np.ndarray], bos: int, eos: 
     return Batch(source, inputs, targets)
 
 
-class LineBatches:
-    """Lines of a text as sequences of their own, in length buckets.
+class Sequences:
+    """Sequences of token ids on disk: lines, sentences, captions.
 
     Args:
-        tokens: all lines, one after the other.
+        tokens: all of them, one after the other.
         offsets: (N + 1,) int64, where each begins.
-        batch_tokens: padded tokens a batch.
-        bos_id, eos_id, pad_id: what surrounds a line.
+
+    Example:
+        >>> sentences = Sequences(TokenFile("train.bin", "uint16"), np.array([0, 3, 7]))
+        >>> sentences[1]   # int64 array of 4 ids
+    """
+
+    def __init__(self, tokens: TokenFile, offsets: np.ndarray) -> None:
+        self.tokens = tokens
+        self.offsets = offsets
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        begin, end = int(self.offsets[row]), int(self.offsets[row + 1])
+        return self.tokens.read(begin, end - begin)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) int64."""
+        return np.diff(self.offsets)
+
+
+class SequenceBatches:
+    """Whole sequences in length buckets, with what each of them is about.
+
+    Args:
+        targets: what the decoder learns to write.
+        batch_tokens: padded tokens a batch, of the longer side.
+        tokenizer: of the targets, for the ids that surround them.
+        source: makes the encoder's source of the rows of a batch; the default is for the encoder "none".
+        source_lengths: (N,) int, where the sources are sequences too.
         seed: of the order.
     """
 
     def __init__(
         self,
-        tokens: TokenFile,
-        offsets: np.ndarray,
+        targets: Sequences,
         batch_tokens: int,
+        tokenizer: Tokenizer,
         *,
-        bos_id: int,
-        eos_id: int,
-        pad_id: int,
+        source: Callable[[np.ndarray], Any] = len,
+        source_lengths: np.ndarray | None = None,
         seed: int = 0,
     ) -> None:
-        self.tokens = tokens
-        self.offsets = offsets
+        self.targets = targets
         self.batch_tokens = batch_tokens
-        self.ids = (bos_id, eos_id, pad_id)
+        self.ids = (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
+        self.source = source
         self.seed = seed
-        self.lengths = np.diff(offsets) + 1  # EOS
+        columns = [targets.lengths + 1] if source_lengths is None else [source_lengths, targets.lengths + 1]
+        self.lengths = np.stack(columns, 1)  # with EOS
         self.batches_per_epoch = len(length_buckets(self.lengths, batch_tokens, (seed, 0)))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The epoch's batches from position ``start`` on."""
         for rows in length_buckets(self.lengths, self.batch_tokens, (self.seed, epoch))[start:]:
-            lines = [
-                self.tokens.read(int(self.offsets[r]), int(self.offsets[r + 1] - self.offsets[r])) for r in rows
-            ]
-            yield sequence_batch(len(rows), lines, *self.ids)
+            yield sequence_batch(self.source(rows), [self.targets[r] for r in rows], *self.ids)

@@ -5,9 +5,10 @@ Imports no torch: a neural model, a Markov chain and an exported model share thi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, overload
 
 from gen.search import Column, Hypothesis, Processor, SearchOptions, Strategy, drain, search
@@ -25,12 +26,14 @@ class Start:
         state: its first state, a row an item.
         prompts: where each output begins, as text.
         ops: the array operations the model speaks.
+        lengths: S of each item, without padding; zeros where there is nothing to look at.
     """
 
     step: Step
     state: Any
     prompts: list[str]
     ops: Ops
+    lengths: list[int] = field(default_factory=list)
 
 
 class GenerationMixin:
@@ -75,12 +78,41 @@ class GenerationMixin:
             results = drain(running)
         return results[0] if single else results
 
+    def generate_many(
+        self, items: Iterable[Any], *, batch_size: int = 64, **options: Any
+    ) -> Iterator[list[Hypothesis]]:
+        """`generate` for any number of items, in batches of like length; yields in the order of the items.
+
+        Args:
+            items: an iterable, read some batches ahead.
+            batch_size: items searched at once; fewer where they are long texts.
+            options: as for `generate`.
+
+        Example:
+            >>> for hypotheses in model.generate_many(open("lines.txt"), beam=5): print(hypotheses[0].text)
+        """
+        items = iter(items)
+        while block := list(islice(items, batch_size * 32)):
+            size = [len(item) if isinstance(item, str) else 0 for item in block]
+            order = sorted(range(len(block)), key=lambda i: size[i])
+            ready: dict[int, list[Hypothesis]] = {}
+            yielded = 0
+            while order:
+                # 256 characters are a long sentence: of longer ones, proportionally fewer fit.
+                count = max(1, min(batch_size, batch_size * 256 // max(size[order[-1]], 1)))
+                rows, order = order[-count:], order[:-count]
+                ready.update(zip(rows, self.generate([block[i] for i in rows], **options), strict=True))
+                while yielded in ready:
+                    yield ready.pop(yielded)
+                    yielded += 1
+
     def stream(self, item: Any, **options: Any) -> Iterator[str]:
         """Writes for one item and yields the text as it comes; joined, it is what `generate` returns.
 
         Takes what `generate` takes. Strategies that change their mind (beam search) yield all at the end.
         """
         stops = tuple(options.get("stop") or ())
+        said: list[int] = []  # before what is pending: some tokens look different at the beginning of a text
         pending: list[int] = []
         held = ""  # decoded, but perhaps the beginning of a stop string
         running = self._search([item], **options)
@@ -94,18 +126,22 @@ class GenerationMixin:
                 if column.parents is not None or not bool(column.live[0]):
                     continue
                 pending.append(int(column.token_ids[0]))
-                text = self.tokenizer.decode(pending)
+                text = self._after(said, pending)
                 if text.endswith("\N{REPLACEMENT CHARACTER}"):  # the first bytes of a character
                     continue
-                pending, held = [], held + text
+                said, pending, held = pending, [], held + text
                 if _cut(held, stops) == held:
                     free = held[: len(held) - _begun(held, stops)]
                     held = held[len(free) :]
                     if free:
                         yield free
-        rest = held + self.tokenizer.decode(pending) if column.parents is None else hypothesis.text
+        rest = held + self._after(said, pending) if column.parents is None else hypothesis.text
         if rest := _cut(rest, stops):
             yield rest
+
+    def _after(self, said: list[int], pending: list[int]) -> str:
+        """The text of tokens that follow others."""
+        return self.tokenizer.decode(said + pending).removeprefix(self.tokenizer.decode(said))
 
     def _search(
         self,
@@ -131,6 +167,7 @@ class GenerationMixin:
             decode=tokenizer.decode,
         )
         start = self.start_search(items)
+        lengths = start.lengths or [0] * len(items)
         results = yield from search(
             start.step,
             start.state,
@@ -139,12 +176,14 @@ class GenerationMixin:
             ops=start.ops,
             eos_id=tokenizer.eos_id,
             pad_id=tokenizer.pad_id,
-            max_new_tokens=options.length_limit,
+            max_new_tokens=options.limits(lengths),
             processors=[*wanted, *processors],
             keep_attention=attention,
         )
-        for hypotheses in results:
+        for length, hypotheses in zip(lengths, results, strict=True):
             for hypothesis in hypotheses:
+                if hypothesis.attention is not None:
+                    hypothesis.attention = hypothesis.attention[:, :length]
                 hypothesis.text = _cut(tokenizer.decode(hypothesis.token_ids), options.stop)
         return results
 

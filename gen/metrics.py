@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 
 def language_metrics(loss_sum: float, num_tokens: int, num_characters: int) -> dict[str, float]:
@@ -26,3 +28,47 @@ def language_metrics(loss_sum: float, num_tokens: int, num_characters: int) -> d
         "bits_per_char": loss_sum / max(num_characters, 1) / math.log(2),
         "perplexity": math.exp(min(loss, 700.0)),
     }
+
+
+def translation_metrics(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    *,
+    names: Sequence[str] = ("bleu", "chrf"),
+    lowercase: bool = False,
+    tokenize: str = "13a",
+) -> dict[str, Any]:
+    """Corpus scores by sacrebleu, each with the signature that says how it was computed.
+
+    Args:
+        hypotheses, references: N texts each, detokenized.
+        names: of "bleu" (Papineni et al., 2002), "chrf" (Popović, 2015) and "ter" (Snover et al., 2006).
+        lowercase: compare without case.
+        tokenize: BLEU's tokenizer.
+
+    Returns:
+        name → score (0 to 100; TER may be more), ``exact`` → share of texts that equal their reference (0 to 1),
+        ``name_signature`` → text.
+
+    Example:
+        >>> translation_metrics(["the cat sat there"], ["the cat sat there"])["bleu"]
+        100.0
+    """
+    found: dict[str, Any] = {}
+    for name, metric in sacrebleu_metrics(names, lowercase, tokenize).items():
+        found[name] = round(metric.corpus_score(list(hypotheses), [list(references)]).score, 4)
+        found[f"{name}_signature"] = str(metric.get_signature())
+    equal = sum(h == r for h, r in zip(hypotheses, references, strict=True))
+    return {**found, "exact": equal / max(len(references), 1)}
+
+
+def sacrebleu_metrics(names: Sequence[str], lowercase: bool = False, tokenize: str = "13a") -> dict[str, Any]:
+    """sacrebleu's metric objects by our names for them."""
+    from sacrebleu.metrics import BLEU, CHRF, TER
+
+    made = {
+        "bleu": lambda: BLEU(lowercase=lowercase, tokenize=tokenize),
+        "chrf": lambda: CHRF(lowercase=lowercase),
+        "ter": lambda: TER(case_sensitive=not lowercase),
+    }
+    return {name: made[name]() for name in names}

@@ -77,9 +77,9 @@ class Model(GenerationMixin, nn.Module):
         info: ModelInfo | None = None,
     ) -> None:
         super().__init__()
-        self.encoder_config = {} if isinstance(encoder, Encoder) else dict(encoder)
-        self.encoder = encoder if isinstance(encoder, Encoder) else build_encoder(self.encoder_config)
+        self.encoder = encoder if isinstance(encoder, Encoder) else build_encoder(encoder)
         self.decoder = Decoder(decoder, self.encoder.memory_size, tokenizer.pad_id)
+        self.encoder.adopt(self.decoder.embedding)
         self.tokenizer = tokenizer
         self.info = info or ModelInfo()
 
@@ -140,7 +140,7 @@ class Model(GenerationMixin, nn.Module):
             attention = None if output.attention is None else output.attention[:, -1]
             return output.logits[:, -1], output.state, attention
 
-        return Start(step, state, prepared.prompts, TorchOps(self.device))
+        return Start(step, state, prepared.prompts, TorchOps(self.device), memory.mask.sum(1).tolist())
 
     def score(self, texts: Sequence[str], items: Sequence[Any] | None = None) -> list[Score]:
         """The log-probability of each text, under teacher forcing; EOS counts where sequences end by it.
@@ -182,23 +182,30 @@ class Model(GenerationMixin, nn.Module):
 
     def write(self, folder: Path) -> None:
         """Puts the model's files into an existing folder."""
-        if not self.encoder_config:
+        encoder = self.encoder
+        if not encoder.name or not hasattr(encoder, "config"):
             raise UserError(
-                "a model whose encoder was given as an object cannot be saved: register its class "
-                'and give {"name": ...}'
+                f"the encoder {type(encoder).__name__} cannot be saved: register its class, "
+                'and give {"name": ...} or set its `config`'
             )
         config = {
             "task": self.info.task,
-            "encoder": self.encoder_config,
+            "encoder": {"name": encoder.name, **encoder.config},
             "decoder": asdict(self.decoder.config),
             "tokenizer": self.tokenizer.kind,
             **{f.name: getattr(self.info, f.name) for f in fields(ModelInfo) if f.name != "task"},
         }
-        weights = self.state_dict()
-        if self.decoder.config.tie_embeddings:
-            del weights["decoder.output.weight"]  # the embedding's
+        aliases = self._aliases()
+        weights = {name: t for name, t in self.state_dict().items() if name not in aliases}
         files = {checkpoint.TOKENIZER: self.tokenizer.to_bytes(), "README.md": self.card().encode()}
+        files |= {f"encoder-{name}": data for name, data in encoder.files().items()}
         checkpoint.write_model(folder, config, weights, files)
+
+    def _aliases(self) -> dict[str, str]:
+        """Names of weights that are another name's: tied embeddings are stored once."""
+        first: dict[int, str] = {}
+        named = self.named_parameters(remove_duplicate=False)
+        return {name: kept for name, p in named if (kept := first.setdefault(id(p), name)) != name}
 
     def card(self) -> str:
         """The model card: what this is, how it was trained, what it reached."""
@@ -232,12 +239,14 @@ class Model(GenerationMixin, nn.Module):
         try:
             tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(data)
             info = ModelInfo(**{f.name: config[f.name] for f in fields(ModelInfo)})
-            model = cls(config["encoder"], DecoderConfig(**config["decoder"]), tokenizer, info)
+            encoder = build_encoder(
+                config["encoder"], lambda name: checkpoint.read_bytes(folder, f"encoder-{name}")
+            )
+            model = cls(encoder, DecoderConfig(**config["decoder"]), tokenizer, info)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{folder}: {checkpoint.CONFIG} does not describe a model ({error})") from error
         weights = checkpoint.read_weights(folder)
-        if model.decoder.config.tie_embeddings and "decoder.embedding.weight" in weights:
-            weights["decoder.output.weight"] = weights["decoder.embedding.weight"]
+        weights |= {name: weights[kept] for name, kept in model._aliases().items() if kept in weights}
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:

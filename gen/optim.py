@@ -36,8 +36,14 @@ class TrainOptions:
     """Largest norm of the gradient."""
     accumulate: int = 1
     """Batches an optimizer step."""
-    label_smoothing: float = 0.0
-    """Share of the target spread over the vocabulary."""
+    label_smoothing: float | None = None
+    """Share of the target spread over the vocabulary. Unset: the task's choice, else 0."""
+    ema: float | None = None
+    """Decay a step of a moving average of the weights (0: none). Unset: the task's choice, else 0."""
+    average: int = 0
+    """In the end, try the mean of the weights of this many validations (0: none)."""
+    average_of: Literal["last", "best"] = "last"
+    """Which validations those are."""
     validations: int = 10
     """How often to validate within the budget, at most."""
     patience: int = 0
@@ -68,9 +74,11 @@ class TrainOptions:
             (not self.clip > 0, f"--clip must be above 0, not {self.clip}"),
             (self.accumulate < 1, f"--accumulate must be at least 1, not {self.accumulate}"),
             (
-                not 0 <= self.label_smoothing < 1,
+                not 0 <= (self.label_smoothing or 0) < 1,
                 f"--label-smoothing must be at least 0 and below 1, not {self.label_smoothing}",
             ),
+            (not 0 <= (self.ema or 0) < 1, f"--ema must be at least 0 and below 1, not {self.ema}"),
+            (self.average < 0, f"--average must be 0 or more, not {self.average}"),
             (self.validations < 1, f"--validations must be at least 1, not {self.validations}"),
             (self.patience < 0, f"--patience must be 0 or more, not {self.patience}"),
             (

@@ -41,3 +41,38 @@ def plot_losses(records: Sequence[dict[str, Any]], to: Path | io.BytesIO, baseli
         figure.savefig(to, format="svg")
     else:
         figure.savefig(to, dpi=130)
+
+
+def plot_attention(
+    weights: Any, targets: Sequence[str], sources: Sequence[str], to: Path | io.BytesIO, title: str = ""
+) -> None:
+    """Draws which source token was looked at while each target token was written.
+
+    Args:
+        weights: (T, S) array, rows summing to 1.
+        targets: T labels, from top to bottom.
+        sources: S labels, from left to right.
+        to: a file (its ending chooses the format), or a buffer for SVG.
+        title: above it.
+    """
+    from matplotlib.figure import Figure
+
+    T, S = len(targets), len(sources)
+    figure = Figure(figsize=(2 + 0.38 * S, 1.4 + 0.3 * T), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(S), [s.strip() or "␣" for s in sources], rotation=60, ha="left", rotation_mode="anchor")
+    axes.set_yticks(range(T), [t.strip() or "␣" for t in targets])
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks([i - 0.5 for i in range(1, S)], minor=True)
+    axes.set_yticks([i - 0.5 for i in range(1, T)], minor=True)
+    axes.grid(which="minor", color="#dddddd", linewidth=0.6)
+    axes.tick_params(which="minor", length=0)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    if isinstance(to, io.BytesIO):
+        figure.savefig(to, format="svg")
+    else:
+        figure.savefig(to, dpi=130)

@@ -132,8 +132,9 @@ class WordTokenizer(Tokenizer):
     kind = "word"
     PATTERN = r" ?\w+(?:['’\-]\w+)*| ?[^\w\s]|\s"
 
-    def __init__(self, words: Sequence[str], pattern: str = PATTERN) -> None:
+    def __init__(self, words: Sequence[str], pattern: str = PATTERN, dummy_prefix: bool = False) -> None:
         self.pattern = pattern
+        self.dummy_prefix = dummy_prefix
         self._find = re.compile(pattern).findall
         self._texts = ["", "", "", "<unk>", *words]
         self._ids = {word: i for i, word in enumerate(self._texts) if i >= len(SPECIALS)}
@@ -146,43 +147,51 @@ class WordTokenizer(Tokenizer):
         min_frequency: int = 2,
         max_size: int | None = None,
         pattern: str = PATTERN,
+        dummy_prefix: bool = False,
     ) -> WordTokenizer:
         """The words that occur ``min_frequency`` times or more, the ``max_size`` most frequent of them.
 
-        Pieces of ``texts`` must not end inside a word.
+        Pieces of ``texts`` must not end inside a word. ``dummy_prefix`` puts a space before every text, so that
+        a sentence's first word is the same token as elsewhere; decoding takes it away.
         """
         find = re.compile(pattern).findall
         counts: Counter[str] = Counter()
         for text in texts:
-            counts.update(find(text))
+            counts.update(find(" " + text if dummy_prefix else text))
         frequent = [(word, n) for word, n in counts.items() if n >= min_frequency]
         frequent.sort(key=lambda item: (-item[1], item[0]))
         kept = None if max_size is None else max(max_size - len(SPECIALS), 0)
-        return cls([word for word, _ in frequent[:kept]], pattern)
+        return cls([word for word, _ in frequent[:kept]], pattern, dummy_prefix)
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def encode(self, text: str, *, strict: bool = False) -> list[int]:
         unk, ids = self.unk_id, self._ids
-        return [ids.get(word, unk) for word in self._find(text)]
+        return [ids.get(word, unk) for word in self._find(" " + text if self.dummy_prefix and text else text)]
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        return "".join([self._texts[i] for i in token_ids])
+        text = "".join([self._texts[i] for i in token_ids])
+        return text.removeprefix(" ") if self.dummy_prefix else text
 
     def to_bytes(self) -> bytes:
-        fields = {"words": self._texts[len(SPECIALS) :], "pattern": self.pattern}
+        fields = {
+            "words": self._texts[len(SPECIALS) :],
+            "pattern": self.pattern,
+            "dummy_prefix": self.dummy_prefix,
+        }
         return json.dumps(fields, ensure_ascii=False).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> WordTokenizer:
-        return cls(_json_field(data, "words", list), _json_field(data, "pattern", str))
+        dummy_prefix = json.loads(data).get("dummy_prefix", False)
+        return cls(_json_field(data, "words", list), _json_field(data, "pattern", str), bool(dummy_prefix))
 
 
 class SubwordTokenizer(Tokenizer):
     """SentencePiece, BPE or unigram, with byte fallback: every text can be spelled.
 
-    No normalisation, no added space, line breaks kept: decoding gives the text back exactly (but for U+2581,
+    No normalisation, line breaks kept: decoding gives the text back exactly (but for U+2581,
     SentencePiece's own sign for a space).
 
     Example:
@@ -207,18 +216,23 @@ class SubwordTokenizer(Tokenizer):
         cls,
         texts: Iterable[str],
         *,
-        vocab_size: int | None = None,
+        vocab_size: int = 2000,
+        at_most: bool = False,
         model_type: str = "bpe",
         byte_fallback: bool = True,
+        dummy_prefix: bool = False,
         max_lines: int = 1_000_000,
     ) -> SubwordTokenizer:
         """Trains on the lines of ``texts``.
 
         Args:
             texts: pieces of any size; read again if the first choice of size fails, so not an iterator.
-            vocab_size: pieces, specials included; None: 2,000, or as many as the text supports.
+            vocab_size: pieces, specials included.
+            at_most: a text that does not support ``vocab_size`` gets as many as it does.
             model_type: "bpe" or "unigram".
             byte_fallback: spell unknown characters as bytes instead of `<unk>`.
+            dummy_prefix: put a space before every text, so that a sentence's first word has the same pieces as
+                elsewhere; decoding takes it away.
             max_lines: learn from a random sample of this many lines of a larger text.
 
         Raises:
@@ -226,7 +240,7 @@ class SubwordTokenizer(Tokenizer):
         """
         import sentencepiece
 
-        wanted = vocab_size or 2000
+        wanted = vocab_size
         while True:
             model = io.BytesIO()
             try:
@@ -239,7 +253,7 @@ class SubwordTokenizer(Tokenizer):
                     character_coverage=1.0 if not byte_fallback else 0.9995,
                     normalization_rule_name="identity",
                     remove_extra_whitespaces=False,
-                    add_dummy_prefix=False,
+                    add_dummy_prefix=dummy_prefix,
                     user_defined_symbols=["\n"],
                     input_sentence_size=max_lines,
                     shuffle_input_sentence=True,
@@ -255,7 +269,7 @@ class SubwordTokenizer(Tokenizer):
             except RuntimeError as error:
                 largest = re.search(r"<= ?(\d+)", str(error))
                 smallest = re.search(r"\d+ vs (\d+)", str(error))
-                if largest and vocab_size is None:
+                if largest and at_most:
                     wanted = int(largest[1])
                 elif largest:
                     raise UserError(

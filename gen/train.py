@@ -5,78 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from gen import device as machine
+from gen.average import Averages
 from gen.config import Budget
-from gen.data import Batch, Batches
+from gen.data import Batch
 from gen.decoder import DecoderState
 from gen.errors import UserError
 from gen.model import Model
 from gen.optim import TrainOptions, learning_rate, make_optimizer
 from gen.run import RunFolder
-
-
-class Task(Protocol):
-    """What the loop needs to know of a task.
-
-    Attributes:
-        batches: the training set.
-        metric: the name of the figure in `validate`'s result by which models are compared.
-        higher_is_better: its direction.
-    """
-
-    batches: Batches
-    metric: str
-    higher_is_better: bool
-
-    def validate(self, model: Model, *, quick: bool = False) -> dict[str, float]:
-        """Figures on held-out data. ``quick`` reads two batches, to see that it works."""
-
-    def sample(self, model: Model) -> str:
-        """A few outputs, as Markdown."""
-
-
-@dataclass
-class Progress:
-    """Where training stands; saved with the model."""
-
-    step: int = 0
-    epoch: int = 0
-    position: int = 0  # batches of the epoch that are done
-    seconds: float = 0.0
-    tokens: int = 0
-    best: float | None = None
-    since_best: int = 0
-    rate_factor: float = 1.0  # of the plateau schedule
-    next_validation: float = 0.0
-    done: bool = False
-
-
-@dataclass
-class Event:
-    """What the loop tells whoever watches it.
-
-    Attributes:
-        progress: where it stands.
-        share: of the budget, 0 to 1.
-        loss: nats a token over the last steps.
-        tokens_per_second: over the last steps.
-        learning_rate: at the moment.
-        validation: the figures, where it has just validated.
-    """
-
-    progress: Progress
-    share: float
-    loss: float
-    tokens_per_second: float
-    learning_rate: float
-    validation: dict[str, float] = field(default_factory=dict)
-
+from gen.validation import Event, Judge, Progress, Task
 
 LOG_EVERY = 50  # steps
 VALIDATION_COST = 25  # under a budget of time, train at least this many times as long as validation took
@@ -109,13 +52,15 @@ def train(
     """
     task.validate(model, quick=True)  # a bad path or a full memory shows now, not in an hour
     optimizer = make_optimizer(model, options)
+    averages = Averages(model, options.ema or 0.0, options.average, options.average_of == "best")
     dtype = machine.compute_dtype(options.precision, model.device)
     scaler = torch.amp.GradScaler(model.device.type, enabled=dtype == torch.float16)
     now, carried = Progress(next_validation=1 / options.validations), None
     if state is None:
         run.forget_after(0)  # of a run that stopped before it had saved anything
     else:
-        now, carried = _restore(model, optimizer, scaler, run, state)
+        now, carried = _restore(model, optimizer, averages, scaler, run, state)
+    judge = Judge(model, task, averages, run, dtype)
     budget = Budget.parse(options.budget)
     began = time.monotonic() - now.seconds
     window = _Window()
@@ -126,7 +71,7 @@ def train(
         return {"seconds": now.seconds, "epochs": epochs, "steps": now.step}[budget.unit] / budget.amount
 
     def save() -> None:
-        run.save_last(model, _snapshot(now, optimizer, scaler, carried))
+        run.save_last(model, _snapshot(now, optimizer, averages, scaler, carried))
 
     model.train()
     with machine.Interruption() as interruption:
@@ -139,17 +84,20 @@ def train(
                 carried = _step(model, group, carried, optimizer, scaler, dtype, options, window)
                 now.step += 1
                 now.position += len(group)
+                averages.step(model, now.step)
                 if now.step % LOG_EVERY == 0 or now.step == 1:
                     event = window.event(now, share(), rate)
-                    run.log(_record(event))
+                    run.log(event.record())
                     watch(event)
                 if (used := share()) >= min(now.next_validation, 1.0):
                     now.done = used >= 1
                     event = window.event(now, used, rate)
-                    event.validation = _validate(model, task, options, run, now, dtype, event)
+                    event.validation = judge.validate(event)
                     cost = (share() - used) * VALIDATION_COST if budget.unit == "seconds" else 0.0
                     now.next_validation = _next_validation(used, max(1 / options.validations, cost))
-                    now.done = now.done or bool(options.patience and now.since_best >= options.patience)
+                    if not now.done and options.patience and now.since_best >= options.patience:
+                        now.done = True
+                        event.validation = judge.validate(event)
                     save()
                     watch(event)
                     window.restart()  # the time spent on validation is not training's
@@ -213,7 +161,7 @@ def _step(
     for batch in group:
         batch = batch.to(model.device)
         with machine.autocast(model.device, dtype):
-            output = model.loss(batch, carried if batch.carries else None, options.label_smoothing)
+            output = model.loss(batch, carried if batch.carries else None, options.label_smoothing or 0.0)
         scaler.scale(output.loss_sum).backward()
         carried = output.state.detach()
         total += output.num_tokens
@@ -227,46 +175,10 @@ def _step(
     return carried  # type: ignore[return-value]
 
 
-def _validate(
-    model: Model,
-    task: Task,
-    options: TrainOptions,
-    run: RunFolder,
-    now: Progress,
-    dtype: torch.dtype,
-    event: Event,
-) -> dict[str, float]:
-    """Validates, writes samples, keeps the best model."""
-    with machine.autocast(model.device, dtype):
-        figures = task.validate(model)
-    value = figures[task.metric]
-    better = now.best is None or (value > now.best if task.higher_is_better else value < now.best)
-    now.since_best = 0 if better else now.since_best + 1
-    if now.since_best and options.schedule == "plateau":
-        now.rate_factor *= 0.5
-    if better:
-        now.best = value
-        model.info.metrics = {"step": now.step, **{name: round(v, 4) for name, v in figures.items()}}
-        run.save_best(model)
-    run.log({**_record(event), "validation": figures})
-    run.add_samples(f"## Step {now.step} ({task.metric} {value:.3f})\n\n{task.sample(model)}")
-    return figures
-
-
-def _record(event: Event) -> dict[str, Any]:
-    return {
-        "step": event.progress.step,
-        "seconds": round(event.progress.seconds, 2),
-        "epoch": event.progress.epoch,
-        "loss": event.loss,
-        "learning_rate": event.learning_rate,
-        "tokens_per_second": round(event.tokens_per_second),
-    }
-
-
 def _snapshot(
     now: Progress,
     optimizer: torch.optim.Optimizer,
+    averages: Averages,
     scaler: torch.amp.GradScaler,
     carried: DecoderState | None,
 ) -> dict[str, Any]:
@@ -274,6 +186,7 @@ def _snapshot(
     return {
         "progress": dict(vars(now)),
         "optimizer": optimizer.state_dict(),
+        "averages": averages.state_dict(),
         "scaler": scaler.state_dict(),
         "carried": None if carried is None else carried.layers,
         "rng": machine.rng_state(),
@@ -283,12 +196,14 @@ def _snapshot(
 def _restore(
     model: Model,
     optimizer: torch.optim.Optimizer,
+    averages: Averages,
     scaler: torch.amp.GradScaler,
     run: RunFolder,
     state: dict[str, Any],
 ) -> tuple[Progress, DecoderState | None]:
     run.load_last(model)
     optimizer.load_state_dict(state["optimizer"])
+    averages.load_state_dict(state["averages"], model)
     scaler.load_state_dict(state["scaler"])
     machine.set_rng_state(state["rng"])
     now = Progress(**state["progress"])

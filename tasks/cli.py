@@ -24,6 +24,7 @@ gen: sequence generation around one shared recurrent decoder
 
 COMMANDS = {
     "train text": "tasks.text:train_command",
+    "train translate": "tasks.translate:train_command",
     "generate": "tasks.generate:generate_command",
     "suggest": "tasks.suggest:suggest_command",
     "score": "tasks.judge:score_command",

@@ -14,7 +14,7 @@ from rich.table import Table
 from gen.config import Budget
 from gen.model import Model
 from gen.optim import TrainOptions
-from gen.train import Event
+from gen.validation import Event
 
 console = Console(highlight=False)
 
@@ -46,7 +46,7 @@ def model_summary(model: Model, dtype: torch.dtype) -> Table:
     made.add_column("what it is")
     made.add_column("parameters", justify="right")
     c, decoder = model.decoder.config, model.decoder
-    encoder = model.encoder_config.get("name", type(model.encoder).__name__)
+    encoder = model.encoder.name or type(model.encoder).__name__
     parts = {
         "encoder": (encoder, model.encoder),
         "embedding": (f"{c.vocab_size:,} × {c.embedding_size}", decoder.embedding),
@@ -105,3 +105,14 @@ def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
         cells = (figures["loss"], figures["bits_per_char"], figures["perplexity"])
         made.add_row(name, f"{cells[0]:.4f}", f"{cells[1]:.4f}", f"{cells[2]:,.2f}")
     return made
+
+
+def scores(figures: Mapping[str, Any]) -> dict[str, str]:
+    """Translation scores, each with its signature, for `table`."""
+    names = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
+    rows = {
+        label: f"{figures[name]:.2f}   [dim]{figures[name + '_signature']}[/dim]"
+        for name, label in names.items()
+        if name in figures
+    }
+    return {**rows, "exact": f"{figures['exact']:.1%}"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -13,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from gen import device as machine
-from gen.config import from_dict, parse_command, to_dict
+from gen.config import from_dict, to_dict
 from gen.corpus import Corpus, Part, TokenizerOptions, build_corpus, tokenize
-from gen.data import Batch, Batches, LineBatches, StreamBatches, length_buckets, sequence_batch, stream_evaluation
+from gen.data import Batch, Batches, SequenceBatches, Sequences, StreamBatches, stream_evaluation
 from gen.decoder import DecoderConfig
 from gen.errors import UserError
 from gen.files import TextFiles
@@ -26,7 +24,7 @@ from gen.model import Model, ModelInfo
 from gen.optim import TrainOptions
 from gen.run import RunFolder
 from gen.tokenizer import Tokenizer
-from gen.train import train
+from tasks import display, training
 from tasks.text_config import TextConfig, TextData, TextModel, choose
 
 # -- data ------------------------------------------------------------------------------------------------
@@ -53,8 +51,7 @@ def make_batches(corpus: Corpus, options: TextData, train_options: TrainOptions)
     if offsets is not None:
         if len(offsets) < 2:
             raise UserError("--data: the training part has no lines")
-        ids = {"bos_id": t.bos_id, "eos_id": t.eos_id, "pad_id": t.pad_id}
-        return LineBatches(tokens, offsets, options.batch_tokens, seed=train_options.seed, **ids)
+        return SequenceBatches(Sequences(tokens, offsets), options.batch_tokens, t, seed=train_options.seed)
     batches = StreamBatches(tokens, train_options.batch_size, options.chunk, t.bos_id, train_options.seed)
     if batches.batches_per_epoch == 0:
         raise UserError(
@@ -75,9 +72,7 @@ def _line_evaluation(part: Part, tokenizer: Tokenizer, limit: int | None) -> Ite
     offsets = np.asarray(part.offsets)
     if limit is not None:
         offsets = offsets[: max(int(np.searchsorted(offsets, limit, "right")), 2)]
-    for rows in length_buckets(np.diff(offsets) + 1, 8192, (0,)):
-        lines = [part.tokens.read(int(offsets[r]), int(offsets[r + 1] - offsets[r])) for r in rows]
-        yield sequence_batch(len(rows), lines, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
+    return SequenceBatches(Sequences(part.tokens, offsets), 8192, tokenizer).epoch(0)
 
 
 def evaluate_part(
@@ -152,13 +147,8 @@ def train_text(config: TextConfig, command: str = "") -> dict[str, Any]:
     Example:
         >>> train_text(TextConfig(TextData(data=("book.txt",)), out="runs/book"))
     """
-    from tasks import display
-
     config.check()
-    options = config.train
-    machine.tune_allocator()
-    machine.seed_everything(options.seed)
-    device = machine.pick_device(options.device)
+    device = training.start(config.train)
     corpus = read_corpus(config.text)
     chosen = choose(config, len(corpus.train.tokens))
     options = chosen.train
@@ -172,42 +162,26 @@ def train_text(config: TextConfig, command: str = "") -> dict[str, Any]:
         training={"command": command, **to_dict(config)},
     )
     model = build_model(chosen.model, corpus.tokenizer, info).to(device)
-    run = RunFolder(config.out, {name: value for name, value in to_dict(config).items() if name != "out"})
-    state = run.open()
-    display.console.print(_corpus_table(corpus, chosen))
-    display.console.print(display.model_summary(model, machine.compute_dtype(options.precision, device)))
-    if state and state["progress"]["done"]:
-        display.say(f"{config.out} is already trained to the end of its budget.")
-    elif state:
-        display.say(f"Going on from step {state['progress']['step']:,}.")
     task = TextTask(corpus, batches, config.text.valid_limit)
-    if not state or not state["progress"]["done"]:
-        with display.training_progress(options, describe) as watch:
-            train(model, task, options, run, state, watch)
+    table = _corpus_table(corpus, chosen)
+    run = training.fit(model, task, config, options, data=table, describe=describe)
     return finish(config, corpus, run)
 
 
 def finish(config: TextConfig, corpus: Corpus, run: RunFolder) -> dict[str, Any]:
     """Final figures beside the Markov chain's, the plot, and what to type next."""
-    from gen.plots import plot_losses
-    from tasks import display
-
     limit = config.text.valid_limit
     model = Model.load(run.path)
     network = evaluate_part(model, corpus.valid, limit)
     order = 4 if config.text.level == "char" else 2  # what counting does best with a megabyte
     markov = markov_metrics(corpus, order, limit)
-    (run.path / "plots").mkdir(exist_ok=True)
-    plot_losses(list(run.records()), run.path / "plots" / "loss.png")
     rows = {"network": network, f"Markov chain, order {order}": markov}
     display.console.print(display.metrics_table(rows))
     if corpus.valid.unknown:
         share = corpus.valid.unknown / max(len(corpus.valid.tokens), 1)
         display.say(f"{share:.2%} of the validation tokens are unknown to the vocabulary.")
-    display.say(f"Peak memory: {machine.peak_memory() / 2**20:,.0f} MB")
-    display.say(f"Samples: {run.path}/samples.md   plot: {run.path}/plots/loss.png")
-    prompt = shlex.quote(opening(model))
-    display.say(f"Write with it:\n\n  gen generate {shlex.quote(str(run.path))} --prompt {prompt}\n")
+    out = shlex.quote(str(run.path))
+    training.closing(run, [f"gen generate {out} --prompt {shlex.quote(opening(model))}"])
     return {"network": network, "markov": markov, "order": order, "run": str(run.path)}
 
 
@@ -243,8 +217,6 @@ def _with_ends(part: Part, tokenizer: Tokenizer, limit: int) -> np.ndarray:
 
 
 def _corpus_table(corpus: Corpus, chosen: TextConfig) -> Any:
-    from tasks import display
-
     def part(p: Part) -> str:
         lines = "" if p.offsets is None else f", {len(p.offsets) - 1:,} lines"
         cut = f", {p.cut:,} lines cut" if p.cut else ""
@@ -285,11 +257,4 @@ def evaluate_held_out(model: Model) -> dict[str, float]:
 
 def train_command(argv: list[str], command: str) -> None:
     """`gen train text …`."""
-    typed = f"{command} {shlex.join(argv)}"
-    config = parse_command(TextConfig, argv, command)
-    try:
-        train_text(config, typed)
-    except KeyboardInterrupt:
-        if (Path(config.out) / "last").exists():
-            print(f"\nStopped and saved. The same command goes on from here:\n\n  {typed}\n", file=sys.stderr)
-        raise
+    training.command(TextConfig, train_text, argv, command)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gen.corpus import TokenizerOptions, build_corpus, tokenize
-from gen.data import LineBatches, StreamBatches, TokenFile, length_buckets, pad, stream_evaluation
+from gen.data import SequenceBatches, Sequences, StreamBatches, TokenFile, length_buckets, pad, stream_evaluation
 from gen.errors import UserError
 from gen.files import TextFiles
-from gen.tokenizer import CharTokenizer
+from gen.tokenizer import CharTokenizer, Tokenizer
 
 BOS, EOS, PAD = 1, 2, 0
 
@@ -90,8 +90,8 @@ def test_buckets_hold_the_budget_and_everything_once():
 def test_lines_begin_with_bos_and_end_with_eos(tmp_path):
     path = tmp_path / "lines.bin"
     np.array([5, 6, 7, 8, 9, 9], dtype=np.uint16).tofile(path)
-    ids = {"bos_id": BOS, "eos_id": EOS, "pad_id": PAD}
-    batches = LineBatches(TokenFile(path, "uint16"), np.array([0, 2, 3, 6]), 100, **ids)
+    lines = Sequences(TokenFile(path, "uint16"), np.array([0, 2, 3, 6]))
+    batches = SequenceBatches(lines, 100, Tokenizer)
     (batch,) = batches.epoch(0)
     rows = {tuple(r.tolist()): tuple(t.tolist()) for r, t in zip(batch.input_ids, batch.target_ids, strict=True)}
     assert rows == {

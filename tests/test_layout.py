@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # Each may import only what stands above it.
 ORDER = """
     errors tokenizer memory attention recurrent encoders decoder search generation markov metrics config device
-    checkpoint data files corpus model run optim train plots
+    checkpoint data files corpus parallel pairs model ensemble run optim average validation train plots
 """
 ORDER = [f"gen.{name}" for name in ORDER.split()]
 

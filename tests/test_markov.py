@@ -64,7 +64,7 @@ def test_suggestions_complete_the_word(kind):
     tokenizer = {
         "char": lambda: CharTokenizer.train([text]),
         "word": lambda: WordTokenizer.train([text], min_frequency=1),
-        "subword": lambda: SubwordTokenizer.train([text]),
+        "subword": lambda: SubwordTokenizer.train([text], at_most=True),
     }[kind]()
     chain = MarkovChain.fit(tokenizer.encode_array(text), tokenizer, 3)
     found = suggest(chain, "the sta", n_best=4)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gen.encoders.base import Encoder, Prepared
 from gen.encoders.none import NoneEncoder
+from gen.encoders.rnn import RNNEncoder
 from gen.errors import UserError
 
-ENCODERS: dict[str, type[Encoder]] = {"none": NoneEncoder}
+ENCODERS: dict[str, type[Encoder]] = {}
 
 
 def register(name: str) -> Callable[[type[Encoder]], type[Encoder]]:
@@ -22,23 +23,34 @@ def register(name: str) -> Callable[[type[Encoder]], type[Encoder]]:
 
     def add(encoder: type[Encoder]) -> type[Encoder]:
         ENCODERS[name] = encoder
+        encoder.name = name
         return encoder
 
     return add
 
 
-def build_encoder(config: dict[str, Any]) -> Encoder:
+register("none")(NoneEncoder)
+register("rnn")(RNNEncoder)
+
+
+def build_encoder(config: Mapping[str, Any], read: Callable[[str], bytes] = lambda name: b"") -> Encoder:
     """An encoder from ``{"name": ..., **arguments}``.
+
+    Args:
+        config: name and arguments.
+        read: gives the content of the encoder's files, where it has any.
 
     Raises:
         UserError: the name is unknown (its file has not been imported).
     """
-    arguments = dict(config)
-    name = arguments.pop("name")
+    arguments = {key: value for key, value in config.items() if key != "name"}
+    name = config["name"]
     if name not in ENCODERS:
         known = ", ".join(sorted(ENCODERS))
         raise UserError(f"unknown encoder {name!r} (known: {known}): import the file that registers it first")
-    return ENCODERS[name](**arguments)
+    encoder = ENCODERS[name].from_config(arguments, read)
+    encoder.config = arguments
+    return encoder
 
 
-__all__ = ["ENCODERS", "Encoder", "NoneEncoder", "Prepared", "build_encoder", "register"]
+__all__ = ["ENCODERS", "Encoder", "NoneEncoder", "Prepared", "RNNEncoder", "build_encoder", "register"]

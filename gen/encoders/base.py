@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,18 @@ class Prepared:
 
 
 class Encoder(nn.Module):
-    """Turns inputs into a `Memory`. Subclasses set ``memory_size`` and define two methods."""
+    """Turns inputs into a `Memory`. Subclasses set ``memory_size`` and define `prepare` and `forward`.
+
+    Attributes:
+        memory_size: M, the size of the vectors in the memory.
+        name: under which `register` knows the class.
+        config: plain values from which `from_config` makes the same encoder; set by `build_encoder` where
+            the class does not set it.
+    """
 
     memory_size: int = 0
-    """M, the size of the vectors in the memory."""
+    name: str = ""
+    config: dict[str, Any]
 
     def prepare(self, items: Sequence[Any]) -> Prepared:
         """Prompts, sentences or pictures → what `forward` takes. Owns the input's preprocessing."""
@@ -37,3 +45,21 @@ class Encoder(nn.Module):
     def forward(self, source: Any) -> Memory:
         """A prepared source of B inputs → their `Memory`."""
         raise NotImplementedError
+
+    # What follows is for encoders that have more to say.
+
+    def adopt(self, embedding: nn.Embedding) -> None:
+        """The decoder's embeddings, for an encoder that shares them. Called once, by `Model`."""
+
+    def labels(self, item: Any) -> list[str]:
+        """What each of the S vectors that an item gets stands for, in words: for plots and alignments."""
+        return []
+
+    def files(self) -> dict[str, bytes]:
+        """What a model folder has to hold beside the weights: name → content."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], read: Callable[[str], bytes]) -> Encoder:
+        """The encoder of a saved model. ``read(name)`` gives back what `files` gave."""
+        return cls(**config)

@@ -27,8 +27,9 @@ class Hypothesis:
         score: the model's own log-probability of the tokens, EOS included where there was one; natural log.
         log_probs: the same, a token.
         finished: False when the length limit came before EOS or a stop string.
-        attention: (T, S) float32, the weights behind each token, where they were asked for.
-        text: the decoded tokens (`Model` fills it in).
+        attention: (T, S) float32, the weights behind each token, where they were asked for; S is the length of
+            the input's own memory, without padding.
+        text: the decoded tokens (`generate` fills it in).
     """
 
     token_ids: list[int]
@@ -37,6 +38,11 @@ class Hypothesis:
     finished: bool
     attention: np.ndarray | None = None
     text: str = ""
+
+    @property
+    def alignment(self) -> list[int]:
+        """For each token the position of the memory that had the most weight; needs the attention."""
+        return [] if self.attention is None else self.attention.argmax(-1).tolist()
 
 
 @dataclass
@@ -78,7 +84,7 @@ def search(
     ops: Ops,
     eos_id: int,
     pad_id: int,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     processors: Sequence[Processor] = (),
     keep_attention: bool = False,
 ) -> Generator[Column, None, list[list[Hypothesis]]]:
@@ -95,7 +101,7 @@ def search(
         strategy: picks; see `Strategy`.
         ops: array operations of the library the model speaks.
         eos_id, pad_id: PAD is fed to rows that have ended, and never picked before.
-        max_new_tokens: the length limit, an ordinary end.
+        max_new_tokens: the length limit, an ordinary end; one for all inputs, or one an input.
         processors: act in their order on what the strategy picks from.
         keep_attention: record the weights behind each token.
 
@@ -121,6 +127,7 @@ def search(
     zero, nobody = ops.full((R,), 0.0, "float32"), ops.full((R,), 0, "bool")
     rows = _Rows(scores=zero, lengths=ops.full((R,), 0, "int64"), ended=nobody, finished=nobody)
     index = ops.arange(R)
+    limit = ops.asarray(np.repeat(np.broadcast_to(max_new_tokens, B), W), "int64")
     some_ended = False
     while True:
         t = len(rows.columns)
@@ -151,7 +158,7 @@ def search(
         for processor in processors:
             stopped = processor.observe(parents, token_ids, live)
             rows.finished = rows.finished if stopped is None else rows.finished | (stopped & live)
-        rows.ended = rows.finished | stuck | (rows.lengths >= max_new_tokens)
+        rows.ended = rows.finished | stuck | (rows.lengths >= limit)
         column = Column(parents, token_ids, picked, live, attention if keep_attention else None)
         rows.columns.append(column)
         yield column

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from gen.errors import ConfigError
+from gen.errors import ConfigError, UserError
 from gen.search.beam import Beam
 from gen.search.processors import (
     BannedTokens,
@@ -27,6 +27,8 @@ class SearchOptions:
 
     max_new_tokens: int | None = None
     """Stop after this many tokens (200 where neither you nor the model says)."""
+    max_ratio: float | None = None
+    """Stop after this many tokens a token of the input, and ten more; for models that read one."""
     min_new_tokens: int = 0
     """No end before this many tokens."""
     temperature: float | None = None
@@ -65,6 +67,14 @@ class SearchOptions:
         """``max_new_tokens``, or its default."""
         return 200 if self.max_new_tokens is None else self.max_new_tokens
 
+    def limits(self, input_lengths: Sequence[int]) -> list[int]:
+        """How many tokens each output may have, given the length of its input (0: none that counts)."""
+        if self.max_ratio is None:
+            return [self.length_limit] * len(input_lengths)
+        return [
+            min(self.length_limit, int(self.max_ratio * n) + 10) if n else self.length_limit for n in input_lengths
+        ]
+
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
         return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) != f.default}
@@ -73,6 +83,10 @@ class SearchOptions:
         """Everything that is wrong with the options, a line each."""
         checks = [
             (self.length_limit < 1, f"--max-new-tokens must be at least 1, not {self.max_new_tokens}"),
+            (
+                self.max_ratio is not None and not self.max_ratio > 0,
+                f"--max-ratio must be above 0, not {self.max_ratio}",
+            ),
             (
                 not 0 <= self.min_new_tokens <= max(self.length_limit, 0),
                 f"--min-new-tokens must be between 0 and --max-new-tokens, not {self.min_new_tokens}",
@@ -163,7 +177,11 @@ class SearchOptions:
         if self.no_repeat_ngram:
             processors.append(NoRepeatNgram(self.no_repeat_ngram))
         if self.prefix:
-            processors.append(ForcedPrefix(encode(self.prefix)))
+            begin = encode(self.prefix)
+            if unknown := sorted(set(begin) & set(banned)):
+                lacks = ", ".join(repr(decode([i])) for i in unknown)
+                raise UserError(f"--prefix {self.prefix!r}: no output can begin so: {lacks} is unknown or banned")
+            processors.append(ForcedPrefix(begin))
         if self.stop:
             processors.append(StopStrings(self.stop, decode))
         return processors

@@ -1,0 +1,191 @@
+"""Sentence pairs → token ids on disk, filtered, cached by content and vocabulary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gen.corpus import TokenizerOptions, cached, token_dtype
+from gen.data import Sequences, TokenFile
+from gen.errors import UserError
+from gen.parallel import PairFiles
+from gen.tokenizer import TOKENIZERS, Tokenizer
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """How pairs become token ids.
+
+    Attributes:
+        tokenizer: the vocabulary, built from the training pairs alone.
+        joint: one vocabulary for both sides.
+        lowercase: lower-case both sides.
+        max_length: training pairs with more tokens on one side are dropped.
+        max_ratio: so are those in which one side has this many times the tokens of the other; 0: none.
+        valid_size: pairs that are held out where no validation data is given, at most a tenth of all.
+    """
+
+    tokenizer: TokenizerOptions
+    joint: bool = True
+    lowercase: bool = False
+    max_length: int = 256
+    max_ratio: float = 0.0
+    valid_size: int = 1000
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Both sides of a parallel corpus.
+
+    Attributes:
+        source_tokenizer, target_tokenizer: one and the same where the vocabulary is joint.
+        source: the training sources, each with EOS at its end.
+        target: the training targets, without BOS and EOS.
+        valid: held-out pairs as text.
+        dropped: why training pairs were left out, and how many.
+    """
+
+    source_tokenizer: Tokenizer
+    target_tokenizer: Tokenizer
+    source: Sequences
+    target: Sequences
+    valid: list[tuple[str, str]]
+    dropped: dict[str, int]
+
+
+def build_pairs(
+    train: PairFiles, valid: PairFiles | None, options: PairOptions, cache: Path | None = None
+) -> Pairs:
+    """Reads, splits, builds the vocabulary, tokenizes and filters; or finds all of that in the cache.
+
+    Args:
+        train: the pairs to learn from.
+        valid: pairs to validate on; None: a random part of ``train``, the same every time.
+        options: how.
+        cache: where; None: `gen.corpus.cache_folder`.
+
+    Raises:
+        UserError: a file cannot be read, or nothing is left to train or to validate on.
+    """
+    recipe = [asdict(options), train.digest(), valid.digest() if valid else ""]
+    folder = cached(recipe, lambda f: _fill(f, train, valid, options), cache)
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    source_tokenizer, target_tokenizer = (
+        TOKENIZERS[options.tokenizer.level].from_bytes((folder / f"{side}.tokenizer").read_bytes())
+        for side in ("source", "target")
+    )
+    source, target = (
+        Sequences(
+            TokenFile(folder / f"{side}.bin", meta["dtype"][side]),
+            np.memmap(folder / f"{side}.offsets", dtype=np.int64, mode="r"),
+        )
+        for side in ("source", "target")
+    )
+    held_out = [(a, b) for a, b in meta["valid"]]
+    same = options.joint
+    return Pairs(
+        source_tokenizer,
+        source_tokenizer if same else target_tokenizer,
+        source,
+        target,
+        held_out,
+        meta["dropped"],
+    )
+
+
+class _Training:
+    """The training pairs: what is neither empty nor held out. A re-iterable that counts as it goes."""
+
+    def __init__(self, files: PairFiles, held_out: set[int], lowercase: bool) -> None:
+        self.files, self.held_out, self.lowercase = files, held_out, lowercase
+        self.empty = 0
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        self.empty = 0
+        for row, (source, target) in enumerate(self.files):
+            if row in self.held_out:
+                continue
+            if not source or not target:
+                self.empty += 1
+                continue
+            yield (source.lower(), target.lower()) if self.lowercase else (source, target)
+
+
+class _Side:
+    """One side of the pairs, or both: a re-iterable of texts to build a vocabulary from."""
+
+    def __init__(self, pairs: _Training, sides: tuple[int, ...]) -> None:
+        self.pairs, self.sides = pairs, sides
+
+    def __iter__(self) -> Iterator[str]:
+        return chain.from_iterable((pair[side] for side in self.sides) for pair in self.pairs)
+
+
+def _fill(folder: Path, train: PairFiles, valid: PairFiles | None, options: PairOptions) -> None:
+    held_out: set[int] = set()
+    if valid is None:
+        count = sum(1 for _ in train)
+        size = min(options.valid_size, count // 10)
+        held_out = set(np.random.default_rng(0).permutation(count)[:size].tolist())
+        kept = [pair for row, pair in enumerate(train) if row in held_out]
+    else:
+        kept = list(valid)
+    kept = [(a, b.lower() if options.lowercase else b) for a, b in kept if a and b]
+    if not kept:
+        raise UserError("no pairs are left to validate on: name some with --valid, or give more than ten pairs")
+    pairs = _Training(train, held_out, options.lowercase)
+    if options.joint:
+        source_tokenizer = target_tokenizer = options.tokenizer.train(_Side(pairs, (0, 1)))
+    else:
+        source_tokenizer = options.tokenizer.train(_Side(pairs, (0,)))
+        target_tokenizer = options.tokenizer.train(_Side(pairs, (1,)))
+    tokenizers = {"source": source_tokenizer, "target": target_tokenizer}
+    dropped = _write(folder, pairs, tokenizers, options)
+    for side, tokenizer in tokenizers.items():
+        (folder / f"{side}.tokenizer").write_bytes(tokenizer.to_bytes())
+    meta = {"dtype": {s: token_dtype(t) for s, t in tokenizers.items()}, "valid": kept, "dropped": dropped}
+    (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+
+
+def _write(
+    folder: Path, pairs: _Training, tokenizers: dict[str, Tokenizer], options: PairOptions
+) -> dict[str, int]:
+    """Token ids and offsets of both sides. Returns what was dropped."""
+    too_long = uneven = 0
+    ends: dict[str, list[int]] = {"source": [0], "target": [0]}
+    files: dict[str, Any] = {side: (folder / f"{side}.bin").open("wb") for side in tokenizers}
+    try:
+        for pair in pairs:
+            ids = {s: t.encode(text) for (s, t), text in zip(tokenizers.items(), pair, strict=True)}
+            short, long = sorted(len(i) for i in ids.values())
+            if long > options.max_length:
+                too_long += 1
+                continue
+            if options.max_ratio and long > options.max_ratio * short:
+                uneven += 1
+                continue
+            ids["source"].append(tokenizers["source"].eos_id)
+            for side, tokenizer in tokenizers.items():
+                np.array(ids[side], token_dtype(tokenizer)).tofile(files[side])
+                ends[side].append(ends[side][-1] + len(ids[side]))
+    finally:
+        for file in files.values():
+            file.close()
+    for side in tokenizers:
+        np.array(ends[side], np.int64).tofile(folder / f"{side}.offsets")
+    dropped = {
+        "an empty side": pairs.empty,
+        f"more than {options.max_length} tokens": too_long,
+        f"a ratio above {options.max_ratio:g}": uneven,
+    }
+    dropped = {reason: n for reason, n in dropped.items() if n}
+    if len(ends["source"]) == 1:
+        reasons = "; ".join(f"{n:,} with {reason}" for reason, n in dropped.items())
+        raise UserError(f"no training pairs are left ({reasons or 'the files hold none'})")
+    return dropped

@@ -1,0 +1,130 @@
+"""Validation: what a task reports, and which weights are kept as the best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from gen import device as machine
+from gen.average import Averages, Weights, swapped
+from gen.data import Batches
+from gen.model import Model
+from gen.run import RunFolder
+
+
+class Task(Protocol):
+    """What the loop needs to know of a task.
+
+    Attributes:
+        batches: the training set.
+        metric: the name of the figure in `validate`'s result by which models are compared.
+        higher_is_better: its direction.
+    """
+
+    batches: Batches
+    metric: str
+    higher_is_better: bool
+
+    def validate(self, model: Model, *, quick: bool = False) -> dict[str, Any]:
+        """Figures on held-out data. ``quick`` reads two batches, to see that it works."""
+
+    def sample(self, model: Model) -> str:
+        """A few outputs, as Markdown."""
+
+
+@dataclass
+class Progress:
+    """Where training stands; saved with the model."""
+
+    step: int = 0
+    epoch: int = 0
+    position: int = 0  # batches of the epoch that are done
+    seconds: float = 0.0
+    tokens: int = 0
+    best: float | None = None
+    since_best: int = 0
+    rate_factor: float = 1.0  # of the plateau schedule
+    next_validation: float = 0.0
+    done: bool = False
+
+
+@dataclass
+class Event:
+    """What the loop tells whoever watches it.
+
+    Attributes:
+        progress: where it stands.
+        share: of the budget, 0 to 1.
+        loss: nats a token over the last steps.
+        tokens_per_second: over the last steps.
+        learning_rate: at the moment.
+        validation: the figures, where it has just validated.
+    """
+
+    progress: Progress
+    share: float
+    loss: float
+    tokens_per_second: float
+    learning_rate: float
+    validation: dict[str, Any] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """A line of ``metrics.jsonl``."""
+        return {
+            "step": self.progress.step,
+            "seconds": round(self.progress.seconds, 2),
+            "epoch": self.progress.epoch,
+            "loss": self.loss,
+            "learning_rate": self.learning_rate,
+            "tokens_per_second": round(self.tokens_per_second),
+        }
+
+
+class Judge:
+    """Validates weights and keeps the best as ``best/``.
+
+    With a moving average it is the average that is validated, until the end, where the last weights and the mean
+    of several are tried as well.
+
+    Args:
+        model, task, averages, run: of the training.
+        dtype: to compute in.
+    """
+
+    def __init__(self, model: Model, task: Task, averages: Averages, run: RunFolder, dtype: torch.dtype) -> None:
+        self.model, self.task, self.averages, self.run, self.dtype = model, task, averages, run, dtype
+        self.sign = 1.0 if task.higher_is_better else -1.0
+
+    def validate(self, event: Event) -> dict[str, Any]:
+        """Figures of the weights as they are now, or of their moving average."""
+        now, before = event.progress, event.progress.best
+        moving = self.averages.moving
+        figures = self._try("moving average" if moving else "last", moving, event)
+        self.averages.validated(moving or list(self.model.parameters()), self.sign * figures[self.task.metric])
+        now.since_best = 0 if now.best != before else now.since_best + 1
+        return figures
+
+    def finish(self, event: Event) -> None:
+        """Tries what `validate` did not."""
+        if self.averages.moving:
+            self._try("last", None, event)
+        if (mean := self.averages.mean()) is not None:
+            self._try(f"mean of {len(self.averages.kept)}", mean, event)
+
+    def _try(self, name: str, weights: Weights | None, event: Event) -> dict[str, Any]:
+        now, metric = event.progress, self.task.metric
+        with swapped(self.model, weights):
+            with machine.autocast(self.model.device, self.dtype):
+                figures = self.task.validate(self.model)
+            value = figures[metric]
+            if now.best is None or self.sign * value > self.sign * now.best:
+                now.best = value
+                rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
+                self.model.info.metrics = {"step": now.step, "weights": name, **rounded}
+                self.run.save_best(self.model)
+            self.run.log({**event.record(), "weights": name, "validation": figures})
+            title = f"## Step {now.step}, {name} weights ({metric} {value:.3f})"
+            self.run.add_samples(f"{title}\n\n{self.task.sample(self.model)}")
+        return figures

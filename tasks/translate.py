@@ -1,0 +1,198 @@
+"""Translation: read sentence pairs, train an encoder and the decoder on them, judge the translations."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from gen.config import to_dict
+from gen.data import Batch, SequenceBatches, pad, sequence_batch
+from gen.decoder import DecoderConfig
+from gen.encoders.rnn import RNNEncoder
+from gen.metrics import translation_metrics
+from gen.model import Model, ModelInfo
+from gen.pairs import Pairs, build_pairs
+from gen.parallel import PairFiles
+from gen.plots import plot_attention
+from gen.run import RunFolder
+from tasks import display, training
+from tasks.translate_config import SEARCH, TranslateConfig, TranslateData, TranslateModel, choose
+
+# -- data ------------------------------------------------------------------------------------------------
+
+
+def read_pairs(options: TranslateData) -> Pairs:
+    """The tokenized pairs. Raises `UserError` on files that are missing, uneven, or not UTF-8."""
+    train = PairFiles(options.train or options.data, options.src, options.tgt)
+    valid = PairFiles(options.valid, options.src, options.tgt) if options.valid else None
+    return build_pairs(train, valid, options.pairs)
+
+
+def make_batches(pairs: Pairs, batch_tokens: int, seed: int) -> SequenceBatches:
+    """The training set: pairs of like length together."""
+    pad_id = pairs.source_tokenizer.pad_id
+    return SequenceBatches(
+        pairs.target,
+        batch_tokens,
+        pairs.target_tokenizer,
+        source=lambda rows: pad([pairs.source[r] for r in rows], pad_id),
+        source_lengths=pairs.source.lengths,
+        seed=seed,
+    )
+
+
+def pair_batches(model: Model, pairs: Sequence[tuple[str, str]], batch_size: int = 64) -> Iterator[Batch]:
+    """Batches that read pairs of texts once."""
+    t = model.tokenizer
+    ordered = iter(sorted(pairs, key=lambda pair: len(pair[1])))
+    while rows := list(islice(ordered, batch_size)):
+        source = model.encoder.prepare([a for a, _ in rows]).source
+        yield sequence_batch(source, [t.encode_array(b) for _, b in rows], t.bos_id, t.eos_id, t.pad_id)
+
+
+# -- model -----------------------------------------------------------------------------------------------
+
+
+def build_model(options: TranslateModel, pairs: Pairs, info: ModelInfo, lowercase: bool = False) -> Model:
+    """An RNN encoder and the decoder, their sizes chosen."""
+    encoder = RNNEncoder(
+        pairs.source_tokenizer,
+        embedding_size=options.embedding_size,
+        hidden_size=options.encoder_size,
+        num_layers=options.encoder_layers,
+        cell=options.cell,
+        bidirectional=not options.one_way,
+        dropout=options.dropout or 0.0,
+        embedding_dropout=options.embedding_dropout or 0.0,
+        weight_dropout=options.weight_dropout,
+        lowercase=lowercase,
+        share_embeddings=options.tie == "all",
+    )
+    decoder = DecoderConfig(
+        len(pairs.target_tokenizer),
+        embedding_size=options.embedding_size,
+        hidden_size=options.hidden_size,
+        num_layers=options.num_layers,
+        cell=options.cell,
+        attention=options.attention,
+        num_heads=options.num_heads,
+        dropout=options.dropout or 0.0,
+        embedding_dropout=options.embedding_dropout or 0.0,
+        weight_dropout=options.weight_dropout,
+        tie_embeddings=options.tie != "none",
+    )
+    return Model(encoder, decoder, pairs.target_tokenizer, info)
+
+
+# -- training --------------------------------------------------------------------------------------------
+
+
+class TranslateTask:
+    """Translation, as the training loop sees it."""
+
+    metric = "bleu"
+    higher_is_better = True
+    SAMPLES = 8
+
+    def __init__(self, pairs: Pairs, batches: SequenceBatches) -> None:
+        self.valid = pairs.valid
+        self.batches = batches
+        self._translations: list[str] = []
+
+    def validate(self, model: Model, *, quick: bool = False) -> dict[str, Any]:
+        """BLEU and chrF of greedy translations, and the loss under teacher forcing."""
+        pairs = self.valid[:8] if quick else self.valid
+        loss_sum, num_tokens = model.evaluate(pair_batches(model, pairs))
+        sources = [source for source, _ in pairs]
+        limit = {"max_new_tokens": 8} if quick else {}
+        found = model.generate_many(sources, batch_size=128, temperature=0, **limit)
+        self._translations = [hypotheses[0].text for hypotheses in found]
+        scores = translation_metrics(self._translations, [target for _, target in pairs])
+        return {"loss": loss_sum / max(num_tokens, 1), **scores}
+
+    def sample(self, model: Model) -> str:
+        """Source, reference and hypothesis of a few pairs, the same every time."""
+        step = max(len(self.valid) // self.SAMPLES, 1)
+        chosen = range(0, len(self.valid), step)[: self.SAMPLES]
+        return "\n".join(
+            f"* source: {self.valid[i][0]}\n  * reference: {self.valid[i][1]}\n"
+            f"  * hypothesis: {self._translations[i]}"
+            for i in chosen
+        )
+
+
+def describe(figures: Mapping[str, Any]) -> str:
+    """Validation figures in a few words."""
+    return f"valid {figures['loss']:.3f} nats, BLEU {figures['bleu']:.2f}, chrF {figures['chrf']:.2f}"
+
+
+def train_translate(config: TranslateConfig, command: str = "") -> dict[str, Any]:
+    """The whole task: `gen train translate`.
+
+    Args:
+        config: what the user asked for.
+        command: how, for the model card.
+
+    Returns:
+        The final figures, by beam search, and the run's path.
+
+    Example:
+        >>> data = TranslateData(train=("train.en", "train.de"), valid=("val.en", "val.de"))
+        >>> train_translate(TranslateConfig(data, out="runs/en-de"))
+    """
+    config.check()
+    device = training.start(config.train)
+    pairs = read_pairs(config.pairs)
+    chosen = choose(config, len(pairs.target.tokens))
+    info = ModelInfo("translate", search=SEARCH, training={"command": command, **to_dict(config)})
+    model = build_model(chosen.model, pairs, info, config.pairs.lowercase).to(device)
+    batches = make_batches(pairs, chosen.pairs.batch_tokens, chosen.train.seed)
+    task = TranslateTask(pairs, batches)
+    run = training.fit(model, task, config, chosen.train, data=_pairs_table(pairs, chosen), describe=describe)
+    return finish(pairs, run)
+
+
+def finish(pairs: Pairs, run: RunFolder) -> dict[str, Any]:
+    """Final figures by beam search, an attention plot, and what to type next."""
+    model = Model.load(run.path)
+    found = list(model.generate_many([source for source, _ in pairs.valid], attention=True))
+    translations = [hypotheses[0].text for hypotheses in found]
+    figures = translation_metrics(
+        translations, [target for _, target in pairs.valid], names=("bleu", "chrf", "ter")
+    )
+    display.console.print(display.table("Validation, beam search", display.scores(figures)))
+    (run.path / "translations.txt").write_text("\n".join(translations) + "\n", encoding="utf-8")
+    source = pairs.valid[0][0]
+    best = found[0][0]
+    if best.attention is not None:
+        plot_attention(*attention_of(model, source, best), run.path / "plots" / "attention.png")
+    out = shlex.quote(str(run.path))
+    training.closing(run, [f"gen translate {out} --text {shlex.quote(source)}"])
+    return {**figures, "run": str(run.path)}
+
+
+def attention_of(model: Model, source: str, hypothesis: Any) -> tuple[Any, list[str], list[str]]:
+    """What a plot of a hypothesis needs: weights (T, S), target labels, source labels."""
+    labels = [model.tokenizer.decode([i]) for i in hypothesis.token_ids]
+    return hypothesis.attention, labels, model.encoder.labels(source)
+
+
+def _pairs_table(pairs: Pairs, chosen: TranslateConfig) -> Any:
+    dropped = "; ".join(f"{n:,} with {reason}" for reason, n in pairs.dropped.items())
+    one = pairs.source_tokenizer is pairs.target_tokenizer
+    sizes = f"{len(pairs.source_tokenizer):,}" + ("" if one else f" and {len(pairs.target_tokenizer):,}")
+    rows = {
+        "training": f"{len(pairs.source):,} pairs, {len(pairs.target.tokens):,} target tokens",
+        "dropped": dropped or "none",
+        "validation": f"{len(pairs.valid):,} pairs",
+        "vocabulary": f"{sizes} ({pairs.target_tokenizer.kind}{', joint' if one else ''})",
+        "dropout": f"{chosen.model.dropout}, embedding {chosen.model.embedding_dropout}",
+    }
+    return display.table("Pairs", rows)
+
+
+def train_command(argv: list[str], command: str) -> None:
+    """`gen train translate …`."""
+    training.command(TranslateConfig, train_translate, argv, command)
