@@ -113,6 +113,8 @@ class Decoder(nn.Module):
         wanted = c.embedding_size if c.tie_embeddings else (c.hidden_size if mixes else top)
         self.readout = nn.Linear(top, wanted) if mixes or wanted != top else None
         self._squash = mixes
+        # Tied embeddings are as small as an output layer's weights have to be; as inputs they need size 1.
+        self.embedding_scale = c.embedding_size**0.5 if c.tie_embeddings else 1.0
         self.output = nn.Linear(wanted, c.vocab_size)
         state_size = c.num_layers * CELLS[c.cell][2] * c.hidden_size
         # From the summary to the first state. Without an encoder (M = 0) the bias is all of it: a learned one.
@@ -159,7 +161,8 @@ class Decoder(nn.Module):
         """
         c = self.config
         memory = self.prepare(memory)
-        embedded = variational_dropout(self.embedding(token_ids), c.embedding_dropout, self.training)
+        embedded = self.embedding(token_ids) * self.embedding_scale
+        embedded = variational_dropout(embedded, c.embedding_dropout, self.training)
         read, lower = self.reader(embedded, state.layers[:1])  # (R, T, H)
         context, attention = self.attention(read, memory)
         written, upper = self.writer(torch.cat([read, context], -1), state.layers[1:])

@@ -64,7 +64,9 @@ def translation_metrics(
 
 def sacrebleu_metrics(names: Sequence[str], lowercase: bool = False, tokenize: str = "13a") -> dict[str, Any]:
     """sacrebleu's metric objects by our names for them."""
-    from sacrebleu.metrics import BLEU, CHRF, TER
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+    from sacrebleu.metrics.ter import TER
 
     made = {
         "bleu": lambda: BLEU(lowercase=lowercase, tokenize=tokenize),
@@ -72,3 +74,30 @@ def sacrebleu_metrics(names: Sequence[str], lowercase: bool = False, tokenize: s
         "ter": lambda: TER(case_sensitive=not lowercase),
     }
     return {name: made[name]() for name in names}
+
+
+def paired_bootstrap(
+    hypotheses: Sequence[str],
+    others: Sequence[str],
+    references: Sequence[str],
+    *,
+    names: Sequence[str] = ("bleu", "chrf", "ter"),
+    lowercase: bool = False,
+) -> dict[str, float]:
+    """How probable it is that two systems' difference is chance: paired bootstrap resampling (Koehn, 2004).
+
+    Args:
+        hypotheses, others: N texts each, of the two systems.
+        references: N texts.
+        names: of the metrics; see `translation_metrics`.
+        lowercase: compare without case.
+
+    Returns:
+        metric → p-value, from sacrebleu with its own number of samples and seed.
+    """
+    from sacrebleu.significance import PairedTest
+
+    metrics = sacrebleu_metrics(names, lowercase)
+    named: list[Any] = [("first", list(hypotheses)), ("second", list(others))]
+    results: Any = PairedTest(named, metrics, references=[list(references)], test_type="bs")()[1]
+    return {name: float(results[metric.name][1].p_value) for name, metric in metrics.items()}

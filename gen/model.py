@@ -79,7 +79,7 @@ class Model(GenerationMixin, nn.Module):
         super().__init__()
         self.encoder = encoder if isinstance(encoder, Encoder) else build_encoder(encoder)
         self.decoder = Decoder(decoder, self.encoder.memory_size, tokenizer.pad_id)
-        self.encoder.adopt(self.decoder.embedding)
+        self.encoder.adopt(self.decoder.embedding, self.decoder.embedding_scale)
         self.tokenizer = tokenizer
         self.info = info or ModelInfo()
 

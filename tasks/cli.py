@@ -15,8 +15,13 @@ gen: sequence generation around one shared recurrent decoder
                                    train a language model on a text (characters, words or subwords)
   gen generate RUN --prompt TEXT   write
   gen suggest RUN --prompt TEXT    complete the word being typed
-  gen score RUN FILE               how probable each line is
-  gen evaluate RUN                 loss, bits per character, perplexity
+  gen train translate --train SOURCE TARGET --out runs/NAME
+                                   train a translation model on sentence pairs
+  gen translate RUN < FILE         translate line by line
+  gen plot attention RUN --text TEXT -o FILE
+                                   what the decoder looked at
+  gen score RUN FILE               how probable each line, or each pair, is
+  gen evaluate RUN                 perplexity of a language model, BLEU of a translation model
   gen info RUN                     what a model is
 
 `gen COMMAND --help` lists a command's options. RUN is the folder of a run or of a model.
@@ -26,6 +31,8 @@ COMMANDS = {
     "train text": "tasks.text:train_command",
     "train translate": "tasks.translate:train_command",
     "generate": "tasks.generate:generate_command",
+    "translate": "tasks.translator:translate_command",
+    "plot attention": "tasks.plotting:attention_command",
     "suggest": "tasks.suggest:suggest_command",
     "score": "tasks.judge:score_command",
     "evaluate": "tasks.judge:evaluate_command",
@@ -41,7 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     from gen.errors import ConfigError, UserError
 
     try:
-        if not argv or argv[0] in ("-h", "--help", "help") or argv in (["train", "-h"], ["train", "--help"]):
+        groups = {name.split()[0] for name in COMMANDS if " " in name}
+        asks = argv[1:] in (["-h"], ["--help"]) and argv[0] in groups
+        if not argv or argv[0] in ("-h", "--help", "help") or asks:
             print(HELP, end="")
         elif argv[0] in ("-V", "--version"):
             from gen import __version__
@@ -78,13 +87,14 @@ def _find(argv: list[str]) -> tuple[str, list[str]]:
         name = " ".join(argv[:words])
         if name in COMMANDS:
             return name, argv[words:]
-    tasks = sorted(name.split()[1] for name in COMMANDS if name.startswith("train "))
-    if argv[0] == "train":
-        what = f"unknown task {argv[1]!r}" if argv[1:] and not argv[1].startswith("-") else "name a task"
-        raise UserError(f"train: {what}; there is: {', '.join(tasks)} (`gen train {tasks[0]} --help`)")
-    near = get_close_matches(argv[0], {name.split()[0] for name in COMMANDS}, 1, 0.5)
+    first = argv[0]
+    if second := sorted(name.split()[1] for name in COMMANDS if name.startswith(f"{first} ")):
+        kind = "task" if first == "train" else "kind"
+        what = f"unknown {kind} {argv[1]!r}" if argv[1:] and not argv[1].startswith("-") else f"name a {kind}"
+        raise UserError(f"{first}: {what}; there is: {', '.join(second)} (`gen {first} {second[0]} --help`)")
+    near = get_close_matches(first, {name.split()[0] for name in COMMANDS}, 1, 0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise UserError(f"unknown command {argv[0]!r}{hint} (`gen --help` lists them)")
+    raise UserError(f"unknown command {first!r}{hint} (`gen --help` lists them)")
 
 
 def _complain(message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -75,11 +76,17 @@ def generate_command(argv: list[str], command: str) -> None:
         _print_all(model, config, options)
 
 
+WRITES = {"text": "gen generate", "translate": "gen translate"}
+"""Task of a model → the command that writes with it."""
+
+
 def load_model(run: str, device: str = "auto", task: str = "text") -> Model:
     """The model of a run. Raises `UserError` where another task made it."""
     model = Model.load(run, pick_device(device))
-    if model.info.task not in ("", task):
-        raise UserError(f"{run}: is a {model.info.task} model; this command is for {task} models")
+    made_by = model.info.task
+    if made_by not in ("", task):
+        use = f"; use `{WRITES[made_by]} {shlex.quote(run)}`" if made_by in WRITES else ""
+        raise UserError(f"{run}: is a {made_by} model, and this command is for {task} models{use}")
     return model
 
 

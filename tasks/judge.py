@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from gen.config import parse_command
+from gen.device import pick_device, tune_allocator
 from gen.errors import ConfigError
 from gen.files import TextFiles
+from gen.metrics import paired_bootstrap, translation_metrics
 from gen.model import Model
 from gen.optim import TrainOptions
+from gen.parallel import PairFiles
+from gen.search import SearchOptions
 from tasks import display
 from tasks.generate import load_model, read_lines
 from tasks.text import evaluate_files, evaluate_held_out
+from tasks.translate import held_out_pairs
+from tasks.translator import translate_lines
 
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """Log-probability and perplexity of every line of a file."""
+    """Log-probability and perplexity of every line of a file, or of every translation of a file of pairs."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of a run or of a model."""
-    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """UTF-8 text; - for standard input."""
+    file: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """UTF-8 text; - for standard input. Translation: a table of pairs, or two files, source and target."""
+    src: str = ""
+    """Pairs in a table: the source's column."""
+    tgt: str = ""
+    """Pairs in a table: the target's column."""
     json: bool = False
     """Print a JSON object a line."""
     batch_size: int = 64
@@ -35,21 +46,62 @@ class ScoreConfig:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
 
+    def check(self, task: str) -> None:
+        """Raises `ConfigError` with every error at once."""
+        errors = []
+        if self.batch_size < 1:
+            errors.append(f"--batch-size must be at least 1, not {self.batch_size}")
+        if task == "text":
+            errors += [
+                f"{f} is for translation models" for f, v in (("--src", self.src), ("--tgt", self.tgt)) if v
+            ]
+            if len(self.file) != 1:
+                errors.append(f"name one file to score, not {len(self.file)}")
+        elif not self.file:
+            errors.append("name the pairs to score: two files, or a table")
+        if errors:
+            raise ConfigError(errors)
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Loss, bits per character and perplexity of a model on a text."""
+    """How good a model is on held-out data: perplexity of a language model, BLEU of a translation model."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of a run or of a model."""
     data: tuple[str, ...] = ()
-    """Text to judge it by; without it, all of the text held out in training."""
+    """Text to judge a language model by; without it, all of the text held out in training."""
     encoding_errors: Literal["strict", "replace"] = "strict"
-    """replace reads bytes that are not UTF-8 as U+FFFD."""
+    """Text: replace reads bytes that are not UTF-8 as U+FFFD."""
+    src: str = ""
+    """Translation: sentences to translate; without them, the pairs held out in training."""
+    ref: str = ""
+    """Translation: what they should become."""
+    compare: str = ""
+    """Translation: a second run; paired bootstrap says whether they differ."""
+    lowercase: bool = False
+    """Translation: compare without case."""
+    batch_size: int = 64
+    """Translation: sentences at a time."""
     json: bool = False
     """Print JSON."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
+    search: SearchOptions = field(default_factory=SearchOptions)
+
+    def check(self, task: str) -> None:
+        """Raises `ConfigError` with every error at once."""
+        texts = {"--data": self.data, "--encoding-errors": self.encoding_errors != "strict"}
+        pairs = {"--src": self.src, "--ref": self.ref, "--compare": self.compare, "--lowercase": self.lowercase}
+        searching = {f"--{name.replace('_', '-')}": True for name in self.search.given()}
+        foreign = {**pairs, **searching} if task == "text" else texts
+        errors = [f"{flag} does not go with a {task} model" for flag, value in foreign.items() if value]
+        if bool(self.src) != bool(self.ref):
+            errors.append("--src and --ref go together")
+        if self.batch_size < 1:
+            errors.append(f"--batch-size must be at least 1, not {self.batch_size}")
+        if errors:
+            raise ConfigError(errors)
 
 
 @dataclass(frozen=True)
@@ -65,12 +117,15 @@ class InfoConfig:
 def score_command(argv: list[str], command: str) -> None:
     """`gen score RUN FILE`: a line in, a line out: log-probability, perplexity, text."""
     config = parse_command(ScoreConfig, argv, command)
-    if config.batch_size < 1:
-        raise ConfigError([f"--batch-size must be at least 1, not {config.batch_size}"])
-    model = load_model(config.run, config.device)
-    lines = read_lines(config.file)
-    while batch := list(islice(lines, config.batch_size)):
-        for line, score in zip(batch, model.score(batch), strict=True):
+    model = Model.load(config.run, pick_device(config.device))
+    config.check(model.info.task)
+    if model.info.task == "translate":
+        pairs: Iterator[tuple[str | None, str]] = iter(PairFiles(config.file, config.src, config.tgt))
+    else:
+        pairs = ((None, line) for line in read_lines(config.file[0]))
+    while batch := list(islice(pairs, config.batch_size)):
+        items = [source for source, _ in batch] if model.info.task == "translate" else None
+        for (source, text), score in zip(batch, model.score([text for _, text in batch], items), strict=True):
             perplexity = math.exp(min(-score.log_prob / max(score.num_tokens, 1), 700.0))
             if config.json:
                 record = {
@@ -78,15 +133,23 @@ def score_command(argv: list[str], command: str) -> None:
                     "perplexity": perplexity,
                     "num_tokens": score.num_tokens,
                 }
-                print(json.dumps({**record, "text": line}, ensure_ascii=False))
+                about = {} if source is None else {"source": source}
+                print(json.dumps({**record, **about, "text": text}, ensure_ascii=False))
             else:
-                print(f"{score.log_prob:.4f}\t{perplexity:.4f}\t{line}")
+                about_line = "" if source is None else f"\t{source}"
+                print(f"{score.log_prob:.4f}\t{perplexity:.4f}{about_line}\t{text}")
 
 
 def evaluate_command(argv: list[str], command: str) -> None:
     """`gen evaluate RUN`."""
-    config = parse_command(EvaluateConfig, argv, command)
-    model = load_model(config.run, config.device)
+    config = parse_command(EvaluateConfig, argv, command, repeat=False)
+    model = Model.load(config.run, pick_device(config.device))
+    config.check(model.info.task)
+    judge = _evaluate_translation if model.info.task == "translate" else _evaluate_text
+    judge(model, config)
+
+
+def _evaluate_text(model: Model, config: EvaluateConfig) -> None:
     if config.data:
         unit = "line" if model.info.ends_with_eos else "stream"
         figures = evaluate_files(model, TextFiles(config.data, config.encoding_errors), unit)
@@ -96,6 +159,43 @@ def evaluate_command(argv: list[str], command: str) -> None:
         print(json.dumps(figures))
     else:
         display.console.print(display.metrics_table({config.run: figures}))
+
+
+def _evaluate_translation(model: Model, config: EvaluateConfig) -> None:
+    pairs = list(PairFiles([config.src, config.ref])) if config.src else held_out_pairs(model)
+    runs = {config.run: model}
+    if config.compare:
+        runs[config.compare] = load_model(config.compare, config.device, task="translate")
+    tune_allocator()
+    sources, references = [a for a, _ in pairs], [b for _, b in pairs]
+    translations = {name: translate_texts(run, sources, config) for name, run in runs.items()}
+    names = ("bleu", "chrf", "ter")
+    figures = {
+        name: translation_metrics(texts, references, names=names, lowercase=config.lowercase)
+        for name, texts in translations.items()
+    }
+    p_values = {}
+    if config.compare:
+        p_values = paired_bootstrap(*translations.values(), references, names=names, lowercase=config.lowercase)
+    if config.json:
+        compared = {"compare": figures[config.compare], "p_value": p_values} if config.compare else {}
+        print(json.dumps({**figures[config.run], **compared}))
+        return
+    for name, scores in figures.items():
+        display.console.print(display.table(name, display.scores(scores)))
+    if p_values:
+        display.console.print(
+            display.table(
+                "Probability that the difference is chance (paired bootstrap)",
+                {name: f"{value:.4f}" for name, value in p_values.items()},
+            )
+        )
+
+
+def translate_texts(model: Model, sources: Sequence[str], config: EvaluateConfig) -> list[str]:
+    """The best translation of each text."""
+    found = translate_lines(model, sources, batch_size=config.batch_size, **config.search.given())
+    return [t.hypotheses[0].text if t.hypotheses else "" for t in found]
 
 
 def info_command(argv: list[str], command: str) -> None:

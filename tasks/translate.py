@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from gen.config import to_dict
+from gen.config import from_dict, to_dict
 from gen.data import Batch, SequenceBatches, pad, sequence_batch
 from gen.decoder import DecoderConfig
 from gen.encoders.rnn import RNNEncoder
+from gen.errors import UserError
 from gen.metrics import translation_metrics
 from gen.model import Model, ModelInfo
 from gen.pairs import Pairs, build_pairs
@@ -69,6 +70,7 @@ def build_model(options: TranslateModel, pairs: Pairs, info: ModelInfo, lowercas
         weight_dropout=options.weight_dropout,
         lowercase=lowercase,
         share_embeddings=options.tie == "all",
+        longest=int(pairs.source.lengths.max()),
     )
     decoder = DecoderConfig(
         len(pairs.target_tokenizer),
@@ -191,6 +193,16 @@ def _pairs_table(pairs: Pairs, chosen: TranslateConfig) -> Any:
         "dropout": f"{chosen.model.dropout}, embedding {chosen.model.embedding_dropout}",
     }
     return display.table("Pairs", rows)
+
+
+def held_out_pairs(model: Model) -> list[tuple[str, str]]:
+    """The validation pairs that a model was trained beside."""
+    errors: list[str] = []
+    asked = {k: v for k, v in model.info.training.items() if k != "command"}
+    config = from_dict(TranslateConfig, asked, "", errors)
+    if errors or not (config.pairs.train or config.pairs.data):
+        raise UserError("the model does not say which pairs it was trained on: name some with --src and --ref")
+    return read_pairs(config.pairs).valid
 
 
 def train_command(argv: list[str], command: str) -> None:

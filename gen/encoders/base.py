@@ -48,8 +48,9 @@ class Encoder(nn.Module):
 
     # What follows is for encoders that have more to say.
 
-    def adopt(self, embedding: nn.Embedding) -> None:
-        """The decoder's embeddings, for an encoder that shares them. Called once, by `Model`."""
+    def adopt(self, embedding: nn.Embedding, scale: float) -> None:
+        """The decoder's embeddings and what they are multiplied with, for an encoder that shares them. Called
+        once, by `Model`."""
 
     def labels(self, item: Any) -> list[str]:
         """What each of the S vectors that an item gets stands for, in words: for plots and alignments."""

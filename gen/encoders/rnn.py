@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ class RNNEncoder(Encoder):
         weight_dropout: DropConnect on the recurrent weights.
         lowercase: lower-case sentences first.
         share_embeddings: use the decoder's embeddings, where both sides share a vocabulary.
+        longest: tokens of the longest sentence of the training, for those who cut longer ones; 0: not known.
 
     Example:
         >>> encoder = RNNEncoder(CharTokenizer.train(["hello"]), hidden_size=8)
@@ -57,14 +58,17 @@ class RNNEncoder(Encoder):
         weight_dropout: float = 0.0,
         lowercase: bool = False,
         share_embeddings: bool = False,
+        longest: int = 0,
     ) -> None:
         super().__init__()
         self.tokenizer = tokenizer
         self.dropout, self.embedding_dropout = dropout, embedding_dropout
         self.lowercase = lowercase
         self.share_embeddings = share_embeddings
+        self.longest = longest
         self.memory_size = hidden_size * (2 if bidirectional else 1)
         self.embedding = nn.Embedding(len(tokenizer), embedding_size, padding_idx=tokenizer.pad_id)
+        self.embedding_scale = 1.0
         sizes = [embedding_size] + [self.memory_size] * (num_layers - 1)
         layer = partial(
             RecurrentStack, hidden_size=hidden_size, num_layers=1, cell=cell, weight_dropout=weight_dropout
@@ -83,11 +87,12 @@ class RNNEncoder(Encoder):
             "weight_dropout": weight_dropout,
             "lowercase": lowercase,
             "share_embeddings": share_embeddings,
+            "longest": longest,
         }
 
-    def adopt(self, embedding: nn.Embedding) -> None:
+    def adopt(self, embedding: nn.Embedding, scale: float) -> None:
         if self.share_embeddings:
-            self.embedding = embedding
+            self.embedding, self.embedding_scale = embedding, scale
 
     def files(self) -> dict[str, bytes]:
         return {"tokenizer.bin": self.tokenizer.to_bytes()}
@@ -124,19 +129,25 @@ class RNNEncoder(Encoder):
         last = mask.sum(1) - 1  # (B,)
         positions = torch.arange(source.size(1), device=source.device)
         reversal = torch.where(mask, last[:, None] - positions, positions)  # (B, S), its own inverse
-        x = variational_dropout(self.embedding(source), self.embedding_dropout, self.training)
+        x = self.embedding(source) * self.embedding_scale
+        x = variational_dropout(x, self.embedding_dropout, self.training)
         for i, forwards in enumerate(self.forwards):
             x = variational_dropout(x, self.dropout if i else 0.0, self.training)
-            read, _ = forwards(x, forwards.zero_state(len(x)))
+            read = _read(forwards, x)
             ends = [_at(read, last)]
             if self.backwards:
-                backwards = self.backwards[i]
-                other, _ = backwards(_gather(x, reversal), backwards.zero_state(len(x)))
+                other = _read(self.backwards[i], _gather(x, reversal))
                 ends.append(_at(other, last))
                 read = torch.cat([read, _gather(other, reversal)], -1)
             x = read
         values = variational_dropout(x, self.dropout, self.training) * mask[..., None]
         return Memory(values, mask, torch.cat(ends, -1))
+
+
+def _read(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer's outputs over (B, S, D), from a state of zeros."""
+    stack = cast(RecurrentStack, layer)
+    return stack(x, stack.zero_state(len(x)))[0]
 
 
 def _gather(x: Tensor, index: Tensor) -> Tensor:

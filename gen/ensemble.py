@@ -1,0 +1,81 @@
+"""Several models that write together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gen.errors import UserError
+from gen.generation import GenerationMixin, Start
+from gen.model import Model
+
+
+@dataclass(frozen=True)
+class _States:
+    """A decoder state a model."""
+
+    each: tuple[Any, ...]
+
+    def select(self, rows: Tensor) -> _States:
+        return _States(tuple(state.select(rows) for state in self.each))
+
+
+class Ensemble(GenerationMixin):
+    """Writes what several models find probable together: the mean of their probabilities, token by token.
+
+    Their encoders, sizes and source vocabularies may differ; their target vocabulary must be one. The attention
+    is the mean of theirs where they look at the same thing, else the first model's.
+
+    Args:
+        models: at least one.
+        names: what to call them in messages.
+
+    Raises:
+        UserError: the target vocabularies differ.
+
+    Example:
+        >>> Ensemble([gen.load("runs/a"), gen.load("runs/b")]).generate(["A dog runs."], beam=5)
+    """
+
+    def __init__(self, models: Sequence[Model], names: Sequence[str] = ()) -> None:
+        self.models = list(models)
+        first = self.models[0]
+        names = names or [f"model {i}" for i in range(1, len(models) + 1)]
+        for name, other in zip(names[1:], self.models[1:], strict=True):
+            if other.tokenizer.to_bytes() != first.tokenizer.to_bytes():
+                raise UserError(
+                    f"{names[0]} and {name} cannot write together: their target vocabularies differ "
+                    f"({len(first.tokenizer):,} {first.tokenizer.kind} and {len(other.tokenizer):,} "
+                    f"{other.tokenizer.kind} tokens); train both on the same pairs, with different --seed"
+                )
+        self.tokenizer = first.tokenizer
+        self.search_defaults = first.search_defaults
+        self.encoder = first.encoder
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for model in self.models:
+                stack.enter_context(model._evaluating())
+            yield
+
+    def start_search(self, items: Sequence[Any]) -> Start:
+        """Every model reads the items; a step asks all of them."""
+        starts = [model.start_search(items) for model in self.models]
+
+        def step(token_ids: Tensor, states: _States) -> tuple[Tensor, _States, Tensor | None]:
+            said = [start.step(token_ids, state) for start, state in zip(starts, states.each, strict=True)]
+            log_probs = torch.stack([logits.float().log_softmax(-1) for logits, _, _ in said])
+            seen = [attention for _, _, attention in said if attention is not None]
+            alike = len(seen) == len(said) and len({a.shape for a in seen}) == 1
+            attention = torch.stack(seen).mean(0) if alike else said[0][2]
+            return log_probs.logsumexp(0) - math.log(len(said)), _States(tuple(s for _, s, _ in said)), attention
+
+        first = starts[0]
+        return Start(step, _States(tuple(s.state for s in starts)), first.prompts, first.ops, first.lengths)

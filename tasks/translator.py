@@ -1,0 +1,288 @@
+"""`gen translate`: a trained model, or several of them, translate."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import numpy as np
+import tyro
+
+from gen.config import parse_command
+from gen.device import tune_allocator
+from gen.ensemble import Ensemble
+from gen.errors import ConfigError, UserError
+from gen.model import Model
+from gen.search import Hypothesis, SearchOptions
+from tasks.generate import load_model, read_lines
+
+
+@dataclass(frozen=True)
+class TranslateCommand:
+    """Translate lines of text."""
+
+    run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The folder of a run or of a model; several translate together, as an ensemble."""
+    input: Annotated[str, tyro.conf.arg(aliases=["-i"])] = "-"
+    """Lines to translate; - for standard input."""
+    output: Annotated[str, tyro.conf.arg(aliases=["-o"])] = "-"
+    """Where to write; - for standard output."""
+    text: tuple[str, ...] = ()
+    """Translate this instead of an input; may be repeated."""
+    sample: bool = False
+    """Sample instead of searching for the best."""
+    scores: bool = False
+    """The log-probability before each translation, and a tab."""
+    alignments: bool = False
+    """After each translation a tab and which source word (from 0) each of its words looked at most: 0-0 2-1."""
+    json: bool = False
+    """A JSON object a line: line, source, translations with text, score, finished, alignment."""
+    batch_size: int = 64
+    """Lines at a time."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    search: SearchOptions = field(default_factory=SearchOptions)
+
+    def options(self) -> dict[str, Any]:
+        """The search options. Raises `ConfigError` with every error at once."""
+        errors = []
+        if not self.run:
+            errors.append("name the folder of a run: gen translate RUN")
+        if self.text and self.input != "-":
+            errors.append("--text and --input exclude each other: lines come from one place")
+        if any("\udc80" <= c <= "\udcff" for text in self.text for c in text):
+            errors.append("--text: is not UTF-8")  # bytes that Python could not read from the command line
+        if self.json and (self.scores or self.alignments):
+            errors.append("--json has scores and alignments in it: leave out --scores and --alignments")
+        if self.batch_size < 1:
+            errors.append(f"--batch-size must be at least 1, not {self.batch_size}")
+        given = self.search.given()
+        if self.sample:
+            if beam := sorted({"beam", "strategy"} & set(given)):
+                errors.append(f"--sample and --{beam[0]} exclude each other: choose one way to search")
+            given.setdefault("temperature", 1.0)
+        if errors:
+            raise ConfigError(errors)
+        return given
+
+
+@dataclass
+class Translation:
+    """What became of a line.
+
+    Attributes:
+        source: the line.
+        hypotheses: best first; none for an empty line.
+        alignments: a list of (source word, target word) a hypothesis, where attention was asked for.
+    """
+
+    source: str
+    hypotheses: list[Hypothesis]
+    alignments: list[list[tuple[int, int]]]
+
+
+def translate_lines(
+    model: Model | Ensemble,
+    lines: Iterable[str],
+    *,
+    batch_size: int = 64,
+    attention: bool = False,
+    **options: Any,
+) -> Iterator[Translation]:
+    """Translates any number of lines; yields in their order, as soon as it is ready.
+
+    A line longer than anything the encoder was trained on is translated in pieces that end at sentence ends
+    where there are any, else between words; that is said on standard error.
+    """
+    waiting: deque[tuple[str, list[str]]] = deque()
+
+    def pieces() -> Iterator[str]:
+        for number, line in enumerate(lines, 1):
+            parts = split_line(model.encoder, line.strip())
+            if len(parts) > 1:
+                what = "is longer than anything seen in training"
+                print(f"gen: line {number} {what}: translated in {len(parts)} pieces", file=sys.stderr)
+            waiting.append((line, parts))
+            yield from parts
+
+    done: list[list[Hypothesis]] = []
+    for hypotheses in model.generate_many(pieces(), batch_size=batch_size, attention=attention, **options):
+        done.append(hypotheses)
+        while waiting and len(done) >= len(waiting[0][1]):
+            line, parts = waiting.popleft()
+            yield _join(model, line, parts, done[: len(parts)])
+            del done[: len(parts)]
+    for line, _ in waiting:  # empty ones at the end
+        yield Translation(line, [], [])
+
+
+def split_line(encoder: Any, line: str) -> list[str]:
+    """A line as pieces no longer than the encoder has seen; none for an empty line."""
+    longest = encoder.longest or sys.maxsize
+
+    def fits(text: str) -> bool:
+        return len(text) < longest or len(encoder.encode(text)) <= longest  # a token is a character at least
+
+    pieces = [line] if line else []
+    for boundary in (r"(?<=[.!?…。！？])\s*", r"(?<=[,;:—])\s+", r"\s+"):
+        if all(map(fits, pieces)):
+            break
+        finer: list[str] = []
+        for piece in pieces:
+            finer += [piece] if fits(piece) else _packed(re.split(boundary, piece), fits)
+        pieces = finer
+    return pieces
+
+
+def _packed(parts: Sequence[str], fits: Any) -> list[str]:
+    """Neighbouring parts together, as many as fit."""
+    packed: list[str] = []
+    for part in filter(None, parts):
+        if packed and fits(longer := f"{packed[-1]} {part}"):
+            packed[-1] = longer
+        else:
+            packed.append(part)
+    return packed
+
+
+def _join(model: Model | Ensemble, line: str, parts: list[str], found: list[list[Hypothesis]]) -> Translation:
+    """The pieces' hypotheses as the line's: the best with the best, the second with the second."""
+    hypotheses, alignments = [], []
+    for several in zip(*found, strict=False):
+        links: list[tuple[int, int]] = []
+        source_words = target_words = 0
+        for part, hypothesis in zip(parts, several, strict=True):
+            if hypothesis.attention is not None:
+                pairs = align_words(model, part, hypothesis)
+                links += [(s + source_words, t + target_words) for s, t in pairs]
+            source_words += len(part.split())
+            target_words += len(hypothesis.text.split())
+        joined = (
+            several[0]
+            if len(several) == 1
+            else Hypothesis(
+                [i for h in several for i in h.token_ids],
+                sum(h.score for h in several),
+                [p for h in several for p in h.log_probs],
+                all(h.finished for h in several),
+                text=" ".join(h.text for h in several),
+            )
+        )
+        hypotheses.append(joined)
+        alignments.append(links)
+    return Translation(line, hypotheses, alignments)
+
+
+def align_words(model: Model | Ensemble, source: str, hypothesis: Hypothesis) -> list[tuple[int, int]]:
+    """For every word of a hypothesis the source word that had the most attention: (source, target), from 0."""
+    if hypothesis.attention is None or not hypothesis.token_ids:
+        return []
+    encoder = model.encoder
+    source_ids = encoder.encode(source)[:-1]
+    rows = _words(model.tokenizer, hypothesis.token_ids)
+    columns = _words(encoder.tokenizer, source_ids)
+    weights = np.zeros((max(rows) + 1, max(columns, default=0) + 1))
+    np.add.at(weights, (np.array(rows)[:, None], np.array(columns)[None]), hypothesis.attention[:, : len(columns)])
+    return [(int(weights[t].argmax()), t) for t in range(len(weights))]
+
+
+def _words(tokenizer: Any, token_ids: list[int]) -> list[int]:
+    """Which word (whitespace between them) of the decoded text each token belongs to, from 0."""
+    found, text = [], ""
+    for i in range(len(token_ids)):
+        longer = tokenizer.decode(token_ids[: i + 1])
+        new = longer[len(text) :]
+        begins = bool(new.strip()) and (new[0].isspace() or not text or text[-1].isspace())
+        found.append(max(len(text.split()) - (0 if begins else 1), 0))
+        text = longer
+    return found
+
+
+# -- the command -----------------------------------------------------------------------------------------
+
+
+def translate_command(argv: list[str], command: str) -> None:
+    """`gen translate RUN…`."""
+    config = parse_command(TranslateCommand, argv, command, repeat=True)
+    options = config.options()
+    tune_allocator()
+    model = load_ensemble(config.run, config.device)
+    lines: Iterable[str] = config.text or read_lines(config.input)
+    talking = config.input == "-" and not config.text and sys.stdin.isatty()
+    blocks: Iterable[Iterable[str]] = ([line] for line in lines) if talking else [lines]
+    many = SearchOptions.make(model.search_defaults, options)
+    width = (many.n_best if many.beam else many.num_samples) or 1
+    with output(config.output) as file:
+        number = 0
+        for block in blocks:
+            for found in translate_lines(
+                model, block, batch_size=config.batch_size, attention=config.alignments or config.json, **options
+            ):
+                number += 1
+                file.write(
+                    json.dumps(_record(number, found), ensure_ascii=False) + "\n"
+                    if config.json
+                    else _plain(found, config, width)
+                )
+                file.flush()
+
+
+def load_ensemble(runs: Sequence[str], device: str) -> Model | Ensemble:
+    """One model, or several as one."""
+    models = [load_model(run, device, task="translate") for run in runs]
+    return models[0] if len(models) == 1 else Ensemble(models, list(runs))
+
+
+@contextmanager
+def output(name: str) -> Iterator[IO[str]]:
+    """A file that is there when all of it is written, or standard output for "-"."""
+    if name == "-":
+        yield sys.stdout
+        return
+    path = Path(name)
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise UserError(f"--output {name}: cannot be written ({error.strerror})") from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            yield file
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _plain(found: Translation, config: TranslateCommand, width: int) -> str:
+    """A line a hypothesis; ``width`` empty lines for an empty line, so that lines stay in step."""
+    if not found.hypotheses:
+        return "\n" * width
+    lines = []
+    for hypothesis, links in zip(found.hypotheses, found.alignments, strict=True):
+        text = " ".join(hypothesis.text.split("\n"))
+        if config.scores:
+            text = f"{hypothesis.score:.4f}\t{text}"
+        if config.alignments:
+            text += "\t" + " ".join(f"{s}-{t}" for s, t in links)
+        lines.append(text + "\n")
+    return "".join(lines)
+
+
+def _record(number: int, found: Translation) -> dict[str, Any]:
+    return {
+        "line": number,
+        "source": found.source,
+        "translations": [
+            {"text": h.text, "score": h.score, "finished": h.finished, "alignment": links}
+            for h, links in zip(found.hypotheses, found.alignments, strict=True)
+        ],
+    }
