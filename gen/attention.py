@@ -129,7 +129,8 @@ class MultiHeadAttention(Attention):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def keys(self, values: Tensor) -> tuple[Tensor, ...]:
-        return self._heads(self.key(values)), self._heads(self.value(values))  # (B, H, S, D) each
+        # Contiguous, or every step of a search would copy them.
+        return tuple(self._heads(f(values)).contiguous() for f in (self.key, self.value))  # (B, H, S, D) each
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
         R, T, Q = queries.shape

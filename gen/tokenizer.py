@@ -184,8 +184,8 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> WordTokenizer:
-        dummy_prefix = json.loads(data).get("dummy_prefix", False)
-        return cls(_json_field(data, "words", list), _json_field(data, "pattern", str), bool(dummy_prefix))
+        words, pattern = _json_field(data, "words", list), _json_field(data, "pattern", str)
+        return cls(words, pattern, json.loads(data).get("dummy_prefix") is True)
 
 
 class SubwordTokenizer(Tokenizer):

@@ -1,0 +1,168 @@
+"""Sentence pairs from files: every format, every mistake."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from gen.corpus import TokenizerOptions
+from gen.errors import UserError
+from gen.pairs import PairOptions, build_pairs
+from gen.parallel import PairFiles
+
+PAIRS = [("a dog", "ein Hund"), ("the cat", "die Katze"), ("é, yes", 'ja "so"')]
+
+
+def write(path, lines):
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def sides(tmp_path):
+    return write(tmp_path / "p.en", [a for a, _ in PAIRS]), write(tmp_path / "p.de", [b for _, b in PAIRS])
+
+
+def test_two_files_and_braces(sides, tmp_path):
+    assert list(PairFiles(sides)) == PAIRS
+    assert list(PairFiles([str(tmp_path / "p.{en,de}")])) == PAIRS
+    assert list(PairFiles([*sides, *sides])) == PAIRS * 2
+    files = PairFiles(sides)
+    assert list(files) == list(files)
+
+
+def test_tables(tmp_path):
+    lines = [f"{a}\t{b}" for a, b in PAIRS]
+    assert list(PairFiles([write(tmp_path / "a.tsv", lines)])) == PAIRS
+    assert list(PairFiles([write(tmp_path / "a.tsv", lines)], "en", "de")) == PAIRS  # two columns need no header
+    assert (
+        list(PairFiles([write(tmp_path / "b.tsv", ["de\ten", *(f"{b}\t{a}" for a, b in PAIRS)])], "en", "de"))
+        == PAIRS
+    )
+    assert list(PairFiles([write(tmp_path / "c.tsv", ["source\ttarget", *lines])])) == PAIRS
+    with gzip.open(tmp_path / "d.tsv.gz", "wt", encoding="utf-8") as file:
+        file.write("\n".join(lines))
+    assert list(PairFiles([str(tmp_path / "d.tsv.gz")])) == PAIRS
+    rows = ["id,en,de", "1,a dog,ein Hund", "2,the cat,die Katze", '3,"é, yes","ja ""so"""']
+    assert list(PairFiles([write(tmp_path / "a.csv", rows)], "en", "de")) == PAIRS
+    records = [json.dumps({"en": a, "de": b}) for a, b in PAIRS]
+    assert list(PairFiles([write(tmp_path / "a.jsonl", records)], "en", "de")) == PAIRS
+    records = [json.dumps({"translation": {"en": a, "de": b}}) for a, b in PAIRS]
+    assert list(PairFiles([write(tmp_path / "b.jsonl", ["", *records])], "en", "de")) == PAIRS
+
+
+def test_parquet_and_datasets(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="needs the [hub] extra")
+    made = datasets.Dataset.from_list([{"en": a, "de": b} for a, b in PAIRS])
+    made.to_parquet(tmp_path / "a.parquet")
+    assert list(PairFiles([str(tmp_path / "a.parquet")], "en", "de")) == PAIRS
+    (tmp_path / "set").mkdir()
+    made.to_parquet(tmp_path / "set" / "validation.parquet")
+    assert list(PairFiles([f"{tmp_path / 'set'}:validation"], "en", "de")) == PAIRS
+    assert PairFiles([f"{tmp_path / 'set'}:validation"], "en", "de").digest()
+    with pytest.raises(UserError, match="cannot be loaded"):
+        list(PairFiles([f"{tmp_path / 'set'}:nosuch"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fields", "message"),
+    [
+        ("a.tsv", b"a\tb\nno tab\n", (), r"a\.tsv: line 2 has 0 tabs where 1 are needed"),
+        ("a.tsv", b"x\ten\tzz\na\tb\tc\n", ("en", "de"), r"a\.tsv: --tgt de: .* 'x', 'en', 'zz'"),
+        ("a.csv", b"en,de\na\n", ("en", "de"), r"a\.csv: line 2 has no field 'de'"),
+        ("a.csv", b"en,fr\na,b\n", ("en", "de"), r"--tgt de: there is no such field; there is 'en', 'fr'"),
+        ("a.csv", b"en,fr\na,b\n", (), "say which fields to use with --src and --tgt"),
+        ("a.jsonl", b'{"en": "a", "de": "b"}\n{"en": "a"}\n', ("en", "de"), r"line 2 has no field 'de'"),
+        ("a.jsonl", b'{"en": "a", "de": 3}\n', ("en", "de"), r"line 1 has no text in field 'de'"),
+        ("a.jsonl", b"[1]\n", ("en", "de"), r"line 1 is not an object"),
+        ("a.jsonl", b"{\n", ("en", "de"), r"line 1 is not JSON"),
+        ("a.tsv", b"a\tb\n\xff\tb\n", (), r"a\.tsv: line 2 is not UTF-8"),
+        ("a.tsv", b"", (), r"a\.tsv: is empty"),
+        ("a.tsv.gz", b"\x1f\x8b\x08broken", (), "damaged or cut short"),
+    ],
+)
+def test_bad_tables(tmp_path, name, content, fields, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        list(PairFiles([str(tmp_path / name)], *fields))
+
+
+def test_bad_files(tmp_path, sides):
+    long = write(tmp_path / "long.de", ["x"] * 1234)
+    with pytest.raises(UserError, match=r"p\.en has 3 lines and .*long\.de has 1,234"):
+        list(PairFiles([sides[0], long]))
+    with pytest.raises(UserError, match=r"long\.de has 1,234 lines and .*p\.en has 3"):
+        list(PairFiles([long, sides[0]]))
+    with pytest.raises(UserError, match="come in pairs"):
+        PairFiles(sides[:1])
+    with pytest.raises(UserError, match="no such file"):
+        PairFiles([sides[0], str(tmp_path / "missing.de")])
+    with pytest.raises(UserError, match="not both"):
+        PairFiles([*sides, write(tmp_path / "t.tsv", ["a\tb"])])
+    (tmp_path / "bad.de").write_bytes(b"ok\nb\xe4d\nok\n")
+    with pytest.raises(UserError, match=r"bad\.de: line 2 is not UTF-8"):
+        list(PairFiles([sides[0], str(tmp_path / "bad.de")]))
+
+
+def options(level="char", **given):
+    return PairOptions(TokenizerOptions(level, min_frequency=1, dummy_prefix=True), **given)
+
+
+def test_pairs_are_filtered_and_counted(tmp_path):
+    lines = ["abc\tabc", "\tempty", "ab\t", "abcdefghij\tab", "a\tabcdef", "ab\tba"]
+    train = PairFiles([write(tmp_path / "t.tsv", lines)])
+    valid = PairFiles([write(tmp_path / "v.tsv", ["abc\tABC", "\tx"])])
+    pairs = build_pairs(train, valid, options(max_length=8, max_ratio=3, lowercase=True))
+    assert pairs.dropped == {"an empty side": 2, "more than 8 tokens": 1, "a ratio above 3": 1}
+    decode = pairs.target_tokenizer.decode
+    assert [decode(pairs.target[i]) for i in range(len(pairs.target))] == ["abc", "ba"]
+    assert [decode(pairs.source[i]) for i in range(len(pairs.source))] == ["abc", "ab"]
+    assert pairs.source[0][-1] == pairs.source_tokenizer.eos_id
+    assert pairs.valid == [("abc", "abc")]  # a reference in the case that the model writes
+
+
+def test_held_out_pairs_are_a_part_of_the_training_pairs(tmp_path):
+    lines = [f"s{i}\tt{i}" for i in range(200)]
+    train = PairFiles([write(tmp_path / "t.tsv", lines)])
+    pairs = build_pairs(train, None, options(valid_size=1000))
+    again = build_pairs(train, None, options(valid_size=1000))
+    assert len(pairs.valid) == 20
+    assert len(pairs.source) == 180
+    assert pairs.valid == again.valid
+    seen = {pairs.target_tokenizer.decode(pairs.target[i]) for i in range(180)}
+    assert seen.isdisjoint(t for _, t in pairs.valid)
+
+
+def test_separate_and_joint_vocabularies(tmp_path):
+    train = PairFiles([write(tmp_path / "t.tsv", [f"abc{i % 7}\txyz" for i in range(40)])])
+    joint = build_pairs(train, None, options())
+    assert joint.source_tokenizer is joint.target_tokenizer
+    separate = build_pairs(train, None, options(joint=False))
+    assert set(separate.target_tokenizer.characters) == set("xyz")
+    assert "x" not in separate.source_tokenizer.characters
+
+
+def test_nothing_to_train_or_validate_on(tmp_path):
+    with pytest.raises(UserError, match="no pairs are left to validate on"):
+        build_pairs(PairFiles([write(tmp_path / "t.tsv", ["a\tb"])]), None, options())
+    table = PairFiles([write(tmp_path / "u.tsv", ["a\t", "\tb"])])
+    with pytest.raises(UserError, match="no training pairs are left"):
+        build_pairs(table, PairFiles([write(tmp_path / "v.tsv", ["a\tb"])]), options())
+
+
+def test_a_vocabulary_that_is_too_large_says_the_largest(tmp_path):
+    train = PairFiles([write(tmp_path / "t.tsv", [f"some words {i}\tand more {i}" for i in range(50)])])
+    tokenizer = TokenizerOptions("subword", vocab_size=90_000, dummy_prefix=True)
+    with pytest.raises(UserError, match=r"--vocab-size 90000 is too large .* at most \d+"):
+        build_pairs(train, None, PairOptions(tokenizer))
+
+
+@pytest.mark.parametrize("level", ["subword", "word"])
+def test_a_dummy_prefix_makes_first_words_like_others(level):
+    tokenizer = TokenizerOptions(level, 1, dummy_prefix=True).train(["dog eats dog", "cat and dog"] * 20)
+    first, second = tokenizer.encode("dog"), tokenizer.encode("dog dog")
+    assert second == first * 2
+    assert tokenizer.decode(second) == "dog dog"
+    assert type(tokenizer).from_bytes(tokenizer.to_bytes()).decode(second) == "dog dog"
