@@ -106,13 +106,14 @@ class Decoder(nn.Module):
         self.attention = build_attention(c.attention, c.hidden_size, memory_size, c.num_heads)
         seen = c.hidden_size + self.attention.context_size
         self.writer = stack(seen, num_layers=c.num_layers - 1, dropout=c.dropout)
-        # The logits are made from a vector of the embedding's size where the two share their weights, and
-        # from [layer 1, context] through a tanh where nothing stands above the attention (Luong et al.).
-        top = self.writer.output_size
-        mixes = c.num_layers == 1 and self.attention.context_size > 0
-        wanted = c.embedding_size if c.tie_embeddings else (c.hidden_size if mixes else top)
-        self.readout = nn.Linear(top, wanted) if mixes or wanted != top else None
-        self._squash = mixes
+        # Where there is something to look at, the logits are made from [top layer, context] through a tanh (Luong
+        # et al., 2015). With layers above the attention that is a short cut around them, through which it learns
+        # where to look much sooner. Tied embeddings want a vector of their own size.
+        looks = self.attention.context_size > 0
+        top = self.writer.output_size + (self.attention.context_size if looks and c.num_layers > 1 else 0)
+        wanted = c.embedding_size if c.tie_embeddings else (c.hidden_size if looks else top)
+        self.readout = nn.Linear(top, wanted) if looks or wanted != top else None
+        self._looks = looks
         # Tied embeddings are as small as an output layer's weights have to be; as inputs they need size 1.
         self.embedding_scale = c.embedding_size**0.5 if c.tie_embeddings else 1.0
         self.output = nn.Linear(wanted, c.vocab_size)
@@ -166,9 +167,11 @@ class Decoder(nn.Module):
         read, lower = self.reader(embedded, state.layers[:1])  # (R, T, H)
         context, attention = self.attention(read, memory)
         written, upper = self.writer(torch.cat([read, context], -1), state.layers[1:])
+        if self._looks and c.num_layers > 1:
+            written = torch.cat([written, context], -1)
         if self.readout is not None:
             written = self.readout(written)
-            written = torch.tanh(written) if self._squash else written
+            written = torch.tanh(written) if self._looks else written
         written = variational_dropout(written, c.dropout, self.training)
         logits = self.output(written)  # (R, T, V)
         return DecoderOutput(logits, DecoderState(lower + upper), attention)

@@ -98,6 +98,9 @@ def paired_bootstrap(
     from sacrebleu.significance import PairedTest
 
     metrics = sacrebleu_metrics(names, lowercase)
+    if list(hypotheses) == list(others):
+        return dict.fromkeys(names, 1.0)  # sacrebleu counts samples that differ by more than 0, and finds none
     named: list[Any] = [("first", list(hypotheses)), ("second", list(others))]
     results: Any = PairedTest(named, metrics, references=[list(references)], test_type="bs")()[1]
-    return {name: float(results[metric.name][1].p_value) for name, metric in metrics.items()}
+    columns = [key for key in results if key != "System"]  # in the order of the metrics, under their own names
+    return {name: float(results[column][1].p_value) for name, column in zip(metrics, columns, strict=True)}

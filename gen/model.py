@@ -211,7 +211,8 @@ class Model(GenerationMixin, nn.Module):
         """The model card: what this is, how it was trained, what it reached."""
         from gen import __version__
 
-        metrics = "\n".join(f"| {name} | {value} |" for name, value in self.info.metrics.items())
+        cells = {name: str(value).replace("|", "\\|") for name, value in self.info.metrics.items()}
+        metrics = "\n".join(f"| {name} | {value} |" for name, value in cells.items())
         count = sum(p.numel() for p in self.parameters())
         return (
             f"# A {self.info.task or 'sequence'} model\n\n"

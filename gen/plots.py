@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 
-def plot_losses(records: Sequence[dict[str, Any]], to: Path | io.BytesIO, baseline: float | None = None) -> None:
+def plot_losses(
+    records: Sequence[dict[str, Any]], to: Path | io.BytesIO, baseline: float | None = None, metric: str = ""
+) -> None:
     """Draws training and validation loss over time.
 
     Args:
         records: lines of ``metrics.jsonl``.
         to: a file (its ending chooses the format), or a buffer for SVG.
         baseline: a loss to draw as a line: the Markov chain's.
+        metric: a figure of the validations to draw as well, on an axis of its own.
     """
     from matplotlib.figure import Figure  # not pyplot: no window, no state
 
@@ -36,11 +39,16 @@ def plot_losses(records: Sequence[dict[str, Any]], to: Path | io.BytesIO, baseli
     axes.set_xlabel("seconds")
     axes.set_ylabel("nats per token")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    if isinstance(to, io.BytesIO):
-        figure.savefig(to, format="svg")
-    else:
-        figure.savefig(to, dpi=130)
+    if metric:
+        other = axes.twinx()
+        seconds = [r["seconds"] for r in validations]
+        values = [r["validation"][metric] for r in validations]
+        other.plot(seconds, values, color="#3d7a4f", marker="s", markersize=4)
+        other.set_ylabel(metric, color="#3d7a4f")
+        other.set_ylim(bottom=0)
+        other.spines[["top", "left"]].set_visible(False)
+    axes.legend(frameon=False, loc="center right" if metric else "best")
+    _save(figure, to)
 
 
 def plot_attention(
@@ -72,6 +80,10 @@ def plot_attention(
     axes.tick_params(which="minor", length=0)
     if title:
         figure.suptitle(title, fontsize=10)
+    _save(figure, to)
+
+
+def _save(figure: Any, to: Path | io.BytesIO) -> None:
     if isinstance(to, io.BytesIO):
         figure.savefig(to, format="svg")
     else:

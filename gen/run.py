@@ -78,9 +78,10 @@ class RunFolder:
         checkpoint.write_folder(self.path / "last", fill)
 
     def load_last(self, model: Model) -> None:
-        """Puts the last weights into ``model``."""
-        folder = checkpoint.whole_folder(self.path / "last")
-        model.load_state_dict(Model.load(folder).state_dict())
+        """Puts the last weights, and what was known of them, into ``model``."""
+        last = Model.load(checkpoint.whole_folder(self.path / "last"))
+        model.load_state_dict(last.state_dict())
+        model.info.metrics = last.info.metrics
 
     def log(self, record: dict[str, Any]) -> None:
         """Adds a line to ``metrics.jsonl``."""

@@ -95,9 +95,11 @@ def train(
                     event.validation = judge.validate(event)
                     cost = (share() - used) * VALIDATION_COST if budget.unit == "seconds" else 0.0
                     now.next_validation = _next_validation(used, max(1 / options.validations, cost))
-                    if not now.done and options.patience and now.since_best >= options.patience:
-                        now.done = True
-                        event.validation = judge.validate(event)
+                    now.done = now.done or bool(options.patience and now.since_best >= options.patience)
+                    if now.done:
+                        judge.finish(event)
+                    elif now.since_best and options.schedule == "plateau":
+                        now.rate_factor *= 0.5
                     save()
                     watch(event)
                     window.restart()  # the time spent on validation is not training's

@@ -1,48 +1,37 @@
-"""`gen demo`: from nothing to a network that writes, in about two minutes, and a page to look at."""
+"""`gen demo`: from nothing to networks that write and translate, in a few minutes, and a page to look at."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from gen.checkpoint import write_text
 from gen.config import Words, parse_command
-from gen.generation import GenerationMixin
-from gen.model import Model
-from gen.optim import TrainOptions
-from gen.run import RunFolder
 from tasks import report
-from tasks.data.prose import python_documentation
-from tasks.display import clock, console, say
-from tasks.suggest import suggest
-from tasks.text import fit_markov, read_corpus, train_text
-from tasks.text_config import TextConfig, TextData
-
-PROMPT = "The "
-LENGTH = 420
+from tasks.demo_text import text_part
+from tasks.demo_translation import LANGUAGES, translation_part
+from tasks.display import console, say
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Train on Python's own documentation and write a report."""
+    """Train on Python's own documentation and on a phrase book, and write a report."""
 
     out: str = "runs/demo"
     """Where to put it. A demo that is already there is not trained again."""
     budget: Words = "60s"
-    """How long to train."""
+    """How long to train each of them."""
 
 
 def demo_command(argv: list[str], command: str) -> None:
     """`gen demo`."""
     config = parse_command(DemoConfig, argv, command)
     out = Path(config.out)
-    sections = text_part(out, config.budget)
+    sections = [*text_part(out, config.budget), *translation_part(out, config.budget)]
+    sections.append(report.section("Go on", report.commands(next_commands(out))))
     path = out / "report.html"
-    subtitle = "One recurrent decoder, trained on this machine a moment ago. Made by `gen demo`."
-    report.write_page(path, "What the network learned", subtitle, sections)
+    subtitle = "One recurrent decoder, trained twice on this machine a moment ago. Made by `gen demo`."
+    report.write_page(path, "What the networks learned", subtitle, sections)
     console.print(f"\n[bold]Report: {path}[/bold]   (open it in a browser)\n\nNext:\n")
     for line in next_commands(out):
         say(f"  {line}")
@@ -50,103 +39,12 @@ def demo_command(argv: list[str], command: str) -> None:
 
 def next_commands(out: Path) -> list[str]:
     """What to try after the demo."""
-    run = shlex.quote(str(out / "text"))
+    text, translate = shlex.quote(str(out / "text")), shlex.quote(str(out / "translate"))
     return [
-        f'gen generate {run} --prompt "The function" --temperature 0.5 --stream',
-        f"gen generate {run} --interactive",
-        f'gen suggest {run} --prompt "The sta"',
+        f'gen generate {text} --prompt "The function" --temperature 0.5 --stream',
+        f'gen suggest {text} --prompt "The sta"',
+        f'gen translate {translate} --text "{LANGUAGES[1]}: The old cat does not see the mouse."',
+        f'gen plot attention {translate} --text "{LANGUAGES[0]}: She knows the king." -o attention.png',
         "gen train text --data your-book.txt --out runs/book --budget 10m",
+        "gen train translate --train pairs.en pairs.de --out runs/en-de --budget 30m",
     ]
-
-
-def text_part(out: Path, budget: str) -> list[str]:
-    """Trains the text model of the demo; its sections of the report."""
-    console.print("[bold]Text[/bold]: a character model of Python's own documentation\n")
-    text = python_documentation()
-    out.mkdir(parents=True, exist_ok=True)
-    source = out / "python-documentation.txt"
-    if not source.exists() or source.read_text(encoding="utf-8") != text:
-        write_text(source, text)
-    data = TextData(data=(str(source),))
-    config = TextConfig(text=data, train=TrainOptions(budget=budget), out=str(out / "text"))
-    result = train_text(config, f"gen demo --budget {budget}")
-    model = Model.load(result["run"])
-    corpus = read_corpus(data)
-    markov = fit_markov(corpus, result["order"])
-    records = list(RunFolder(result["run"], {}).records())
-    written = write_samples(model, markov, result["order"])
-    for title, remark, sample in written:
-        console.print(f"[bold]{title}[/bold] {remark}")
-        say(sample + "\n")
-    return [
-        _learning(result, records),
-        _writing(written),
-        _surprise(model, text),
-        _suggestions(model),
-        report.section("Go on", report.commands(next_commands(out))),
-    ]
-
-
-def write_samples(model: Model, markov: GenerationMixin, order: int) -> list[tuple[str, str, str]]:
-    """The same beginning, continued in five ways: (title, remark, text) each."""
-    ways: list[tuple[str, str, GenerationMixin, float]] = [
-        ("Greedy", "always the likeliest: it loops", model, 0.0),
-        ("Temperature 0.3", "careful", model, 0.3),
-        ("Temperature 0.8", "lively", model, 0.8),
-        ("Temperature 1.3", "careless", model, 1.3),
-        ("Counting alone", f"Markov chain, order {order}, temperature 0.8", markov, 0.8),
-    ]
-    return [
-        (title, remark, PROMPT + who.generate(PROMPT, temperature=t, seed=3, max_new_tokens=LENGTH)[0].text)
-        for title, remark, who, t in ways
-    ]
-
-
-def _learning(result: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
-    network, markov, order = result["network"], result["markov"], result["order"]
-    last = records[-1]
-    rows = [
-        (name, f"{m['loss']:.3f}", f"{m['bits_per_char']:.3f}", f"{m['perplexity']:.2f}")
-        for name, m in (("network", network), (f"Markov chain, order {order}", markov))
-    ]
-    speed = max((r["tokens_per_second"] for r in records), default=0)
-    said = (
-        f"{clock(last['seconds'])} of training, {last['step']:,} steps, up to {speed:,} characters a second. "
-        "Below, how well each predicts text that neither has seen; lower is better."
-    )
-    return report.section(
-        "Learning",
-        report.paragraph(said),
-        report.figures(("", "nats per character", "bits per character", "perplexity"), rows),
-        report.loss_curve(records, markov["loss"]),
-    )
-
-
-def _writing(written: Sequence[tuple[str, str, str]]) -> str:
-    return report.section(
-        "Writing",
-        report.paragraph(
-            "The same beginning, continued a character at a time. Dividing the log-probabilities by the "
-            "temperature before drawing sharpens (below 1) or flattens (above 1) the choice."
-        ),
-        report.samples(written),
-    )
-
-
-def _surprise(model: Model, text: str) -> str:
-    tail = text[-3000:]
-    passage = tail[tail.index("\n\n") + 2 :][:600]
-    scored = model.score([passage])[0]
-    return report.section(
-        "What surprises it",
-        report.paragraph("Held-out text; the darker a character, the less the network expected it."),
-        report.surprise(list(zip(passage, scored.log_probs, strict=True))),
-    )
-
-
-def _suggestions(model: Model) -> str:
-    rows = []
-    for typed in ("The sta", "If the na", "an exc"):
-        words = ", ".join(f"{word} {p:.0%}" for word, p in suggest(model, typed, n_best=4))
-        rows.append((typed + "…", words))
-    return report.section("Completing words", report.figures(("typed", "completions"), rows, numbers=False))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from gen.checkpoint import write_text
-from gen.plots import plot_losses
+from gen.plots import plot_attention, plot_losses
 
 _STYLE = """
 :root { color-scheme: light; --ink: #1d2430; --soft: #667085; --line: #e3e6ea; --paper: #fff; --accent: #b5442e; }
@@ -62,10 +62,20 @@ def samples(texts: Sequence[tuple[str, str, str]]) -> str:
     return f'<div class="samples">{cells}</div>'
 
 
-def loss_curve(records: Sequence[Mapping[str, Any]], baseline: float) -> str:
-    """The loss over time, as SVG inside the page."""
+def loss_curve(records: Sequence[Mapping[str, Any]], baseline: float | None = None, metric: str = "") -> str:
+    """The loss over time, and perhaps another figure, as SVG inside the page."""
+    return _inside(lambda buffer: plot_losses([dict(r) for r in records], buffer, baseline, metric))
+
+
+def heat_map(weights: Any, targets: Sequence[str], sources: Sequence[str]) -> str:
+    """Attention of target tokens on source tokens, as SVG inside the page. See `plot_attention`."""
+    return _inside(lambda buffer: plot_attention(weights, targets, sources, buffer))
+
+
+def _inside(draw: Callable[[io.BytesIO], None]) -> str:
+    """What a function draws, as SVG inside the page."""
     buffer = io.BytesIO()
-    plot_losses([dict(r) for r in records], buffer, baseline)
+    draw(buffer)
     svg = buffer.getvalue().decode()
     return svg[svg.index("<svg") :]
 

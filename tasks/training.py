@@ -59,7 +59,8 @@ def fit(
     with display.training_progress(options, describe) as watch:
         train(model, task, options, run, state, watch)
     (run.path / "plots").mkdir(exist_ok=True)
-    plot_losses(list(run.records()), run.path / "plots" / "loss.png")
+    metric = "" if task.metric == "loss" else task.metric
+    plot_losses(list(run.records()), run.path / "plots" / "loss.png", metric=metric)
     return run
 
 
