@@ -46,7 +46,7 @@ def model_summary(model: Model, dtype: torch.dtype) -> Table:
     made.add_column("what it is")
     made.add_column("parameters", justify="right")
     c, decoder = model.decoder.config, model.decoder
-    encoder = model.encoder.name or type(model.encoder).__name__
+    encoder = model.encoder.describe()
     parts = {
         "encoder": (encoder, model.encoder),
         "embedding": (f"{c.vocab_size:,} × {c.embedding_size}", decoder.embedding),
@@ -107,12 +107,10 @@ def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
     return made
 
 
-def scores(figures: Mapping[str, Any]) -> dict[str, str]:
-    """Translation scores, each with its signature, for `table`."""
-    names = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
-    rows = {
-        label: f"{figures[name]:.2f}   [dim]{figures[name + '_signature']}[/dim]"
-        for name, label in names.items()
-        if name in figures
-    }
-    return {**rows, "exact": f"{figures['exact']:.1%}"}
+def show_scores(title: str, figures: Mapping[str, Any]) -> None:
+    """Translation scores, each with the signature that says how it was computed."""
+    console.print(f"[italic]{title}[/italic]")
+    for name, label in {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}.items():
+        if name in figures:
+            say(f"{label:6}{figures[name]:7.2f}   {figures[name + '_signature']}")
+    say(f"exact {figures['exact']:7.1%}")

@@ -182,7 +182,7 @@ def _evaluate_translation(model: Model, config: EvaluateConfig) -> None:
         print(json.dumps({**figures[config.run], **compared}))
         return
     for name, scores in figures.items():
-        display.console.print(display.table(name, display.scores(scores)))
+        display.show_scores(name, scores)
     if p_values:
         display.console.print(
             display.table(

@@ -164,7 +164,7 @@ def finish(pairs: Pairs, run: RunFolder) -> dict[str, Any]:
     figures = translation_metrics(
         translations, [target for _, target in pairs.valid], names=("bleu", "chrf", "ter")
     )
-    display.console.print(display.table("Validation, beam search", display.scores(figures)))
+    display.show_scores("Validation, beam search", figures)
     (run.path / "translations.txt").write_text("\n".join(translations) + "\n", encoding="utf-8")
     source = pairs.valid[0][0]
     best = found[0][0]

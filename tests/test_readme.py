@@ -27,6 +27,10 @@ def desk(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("It was\n"))
     Path("book.txt").write_text(BOOK)
     Path("lines.txt").write_text("It was a day.\n")
+    Path("sentences.txt").write_text("A dog runs.\n\nTwo men sit.\n")
+    for name in ("train", "val"):
+        Path(f"{name}.en").write_text("A dog runs.\nTwo men sit.\nA man runs.\n" * 8)
+        Path(f"{name}.de").write_text("Ein Hund rennt.\nZwei Männer sitzen.\nEin Mann rennt.\n" * 8)
     return tmp_path
 
 
@@ -34,15 +38,22 @@ def commands():
     return [shlex.split(line) for block in blocks("") for line in block.splitlines() if line.startswith("gen ")]
 
 
+def tiny(words):
+    """A command, shrunk: a small model, a short budget, files for redirections."""
+    words = [{"<": "-i", ">": "-o"}.get(word, word) for word in words]
+    if words[0] == "train":
+        sizes = TINY if words[1] == "text" else ("--encoder-size", "8", *TINY[:4], *TINY[8:])
+        words = [*words[: words.index("--budget")], "--budget", "20 steps", *sizes]
+    return words
+
+
 def test_every_command_of_the_readme_runs(desk, gen):
-    assert len(commands()) >= 7
+    assert len(commands()) >= 13
     for command in commands():
-        words = command[1:]
-        if words[0] == "train":
-            words = [*words[: words.index("--budget")], "--budget", "20 steps", *TINY]
-        status, out, err = gen(*words)
+        status, out, err = gen(*tiny(command[1:]))
         assert status == 0, (command, err)
-        assert out.strip()
+        assert out.strip() or ">" in command
+    assert len(Path("translated.txt").read_text().splitlines()) == 3
 
 
 def test_the_python_of_the_readme_runs(desk, gen):
@@ -52,6 +63,8 @@ def test_the_python_of_the_readme_runs(desk, gen):
         training.replace('budget="3m"', 'budget="20 steps", batch_size=2').replace('"char"', '"char", chunk=16'),
         {},
     )
+    translate = next(command for command in commands() if command[1:3] == ["train", "translate"])
+    assert gen(*tiny(translate[1:]))[0] == 0
     exec(use, {})
     exec(encoder, {})
     exec(strategy, {})
@@ -74,6 +87,9 @@ def test_the_demo(gen, tmp_path):
         "Counting alone",
         "What surprises it",
         "Completing words",
+        "Translating",
+        "Sentences it has never seen",
+        "Where it looks",
         "<svg",
         "gen train",
     ):
@@ -82,5 +98,5 @@ def test_the_demo(gen, tmp_path):
     assert not re.search(r'(?:src|href)="http', page)
     assert "Greedy" in out
     for line in out.splitlines():
-        if line.strip().startswith("gen suggest"):
+        if line.strip().startswith(("gen suggest", "gen translate")):
             assert gen(*shlex.split(line)[1:])[0] == 0

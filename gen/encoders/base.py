@@ -52,6 +52,10 @@ class Encoder(nn.Module):
         """The decoder's embeddings and what they are multiplied with, for an encoder that shares them. Called
         once, by `Model`."""
 
+    def describe(self) -> str:
+        """What it is, in a few words."""
+        return self.name or type(self).__name__
+
     def labels(self, item: Any) -> list[str]:
         """What each of the S vectors that an item gets stands for, in words: for plots and alignments."""
         return []

@@ -113,6 +113,10 @@ class RNNEncoder(Encoder):
         source = pad_sequence(token_ids, batch_first=True, padding_value=self.tokenizer.pad_id)
         return Prepared(source.to(self.embedding.weight.device), prompts=[""] * len(items))
 
+    def describe(self) -> str:
+        both = " both ways" if self.config["bidirectional"] else ""
+        return f"{self.config['num_layers']} × {self.config['cell']} {self.config['hidden_size']}{both}"
+
     def labels(self, item: Any) -> list[str]:
         return [self.tokenizer.decode([i]) or "∎" for i in self.encode(str(item))]
 

@@ -1,0 +1,169 @@
+"""Translation: a decoder of whole sequences against input feeding, and batched beam search against one
+sentence at a time. Sizes and lengths of Multi30k: a vocabulary of 5,000 pieces, about 14 of them a sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gen import device as machine
+from gen.data import pad, sequence_batch
+from gen.decoder import DecoderConfig
+from gen.encoders import RNNEncoder
+from gen.model import Model
+from gen.optim import TrainOptions, make_optimizer
+from gen.tokenizer import WordTokenizer
+from gen.train import _step, _Window
+from tests.bench.decode import seconds
+
+VOCABULARY, EMBEDDING, ENCODER, HIDDEN = 5000, 256, 160, 320
+TOKENIZER = WordTokenizer([f" w{i}" for i in range(VOCABULARY - 4)])
+
+
+def build():
+    torch.manual_seed(0)
+    encoder = RNNEncoder(TOKENIZER, embedding_size=EMBEDDING, hidden_size=ENCODER, num_layers=2)
+    config = DecoderConfig(VOCABULARY, EMBEDDING, HIDDEN, 2, attention="dot", tie_embeddings=True)
+    return Model(encoder, config, TOKENIZER)
+
+
+class InputFeeding(nn.Module):
+    """A decoder as one finds it in tutorials: `nn.LSTM` on one token and the last attention vector at a time
+    (Luong et al., 2015), on the same encoder."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+        self.embedding = nn.Embedding(VOCABULARY, EMBEDDING)
+        self.lstm = nn.LSTM(EMBEDDING + HIDDEN, HIDDEN, num_layers=2, batch_first=True)
+        self.query = nn.Linear(HIDDEN, encoder.memory_size, bias=False)
+        self.readout = nn.Linear(HIDDEN + encoder.memory_size, HIDDEN)
+        self.bridge = nn.Linear(encoder.memory_size, 4 * HIDDEN)
+        self.output = nn.Linear(HIDDEN, VOCABULARY)
+
+    def start(self, memory):
+        parts = torch.tanh(self.bridge(memory.summary)).float().view(-1, 4, HIDDEN).transpose(0, 1)
+        return (parts[:2].contiguous(), parts[2:].contiguous()), memory.values.new_zeros(
+            len(memory.values), HIDDEN
+        )
+
+    def step(self, token_ids, state, fed, memory):
+        """(R,) tokens → (R, H) what the logits are made from, and the state."""
+        read, state = self.lstm(torch.cat([self.embedding(token_ids), fed.float()], -1)[:, None], state)
+        scores = (memory.values @ self.query(read[:, 0])[..., None].to(memory.values.dtype)).squeeze(-1)
+        weights = scores.masked_fill(~memory.mask, -1e4).softmax(-1)
+        context = (weights[:, None].to(memory.values.dtype) @ memory.values).squeeze(1)
+        return torch.tanh(self.readout(torch.cat([read[:, 0], context], -1))), state
+
+    def loss(self, batch):
+        memory = self.encoder(batch.source)
+        state, fed = self.start(memory)
+        written = []
+        for t in range(batch.input_ids.size(1)):
+            fed, state = self.step(batch.input_ids[:, t], state, fed, memory)
+            written.append(fed)
+        logits = self.output(torch.stack(written, 1))
+        return F.cross_entropy(logits.float().flatten(0, 1), batch.target_ids.flatten(), ignore_index=0)
+
+    @torch.no_grad()
+    def beam_search(self, sentence, width, limit):
+        """One sentence, its beams as a batch; returns the best tokens."""
+        memory = self.encoder(self.encoder.prepare([sentence]).source)
+        memory = type(memory)(
+            *(t.repeat_interleave(width, 0) for t in (memory.values, memory.mask, memory.summary))
+        )
+        state, fed = self.start(memory)
+        token_ids = torch.full((width,), TOKENIZER.bos_id)
+        total, written = torch.tensor([0.0] + [-1e9] * (width - 1)), torch.zeros(width, 0, dtype=torch.int64)
+        for _ in range(limit):
+            fed, state = self.step(token_ids, state, fed, memory)
+            log_probs = self.output(fed).log_softmax(-1)
+            log_probs[:, TOKENIZER.eos_id] = -1e9  # both sides write as many tokens
+            total, best = (total[:, None] + log_probs).flatten().topk(width)
+            rows, token_ids = best // VOCABULARY, best % VOCABULARY
+            written = torch.cat([written[rows], token_ids[:, None]], 1)
+            fed, state = fed[rows], tuple(s[:, rows] for s in state)
+        return written[0].tolist()
+
+
+def batches(count=6, rows=125, length=15):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        source, target = rng.integers(4, VOCABULARY, (2, rows, length))
+        yield sequence_batch(pad(source, 0), list(target), TOKENIZER.bos_id, TOKENIZER.eos_id, 0)
+
+
+def training():
+    dtype = machine.compute_dtype("auto", torch.device("cpu"))
+    options = TrainOptions(learning_rate=1e-3)
+    model, plain = build().train(), InputFeeding(build().encoder).train()
+    optimizer, scaler = make_optimizer(model, options), torch.amp.GradScaler("cpu", enabled=False)
+    other = torch.optim.AdamW(plain.parameters(), lr=1e-3, fused=True)
+
+    def ours(batch):
+        _step(model, [batch], None, optimizer, scaler, dtype, options, _Window())
+
+    def theirs(batch):
+        other.zero_grad()
+        with machine.autocast(torch.device("cpu"), dtype):
+            loss = plain.loss(batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        other.step()
+
+    times = [(seconds(ours, batch), seconds(theirs, batch)) for batch in batches()]
+    tokens = 125 * 16
+    fast, slow = (tokens / min(each) for each in zip(*times[1:], strict=True))
+    return {
+        "what": "translation, training, 2,000 target tokens a batch",
+        "ours": f"{fast:,.0f} tokens/s",
+        "baseline": f"{slow:,.0f} tokens/s (input feeding, nn.LSTM a token)",
+        "ratio": f"{fast / slow:.2f}",
+        "bar": "≥ 4",
+    }
+
+
+def searching(count=1014, sample=100):
+    """All of ``count`` sentences by us, the first ``sample`` of them one at a time."""
+    rng = np.random.default_rng(0)
+    lengths = rng.normal(13, 4, count).clip(4, 35).astype(int)
+    sentences = ["".join(f" w{i}" for i in rng.integers(0, VOCABULARY - 4, n)) for n in lengths]
+    model, plain = build().eval(), InputFeeding(build().encoder).eval()
+    longest = int(lengths.max())
+    options = {
+        "beam": 5,
+        "max_ratio": 1.0,
+        "max_new_tokens": longest + 11,
+        "ban": (),
+        "min_new_tokens": longest + 11,
+    }
+
+    def ours(batch_size):
+        return [h[0].token_ids for h in model.generate_many(sentences, batch_size=batch_size, **options)]
+
+    def theirs():
+        return [plain.beam_search(s, 5, len(model.encoder.encode(s)) + 10) for s in sentences[:sample]]
+
+    written = theirs()
+    found = ours(64)
+    same = found[:200] == [h[0].token_ids for h in model.generate_many(sentences[:200], batch_size=7, **options)]
+    equal = all(len(a) == len(b) for a, b in zip(written, found, strict=False))
+    assert same, "the batch size changes the output"
+    assert equal, "the two sides write outputs of different lengths"
+    times = [(seconds(ours, 64) / count, seconds(theirs) / sample) for _ in range(3)]
+    fast, slow = (1 / min(each) for each in zip(*times, strict=True))
+    return {
+        "what": "translation, beam 5, 1,014 sentences",
+        "ours": f"{fast:,.1f} sentences/s",
+        "baseline": f"{slow:,.1f} sentences/s (each alone, nn.LSTM a token)",
+        "ratio": f"{fast / slow:.2f}",
+        "bar": "≥ 5",
+    }
+
+
+def run():
+    machine.tune_allocator()
+    yield training()
+    yield searching()
