@@ -56,7 +56,7 @@ class ScoreConfig:
                 f"{f} is for translation models" for f, v in (("--src", self.src), ("--tgt", self.tgt)) if v
             ]
             if len(self.file) != 1:
-                errors.append(f"name one file to score, not {len(self.file)}")
+                errors.append(f"name one FILE to score, not {len(self.file)}")
         elif not self.file:
             errors.append("name the pairs to score: two files, or a table")
         if errors:

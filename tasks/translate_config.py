@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
+
+from gen.config import Budget
 from gen.corpus import TokenizerOptions
 from gen.errors import ConfigError
 from gen.optim import TrainOptions
@@ -46,7 +49,7 @@ class TranslateData:
     """Drop training pairs with more tokens on one side."""
     length_ratio: float = 0.0
     """Drop training pairs in which one side has this many times the tokens of the other (0: none)."""
-    batch_tokens: int = 2000
+    batch_tokens: int = 1000
     """Padded tokens a batch, of the longer side."""
 
     @property
@@ -157,6 +160,8 @@ class TranslateConfig:
         errors = self.pairs.errors() + self.model.errors() + self.train.errors()
         if self.model.tie == "all" and self.pairs.separate:
             errors.append("--tie all needs one vocabulary for both sides: leave out --separate, or --tie decoder")
+        if self.train.batch_size != TrainOptions.batch_size:
+            errors.append("--batch-size counts streams of text: for pairs give --batch-tokens")
         if not self.out:
             errors.append("--out: name a folder for the run, such as runs/en-de")
         if errors:
@@ -168,24 +173,34 @@ SEARCH = SearchOptions(beam=5, length_penalty=1.0, max_new_tokens=400, max_ratio
 
 
 def choose(config: TranslateConfig, tokens: int) -> TranslateConfig:
-    """Fills in what the user left open, from how often the text will be read.
+    """Fills in what the user left open: the more often the text will be read, the stronger the dropout, which
+    keeps it from being learned by heart.
 
     Args:
         config: what the user asked for.
         tokens: target tokens of the training pairs.
     """
-    model, train = config.model, config.train
+    pairs, model, train = config.pairs, config.model, config.train
+    budget = Budget.parse(train.budget)
+    seen = {
+        "seconds": budget.amount * 4_000,  # target tokens a second that two cores do at these sizes
+        "epochs": budget.amount * tokens,
+        "steps": budget.amount * pairs.batch_tokens * train.accumulate,
+    }[budget.unit]
+    epochs = max(seen / max(tokens, 1), 1e-9)
+    # Tuned on Multi30k at 12 and 30 epochs; a straight line in the logarithm between and beyond them.
+    dropout = round(float(np.clip(0.2 + 0.25 * np.log10(epochs / 12), 0.1, 0.4)), 2)
     return replace(
         config,
         model=replace(
             model,
-            tie=model.tie or ("decoder" if config.pairs.separate else "all"),
-            dropout=0.3 if model.dropout is None else model.dropout,
-            embedding_dropout=0.3 if model.embedding_dropout is None else model.embedding_dropout,
+            tie=model.tie or ("decoder" if pairs.separate else "all"),
+            dropout=dropout if model.dropout is None else model.dropout,
+            embedding_dropout=dropout if model.embedding_dropout is None else model.embedding_dropout,
         ),
         train=replace(
             train,
-            learning_rate=train.learning_rate or 3e-3,
+            learning_rate=train.learning_rate or 5e-3,
             label_smoothing=0.1 if train.label_smoothing is None else train.label_smoothing,
             ema=0.999 if train.ema is None else train.ema,
         ),

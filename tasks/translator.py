@@ -8,9 +8,10 @@ import re
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -100,7 +101,7 @@ def translate_lines(
 ) -> Iterator[Translation]:
     """Translates any number of lines; yields in their order, as soon as it is ready.
 
-    A line longer than anything the encoder was trained on is translated in pieces that end at sentence ends
+    A line far longer than anything the encoder was trained on is translated in pieces that end at sentence ends
     where there are any, else between words; that is said on standard error.
     """
     waiting: deque[tuple[str, list[str]]] = deque()
@@ -109,7 +110,7 @@ def translate_lines(
         for number, line in enumerate(lines, 1):
             parts = split_line(model.encoder, line.strip())
             if len(parts) > 1:
-                what = "is longer than anything seen in training"
+                what = "is more than twice as long as anything seen in training"
                 print(f"gen: line {number} {what}: translated in {len(parts)} pieces", file=sys.stderr)
             waiting.append((line, parts))
             yield from parts
@@ -126,32 +127,28 @@ def translate_lines(
 
 
 def split_line(encoder: Any, line: str) -> list[str]:
-    """A line as pieces no longer than the encoder has seen; none for an empty line."""
-    longest = encoder.longest or sys.maxsize
+    """A line as pieces at most twice as long as the encoder has seen; none for an empty line."""
+    limit = 2 * encoder.longest or sys.maxsize
 
     def fits(text: str) -> bool:
-        return len(text) < longest or len(encoder.encode(text)) <= longest  # a token is a character at least
+        # A character is four tokens at most (bytes); only long texts have to be counted.
+        return 4 * len(text) + 2 <= limit or len(encoder.encode(text)) <= limit
 
     pieces = [line] if line else []
-    for boundary in (r"(?<=[.!?…。！？])\s*", r"(?<=[,;:—])\s+", r"\s+"):
-        if all(map(fits, pieces)):
-            break
-        finer: list[str] = []
-        for piece in pieces:
-            finer += [piece] if fits(piece) else _packed(re.split(boundary, piece), fits)
-        pieces = finer
+    for boundary in (r"(?<=[.!?…])\s+|(?<=[。！？])", r"(?<=[,;:—])\s+|(?<=[，；：、])", r"\s+"):
+        pieces = [part for piece in pieces for part in ([piece] if fits(piece) else _cut(piece, boundary, fits))]
     return pieces
 
 
-def _packed(parts: Sequence[str], fits: Any) -> list[str]:
-    """Neighbouring parts together, as many as fit."""
-    packed: list[str] = []
-    for part in filter(None, parts):
-        if packed and fits(longer := f"{packed[-1]} {part}"):
-            packed[-1] = longer
-        else:
-            packed.append(part)
-    return packed
+def _cut(text: str, boundary: str, fits: Callable[[str], bool]) -> list[str]:
+    """A text cut at boundaries, but only where the next part would no longer fit."""
+    cuts = sorted({*(match.end() for match in re.finditer(boundary, text)), len(text)})
+    parts, begin = [], 0
+    for cut, following in pairwise([*cuts, None]):
+        if following is None or not fits(text[begin:following].strip()):
+            parts.append(text[begin:cut].strip())
+            begin = cut
+    return [part for part in parts if part]
 
 
 def _join(model: Model | Ensemble, line: str, parts: list[str], found: list[list[Hypothesis]]) -> Translation:

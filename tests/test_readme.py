@@ -42,7 +42,9 @@ def tiny(words):
     """A command, shrunk: a small model, a short budget, files for redirections."""
     words = [{"<": "-i", ">": "-o"}.get(word, word) for word in words]
     if words[0] == "train":
-        sizes = TINY if words[1] == "text" else ("--encoder-size", "8", *TINY[:4], *TINY[8:])
+        sizes = (
+            TINY if words[1] == "text" else ("--encoder-size", "8", *TINY[:4], *TINY[8:])
+        )  # no --batch-size, no --chunk
         words = [*words[: words.index("--budget")], "--budget", "20 steps", *sizes]
     return words
 

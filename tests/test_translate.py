@@ -287,18 +287,19 @@ def test_a_very_long_line_is_translated_in_pieces(desk, gen):
     status, out, err = gen("translate", desk / "run", "--text", "ab", "--text", line, "--text", "abc")
     assert status == 0
     assert len(out.splitlines()) == 3
-    assert "line 2 is longer than anything seen in training: translated in 4" in err
+    assert "line 2 is more than twice as long as anything seen in training: translated in 15 pieces" in err
     assert out.splitlines()[2] == "cba"
 
 
 def test_lines_are_split_at_sentences_first(reverser):
-    encoder = RNNEncoder(reverser.tokenizer, longest=13)
+    encoder = RNNEncoder(reverser.tokenizer, longest=7)
     assert split_line(encoder, "abc") == ["abc"]
     assert split_line(encoder, "") == []
     assert split_line(encoder, "aaa. bbb! ccc? ddd.") == ["aaa. bbb!", "ccc? ddd."]
-    assert split_line(encoder, "aaa bbb, ccc ddd, eee. f.") == ["aaa bbb,", "ccc ddd,", "eee.", "f."]
+    assert split_line(encoder, "aaa bbb, ccc ddd, eee. f.") == ["aaa bbb,", "ccc ddd, eee.", "f."]
     assert split_line(encoder, "aaa bbb ccc ddd eee") == ["aaa bbb ccc", "ddd eee"]
     assert split_line(encoder, "a" * 40) == ["a" * 40]  # nowhere to cut; never dropped
+    assert split_line(encoder, "aaaa 3.1415 bbb. cccc.") == ["aaaa 3.1415", "bbb.", "cccc."]
     encoder.longest = 0
     assert split_line(encoder, "a b. " * 99) == ["a b. " * 99]
 
@@ -460,6 +461,7 @@ def test_other_levels(gen, tmp_path, level):
         (["--train", "a", "b", "--separate", "--tie", "all", "--out", "x"], "--tie all needs one vocabulary"),
         (["--train", "a", "b", "--num-heads", "3", "--attention", "multihead", "--out", "x"], "does not divide"),
         (["--train", "a", "b"], "--out: name a folder"),
+        (["--train", "a", "b", "--out", "x", "--batch-size", "8"], "give --batch-tokens"),
         (["--train", "a", "b", "--out", "x", "--atention", "dot"], "did you mean --attention"),
         (["--train", "a", "b", "--out", "x", "--ema", "1"], "--ema must be at least 0 and below 1"),
     ],
