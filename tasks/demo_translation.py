@@ -26,16 +26,22 @@ TRAINING, HELD_OUT = 30_000, 500  # sentences in English; each is there in both 
 def translation_part(out: Path, budget: str) -> list[str]:
     """Trains the translation model of the demo; its sections of the report."""
     console.print("[bold]Translation[/bold]: English into French and German, from a phrase book\n")
-    files = write_phrase_book(out)
-    model_options = TranslateModel(
-        embedding_size=128, encoder_size=128, encoder_layers=1, hidden_size=256, dropout=0.1, embedding_dropout=0.0
+    sizes = TranslateModel(
+        embedding_size=128,
+        encoder_size=128,
+        encoder_layers=1,
+        hidden_size=256,
+        num_layers=1,
+        dropout=0.1,
+        embedding_dropout=0.0,
     )
-    options = TrainOptions(budget=budget, learning_rate=8e-3, ema=0.99, label_smoothing=0.0, validations=4)
-    data = TranslateData(data=(str(files[0]),), valid=(str(files[1]),), level="word", min_frequency=1)
-    config = TranslateConfig(data, model_options, options, out=str(out / "translate"))
+    options = TrainOptions(budget=budget, learning_rate=8e-3, label_smoothing=0.0, ema=0.995, validations=5)
+    table, held_out = (str(path) for path in write_phrase_book(out))
+    data = TranslateData(data=(table,), valid=(held_out,), level="word", min_frequency=1, batch_tokens=500)
+    config = TranslateConfig(data, sizes, options, out=str(out / "translate"))
     result = train_translate(config, f"gen demo --budget {budget}")
     model = Model.load(result["run"])
-    pairs = list(PairFiles([str(files[1])]))
+    pairs = list(PairFiles([held_out]))
     found = [h[0] for h in model.generate_many([source for source, _ in pairs], attention=True)]
     return [
         _translation_figures(pairs, found, list(RunFolder(result["run"], {}).records())),
