@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -185,6 +186,25 @@ def from_dict(config: type[T], values: Any, where: str, errors: list[str]) -> T:
             value = tuple(value)
         made[name] = value
     return config(**made)
+
+
+def range_errors(options: Any, sizes: Sequence[str] = (), shares: Sequence[str] = ()) -> list[str]:
+    """What is out of range among an object's options, a line each; None is left to be chosen.
+
+    Args:
+        options: a dataclass.
+        sizes: names of those that must be at least 1.
+        shares: names of those that must be at least 0 and below 1.
+    """
+    found = []
+    for name in (*sizes, *shares):
+        value = getattr(options, name)
+        option = "--" + name.replace("_", "-")
+        if value is not None and name in sizes and value < 1:
+            found.append(f"{option} must be at least 1, not {value}")
+        if value is not None and name in shares and not 0 <= value < 1:
+            found.append(f"{option} must be at least 0 and below 1, not {value}")
+    return found
 
 
 def to_dict(config: Any) -> dict[str, Any]:

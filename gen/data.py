@@ -256,6 +256,8 @@ class SequenceBatches:
         tokenizer: of the targets, for the ids that surround them.
         source: makes the encoder's source of the rows of a batch; the default is for the encoder "none".
         source_lengths: (N,) int, where the sources are sequences too.
+        spellings: the targets (and sources) are this many versions of the same, one after the other; epochs take
+            turns.
         seed: of the order.
     """
 
@@ -267,6 +269,7 @@ class SequenceBatches:
         *,
         source: Callable[[np.ndarray], Any] = len,
         source_lengths: np.ndarray | None = None,
+        spellings: int = 1,
         seed: int = 0,
     ) -> None:
         self.targets = targets
@@ -275,10 +278,14 @@ class SequenceBatches:
         self.source = source
         self.seed = seed
         columns = [targets.lengths + 1] if source_lengths is None else [source_lengths, targets.lengths + 1]
-        self.lengths = np.stack(columns, 1)  # with EOS
-        self.batches_per_epoch = len(length_buckets(self.lengths, batch_tokens, (seed, 0)))
+        lengths = np.stack(columns, 1)  # with EOS
+        self.lengths = lengths.reshape(spellings, -1, len(columns))
+        self.batches_per_epoch = len(length_buckets(self.lengths[0], batch_tokens, (seed, 0)))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The epoch's batches from position ``start`` on."""
-        for rows in length_buckets(self.lengths, self.batch_tokens, (self.seed, epoch))[start:]:
+        spelling = epoch % len(self.lengths)
+        first = spelling * self.lengths.shape[1]
+        for rows in length_buckets(self.lengths[spelling], self.batch_tokens, (self.seed, epoch))[start:]:
+            rows = rows + first
             yield sequence_batch(self.source(rows), [self.targets[r] for r in rows], *self.ids)

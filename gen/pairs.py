@@ -15,7 +15,7 @@ from gen.corpus import TokenizerOptions, cached, token_dtype
 from gen.data import Sequences, TokenFile
 from gen.errors import UserError
 from gen.parallel import PairFiles
-from gen.tokenizer import TOKENIZERS, Tokenizer
+from gen.tokenizer import TOKENIZERS, SubwordTokenizer, Tokenizer, seed_sampling
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,24 @@ class PairOptions:
         joint: one vocabulary for both sides.
         lowercase: lower-case both sides.
         max_length: training pairs with more tokens on one side are dropped.
-        max_ratio: so are those in which one side has this many times the tokens of the other; 0: none.
+        length_ratio: so are those in which one side has this many times the tokens of the other; 0: none.
         valid_size: pairs that are held out where no validation data is given, at most a tenth of all.
+        subword_dropout: spell the training pairs anew in every epoch, with this much chance; see
+            `SubwordTokenizer.sample`. 0: always the same.
     """
 
     tokenizer: TokenizerOptions
     joint: bool = True
     lowercase: bool = False
     max_length: int = 256
-    max_ratio: float = 0.0
+    length_ratio: float = 0.0
     valid_size: int = 1000
+    subword_dropout: float = 0.0
+
+    @property
+    def spellings(self) -> int:
+        """How many spellings of the training pairs are kept; epochs take turns."""
+        return 8 if self.subword_dropout else 1
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,9 @@ class Pairs:
 
     Attributes:
         source_tokenizer, target_tokenizer: one and the same where the vocabulary is joint.
-        source: the training sources, each with EOS at its end.
-        target: the training targets, without BOS and EOS.
+        source: the training sources, each with EOS at its end; all of them in one spelling, then in the next.
+        target: the training targets, without BOS and EOS, likewise.
+        spellings: how many there are.
         valid: held-out pairs as text.
         dropped: why training pairs were left out, and how many.
     """
@@ -57,6 +66,7 @@ class Pairs:
     target: Sequences
     valid: list[tuple[str, str]]
     dropped: dict[str, int]
+    spellings: int = 1
 
 
 def build_pairs(
@@ -96,6 +106,7 @@ def build_pairs(
         target,
         held_out,
         meta["dropped"],
+        options.spellings,
     )
 
 
@@ -157,35 +168,39 @@ def _write(
     folder: Path, pairs: _Training, tokenizers: dict[str, Tokenizer], options: PairOptions
 ) -> dict[str, int]:
     """Token ids and offsets of both sides. Returns what was dropped."""
-    too_long = uneven = 0
     ends: dict[str, list[int]] = {"source": [0], "target": [0]}
     files: dict[str, Any] = {side: (folder / f"{side}.bin").open("wb") for side in tokenizers}
+    seed_sampling()
     try:
-        for pair in pairs:
-            ids = {s: t.encode(text) for (s, t), text in zip(tokenizers.items(), pair, strict=True)}
-            short, long = sorted(len(i) for i in ids.values())
-            if long > options.max_length:
-                too_long += 1
-                continue
-            if options.max_ratio and long > options.max_ratio * short:
-                uneven += 1
-                continue
-            ids["source"].append(tokenizers["source"].eos_id)
-            for side, tokenizer in tokenizers.items():
-                np.array(ids[side], token_dtype(tokenizer)).tofile(files[side])
-                ends[side].append(ends[side][-1] + len(ids[side]))
+        for _ in range(options.spellings):
+            dropped = {"long": 0, "uneven": 0}
+            for pair in pairs:
+                plain = {s: t.encode(text) for (s, t), text in zip(tokenizers.items(), pair, strict=True)}
+                short, long = sorted(len(ids) for ids in plain.values())
+                if long > options.max_length:
+                    dropped["long"] += 1
+                elif options.length_ratio and long > options.length_ratio * short:
+                    dropped["uneven"] += 1
+                else:
+                    for (side, tokenizer), text in zip(tokenizers.items(), pair, strict=True):
+                        ids = plain[side]
+                        if options.subword_dropout and isinstance(tokenizer, SubwordTokenizer):
+                            ids = tokenizer.sample(text, options.subword_dropout)
+                        ids = [*ids, tokenizer.eos_id] if side == "source" else ids
+                        np.array(ids, token_dtype(tokenizer)).tofile(files[side])
+                        ends[side].append(ends[side][-1] + len(ids))
     finally:
         for file in files.values():
             file.close()
     for side in tokenizers:
         np.array(ends[side], np.int64).tofile(folder / f"{side}.offsets")
-    dropped = {
+    reasons = {
         "an empty side": pairs.empty,
-        f"more than {options.max_length} tokens": too_long,
-        f"a ratio above {options.max_ratio:g}": uneven,
+        f"more than {options.max_length} tokens": dropped["long"],
+        f"a ratio above {options.length_ratio:g}": dropped["uneven"],
     }
-    dropped = {reason: n for reason, n in dropped.items() if n}
+    found = {reason: n for reason, n in reasons.items() if n}
     if len(ends["source"]) == 1:
-        reasons = "; ".join(f"{n:,} with {reason}" for reason, n in dropped.items())
-        raise UserError(f"no training pairs are left ({reasons or 'the files hold none'})")
-    return dropped
+        said = "; ".join(f"{n:,} with {reason}" for reason, n in found.items())
+        raise UserError(f"no training pairs are left ({said or 'the files hold none'})")
+    return found

@@ -285,6 +285,11 @@ class SubwordTokenizer(Tokenizer):
     def encode(self, text: str, *, strict: bool = False) -> list[int]:
         return self._processor.encode(text)
 
+    def sample(self, text: str, dropout: float) -> list[int]:
+        """One of many ways to spell a text, for training: BPE leaves out merges with this probability
+        (Provilkov et al., 2020), unigram draws from its distribution raised to this power (Kudo, 2018)."""
+        return self._processor.encode(text, enable_sampling=True, alpha=dropout, nbest_size=-1)
+
     def decode(self, token_ids: Sequence[int]) -> str:
         return self._processor.decode([int(i) for i in token_ids if i not in (0, 1, 2)])
 
@@ -300,6 +305,13 @@ class SubwordTokenizer(Tokenizer):
     @classmethod
     def from_bytes(cls, data: bytes) -> SubwordTokenizer:
         return cls(data)
+
+
+def seed_sampling(seed: int = 0) -> None:
+    """Makes `SubwordTokenizer.sample` give the same spellings again."""
+    import sentencepiece
+
+    sentencepiece.set_random_generator_seed(seed)
 
 
 TOKENIZERS: dict[str, type[Tokenizer]] = {c.kind: c for c in (CharTokenizer, WordTokenizer, SubwordTokenizer)}

@@ -7,9 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from gen.config import Budget
+from gen.config import Budget, range_errors
 from gen.errors import ConfigError
 from gen.optim import TrainOptions
+
+DROPOUTS = ("dropout", "embedding_dropout", "weight_dropout")
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,6 @@ class TextData:
                 bool(self.valid) and self.valid_fraction != 0.1,
                 "--valid and --valid-fraction exclude each other: validation text comes from one of them",
             ),
-            (self.chunk is not None and self.chunk < 1, f"--chunk must be at least 1, not {self.chunk}"),
-            (self.min_frequency < 1, f"--min-frequency must be at least 1, not {self.min_frequency}"),
             (
                 self.vocab_size is not None and self.vocab_size < 5,
                 f"--vocab-size must be at least 5, not {self.vocab_size}",
@@ -65,11 +65,9 @@ class TextData:
                 self.vocab_size is not None and self.level == "char",
                 "--vocab-size goes with --level word or subword: characters are all kept",
             ),
-            (self.batch_tokens < 1, f"--batch-tokens must be at least 1, not {self.batch_tokens}"),
-            (self.max_line < 1, f"--max-line must be at least 1, not {self.max_line}"),
-            (self.valid_limit < 1, f"--valid-limit must be at least 1, not {self.valid_limit}"),
         ]
-        return [message for wrong, message in checks if wrong]
+        sizes = ("chunk", "min_frequency", "batch_tokens", "max_line", "valid_limit")
+        return [message for wrong, message in checks if wrong] + range_errors(self, sizes)
 
 
 @dataclass(frozen=True)
@@ -99,21 +97,7 @@ class TextModel:
 
     def errors(self) -> list[str]:
         """Everything that is wrong with the options, a line each."""
-        sizes = {
-            "hidden_size": self.hidden_size,
-            "num_layers": self.num_layers,
-            "embedding_size": self.embedding_size,
-        }
-        found = [
-            f"--{name.replace('_', '-')} must be at least 1, not {value}"
-            for name, value in sizes.items()
-            if value is not None and value < 1
-        ]
-        for name in ("dropout", "embedding_dropout", "weight_dropout"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                found.append(f"--{name.replace('_', '-')} must be at least 0 and below 1, not {value}")
-        return found
+        return range_errors(self, ("hidden_size", "num_layers", "embedding_size"), DROPOUTS)
 
 
 @dataclass(frozen=True)

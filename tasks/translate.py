@@ -40,6 +40,7 @@ def make_batches(pairs: Pairs, batch_tokens: int, seed: int) -> SequenceBatches:
         pairs.target_tokenizer,
         source=lambda rows: pad([pairs.source[r] for r in rows], pad_id),
         source_lengths=pairs.source.lengths,
+        spellings=pairs.spellings,
         seed=seed,
     )
 
@@ -147,7 +148,7 @@ def train_translate(config: TranslateConfig, command: str = "") -> dict[str, Any
     config.check()
     device = training.start(config.train)
     pairs = read_pairs(config.pairs)
-    chosen = choose(config, len(pairs.target.tokens))
+    chosen = choose(config, len(pairs.target.tokens) // pairs.spellings)
     info = ModelInfo("translate", search=SEARCH, training={"command": command, **to_dict(config)})
     model = build_model(chosen.model, pairs, info, config.pairs.lowercase).to(device)
     batches = make_batches(pairs, chosen.pairs.batch_tokens, chosen.train.seed)
@@ -183,10 +184,11 @@ def attention_of(model: Model, source: str, hypothesis: Any) -> tuple[Any, list[
 
 def _pairs_table(pairs: Pairs, chosen: TranslateConfig) -> Any:
     dropped = "; ".join(f"{n:,} with {reason}" for reason, n in pairs.dropped.items())
+    n = len(pairs.source) // pairs.spellings
     one = pairs.source_tokenizer is pairs.target_tokenizer
     sizes = f"{len(pairs.source_tokenizer):,}" + ("" if one else f" and {len(pairs.target_tokenizer):,}")
     rows = {
-        "training": f"{len(pairs.source):,} pairs, {len(pairs.target.tokens):,} target tokens",
+        "training": f"{n:,} pairs, {len(pairs.target.tokens) // pairs.spellings:,} target tokens",
         "dropped": dropped or "none",
         "validation": f"{len(pairs.valid):,} pairs",
         "vocabulary": f"{sizes} ({pairs.target_tokenizer.kind}{', joint' if one else ''})",

@@ -7,12 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from gen.config import Budget
+from gen.config import Budget, range_errors
 from gen.corpus import TokenizerOptions
 from gen.errors import ConfigError
 from gen.optim import TrainOptions
 from gen.pairs import PairOptions
 from gen.search import SearchOptions
+from tasks.text_config import DROPOUTS
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class TranslateData:
     """Subwords: SentencePiece's algorithm."""
     byte_fallback: Literal["yes", "no"] = "yes"
     """Subwords: spell what is unknown as bytes instead of <unk>."""
+    subword_dropout: float = 0.0
+    """Subwords: spell the training pairs in several ways, with this much chance (BPE-dropout); 0.1 is usual."""
     min_frequency: int = 2
     """Words: rarer ones are <unk>."""
     separate: bool = False
@@ -65,7 +68,15 @@ class TranslateData:
             subwords=5000,
         )
         joint = not self.separate
-        return PairOptions(tokenizer, joint, self.lowercase, self.max_length, self.length_ratio, self.valid_size)
+        return PairOptions(
+            tokenizer,
+            joint,
+            self.lowercase,
+            self.max_length,
+            self.length_ratio,
+            self.valid_size,
+            self.subword_dropout,
+        )
 
     def errors(self) -> list[str]:
         """Everything that is wrong with the options, a line each."""
@@ -76,7 +87,6 @@ class TranslateData:
             ),
             (bool(self.train and self.data), "--train and --data exclude each other: pairs come from one of them"),
             (bool(self.src) != bool(self.tgt), "--src and --tgt go together"),
-            (self.valid_size < 1, f"--valid-size must be at least 1, not {self.valid_size}"),
             (
                 self.vocab_size is not None and self.vocab_size < 5,
                 f"--vocab-size must be at least 5, not {self.vocab_size}",
@@ -85,15 +95,17 @@ class TranslateData:
                 self.vocab_size is not None and self.level == "char",
                 "--vocab-size goes with --level word or subword: characters are all kept",
             ),
-            (self.min_frequency < 1, f"--min-frequency must be at least 1, not {self.min_frequency}"),
-            (self.max_length < 1, f"--max-length must be at least 1, not {self.max_length}"),
+            (
+                self.subword_dropout != 0 and self.level != "subword",
+                f"--subword-dropout goes with --level subword, not {self.level}",
+            ),
             (
                 self.length_ratio != 0 and not self.length_ratio >= 1,
                 f"--length-ratio must be at least 1, or 0 for none, not {self.length_ratio}",
             ),
-            (self.batch_tokens < 1, f"--batch-tokens must be at least 1, not {self.batch_tokens}"),
         ]
-        return [message for wrong, message in checks if wrong]
+        sizes = ("valid_size", "min_frequency", "max_length", "batch_tokens")
+        return [message for wrong, message in checks if wrong] + range_errors(self, sizes, ("subword_dropout",))
 
 
 @dataclass(frozen=True)
@@ -131,15 +143,7 @@ class TranslateModel:
     def errors(self) -> list[str]:
         """Everything that is wrong with the options, a line each."""
         sizes = ("num_heads", "embedding_size", "encoder_size", "encoder_layers", "hidden_size", "num_layers")
-        found = [
-            f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}"
-            for name in sizes
-            if getattr(self, name) < 1
-        ]
-        for name in ("dropout", "embedding_dropout", "weight_dropout"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                found.append(f"--{name.replace('_', '-')} must be at least 0 and below 1, not {value}")
+        found = range_errors(self, sizes, DROPOUTS)
         if self.attention == "multihead" and self.hidden_size % max(self.num_heads, 1):
             found.append(f"--num-heads {self.num_heads} does not divide --hidden-size {self.hidden_size}")
         return found

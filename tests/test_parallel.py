@@ -11,6 +11,7 @@ from gen.corpus import TokenizerOptions
 from gen.errors import UserError
 from gen.pairs import PairOptions, build_pairs
 from gen.parallel import PairFiles
+from tasks.translate import make_batches
 
 PAIRS = [("a dog", "ein Hund"), ("the cat", "die Katze"), ("é, yes", 'ja "so"')]
 
@@ -114,7 +115,7 @@ def test_pairs_are_filtered_and_counted(tmp_path):
     lines = ["abc\tabc", "\tempty", "ab\t", "abcdefghij\tab", "a\tabcdef", "ab\tba"]
     train = PairFiles([write(tmp_path / "t.tsv", lines)])
     valid = PairFiles([write(tmp_path / "v.tsv", ["abc\tABC", "\tx"])])
-    pairs = build_pairs(train, valid, options(max_length=8, max_ratio=3, lowercase=True))
+    pairs = build_pairs(train, valid, options(max_length=8, length_ratio=3, lowercase=True))
     assert pairs.dropped == {"an empty side": 2, "more than 8 tokens": 1, "a ratio above 3": 1}
     decode = pairs.target_tokenizer.decode
     assert [decode(pairs.target[i]) for i in range(len(pairs.target))] == ["abc", "ba"]
@@ -166,3 +167,24 @@ def test_a_dummy_prefix_makes_first_words_like_others(level):
     assert second == first * 2
     assert tokenizer.decode(second) == "dog dog"
     assert type(tokenizer).from_bytes(tokenizer.to_bytes()).decode(second) == "dog dog"
+
+
+def test_subword_dropout_spells_the_same_text_in_many_ways(tmp_path):
+    sentences = [f"a dog number {i} eats the green apple" for i in range(60)]
+    train = PairFiles([write(tmp_path / "t.tsv", [f"{s}\t{s.upper()}" for s in sentences])])
+    valid = PairFiles([write(tmp_path / "v.tsv", ["a dog\tA DOG"])])
+    tokenizer = TokenizerOptions("subword", dummy_prefix=True)
+    pairs = build_pairs(train, valid, PairOptions(tokenizer, subword_dropout=0.3))
+    again = build_pairs(train, valid, PairOptions(tokenizer, subword_dropout=0.3), tmp_path / "another cache")
+    assert len(pairs.source) == len(pairs.target) == 60 * pairs.spellings
+    versions = {tuple(pairs.target[60 * k].tolist()) for k in range(pairs.spellings)}
+    assert len(versions) > 1
+    assert {pairs.target_tokenizer.decode(v) for v in versions} == {sentences[0].upper()}
+    assert all((pairs.source[i] == again.source[i]).all() for i in range(len(pairs.source)))
+    batches = make_batches(pairs, 200, seed=1)
+    t = pairs.target_tokenizer
+    for epoch in (0, 1, 9):
+        read = [row for batch in batches.epoch(epoch) for row in batch.target_ids.tolist()]
+        assert sorted(t.decode([i for i in row if i > 2]) for row in read) == sorted(s.upper() for s in sentences)
+    firsts = [next(iter(batches.epoch(epoch))).target_ids.shape for epoch in range(4)]
+    assert len(set(firsts)) > 1

@@ -131,6 +131,9 @@ def searching(count=1014, sample=100):
     lengths = rng.normal(13, 4, count).clip(4, 35).astype(int)
     sentences = ["".join(f" w{i}" for i in rng.integers(0, VOCABULARY - 4, n)) for n in lengths]
     model, plain = build().eval(), InputFeeding(build().encoder).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 3  # as clear in its choices as a trained model: no ties for the last bit to decide
     longest = int(lengths.max())
     options = {
         "beam": 5,
