@@ -102,6 +102,14 @@ class RecurrentStack(nn.Module):
         self.output_size = sizes[-1]
         self._step_weights: list[tuple[tuple[int, ...], Tensor, Tensor] | None] = [None] * num_layers
 
+    def train(self, mode: bool = True) -> RecurrentStack:
+        """Sets the mode. Forgets the joined weights with every change of it: fused optimizers change parameters
+        without a new version."""
+        if mode != self.training:
+            self._step_weights = [None] * len(self.layers)
+        super().train(mode)
+        return self
+
     def zero_state(self, rows: int) -> StackState:
         """A state of zeros for ``rows`` rows, on the module's device."""
         like = next(self.parameters(), torch.empty(0))

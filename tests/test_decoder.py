@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from gen.attention import ATTENTIONS, build_attention, masked_softmax
+from gen.data import sequence_batch
 from gen.decoder import Decoder, DecoderConfig
 from gen.memory import Memory
 from gen.recurrent import CELLS, RecurrentStack, _drop_connections, variational_dropout
+from tests.conftest import make_model
 
 V, B, W, T, M = 11, 2, 3, 5, 6
 
@@ -169,3 +171,21 @@ def test_dropped_connections_are_dropped_for_all_gates_and_only_in_training(cell
     expected, _ = plain(x, plain.zero_state(2))
     assert not torch.allclose(outputs, expected)
     torch.testing.assert_close(stack.eval()(x, stack.zero_state(2))[0], expected)
+
+
+def test_a_step_follows_the_optimizer(tokenizer):
+    """What a search step computes with is never older than the weights, whichever optimizer changed them."""
+    model = make_model(tokenizer)
+    batch = sequence_batch(1, [tokenizer.encode_array("the cat")], 1, 2, 0)
+    for fused in (True, False):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=fused)
+        for _ in range(3):
+            model.train()
+            optimizer.zero_grad()
+            model.loss(batch).loss_sum.backward()
+            optimizer.step()
+            # A written text has the score that one pass over it gives.
+            written = model.generate("the ", temperature=0, max_new_tokens=6)[0]
+            model.eval()
+            whole = model.score(["the " + written.text])[0].log_probs[4:10]
+            assert written.log_probs == pytest.approx(whole, abs=1e-4)
