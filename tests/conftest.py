@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("HF_HOME", os.path.join(tempfile.gettempdir(), "gen-tests-huggingface"))
 
 import torch
 
