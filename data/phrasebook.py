@@ -198,6 +198,7 @@ class Phrase:
         return PRONOUNS[self.pronoun][2] if self.pronoun else 3 if self.plural else 1
 
     def english(self) -> str:
+        """The phrase as it stands in a sentence."""
         if self.noun is None:
             return self.pronoun
         words = [self.adjective.en] if self.adjective else []
@@ -210,6 +211,7 @@ class Phrase:
         return " ".join([determiner, *words]).strip()
 
     def french(self, negated: bool = False) -> str:
+        """The same in French; ``negated``: the object of a negated verb, whose indefinite article becomes de."""
         if self.noun is None:
             return PRONOUNS[self.pronoun][0]
         noun, adjective = self.noun, self.adjective
@@ -229,6 +231,7 @@ class Phrase:
         return forms[column] + " ".join(words)
 
     def german(self, case: str, negated: bool = False) -> str:
+        """The same in German, in the "nominative" or "accusative"; ``negated`` makes ein to kein."""
         if self.noun is None:
             return PRONOUNS[self.pronoun][1]
         determiner = "no" if negated and self.determiner == "a" else self.determiner
@@ -260,6 +263,7 @@ class Clause:
     frame: str = ""
 
     def english(self) -> str:
+        """The English sentence."""
         s, o = self.subject.english(), self.object.english() if self.object else ""
         third = self.subject.person == 1
         if self.quality:
@@ -281,6 +285,7 @@ class Clause:
         return _sentence(FRAMES[self.frame][0], *said, o, ask=self.frame)
 
     def french(self) -> str:
+        """The French sentence."""
         person = self.subject.person
         first = (self.modal or self.verb).fr[person]
         rest = [self.verb.fr[4]] if self.modal else []
@@ -297,6 +302,7 @@ class Clause:
         return text
 
     def german(self) -> str:
+        """The German sentence."""
         s = self.subject.german("nominative")
         finite = (self.modal or self.verb).de[min(self.subject.person, 2)]
         infinitive = self.verb.de[2] if self.modal else ""

@@ -96,6 +96,8 @@ class EvaluateConfig:
         searching = {f"--{name.replace('_', '-')}": True for name in self.search.given()}
         foreign = {**pairs, **searching} if task == "text" else texts
         errors = [f"{flag} does not go with a {task} model" for flag, value in foreign.items() if value]
+        if self.compare and self.compare == self.run:
+            errors.append(f"--compare {self.compare}: is the run itself; name another one")
         if bool(self.src) != bool(self.ref):
             errors.append("--src and --ref go together")
         if self.batch_size < 1:

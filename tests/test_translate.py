@@ -497,6 +497,7 @@ def test_bad_use(desk, trained, gen, tmp_path):
         (["evaluate", run, "--data", desk / "valid.src"], "--data does not go with a translate model"),
         (["evaluate", trained, "--ref", desk / "valid.src"], "--ref does not go with a text model"),
         (["evaluate", run, "--compare", trained], "is a text model"),
+        (["evaluate", run, "--compare", run], "is the run itself"),
         (["score", run], "name the pairs to score"),
         (["score", run, desk / "valid.src"], "come in pairs"),
         (["plot", "attention", run], "--text: what shall be translated?"),
