@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from gen.errors import UserError
 from gen.search import (
     BannedTokens,
     Beam,
+    DiverseBeam,
     ForcedPrefix,
     Greedy,
     MinLength,
     NoRepeatNgram,
     RepetitionPenalty,
     Sample,
+    SearchOptions,
     StopStrings,
     drain,
     search,
@@ -294,3 +297,39 @@ def test_a_beam_carries_the_state_of_its_parents(model):
             total = sum(float(log_probs[i - 1, ids[i]]) for i in range(first, len(ids)))
             total += float(log_probs[-1, EOS]) if h.finished else 0.0
             assert h.score == pytest.approx(total, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_that_do_not_avoid_each_other_are_beams_of_their_own(ops, seed):
+    table = make_table(9, seed)
+    alone = run(table, ops, Beam(2, n_best=2))[0]
+    together = run(table, ops, DiverseBeam(6, groups=3, diversity=0.0, n_best=6))[0]
+    assert [h.token_ids for h in together] == [h.token_ids for h in alone for _ in range(3)]
+
+
+def test_groups_avoid_each_other(ops):
+    table, prompts = make_table(9, 1), ((BOS,), (3,))
+    best = run(table, ops, Beam(1), prompts)
+    diverse = run(table, ops, DiverseBeam(4, groups=4, diversity=9.0, n_best=4), prompts)
+    for one, several, prompt in zip(best, diverse, prompts, strict=True):
+        assert len({tuple(h.token_ids[:1]) for h in several}) == 4
+        assert one[0].token_ids in [h.token_ids for h in several]  # the first group knows of no other
+        for h in several:  # scores are the model's own, without the penalty
+            assert h.score == pytest.approx(score_of(table, prompt, h.token_ids + [EOS] * h.finished), rel=1e-4)
+
+
+def test_groups_divide_the_beam():
+    with pytest.raises(UserError, match="--beam-groups 3 does not divide --beam 4"):
+        DiverseBeam(4, groups=3)
+    for wrong in ({"beam": 4, "beam_groups": 3}, {"beam": 4, "diversity": 0.5}, {"beam_groups": 2}):
+        assert SearchOptions(**wrong).errors()
+    assert not SearchOptions(beam=4, beam_groups=2, diversity=0.5).errors()
+
+
+def test_independent_samples_of_equal_inputs_differ(ops):
+    table, prompts = make_table(9, 2, sharp=0.5), ((BOS,),) * 6
+    shared = run(table, ops, Sample(seed=3), prompts)
+    assert len({tuple(several[0].token_ids) for several in shared}) == 1
+    own = run(table, ops, Sample(seed=3, independent=True), prompts)
+    assert len({tuple(several[0].token_ids) for several in own}) > 3
+    assert same(own, run(table, ops, Sample(seed=3, independent=True), prompts))

@@ -3,7 +3,7 @@
 Nothing in here imports torch: the same search drives torch tensors and numpy arrays (see `ops`).
 """
 
-from gen.search.beam import Beam
+from gen.search.beam import Beam, DiverseBeam
 from gen.search.greedy import Greedy
 from gen.search.loop import Column, Hypothesis, drain, search
 from gen.search.options import SearchOptions
@@ -24,6 +24,7 @@ __all__ = [
     "BannedTokens",
     "Beam",
     "Column",
+    "DiverseBeam",
     "ForcedPrefix",
     "Greedy",
     "Hypothesis",

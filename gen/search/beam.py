@@ -1,9 +1,10 @@
-"""Beam search."""
+"""Beam search, plain and in groups that avoid each other."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from gen.errors import UserError
 from gen.search.ops import Array
 from gen.search.strategy import Strategy, register
 
@@ -34,20 +35,78 @@ class Beam(Strategy):
 
     def pick(self, log_probs: Array, scores: Array, finished: Array, lengths: Array) -> tuple[Array, Array, Array]:
         """The W best continuations of an input's W rows; a row's own may be none of them. See `Strategy.pick`."""
-        R, W, ops = len(log_probs), self.width, self.ops
+        return self._best(log_probs, log_probs, scores, finished, lengths, self.width)
+
+    def _best(
+        self, log_probs: Array, wanted: Array, scores: Array, finished: Array, lengths: Array, width: int
+    ) -> tuple[Array, Array, Array]:
+        """The ``width`` best of every ``width`` rows by ``wanted`` (R, V), counted with ``log_probs`` (R, V)."""
+        R, W, ops = len(log_probs), width, self.ops
         rows = ops.arange(R)
         # At first the W rows of an input are the same: let one of them speak.
         same = (lengths == 0) & (rows % W > 0) & ~finished
         scores = ops.where(same, ops.full((R,), -np.inf, "float32"), scores)
         # The W best of an input are among the W best of each of its rows: V is sorted once, and small.
-        log_probs, token_ids = ops.topk(log_probs, W)  # (R, K)
+        wanted, token_ids = ops.topk(wanted, W)  # (R, K)
         K = token_ids.shape[-1]
-        candidates = scores[:, None] + log_probs  # (R, K)
         longer = lengths + ops.where(finished, 0 * lengths, 0 * lengths + 1)
-        ranking = self._normalise(candidates, longer[:, None])
+        ranking = self._normalise(scores[:, None] + wanted, longer[:, None])
         _, best = ops.topk(ranking.reshape(R // W, W * K), W)  # (B, W), in 0 .. W*K
         best = (best + (ops.arange(R // W) * (W * K))[:, None]).reshape(R)  # into (R*K,)
-        return best // K, token_ids.reshape(-1)[best], candidates.reshape(-1)[best]
+        parents, token_ids = best // K, token_ids.reshape(-1)[best]
+        return parents, token_ids, scores[parents] + log_probs[parents, token_ids]
 
     def rank(self, scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         return np.argsort(-self._normalise(scores, lengths), kind="stable")
+
+
+@register("diverse-beam")
+class DiverseBeam(Beam):
+    """Diverse beam search (Vijayakumar et al., 2018): the beam in groups, each of which finds it harder to take a
+    token that the groups before it have just taken.
+
+    Hypotheses keep the model's own score; the penalty only steers.
+
+    Args:
+        width: W, all groups together.
+        groups: how many; they divide ``width``.
+        diversity: what a token costs, in nats, for each row of the groups before that has just taken it.
+        length_penalty, n_best: as for `Beam`.
+
+    Example:
+        >>> model.generate("photo.jpg", strategy=DiverseBeam(6, groups=3, n_best=6))
+    """
+
+    def __init__(
+        self,
+        width: int = 6,
+        *,
+        groups: int = 3,
+        diversity: float = 0.5,
+        length_penalty: float = 1.0,
+        n_best: int = 1,
+    ) -> None:
+        if width % groups:
+            raise UserError(f"--beam-groups {groups} does not divide --beam {width}")
+        super().__init__(width, length_penalty=length_penalty, n_best=n_best)
+        self.groups = groups
+        self.diversity = diversity
+
+    def pick(self, log_probs: Array, scores: Array, finished: Array, lengths: Array) -> tuple[Array, Array, Array]:
+        """Group after group; see `Strategy.pick`."""
+        ops, V = self.ops, log_probs.shape[-1]
+        B, w = len(log_probs) // self.width, self.width // self.groups
+        index = ops.arange(len(log_probs)).reshape(B, self.groups, w)
+        taken = ops.full((B, V), 0.0, "float32")
+        found = []
+        for g in range(self.groups):
+            rows = index[:, g].reshape(-1)  # (B*w,)
+            inputs = rows // self.width
+            penalty = ops.where(finished[rows][:, None], 0 * taken[inputs], self.diversity * taken[inputs])
+            mine, done = log_probs[rows], finished[rows]
+            parents, token_ids, best = self._best(mine, mine - penalty, scores[rows], done, lengths[rows], w)
+            found.append([a.reshape(B, w) for a in (rows[parents], token_ids, best)])
+            chosen = token_ids.reshape(B, w)[..., None] == ops.arange(V)  # (B, w, V)
+            taken = taken + chosen.sum(1)
+        parents, token_ids, best = (ops.concat(list(each), 1).reshape(-1) for each in zip(*found, strict=True))
+        return parents, token_ids, best

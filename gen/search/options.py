@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from gen.errors import ConfigError, UserError
-from gen.search.beam import Beam
+from gen.search.beam import Beam, DiverseBeam
 from gen.search.processors import (
     BannedTokens,
     ForcedPrefix,
@@ -49,6 +49,10 @@ class SearchOptions:
     """Beam: 0 prefers short outputs, larger values longer ones."""
     n_best: int | None = None
     """Beam: return the n best outputs."""
+    beam_groups: int | None = None
+    """Beam: this many groups that avoid each other's words (diverse beam search)."""
+    diversity: float | None = None
+    """Beam in groups: how much they avoid each other (0.5 where you do not say)."""
     strategy: str | None = None
     """A strategy by name: greedy, or one that you registered."""
     repetition_penalty: float = 1.0
@@ -115,6 +119,15 @@ class SearchOptions:
                 f"--n-best must be between 1 and --beam ({self.beam or 1}), not {self.n_best}",
             ),
             (
+                self.beam_groups is not None
+                and (self.beam_groups < 1 or bool((self.beam or self.beam_groups) % self.beam_groups)),
+                f"--beam-groups must divide --beam {self.beam}, and {self.beam_groups} does not",
+            ),
+            (
+                self.diversity is not None and not (self.beam_groups and 0 <= self.diversity < float("inf")),
+                f"--diversity must be 0 or more, not {self.diversity}, and goes with --beam-groups",
+            ),
+            (
                 not 1 <= self.repetition_penalty < float("inf"),
                 f"--repetition-penalty must be at least 1, not {self.repetition_penalty}",
             ),
@@ -147,7 +160,16 @@ class SearchOptions:
     def build_strategy(self) -> Strategy:
         """The strategy that the options ask for: beam, one by name, or sampling."""
         if self.beam is not None:
-            return Beam(self.beam, length_penalty=_or(self.length_penalty, 1.0), n_best=self.n_best or 1)
+            penalty, n_best = _or(self.length_penalty, 1.0), self.n_best or 1
+            if self.beam_groups is None:
+                return Beam(self.beam, length_penalty=penalty, n_best=n_best)
+            return DiverseBeam(
+                self.beam,
+                groups=self.beam_groups,
+                diversity=_or(self.diversity, 0.5),
+                length_penalty=penalty,
+                n_best=n_best,
+            )
         if self.strategy is not None:
             return STRATEGIES[self.strategy]()
         return Sample(
@@ -200,12 +222,12 @@ class SearchOptions:
         ways = {*_BEAM, *_SAMPLE, "strategy"}
         chosen = ways & set(given)
         # A seed or a number of samples alone still means the model's own way to sample.
-        if chosen & (ways - {"seed", "num_samples", "n_best", "length_penalty"}):
+        if chosen & (ways - {"seed", "num_samples", "n_best", "length_penalty", "beam_groups", "diversity"}):
             defaults = {name: value for name, value in defaults.items() if name not in ways}
         return cls(**{**defaults, **given}).check()
 
 
-_BEAM = ("beam", "length_penalty", "n_best")
+_BEAM = ("beam", "length_penalty", "n_best", "beam_groups", "diversity")
 _SAMPLE = ("temperature", "top_k", "top_p", "min_p", "num_samples", "seed")
 
 

@@ -25,6 +25,8 @@ class Sample(Strategy):
         seed: sample i of any input follows its own stream of random numbers, made from (seed, i). So the
             same seed gives the same text on every machine and array library, whatever the batch beside it,
             which one generator shared by all rows cannot do.
+        independent: give every row a stream of its own instead: what averages over a batch of inputs wants draws
+            that have nothing to do with each other.
 
     Example:
         >>> model.generate("The ", strategy=Sample(temperature=0.8, top_p=0.95, seed=1))
@@ -39,6 +41,7 @@ class Sample(Strategy):
         min_p: float = 0.0,
         num_samples: int = 1,
         seed: int = 0,
+        independent: bool = False,
     ) -> None:
         self.temperature = temperature
         self.top_k = top_k
@@ -46,16 +49,18 @@ class Sample(Strategy):
         self.min_p = min_p
         self.width = self.num_return = num_samples
         self.seed = seed
+        self.independent = independent
 
     def start(self, ops: Ops, rows: int) -> None:
         super().start(ops, rows)
-        self._sample_of_row = ops.arange(rows) % self.width
-        self._streams = [np.random.default_rng((self.seed, i)) for i in range(self.width)]
+        streams = rows if self.independent else self.width
+        self._stream_of_row = ops.arange(rows) % streams
+        self._streams = [np.random.default_rng((self.seed, i)) for i in range(streams)]
         self._steps = 0
-        self._uniform: Array = self.ops.full((0, self.width), 0.0, "float32")
+        self._uniform: Array = self.ops.full((0, streams), 0.0, "float32")
 
     def _draw(self) -> None:
-        """The next block of random numbers: one stream a sample, read by all inputs. (block, W)"""
+        """The next block of random numbers: (block, streams)"""
         block = np.stack([g.random(_BLOCK, dtype=np.float32) for g in self._streams], axis=1)
         self._uniform = self.ops.concat([self._uniform, self.ops.asarray(block, "float32")], 0)
 
@@ -66,7 +71,7 @@ class Sample(Strategy):
         if self.temperature == 0:
             token_ids = log_probs.argmax(-1)
         else:
-            token_ids = self._choose(log_probs, self._uniform[lengths, self._sample_of_row])
+            token_ids = self._choose(log_probs, self._uniform[lengths, self._stream_of_row])
         return None, token_ids, scores + self.ops.at(log_probs, token_ids)
 
     def _choose(self, log_probs: Array, uniform: Array) -> Array:
