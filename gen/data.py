@@ -1,4 +1,4 @@
-"""Batches: contiguous text streams, and padded sequences in length buckets.
+"""Batches: tokens on disk, padded sequences in length buckets.
 
 Every order is computed from (seed, epoch) and a position, so resuming has nothing to restore but numbers.
 """
@@ -6,7 +6,9 @@ Every order is computed from (seed, epoch) and a position, so resuming has nothi
 from __future__ import annotations
 
 import mmap
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,12 +29,14 @@ class Batch:
         input_ids: (B, T) int64, [BOS] + y for a sequence, the stream shifted by one for a stream.
         target_ids: (B, T) int64; PAD is not counted.
         carries: the rows continue those of the batch before, so its last state is this one's first.
+        rows: (B,) int64, which items of the training set they are, for objectives that ask.
     """
 
     source: Any
     input_ids: Tensor
     target_ids: Tensor
     carries: bool = False
+    rows: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; copies from pinned memory do not block."""
@@ -77,98 +81,18 @@ class TokenFile:
         return piece
 
     def release(self) -> None:
-        """Gives pages back that were read: they would count as this process's memory for ever."""
+        """Gives pages back that were read."""
         self._touched = 0
-        mapped = getattr(self._map, "_mmap", None)
-        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)
+        release(self._map)
 
 
-class StreamBatches:
-    """B contiguous streams of a long text, in chunks of T tokens: truncated back-propagation.
-
-    A stream begins an epoch with BOS and the learned first state, wherever in the text it stands; so a model
-    knows how to begin. The text is a ring that every epoch enters at another point, which moves the borders
-    of the chunks.
-
-    Args:
-        tokens: the text.
-        batch_size: B.
-        chunk: T.
-        bos_id: the first input of a stream.
-        seed: of the points of entry.
-    """
-
-    def __init__(self, tokens: TokenFile, batch_size: int, chunk: int, bos_id: int, seed: int = 0) -> None:
-        self.tokens = tokens
-        self.batch_size = batch_size
-        self.chunk = chunk
-        self.bos_id = bos_id
-        self.seed = seed
-        self.batches_per_epoch = len(tokens) // batch_size // chunk
-
-    def _ring(self, start: int, length: int) -> np.ndarray:
-        start %= len(self.tokens)
-        piece = self.tokens.read(start, length)
-        missing = length - len(piece)
-        return np.concatenate([piece, self.tokens.read(0, missing)]) if missing else piece
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from position ``start`` on."""
-        stride = len(self.tokens) // self.batch_size
-        entry = int(np.random.default_rng((self.seed, epoch)).integers(len(self.tokens)))
-        for position in range(start, self.batches_per_epoch):
-            offset = entry + position * self.chunk
-            pieces = [self._ring(offset + b * stride - 1, self.chunk + 1) for b in range(self.batch_size)]
-            ids = torch.from_numpy(np.stack(pieces))
-            inputs = ids[:, :-1].clone()
-            if position == 0:
-                inputs[:, 0] = self.bos_id
-            yield Batch(self.batch_size, inputs, ids[:, 1:].contiguous(), carries=position > 0)
-
-
-def stream_evaluation(
-    tokens: TokenFile,
-    bos_id: int,
-    pad_id: int,
-    *,
-    limit: int | None = None,
-    chunk: int = 256,
-    lead: int = 512,
-) -> Iterator[Batch]:
-    """A text once, every token counted once, with the state carried from its beginning to its end.
-
-    One row would be exact and slow. So the text is cut into rows that run side by side, and each begins
-    ``lead`` tokens early, uncounted, to arrive at its own part in the state that a single row would carry.
-
-    Args:
-        tokens: the text.
-        bos_id, pad_id: the first input; what an uncounted target is.
-        limit: only the first ``limit`` tokens.
-        chunk: tokens a batch.
-        lead: tokens read before a row counts.
-    """
-    n = len(tokens) if limit is None else min(limit, len(tokens))
-    if n == 0:
-        return
-    rows = max(1, min(64, n // (8 * lead)))
-    steps = -(-(n + (rows - 1) * lead) // rows)  # each row reads this many, the first counts all of them
-    for begin in range(0, steps, chunk):
-        length = min(chunk, steps - begin)
-        inputs = np.full((rows, length), pad_id)
-        targets = np.full((rows, length), pad_id)
-        for row in range(rows):
-            position = row * (steps - lead) + begin
-            piece = tokens.read(max(position - 1, 0), max(min(length + 1, n - position + 1), 0))
-            if position == 0:
-                piece = np.concatenate([[bos_id], piece[:length]])
-            known = len(piece) - 1
-            if known < 1:
-                continue
-            inputs[row, :known] = piece[:-1]
-            uncounted = max(lead - begin, 0) if row else 0
-            targets[row, uncounted:known] = piece[1 + uncounted :]
-        yield Batch(rows, torch.from_numpy(inputs), torch.from_numpy(targets), carries=begin > 0)
+def release(mapped: np.ndarray) -> None:
+    """Gives back the pages of a memory-mapped array: read, they would count as this process's memory for ever."""
+    while mapped.base is not None and not hasattr(mapped, "_mmap"):
+        mapped = mapped.base
+    pages = getattr(mapped, "_mmap", None)
+    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 def length_buckets(lengths: np.ndarray, batch_tokens: int, seed: tuple[int, ...]) -> list[np.ndarray]:
@@ -254,7 +178,8 @@ class SequenceBatches:
         targets: what the decoder learns to write.
         batch_tokens: padded tokens a batch, of the longer side.
         tokenizer: of the targets, for the ids that surround them.
-        source: makes the encoder's source of the rows of a batch; the default is for the encoder "none".
+        source: makes the encoder's source of the rows of a batch and the number of the epoch; the default is for
+            the encoder "none".
         source_lengths: (N,) int, where the sources are sequences too.
         spellings: the targets (and sources) are this many versions of the same, one after the other; epochs take
             turns.
@@ -267,7 +192,7 @@ class SequenceBatches:
         batch_tokens: int,
         tokenizer: Tokenizer,
         *,
-        source: Callable[[np.ndarray], Any] = len,
+        source: Callable[[np.ndarray, int], Any] = lambda rows, epoch: len(rows),
         source_lengths: np.ndarray | None = None,
         spellings: int = 1,
         seed: int = 0,
@@ -288,4 +213,34 @@ class SequenceBatches:
         first = spelling * self.lengths.shape[1]
         for rows in length_buckets(self.lengths[spelling], self.batch_tokens, (self.seed, epoch))[start:]:
             rows = rows + first
-            yield sequence_batch(self.source(rows), [self.targets[r] for r in rows], *self.ids)
+            yield sequence_batch(self.source(rows, epoch), [self.targets[r] for r in rows], *self.ids)
+
+
+class Background:
+    """Batches that a thread makes ahead of the loop: pictures are decoded while the network learns from others.
+
+    Args:
+        batches: what to make.
+        ahead: how many may wait.
+    """
+
+    def __init__(self, batches: Batches, ahead: int = 2) -> None:
+        self.batches = batches
+        self.ahead = ahead
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return self.batches.batches_per_epoch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The epoch's batches from position ``start`` on, in their order."""
+        with ThreadPoolExecutor(1) as pool:
+            source = self.batches.epoch(epoch, start)
+            waiting = deque(pool.submit(next, source, None) for _ in range(self.ahead))
+            try:
+                while (batch := waiting.popleft().result()) is not None:
+                    waiting.append(pool.submit(next, source, None))
+                    yield batch
+            finally:
+                for future in waiting:
+                    future.cancel()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -168,39 +169,37 @@ def _write(
     folder: Path, pairs: _Training, tokenizers: dict[str, Tokenizer], options: PairOptions
 ) -> dict[str, int]:
     """Token ids and offsets of both sides. Returns what was dropped."""
-    ends: dict[str, list[int]] = {"source": [0], "target": [0]}
-    files: dict[str, Any] = {side: (folder / f"{side}.bin").open("wb") for side in tokenizers}
+    ends: dict[str, list[int]] = {side: [0] for side in tokenizers}
+    dropped: Counter[str] = Counter()
     seed_sampling()
-    try:
-        for _ in range(options.spellings):
-            dropped = {"long": 0, "uneven": 0}
+    with ExitStack() as files:
+        opened = {side: files.enter_context((folder / f"{side}.bin").open("wb")) for side in tokenizers}
+        for spelling in range(options.spellings):
             for pair in pairs:
-                plain = {s: t.encode(text) for (s, t), text in zip(tokenizers.items(), pair, strict=True)}
-                short, long = sorted(len(ids) for ids in plain.values())
-                if long > options.max_length:
-                    dropped["long"] += 1
-                elif options.length_ratio and long > options.length_ratio * short:
-                    dropped["uneven"] += 1
-                else:
-                    for (side, tokenizer), text in zip(tokenizers.items(), pair, strict=True):
-                        ids = plain[side]
-                        if options.subword_dropout and isinstance(tokenizer, SubwordTokenizer):
-                            ids = tokenizer.sample(text, options.subword_dropout)
-                        ids = [*ids, tokenizer.eos_id] if side == "source" else ids
-                        np.array(ids, token_dtype(tokenizer)).tofile(files[side])
-                        ends[side].append(ends[side][-1] + len(ids))
-    finally:
-        for file in files.values():
-            file.close()
+                plain = [t.encode(text) for t, text in zip(tokenizers.values(), pair, strict=True)]
+                if reason := _too_long(options, len(plain[0]), len(plain[1])):
+                    dropped[reason] += spelling == 0
+                    continue
+                for (side, tokenizer), text, ids in zip(tokenizers.items(), pair, plain, strict=True):
+                    if options.subword_dropout and isinstance(tokenizer, SubwordTokenizer):
+                        ids = tokenizer.sample(text, options.subword_dropout)
+                    ids = [*ids, tokenizer.eos_id] if side == "source" else ids
+                    np.array(ids, token_dtype(tokenizer)).tofile(opened[side])
+                    ends[side].append(ends[side][-1] + len(ids))
     for side in tokenizers:
         np.array(ends[side], np.int64).tofile(folder / f"{side}.offsets")
-    reasons = {
-        "an empty side": pairs.empty,
-        f"more than {options.max_length} tokens": dropped["long"],
-        f"a ratio above {options.length_ratio:g}": dropped["uneven"],
-    }
-    found = {reason: n for reason, n in reasons.items() if n}
+    found = {"an empty side": pairs.empty, **dropped} if pairs.empty else dict(dropped)
     if len(ends["source"]) == 1:
         said = "; ".join(f"{n:,} with {reason}" for reason, n in found.items())
         raise UserError(f"no training pairs are left ({said or 'the files hold none'})")
     return found
+
+
+def _too_long(options: PairOptions, source: int, target: int) -> str:
+    """Why a pair of so many tokens is left out; "" where it is not."""
+    short, long = sorted((source, target))
+    if long > options.max_length:
+        return f"more than {options.max_length} tokens"
+    if options.length_ratio and long > options.length_ratio * short:
+        return f"a ratio above {options.length_ratio:g}"
+    return ""

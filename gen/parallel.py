@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gen.errors import UserError
+from gen.tables import TABLES, csv_rows, is_dataset, json_rows, listed, load_dataset, read_lines, suffix
 
-TABLES = (".tsv", ".csv", ".jsonl", ".ndjson", ".parquet")
 _NAMES = (("source", "target"), ("src", "tgt"), ("src", "trg"))
-_DATASET = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+){0,2}")
 
 
 class PairFiles:
@@ -50,7 +47,7 @@ class PairFiles:
                 f"a single file of pairs ends in {', '.join(TABLES)}"
             )
         self.couples = list(zip(files[::2], files[1::2], strict=True))
-        for name in files + [t for t in self.tables if not _is_dataset(t)]:
+        for name in files + [t for t in self.tables if not is_dataset(t)]:
             path = Path(name)
             if not path.exists():
                 raise UserError(f"{name}: no such file")
@@ -63,8 +60,8 @@ class PairFiles:
         """A hash of everything that is read."""
         digest = hashlib.blake2b(json.dumps(self.fields).encode(), digest_size=20)
         for name in [n for couple in self.couples for n in couple] + self.tables:
-            if _is_dataset(name):
-                digest.update(str(_load_dataset(name)._fingerprint).encode())
+            if is_dataset(name):
+                digest.update(str(load_dataset(name)._fingerprint).encode())
             else:
                 with open(name, "rb") as file:
                     digest.update(hashlib.file_digest(file, "blake2b").digest())
@@ -77,16 +74,16 @@ class PairFiles:
             yield from self._rows(name)
 
     def _rows(self, name: str) -> Iterator[tuple[str, str]]:
-        kind = "" if _is_dataset(name) else _suffix(name)
+        kind = "" if is_dataset(name) else suffix(name)
         if kind == ".tsv":
             yield from self._tsv(name)
             return
         if kind == ".csv":
-            rows: Iterator[tuple[int, Any]] = _csv_rows(name)
+            rows: Iterator[tuple[int, Any]] = csv_rows(name)
         elif kind in (".jsonl", ".ndjson"):
-            rows = _json_rows(name)
+            rows = json_rows(name)
         else:
-            rows = enumerate(_load_dataset(name), 1)
+            rows = enumerate(load_dataset(name), 1)
         fields: tuple[str, str] | None = None
         for number, row in rows:
             if not isinstance(row, dict):
@@ -106,17 +103,17 @@ class PairFiles:
         if not all(given):
             found = next((pair for pair in _NAMES if all(n in names for n in pair)), None)
             if found is None:
-                raise UserError(f"{name}: say which fields to use with --src and --tgt; there is {_listed(names)}")
+                raise UserError(f"{name}: say which fields to use with --src and --tgt; there is {listed(names)}")
             return found
         for option, field in zip(("--src", "--tgt"), given, strict=True):
             if field not in names:
-                raise UserError(f"{name}: {option} {field}: there is no such field; there is {_listed(names)}")
+                raise UserError(f"{name}: {option} {field}: there is no such field; there is {listed(names)}")
         return given
 
     def _tsv(self, name: str) -> Iterator[tuple[str, str]]:
         """Lines of tab-separated columns. The first is a header if it holds the names that were asked for."""
         columns = (0, 1)
-        for number, line in enumerate(_lines(name), 1):
+        for number, line in enumerate(read_lines(name), 1):
             cells = line.split("\t")
             if number == 1 and (at := self._header(name, cells)):
                 columns = at
@@ -137,24 +134,8 @@ class PairFiles:
         return None
 
 
-def _suffix(name: str) -> str:
-    return Path(name.removesuffix(".gz")).suffix.lower()
-
-
 def _is_table(name: str) -> bool:
-    return _suffix(name) in TABLES or _is_dataset(name)
-
-
-def _is_dataset(name: str) -> bool:
-    """A Hugging Face name, or a folder that holds a dataset, with a split; and not a file."""
-    base = name.split(":")[0]
-    if Path(name).is_file() or _suffix(name) in TABLES:
-        return False
-    return Path(base).is_dir() or bool("/" in base and _DATASET.fullmatch(name) and not Path(base).suffix)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:12])) + (", …" if len(names) > 12 else "")
+    return suffix(name) in TABLES or is_dataset(name)
 
 
 def _expand_braces(name: str) -> list[str]:
@@ -165,25 +146,8 @@ def _expand_braces(name: str) -> list[str]:
     return [each for part in match[2].split(",") for each in _expand_braces(match[1] + part + match[3])]
 
 
-def _lines(name: str) -> Iterator[str]:
-    """Lines of a UTF-8 text file (or .gz), without their ends."""
-    file: IO[bytes] = gzip.open(name) if name.endswith(".gz") else open(name, "rb")  # type: ignore[assignment]  # noqa: SIM115
-    with file:
-        number = 0
-        try:
-            for number, line in enumerate(file, 1):
-                text = line.decode()
-                yield text.removeprefix("\ufeff").rstrip("\r\n") if number == 1 else text.rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{name}: line {number} is not UTF-8 (byte {error.start} of the line); convert the file"
-            ) from error
-        except (OSError, EOFError) as error:
-            raise UserError(f"{name}: damaged or cut short ({error})") from error
-
-
 def _side_by_side(source: str, target: str) -> Iterator[tuple[str, str]]:
-    pairs = zip_longest(_lines(source), _lines(target))
+    pairs = zip_longest(read_lines(source), read_lines(target))
     for number, (a, b) in enumerate(pairs):
         if a is None or b is None:
             counts = {source: number, target: number}
@@ -193,39 +157,3 @@ def _side_by_side(source: str, target: str) -> Iterator[tuple[str, str]]:
                 "line n of one must translate line n of the other"
             )
         yield a.strip(), b.strip()
-
-
-def _csv_rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(line + "\n" for line in _lines(name))
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise UserError(f"{name}: line {reader.line_num}: {error}") from error
-
-
-def _json_rows(name: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(_lines(name), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{name}: line {number} is not JSON ({error})") from error
-
-
-def _load_dataset(name: str) -> Any:
-    """A dataset through the `datasets` library: a Parquet file, a folder, or a name on the hub."""
-    try:
-        import datasets
-    except ImportError as error:
-        problem = "needs the datasets library" if Path(name).exists() else "no such file, nor is there"
-        problem += "" if Path(name).exists() else " the datasets library to look for a dataset of that name"
-        raise UserError(f"{name}: {problem}: pip install 'gen-toolkit[hub]'") from error
-    try:
-        if _suffix(name) == ".parquet":
-            return datasets.load_dataset("parquet", data_files=name, split="train")
-        base, *rest = name.split(":")
-        return datasets.load_dataset(base, *rest[:-1], split=rest[-1] if rest else "train")
-    except Exception as error:  # of many kinds: network, pyarrow, missing splits
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{name}: cannot be loaded ({reason[:200]})") from error

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from gen.corpus import TokenizerOptions, build_corpus, tokenize
-from gen.data import SequenceBatches, Sequences, StreamBatches, TokenFile, length_buckets, pad, stream_evaluation
+from gen.data import SequenceBatches, Sequences, TokenFile, length_buckets, pad
 from gen.errors import UserError
 from gen.files import TextFiles
+from gen.streams import StreamBatches, stream_evaluation
 from gen.tokenizer import CharTokenizer, Tokenizer
 
 BOS, EOS, PAD = 1, 2, 0

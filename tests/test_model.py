@@ -10,9 +10,10 @@ import yaml
 
 import gen as toolkit
 from gen import checkpoint
-from gen.data import Batch, stream_evaluation
+from gen.data import Batch
 from gen.errors import UserError
 from gen.model import Model
+from gen.streams import stream_evaluation
 from gen.tokenizer import SubwordTokenizer, WordTokenizer
 from tests.conftest import TEXT, make_model
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from gen import checkpoint
-from gen.data import Batch, StreamBatches, TokenFile
+from gen.data import Batch, TokenFile
 from gen.device import compute_dtype, pick_device
 from gen.errors import UserError
 from gen.model import Model
 from gen.optim import TrainOptions, learning_rate
 from gen.run import RunFolder
+from gen.streams import StreamBatches
 from gen.train import train
 from tests.conftest import TINY, make_model
 

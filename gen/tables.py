@@ -1,0 +1,91 @@
+"""Rows of files: lines of text, CSV, JSON Lines, Parquet and datasets by name."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from gen.errors import UserError
+
+TABLES = (".tsv", ".csv", ".jsonl", ".ndjson", ".parquet")
+"""Endings of files that hold rows with fields."""
+
+_DATASET = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+){0,2}")
+
+
+def suffix(name: str) -> str:
+    """A file's ending, lower-case, that of the compression left out: ".tsv" of ``pairs.TSV.gz``."""
+    return Path(name.removesuffix(".gz")).suffix.lower()
+
+
+def is_dataset(name: str) -> bool:
+    """A Hugging Face name, or a folder that holds a dataset, with a split; and not a file."""
+    base = name.split(":")[0]
+    if Path(name).is_file() or suffix(name) in TABLES:
+        return False
+    return Path(base).is_dir() or bool("/" in base and _DATASET.fullmatch(name) and not Path(base).suffix)
+
+
+def listed(names: Sequence[str], total: int = 0) -> str:
+    """Names for a message, the first dozen of them; ``total`` says how many there are beyond those given."""
+    return ", ".join(map(repr, names[:12])) + (", …" if max(len(names), total) > min(len(names), 12) else "")
+
+
+def read_lines(name: str) -> Iterator[str]:
+    """Lines of a UTF-8 text file (or .gz), without their ends."""
+    file: IO[bytes] = gzip.open(name) if name.endswith(".gz") else open(name, "rb")  # type: ignore[assignment]  # noqa: SIM115
+    with file:
+        number = 0
+        try:
+            for number, line in enumerate(file, 1):
+                text = line.decode()
+                yield text.removeprefix("\ufeff").rstrip("\r\n") if number == 1 else text.rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{name}: line {number} is not UTF-8 (byte {error.start} of the line); convert the file"
+            ) from error
+        except (OSError, EOFError) as error:
+            raise UserError(f"{name}: damaged or cut short ({error})") from error
+
+
+def csv_rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, fields) of a CSV file with a header."""
+    reader = csv.DictReader(line + "\n" for line in read_lines(name))
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise UserError(f"{name}: line {reader.line_num}: {error}") from error
+
+
+def json_rows(name: str) -> Iterator[tuple[int, Any]]:
+    """(line number, value) of a file with a JSON value a line."""
+    for number, line in enumerate(read_lines(name), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{name}: line {number} is not JSON ({error})") from error
+
+
+def load_dataset(name: str) -> Any:
+    """A dataset through the `datasets` library: a Parquet file, a folder, or a name on the hub."""
+    try:
+        import datasets
+    except ImportError as error:
+        problem = "needs the datasets library" if Path(name).exists() else "no such file, nor is there"
+        problem += "" if Path(name).exists() else " the datasets library to look for a dataset of that name"
+        raise UserError(f"{name}: {problem}: pip install 'gen-toolkit[hub]'") from error
+    try:
+        if suffix(name) == ".parquet":
+            return datasets.load_dataset("parquet", data_files=name, split="train")
+        base, *rest = name.split(":")
+        return datasets.load_dataset(base, *rest[:-1], split=rest[-1] if rest else "train")
+    except Exception as error:  # of many kinds: network, pyarrow, missing splits
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{name}: cannot be loaded ({reason[:200]})") from error
