@@ -61,6 +61,8 @@ class TokenizerOptions:
     model_type: str = "bpe"
     byte_fallback: bool = True
     dummy_prefix: bool = False
+    pattern: str = WordTokenizer.PATTERN
+    """Words: what a word is, as a regular expression."""
     subwords: int = 2000
     """Subwords: the size where ``vocab_size`` is None, or as many as the text supports."""
 
@@ -73,6 +75,7 @@ class TokenizerOptions:
                 texts,
                 min_frequency=self.min_frequency,
                 max_size=self.vocab_size,
+                pattern=self.pattern,
                 dummy_prefix=self.dummy_prefix,
             )
         return SubwordTokenizer.train(

@@ -18,6 +18,7 @@ from gen.decoder import Decoder, DecoderConfig, DecoderState
 from gen.encoders import Encoder, build_encoder
 from gen.errors import UserError
 from gen.generation import GenerationMixin, Start
+from gen.memory import Memory
 from gen.search.ops import TorchOps
 from gen.tokenizer import TOKENIZERS, Tokenizer
 
@@ -93,25 +94,55 @@ class Model(GenerationMixin, nn.Module):
 
     # -- training ------------------------------------------------------------------------------------------
 
-    def loss(self, batch: Batch, state: DecoderState | None = None, label_smoothing: float = 0.0) -> LossOutput:
+    def loss(
+        self,
+        batch: Batch,
+        state: DecoderState | None = None,
+        label_smoothing: float = 0.0,
+        *,
+        coverage: float = 0.0,
+        own_words: float = 0.0,
+    ) -> LossOutput:
         """Cross-entropy of a batch, summed over its real targets.
 
         Args:
             batch: B rows.
             state: where the decoder stands; None: at the beginning.
             label_smoothing: share of the target spread over the vocabulary (Szegedy et al., 2016).
+            coverage: weight of Σ (1 − Σₜ attention)² over the memory's places, which asks that each be looked at
+                once in all (Xu et al., 2015: "doubly stochastic").
+            own_words: share of the inputs that are replaced by what the model would have written there; see
+                `_with_own_words`.
         """
-        memory = self.encoder(batch.source)
-        output = self.decoder(batch.input_ids, state or self.decoder.init_state(memory), memory)
-        pad_id = self.tokenizer.pad_id
+        memory = self.decoder.prepare(self.encoder(batch.source))
+        state = state or self.decoder.init_state(memory)
+        input_ids = self._with_own_words(batch, state, memory, own_words) if own_words else batch.input_ids
+        output = self.decoder(input_ids, state, memory)
+        real = batch.target_ids != self.tokenizer.pad_id
         loss_sum = F.cross_entropy(
             output.logits.float().flatten(0, 1),
             batch.target_ids.flatten(),
-            ignore_index=pad_id,
+            ignore_index=self.tokenizer.pad_id,
             reduction="sum",
             label_smoothing=label_smoothing,
         )
-        return LossOutput(loss_sum, int((batch.target_ids != pad_id).sum()), output.state)
+        if coverage and output.attention is not None:
+            seen = (output.attention * real[..., None]).sum(1)  # (B, S)
+            loss_sum = loss_sum + coverage * ((1 - seen) ** 2 * memory.mask).sum()
+        return LossOutput(loss_sum, int(real.sum()), output.state)
+
+    @torch.no_grad()
+    def _with_own_words(self, batch: Batch, state: DecoderState, memory: Memory, share: float) -> Tensor:
+        """The inputs with some of them drawn from the model's own predictions: scheduled sampling (Bengio et al.,
+        2015) in two passes (Mihaylova and Martins, 2019), so that the layers still run over whole sequences."""
+        tokenizer = self.tokenizer
+        logits = self.decoder(batch.input_ids, state, memory).logits.float()
+        logits[..., [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]] = float("-inf")
+        drawn = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1).view_as(batch.input_ids)
+        own = torch.cat([batch.input_ids[:, :1], drawn[:, :-1]], 1)
+        chosen = torch.rand(own.shape, device=own.device) < share
+        chosen[:, 0] = False
+        return torch.where(chosen & (batch.input_ids != tokenizer.pad_id), own, batch.input_ids)
 
     @torch.no_grad()
     def evaluate(self, batches: Iterator[Batch]) -> tuple[float, int]:

@@ -38,6 +38,11 @@ class TrainOptions:
     """Batches an optimizer step."""
     label_smoothing: float | None = None
     """Share of the target spread over the vocabulary. Unset: the task's choice, else 0."""
+    scheduled_sampling: float = 0.0
+    """In the end, feed the decoder this share of its own guesses instead of the target's tokens (Bengio et al.,
+    2015); the share grows from 0."""
+    coverage: float = 0.0
+    """Weight of a penalty on places that are not looked at once in all (Show, Attend and Tell)."""
     ema: float | None = None
     """Decay a step of a moving average of the weights (0: none). Unset: the task's choice, else 0."""
     average: int = 0
@@ -77,6 +82,11 @@ class TrainOptions:
                 not 0 <= (self.label_smoothing or 0) < 1,
                 f"--label-smoothing must be at least 0 and below 1, not {self.label_smoothing}",
             ),
+            (
+                not 0 <= self.scheduled_sampling <= 1,
+                f"--scheduled-sampling must be between 0 and 1, not {self.scheduled_sampling}",
+            ),
+            (not 0 <= self.coverage < math.inf, f"--coverage must be 0 or more, not {self.coverage}"),
             (not 0 <= (self.ema or 0) < 1, f"--ema must be at least 0 and below 1, not {self.ema}"),
             (self.average < 0, f"--average must be 0 or more, not {self.average}"),
             (self.validations < 1, f"--validations must be at least 1, not {self.validations}"),
@@ -114,11 +124,21 @@ def learning_rate(options: TrainOptions, share: float, factor: float = 1.0) -> f
 
 
 def make_optimizer(model: Model, options: TrainOptions) -> torch.optim.AdamW:
-    """AdamW that decays matrices and leaves biases, norms and states alone."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    """AdamW that decays matrices and leaves biases, norms and states alone.
+
+    Every group has a ``factor``: what to multiply the learning rate with, below 1 for an encoder's slow ones.
+    """
+    slow, factor = model.encoder.slow_parameters()
+    known = {id(p) for p in slow}
+    parameters = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": chosen, "weight_decay": decay, "factor": share}
+        for several, share in ((parameters, 1.0), (slow, factor))
+        for chosen, decay in (
+            ([p for p in several if p.ndim >= 2], options.weight_decay),
+            ([p for p in several if p.ndim < 2], 0.0),
+        )
+        if chosen
     ]
     fused = model.device.type in ("cpu", "cuda")
     return torch.optim.AdamW(groups, lr=options.peak_rate, betas=(0.9, options.beta2), fused=fused)

@@ -1,4 +1,4 @@
-"""Pictures of a training."""
+"""Pictures of a training, and of where a decoder looks."""
 
 from __future__ import annotations
 
@@ -83,8 +83,50 @@ def plot_attention(
     _save(figure, to)
 
 
-def _save(figure: Any, to: Path | io.BytesIO) -> None:
+def plot_looks(
+    picture: Any,
+    weights: Any,
+    words: Sequence[str],
+    to: Path | io.BytesIO,
+    *,
+    columns: int = 5,
+    width: float = 2.0,
+    format: str = "svg",
+) -> None:
+    """Draws a picture, and once more for every word of its caption, bright where the decoder looked.
+
+    Args:
+        picture: (H, W, 3) uint8, what the encoder saw.
+        weights: (T, S) array, rows summing to 1; S places are a square in reading order.
+        words: T labels.
+        to: a file (its ending chooses the format), or a buffer for SVG.
+        columns: pictures a row.
+        width: of each, in inches.
+        format: of what goes into a buffer.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    size = picture.shape[:2]
+    side = round(len(weights[0]) ** 0.5)
+    rows = -(-(len(words) + 1) // columns)
+    figure = Figure(figsize=(width * columns, (width + 0.25) * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for each in axes:
+        each.axis("off")
+    axes[0].imshow(picture)
+    for each, word, looks in zip(axes[1:], words, weights, strict=False):
+        map_ = np.asarray(looks, np.float32).reshape(side, side)
+        light = Image.fromarray(map_ / max(float(map_.max()), 1e-9)).resize(size[::-1], Image.Resampling.BICUBIC)
+        strength = 0.2 + 0.8 * np.clip(np.asarray(light), 0, 1)[..., None]
+        each.imshow((picture * strength).astype(np.uint8))
+        each.set_title(word.strip(), fontsize=10)
+    _save(figure, to, format)
+
+
+def _save(figure: Any, to: Path | io.BytesIO, format: str = "svg") -> None:
     if isinstance(to, io.BytesIO):
-        figure.savefig(to, format="svg")
+        figure.savefig(to, format=format)
     else:
         figure.savefig(to, dpi=130)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,7 +17,7 @@ from gen.config import Budget
 from gen.data import Batch
 from gen.decoder import DecoderState
 from gen.errors import UserError
-from gen.model import Model
+from gen.model import LossOutput, Model
 from gen.optim import TrainOptions, learning_rate, make_optimizer
 from gen.run import RunFolder
 from gen.validation import Event, Judge, Progress, Task
@@ -78,10 +79,12 @@ def train(
         while not now.done:
             batches = task.batches.epoch(now.epoch, now.position)
             while group := list(islice(batches, options.accumulate)):
-                rate = learning_rate(options, share(), now.rate_factor)
+                used = share()
+                rate = learning_rate(options, used, now.rate_factor)
                 for parameters in optimizer.param_groups:
-                    parameters["lr"] = rate
-                carried = _step(model, group, carried, optimizer, scaler, dtype, options, window)
+                    parameters["lr"] = rate * parameters["factor"]
+                loss = partial(task.loss, model, options=options, share=used)
+                carried = _step(model, loss, group, carried, optimizer, scaler, dtype, options, window)
                 now.step += 1
                 now.position += len(group)
                 averages.step(model, now.step)
@@ -149,6 +152,7 @@ class _Window:
 
 def _step(
     model: Model,
+    loss: Callable[[Batch, DecoderState | None], LossOutput],
     group: list[Batch],
     carried: DecoderState | None,
     optimizer: torch.optim.Optimizer,
@@ -163,7 +167,7 @@ def _step(
     for batch in group:
         batch = batch.to(model.device)
         with machine.autocast(model.device, dtype):
-            output = model.loss(batch, carried if batch.carries else None, options.label_smoothing or 0.0)
+            output = loss(batch, carried if batch.carries else None)
         scaler.scale(output.loss_sum).backward()
         carried = output.state.detach()
         total += output.num_tokens

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from gen import device as machine
-from gen.average import Averages, Weights, swapped
-from gen.data import Batches
-from gen.model import Model
+from gen.average import Averages, Weights, learned, swapped
+from gen.data import Batch, Batches
+from gen.decoder import DecoderState
+from gen.model import LossOutput, Model
+from gen.optim import TrainOptions
 from gen.run import RunFolder
 
 
-class Task(Protocol):
-    """What the loop needs to know of a task.
+class Task:
+    """What the loop needs to know of a task: a base class.
 
     Attributes:
         batches: the training set.
@@ -25,13 +27,35 @@ class Task(Protocol):
 
     batches: Batches
     metric: str
-    higher_is_better: bool
+    higher_is_better: bool = False
+
+    def loss(
+        self, model: Model, batch: Batch, state: DecoderState | None, options: TrainOptions, share: float
+    ) -> LossOutput:
+        """What to make small: by default the cross-entropy, with whatever the options add to it.
+
+        Args:
+            model: in training mode.
+            batch: on the model's device.
+            state: where the decoder stands, for a batch that carries on.
+            options: of the training.
+            share: of the budget that is used up, 0 to 1.
+        """
+        return model.loss(
+            batch,
+            state,
+            options.label_smoothing or 0.0,
+            coverage=options.coverage,
+            own_words=options.scheduled_sampling * share,
+        )
 
     def validate(self, model: Model, *, quick: bool = False) -> dict[str, Any]:
         """Figures on held-out data. ``quick`` reads two batches, to see that it works."""
+        raise NotImplementedError
 
     def sample(self, model: Model) -> str:
         """A few outputs, as Markdown."""
+        raise NotImplementedError
 
 
 @dataclass
@@ -102,7 +126,7 @@ class Judge:
         now, before = event.progress, event.progress.best
         moving = self.averages.moving
         figures = self._try("moving average" if moving else "last", moving, event)
-        self.averages.validated(moving or list(self.model.parameters()), self.sign * figures[self.task.metric])
+        self.averages.validated(moving or learned(self.model), self.sign * figures[self.task.metric])
         now.since_best = 0 if now.best != before else now.since_best + 1
         return figures
 

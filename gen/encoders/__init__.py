@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gen.encoders.base import Encoder, Prepared
+from gen.encoders.cnn import CNNEncoder
 from gen.encoders.none import NoneEncoder
 from gen.encoders.rnn import RNNEncoder
 from gen.errors import UserError
@@ -31,6 +32,7 @@ def register(name: str) -> Callable[[type[Encoder]], type[Encoder]]:
 
 register("none")(NoneEncoder)
 register("rnn")(RNNEncoder)
+register("cnn")(CNNEncoder)
 
 
 def build_encoder(config: Mapping[str, Any], read: Callable[[str], bytes] = lambda name: b"") -> Encoder:
@@ -53,4 +55,13 @@ def build_encoder(config: Mapping[str, Any], read: Callable[[str], bytes] = lamb
     return encoder
 
 
-__all__ = ["ENCODERS", "Encoder", "NoneEncoder", "Prepared", "RNNEncoder", "build_encoder", "register"]
+__all__ = [
+    "ENCODERS",
+    "CNNEncoder",
+    "Encoder",
+    "NoneEncoder",
+    "Prepared",
+    "RNNEncoder",
+    "build_encoder",
+    "register",
+]

@@ -52,6 +52,10 @@ class Encoder(nn.Module):
         """The decoder's embeddings and what they are multiplied with, for an encoder that shares them. Called
         once, by `Model`."""
 
+    def slow_parameters(self) -> tuple[list[nn.Parameter], float]:
+        """Weights that learn at a share of the learning rate, and that share: those that came trained."""
+        return [], 1.0
+
     def describe(self) -> str:
         """What it is, in a few words."""
         return self.name or type(self).__name__

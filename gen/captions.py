@@ -1,0 +1,295 @@
+"""Captions from where a user has them, and their token ids on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gen.checkpoint import write_text
+from gen.corpus import TokenizerOptions, cache_folder, cached, token_dtype
+from gen.data import Sequences, TokenFile
+from gen.errors import UserError
+from gen.ptb import BRACKETS, ptb_tokens
+from gen.tables import csv_rows, is_dataset, json_rows, listed, load_dataset, read_lines, suffix
+from gen.tokenizer import TOKENIZERS, Tokenizer
+
+SPLITS = {
+    "": "train",
+    "train": "train",
+    "training": "train",
+    "restval": "train",  # Karpathy: what COCO's validation has beyond his own
+    "val": "valid",
+    "valid": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "test": "test",
+}
+_PICTURE = ("image", "image_name", "file_name", "filename", "img", "picture", "path")
+_TEXT = ("captions", "caption", "text", "sentences", "comment", "sentence")
+_IN_FOLDER = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.json", "captions.csv", "captions.txt")
+
+
+@dataclass
+class Captioned:
+    """A picture with what people wrote about it, and its split: "train", "valid" or "test"."""
+
+    picture: Path
+    captions: list[str] = field(default_factory=list)
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class CaptionSet:
+    """Pictures with captions.
+
+    Attributes:
+        pictures: all of them, each once, in the order of the file.
+        dropped: what was left out, and why.
+    """
+
+    pictures: list[Captioned]
+    dropped: list[str]
+
+    def split(self, name: str) -> list[Captioned]:
+        """The pictures of one split."""
+        return [c for c in self.pictures if c.split == name]
+
+
+def read_captions(images: str, captions: str = "") -> CaptionSet:
+    """Reads captions and looks for the pictures they are about.
+
+    Args:
+        images: the folder of the pictures.
+        captions: JSON Lines or CSV (a row a picture, or a row a caption), Flickr's token file (``name#0``, tab,
+            caption), Karpathy's ``dataset_*.json``, COCO's annotation JSON, Parquet, or a dataset's name,
+            ``owner/name[:configuration][:split]``; "" for the file of captions in the folder itself, as
+            Hugging Face's imagefolder has it.
+
+    Raises:
+        UserError: a file is missing or damaged, a line lacks a field (names it), or nothing is left.
+
+    Example:
+        >>> read_captions("flickr8k/images", "flickr8k/captions.jsonl").split("train")[0].captions[0]
+    """
+    name = captions or _found_in(images)
+    if not is_dataset(name) and not Path(name).is_file():
+        raise UserError(f"{name}: no such file")
+    if images and not Path(images).is_dir():
+        raise UserError(f"--images {images}: no such folder")
+    merged: dict[str, Captioned] = {}
+    empty = 0
+    for where, picture, texts, split in _rows(name, images):
+        if split.lower() not in SPLITS:
+            raise UserError(f"{name}: {where} has a split {split!r}; known are {', '.join(filter(None, SPLITS))}")
+        entry = merged.setdefault(picture, Captioned(Path(images) / picture, [], SPLITS[split.lower()]))
+        kept = [text for text in (" ".join(t.split()) for t in texts) if text]
+        empty += len(texts) - len(kept)
+        entry.captions += kept
+    dropped = [f"{empty:,} empty captions"] if empty else []
+    bare = [n for n, c in merged.items() if not c.captions]
+    lost = [n for n, c in merged.items() if c.captions and not c.picture.is_file()]
+    if bare:
+        dropped.append(f"{len(bare):,} pictures without captions: {listed(bare[:3], len(bare))}")
+    if lost:
+        dropped.append(
+            f"{len(lost):,} pictures that are not in {images or 'the dataset'}: {listed(lost[:3], len(lost))}"
+        )
+    gone = {*bare, *lost}
+    left = [c for n, c in merged.items() if n not in gone]
+    if not left:
+        raise UserError(f"{name}: no picture with a caption is left ({'; '.join(dropped) or 'it holds none'})")
+    return CaptionSet(left, dropped)
+
+
+def _found_in(images: str) -> str:
+    found = [Path(images) / n for n in _IN_FOLDER if (Path(images) / n).is_file()]
+    if not found:
+        raise UserError(f"--captions: name the file of captions; {images} holds none ({', '.join(_IN_FOLDER)})")
+    return str(found[0])
+
+
+_Row = tuple[str, str, list[str], str]
+"""Where it stands (for messages), the picture, its captions, its split."""
+
+
+def _rows(name: str, images: str) -> Iterator[_Row]:
+    kind = "" if is_dataset(name) else suffix(name)
+    if kind in (".jsonl", ".ndjson"):
+        yield from (_row(name, f"line {n}", row) for n, row in json_rows(name))
+    elif kind == ".json":
+        yield from _json(name)
+    elif kind == ".parquet" or is_dataset(name):
+        yield from _dataset(name)
+    elif kind == ".csv" or next(read_lines(name), "").lower().startswith(("image,", "image_name,")):
+        yield from (_row(name, f"line {n}", row) for n, row in csv_rows(name))
+    else:
+        yield from _token_file(name)
+
+
+def _row(name: str, where: str, row: Any) -> _Row:
+    """A row with named fields, whatever their names."""
+    if not isinstance(row, dict):
+        raise UserError(f"{name}: {where} is not an object with named fields")
+    picture = next((row[f] for f in _PICTURE if isinstance(row.get(f), str) and row[f]), None)
+    if picture is None:
+        raise UserError(f"{name}: {where} names no picture; one of the fields {', '.join(_PICTURE)} has to")
+    texts: Any = next((row[f] for f in _TEXT if row.get(f) is not None), [])
+    texts = [texts] if isinstance(texts, str) else texts
+    texts = [t.get("raw", "") if isinstance(t, dict) else t for t in texts] if isinstance(texts, list) else [None]
+    if not all(isinstance(t, str) for t in texts):
+        raise UserError(f"{name}: {where}: captions are texts, or a list of texts")
+    return where, picture, texts, str(row.get("split") or "")
+
+
+def _json(name: str) -> Iterator[_Row]:
+    """Karpathy's splits, or COCO's annotations."""
+    try:
+        data = json.loads("\n".join(read_lines(name)))
+    except ValueError as error:
+        raise UserError(f"{name}: is not JSON ({error})") from error
+    images = data.get("images") if isinstance(data, dict) else None
+    if not isinstance(images, list):
+        raise UserError(
+            f"{name}: has no list of images; known are COCO's annotations and Karpathy's dataset_*.json"
+        )
+    if isinstance(data.get("annotations"), list):
+        try:
+            names = {image["id"]: str(image["file_name"]) for image in images}
+            for i, entry in enumerate(data["annotations"]):
+                yield f"annotation {i}", names[entry["image_id"]], [str(entry["caption"])], ""
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{name}: an annotation or image lacks {error}") from error
+        return
+    for i, image in enumerate(images):
+        where, picture, texts, split = _row(name, f"image {i}", image)
+        folder = image.get("filepath")
+        yield where, f"{folder}/{picture}" if isinstance(folder, str) and folder else picture, texts, split
+
+
+def _token_file(name: str) -> Iterator[_Row]:
+    """Flickr's ``name.jpg#0<tab>caption``."""
+    for number, line in enumerate(read_lines(name), 1):
+        if not line.strip():
+            continue
+        picture, tab, caption = line.partition("\t")
+        if not tab:
+            raise UserError(f"{name}: line {number} has no tab: a picture's name, #, a number, tab, caption")
+        yield f"line {number}", picture.partition("#")[0], [caption], ""
+
+
+def _dataset(name: str) -> Iterator[_Row]:
+    """A dataset with a column of pictures; those that are not files yet become files in the cache."""
+    import datasets
+
+    data = load_dataset(name)
+    column = next((c for c, kind in data.features.items() if isinstance(kind, datasets.Image)), None)
+    if column is None:
+        raise UserError(f"{name}: has no column of pictures; there is {listed(list(data.features))}")
+    data = data.cast_column(column, datasets.Image(decode=False))
+    folder = cache_folder() / f"pictures-{data._fingerprint}"
+    for number, row in enumerate(data):
+        picture = row[column]
+        path = Path(picture["path"] or "")
+        if picture["bytes"]:
+            path = folder / f"{number:07}{path.suffix or '.jpg'}"
+            if not path.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(picture["bytes"])
+        yield _row(name, f"row {number}", {**row, column: None, "image": str(path.absolute())})
+
+
+# -- text ------------------------------------------------------------------------------------------------
+
+CAPTION_WORDS = r" ?[^\s']+| ?'[^\s']*"
+"""Words of captions for `WordTokenizer`: their clitics ('s, 't) are tokens of their own."""
+
+
+def plain_caption(caption: str) -> str:
+    """A caption as captions are usually learned: lower-case, single spaces, no punctuation.
+
+    Example:
+        >>> plain_caption("A man's dog runs .")
+        "a man's dog runs"
+    """
+    joined = " ".join(token for token in ptb_tokens(caption) if token not in BRACKETS)
+    return re.sub(r" (n't|'(?:s|m|d|re|ve|ll))(?!\S)", r"\1", joined)
+
+
+@dataclass(frozen=True)
+class CaptionCorpus:
+    """Captions as token ids.
+
+    Attributes:
+        tokenizer: of the captions.
+        captions: N of them.
+        pictures: (N,) int64, which picture each is about, as an index into the training pictures.
+        cut: how many were cut at the longest length allowed.
+    """
+
+    tokenizer: Tokenizer
+    captions: Sequences
+    pictures: np.ndarray
+    cut: int
+
+
+def build_captions(
+    pictures: Sequence[Captioned],
+    options: TokenizerOptions,
+    *,
+    verbatim: bool = False,
+    max_length: int = 50,
+    tokenizer: Tokenizer | None = None,
+    cache: Path | None = None,
+) -> CaptionCorpus:
+    """Builds the vocabulary and tokenizes the captions of the training pictures; or finds it in the cache.
+
+    Args:
+        pictures: the training pictures.
+        options: the vocabulary.
+        verbatim: keep case and punctuation.
+        max_length: longer captions are cut to this many tokens.
+        tokenizer: use this one instead of making one.
+        cache: where; None: `gen.corpus.cache_folder`.
+    """
+
+    def texts() -> Iterable[str]:
+        return (c if verbatim else plain_caption(c) for p in pictures for c in p.captions)
+
+    def fill(folder: Path) -> None:
+        made = tokenizer or options.train(_Again(texts))
+        encoded = [made.encode_array(text) for text in texts()]
+        cut = sum(len(ids) > max_length for ids in encoded)
+        encoded = [ids[:max_length] for ids in encoded]
+        np.concatenate(encoded).astype(token_dtype(made)).tofile(folder / "captions.bin")
+        np.cumsum([0, *map(len, encoded)], dtype=np.int64).tofile(folder / "captions.offsets")
+        np.repeat(np.arange(len(pictures)), [len(p.captions) for p in pictures]).tofile(
+            folder / "captions.pictures"
+        )
+        (folder / "tokenizer.bin").write_bytes(made.to_bytes())
+        write_text(folder / "meta.json", json.dumps({"kind": made.kind, "dtype": token_dtype(made), "cut": cut}))
+
+    digest = hashlib.blake2b(json.dumps([p.captions for p in pictures]).encode(), digest_size=20).hexdigest()
+    own = hashlib.blake2b(tokenizer.to_bytes() if tokenizer else b"", digest_size=20).hexdigest()
+    folder = cached(["captions", asdict(options), verbatim, max_length, digest, own], fill, cache)
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    offsets, about = (np.fromfile(folder / f"captions.{name}", np.int64) for name in ("offsets", "pictures"))
+    made = TOKENIZERS[meta["kind"]].from_bytes((folder / "tokenizer.bin").read_bytes())
+    tokens = TokenFile(folder / "captions.bin", meta["dtype"])
+    return CaptionCorpus(made, Sequences(tokens, offsets), about, meta["cut"])
+
+
+class _Again:
+    """A re-iterable of what a function yields."""
+
+    def __init__(self, make: Any) -> None:
+        self.make = make
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.make())

@@ -1,0 +1,159 @@
+"""A convolutional encoder: looks at a picture, gives a vector for every place in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gen import device as machine
+from gen.encoders.backbones import LITE, grid, load_backbone, stages
+from gen.encoders.base import Encoder, Prepared
+from gen.memory import Memory
+from gen.pictures import Preprocessing
+from gen.recurrent import variational_dropout
+
+
+class CNNEncoder(Encoder):
+    """A pretrained CNN and a projection of what it sees.
+
+    The memory holds a vector a place of the last feature map, in reading order, made of the features there and
+    of where it is; the summary is their mean.
+
+    The trunk always runs in eval mode: its batch norms keep the statistics they were trained with. Frozen, it
+    computes in the fastest precision that the machine has, so that features are the same whether they come
+    out of a cache or not.
+
+    Args:
+        backbone: see `load_backbone`.
+        weights: "default", "none" or a path.
+        memory_size: M, what a place's features are projected to.
+        dropout: variational dropout on the projected features.
+        finetune: how many of the trunk's last stages learn with the rest; 0 freezes it.
+        finetune_rate: how fast they do, as a share of the learning rate.
+        preprocessing: of pictures, as plain values; None: the backbone's own.
+
+    Example:
+        >>> encoder = CNNEncoder()
+        >>> encoder(encoder.prepare(["photo.jpg"]).source).values.shape   # 7 × 7 places
+        torch.Size([1, 49, 512])
+    """
+
+    finetune: int
+    finetune_rate: float
+
+    def __init__(
+        self,
+        backbone: str = LITE,
+        weights: str = "default",
+        *,
+        memory_size: int = 512,
+        dropout: float = 0.0,
+        finetune: int = 0,
+        finetune_rate: float = 0.05,
+        preprocessing: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        asked = None if preprocessing is None else Preprocessing.from_dict(preprocessing)
+        made = load_backbone(backbone, weights, asked)
+        self.trunk: nn.Module = made.trunk
+        self.preprocessing = made.preprocessing
+        self.memory_size = memory_size
+        self.dropout = dropout
+        self.project = nn.Linear(made.features, memory_size)
+        self.where = nn.Parameter(torch.zeros(made.places, memory_size))
+        self.norm = nn.LayerNorm(memory_size)
+        self.config = {
+            "backbone": backbone,
+            "weights": "none",  # a saved model brings its own
+            "memory_size": memory_size,
+            "dropout": dropout,
+            "preprocessing": made.preprocessing.to_dict(),
+        }
+        self.unfreeze(finetune, finetune_rate)
+
+    def unfreeze(self, count: int, rate: float = 0.05) -> None:
+        """Lets the trunk's last stages learn, at a share of the learning rate, and freezes the others."""
+        self.finetune, self.finetune_rate = count, rate
+        self.config |= {"finetune": count, "finetune_rate": rate}
+        self.trunk.requires_grad_(False)
+        for stage in self._learning():
+            stage.requires_grad_(True)
+
+    def _learning(self) -> list[nn.Module]:
+        return stages(self.trunk)[-self.finetune :] if self.finetune else []
+
+    def slow_parameters(self) -> tuple[list[nn.Parameter], float]:
+        return [p for stage in self._learning() for p in stage.parameters()], self.finetune_rate
+
+    def train(self, mode: bool = True) -> CNNEncoder:
+        super().train(mode)
+        self.trunk.eval()
+        return self
+
+    def describe(self) -> str:
+        learns = f"last {self.finetune} stages learn" if self.finetune else "frozen"
+        return f"{self.config['backbone']} ({learns}) → {self.memory_size}"
+
+    def labels(self, item: Any) -> list[str]:
+        side = round(len(self.where) ** 0.5)
+        return [f"{i // side + 1},{i % side + 1}" for i in range(len(self.where))]
+
+    def key(self) -> str:
+        """What features depend on beside the picture: the trunk's weights and the preprocessing."""
+        digest = hashlib.blake2b(repr((self.config["backbone"], self.preprocessing)).encode(), digest_size=12)
+        for name, weights in self.trunk.state_dict().items():
+            digest.update(name.encode())
+            digest.update(weights.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def prepare(self, items: Sequence[Any]) -> Prepared:
+        """Pictures → what `forward` takes.
+
+        Args:
+            items: paths, bytes or `PIL.Image`s; or all of them arrays: what `Preprocessing.pixels` or `look` gave.
+
+        Raises:
+            PictureError: one of them cannot be used.
+        """
+        if any(isinstance(item, np.ndarray) for item in items):
+            arrays = list(items)
+        else:
+            with ThreadPoolExecutor(2) as pool:  # decoding lets other threads run
+                arrays = list(pool.map(self.preprocessing.pixels, items))
+        source = torch.from_numpy(np.stack(arrays)).to(self.project.weight.device)
+        return Prepared(source, prompts=[""] * len(items))
+
+    def look(self, pixels: Tensor) -> Tensor:
+        """(B, 3, size, size) uint8 pictures → (B, S, C) features."""
+        device = pixels.device
+        x = self.preprocessing.normalise(pixels).to(memory_format=torch.channels_last)
+        if self.finetune and self.training:
+            return grid(self.trunk(x))
+        with torch.no_grad(), machine.autocast(device, machine.compute_dtype("auto", device)):
+            return grid(self.trunk(x))
+
+    def forward(self, source: Tensor) -> Memory:
+        """Looks at pictures.
+
+        Args:
+            source: (B, 3, size, size) uint8 pictures, or (B, S, C) float features that `look` gave for them.
+
+        Returns:
+            The memory: values (B, S, M), all of them real; summary (B, M).
+        """
+        features = self.look(source) if source.dtype == torch.uint8 else source
+        features = features.to(self.project.weight.dtype)
+        values = self.norm(self.project(features) + self.where)
+        values = variational_dropout(values, self.dropout, self.training)
+        mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+        return Memory(values, mask, values.mean(1))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], read: Callable[[str], bytes]) -> CNNEncoder:
+        return cls(**config)
