@@ -18,7 +18,10 @@ gen: sequence generation around one shared recurrent decoder
   gen train translate --train SOURCE TARGET --out runs/NAME
                                    train a translation model on sentence pairs
   gen translate RUN < FILE         translate line by line
-  gen plot attention RUN --text TEXT -o FILE
+  gen train caption --images FOLDER --captions FILE --out runs/NAME
+                                   train a model that describes pictures
+  gen caption RUN PICTURE...       describe pictures
+  gen plot attention RUN --text TEXT | PICTURE -o FILE
                                    what the decoder looked at
   gen score RUN FILE               how probable each line, or each pair, is
   gen evaluate RUN                 perplexity of a language model, BLEU of a translation model
@@ -30,8 +33,10 @@ gen: sequence generation around one shared recurrent decoder
 COMMANDS = {
     "train text": "tasks.text:train_command",
     "train translate": "tasks.translate:train_command",
+    "train caption": "tasks.caption:train_command",
     "generate": "tasks.generate:generate_command",
     "translate": "tasks.translator:translate_command",
+    "caption": "tasks.captioner:caption_command",
     "plot attention": "tasks.plotting:attention_command",
     "suggest": "tasks.suggest:suggest_command",
     "score": "tasks.judge:score_command",
@@ -43,7 +48,8 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command. Returns the exit status: 0, 2 for the user's mistakes, 130 for Ctrl-C."""
+    """Runs one command. Returns the exit status: 0, 1 where part of the input could not be used, 2 for the user's
+    mistakes, 130 for Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
     from gen.errors import ConfigError, UserError
 
@@ -59,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             command, rest = _find(argv)
             module, _, function = COMMANDS[command].partition(":")
-            getattr(import_module(module), function)(rest, f"gen {command}")
+            return getattr(import_module(module), function)(rest, f"gen {command}") or 0
     except ConfigError as error:
         for line in error.errors:
             _complain(line)

@@ -1,4 +1,4 @@
-"""`gen demo`: from nothing to networks that write and translate, in a few minutes, and a page to look at."""
+"""`gen demo`: from nothing to networks that write, translate and describe pictures, and a page to look at."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gen.config import Words, parse_command
 from tasks import report
+from tasks.demo_caption import caption_part
 from tasks.demo_text import text_part
 from tasks.demo_translation import LANGUAGES, translation_part
 from tasks.display import console, say
@@ -15,7 +16,7 @@ from tasks.display import console, say
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Train on Python's own documentation and on a phrase book, and write a report."""
+    """Train on Python's own documentation, on a phrase book and on drawn pictures, and write a report."""
 
     out: str = "runs/demo"
     """Where to put it. A demo that is already there is not trained again."""
@@ -27,10 +28,11 @@ def demo_command(argv: list[str], command: str) -> None:
     """`gen demo`."""
     config = parse_command(DemoConfig, argv, command)
     out = Path(config.out)
-    sections = [*text_part(out, config.budget), *translation_part(out, config.budget)]
+    parts = (text_part, translation_part, caption_part)
+    sections = [section for part in parts for section in part(out, config.budget)]
     sections.append(report.section("Go on", report.commands(next_commands(out))))
     path = out / "report.html"
-    subtitle = "One recurrent decoder, trained twice on this machine a moment ago. Made by `gen demo`."
+    subtitle = "One recurrent decoder, trained three times on this machine a moment ago. Made by `gen demo`."
     report.write_page(path, "What the networks learned", subtitle, sections)
     console.print(f"\n[bold]Report: {path}[/bold]   (open it in a browser)\n\nNext:\n")
     for line in next_commands(out):
@@ -39,12 +41,14 @@ def demo_command(argv: list[str], command: str) -> None:
 
 def next_commands(out: Path) -> list[str]:
     """What to try after the demo."""
-    text, translate = shlex.quote(str(out / "text")), shlex.quote(str(out / "translate"))
+    text, translate, caption = (shlex.quote(str(out / name)) for name in ("text", "translate", "caption"))
     return [
         f'gen generate {text} --prompt "The function" --temperature 0.5 --stream',
         f'gen suggest {text} --prompt "The sta"',
         f'gen translate {translate} --text "{LANGUAGES[1]}: The old cat does not see the mouse."',
         f'gen plot attention {translate} --text "{LANGUAGES[0]}: She knows the king." -o attention.png',
+        f"gen caption {caption} {shlex.quote(str(out / 'pictures' / 'val-00000.png'))}",
         "gen train text --data your-book.txt --out runs/book --budget 10m",
         "gen train translate --train pairs.en pairs.de --out runs/en-de --budget 30m",
+        "gen train caption --images photos --captions captions.jsonl --out runs/captions --budget 20m",
     ]

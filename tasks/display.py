@@ -114,3 +114,12 @@ def show_scores(title: str, figures: Mapping[str, Any]) -> None:
         if name in figures:
             say(f"{label:6}{figures[name]:7.2f}   {figures[name + '_signature']}")
     say(f"exact {figures['exact']:7.1%}")
+
+
+def show_captions(title: str, figures: Mapping[str, Any]) -> None:
+    """Caption scores."""
+    console.print(f"[italic]{title}[/italic]")
+    names = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4"}
+    for name, label in {**names, "rouge_l": "ROUGE-L", "cider": "CIDEr-D"}.items():
+        say(f"{label:9}{figures[name]:7.2f}")
+    say(f"different{figures['distinct']:7,}")

@@ -76,7 +76,7 @@ def generate_command(argv: list[str], command: str) -> None:
         _print_all(model, config, options)
 
 
-WRITES = {"text": "gen generate", "translate": "gen translate"}
+WRITES = {"text": "gen generate", "translate": "gen translate", "caption": "gen caption"}
 """Task of a model → the command that writes with it."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,9 +12,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from gen.caption_metrics import caption_metrics
+from gen.captions import plain_caption, read_captions
 from gen.config import parse_command
 from gen.device import pick_device, tune_allocator
-from gen.errors import ConfigError
+from gen.errors import ConfigError, UserError
 from gen.files import TextFiles
 from gen.metrics import paired_bootstrap, translation_metrics
 from gen.model import Model
@@ -21,6 +24,8 @@ from gen.optim import TrainOptions
 from gen.parallel import PairFiles
 from gen.search import SearchOptions
 from tasks import display
+from tasks.caption import held_out_pictures
+from tasks.captioner import caption_pictures
 from tasks.generate import load_model, read_lines
 from tasks.text import evaluate_files, evaluate_held_out
 from tasks.translate import held_out_pairs
@@ -29,12 +34,13 @@ from tasks.translator import translate_lines
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """Log-probability and perplexity of every line of a file, or of every translation of a file of pairs."""
+    """Log-probability and perplexity of every line of a file, or of the translations or captions in a table."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of a run or of a model."""
     file: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """UTF-8 text; - for standard input. Translation: a table of pairs, or two files, source and target."""
+    """UTF-8 text; - for standard input. Translation: a table of pairs, or two files, source and target. Captions:
+    the same, of pictures' paths and captions."""
     src: str = ""
     """Pairs in a table: the source's column."""
     tgt: str = ""
@@ -52,9 +58,8 @@ class ScoreConfig:
         if self.batch_size < 1:
             errors.append(f"--batch-size must be at least 1, not {self.batch_size}")
         if task == "text":
-            errors += [
-                f"{f} is for translation models" for f, v in (("--src", self.src), ("--tgt", self.tgt)) if v
-            ]
+            given = [f for f, v in (("--src", self.src), ("--tgt", self.tgt)) if v]
+            errors += [f"{f} is for models that read or look at something" for f in given]
             if len(self.file) != 1:
                 errors.append(f"name one FILE to score, not {len(self.file)}")
         elif not self.file:
@@ -65,7 +70,7 @@ class ScoreConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How good a model is on held-out data: perplexity of a language model, BLEU of a translation model."""
+    """How good a model is on held-out data: perplexity of texts, BLEU of translations, CIDEr-D of captions."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of a run or of a model."""
@@ -81,8 +86,14 @@ class EvaluateConfig:
     """Translation: a second run; paired bootstrap says whether they differ."""
     lowercase: bool = False
     """Translation: compare without case."""
+    images: str = ""
+    """Captions: a folder of pictures; without it, the pictures held out in training."""
+    captions: str = ""
+    """Captions: what people wrote about them; see `gen train caption --help`."""
+    split: Literal["train", "valid", "test", "all"] = "all"
+    """Captions: which part of those."""
     batch_size: int = 64
-    """Translation: sentences at a time."""
+    """Translation and captions: how many at a time."""
     json: bool = False
     """Print JSON."""
     device: str = "auto"
@@ -94,7 +105,12 @@ class EvaluateConfig:
         texts = {"--data": self.data, "--encoding-errors": self.encoding_errors != "strict"}
         pairs = {"--src": self.src, "--ref": self.ref, "--compare": self.compare, "--lowercase": self.lowercase}
         searching = {f"--{name.replace('_', '-')}": True for name in self.search.given()}
-        foreign = {**pairs, **searching} if task == "text" else texts
+        pictures = {"--images": self.images, "--captions": self.captions, "--split": self.split != "all"}
+        foreign = {
+            "text": {**pairs, **pictures, **searching},
+            "translate": {**texts, **pictures},
+            "caption": {**texts, **pairs},
+        }.get(task or "text", {})
         errors = [f"{flag} does not go with a {task} model" for flag, value in foreign.items() if value]
         if self.compare and self.compare == self.run:
             errors.append(f"--compare {self.compare}: is the run itself; name another one")
@@ -121,13 +137,15 @@ def score_command(argv: list[str], command: str) -> None:
     config = parse_command(ScoreConfig, argv, command)
     model = Model.load(config.run, pick_device(config.device))
     config.check(model.info.task)
-    if model.info.task == "translate":
+    about = model.info.task not in ("", "text")
+    if about:
         pairs: Iterator[tuple[str | None, str]] = iter(PairFiles(config.file, config.src, config.tgt))
     else:
         pairs = ((None, line) for line in read_lines(config.file[0]))
     while batch := list(islice(pairs, config.batch_size)):
-        items = [source for source, _ in batch] if model.info.task == "translate" else None
-        for (source, text), score in zip(batch, model.score([text for _, text in batch], items), strict=True):
+        items = [source for source, _ in batch] if about else None
+        texts = [_as_learned(model, text) for _, text in batch]
+        for (source, text), score in zip(batch, model.score(texts, items), strict=True):
             perplexity = math.exp(min(-score.log_prob / max(score.num_tokens, 1), 700.0))
             if config.json:
                 record = {
@@ -135,11 +153,17 @@ def score_command(argv: list[str], command: str) -> None:
                     "perplexity": perplexity,
                     "num_tokens": score.num_tokens,
                 }
-                about = {} if source is None else {"source": source}
-                print(json.dumps({**record, **about, "text": text}, ensure_ascii=False))
+                source_field = {} if source is None else {"source": source}
+                print(json.dumps({**record, **source_field, "text": text}, ensure_ascii=False))
             else:
-                about_line = "" if source is None else f"\t{source}"
-                print(f"{score.log_prob:.4f}\t{perplexity:.4f}{about_line}\t{text}")
+                column = "" if source is None else f"\t{source}"
+                print(f"{score.log_prob:.4f}\t{perplexity:.4f}{column}\t{text}")
+
+
+def _as_learned(model: Model, text: str) -> str:
+    """A text as the model's training had it: captions are lower-case words, unless asked otherwise."""
+    data = model.info.training.get("data", {})
+    return plain_caption(text) if model.info.task == "caption" and not data.get("verbatim") else text
 
 
 def evaluate_command(argv: list[str], command: str) -> None:
@@ -147,8 +171,8 @@ def evaluate_command(argv: list[str], command: str) -> None:
     config = parse_command(EvaluateConfig, argv, command, repeat=False)
     model = Model.load(config.run, pick_device(config.device))
     config.check(model.info.task)
-    judge = _evaluate_translation if model.info.task == "translate" else _evaluate_text
-    judge(model, config)
+    judges = {"translate": _evaluate_translation, "caption": _evaluate_captions}
+    judges.get(model.info.task, _evaluate_text)(model, config)
 
 
 def _evaluate_text(model: Model, config: EvaluateConfig) -> None:
@@ -192,6 +216,30 @@ def _evaluate_translation(model: Model, config: EvaluateConfig) -> None:
                 {name: f"{value:.4f}" for name, value in p_values.items()},
             )
         )
+
+
+def _evaluate_captions(model: Model, config: EvaluateConfig) -> None:
+    if config.images or config.captions:
+        found = read_captions(config.images, config.captions)
+        chosen = found.pictures if config.split == "all" else found.split(config.split)
+        for line in found.dropped:
+            print(f"gen: left out: {line}", file=sys.stderr)
+    else:
+        chosen = held_out_pictures(model)
+    tune_allocator()
+    search = {"batch_size": config.batch_size, **config.search.given()}
+    described = list(caption_pictures(model, [c.picture for c in chosen], **search))
+    for caption in described:
+        if caption.error:
+            print(f"gen: left out: {caption.error}", file=sys.stderr)
+    kept = [(d.hypotheses[0].text, c.captions) for d, c in zip(described, chosen, strict=True) if d.hypotheses]
+    if not kept:
+        raise UserError(f"{config.captions or config.run}: no pictures are left to judge by")
+    figures = caption_metrics([text for text, _ in kept], [references for _, references in kept])
+    if config.json:
+        print(json.dumps({**figures, "pictures": len(kept)}))
+    else:
+        display.show_captions(f"{config.run}, {len(kept):,} pictures", figures)
 
 
 def translate_texts(model: Model, sources: Sequence[str], config: EvaluateConfig) -> list[str]:

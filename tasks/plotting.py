@@ -9,30 +9,38 @@ from typing import Annotated
 import tyro
 
 from gen.config import parse_command
+from gen.device import pick_device
 from gen.errors import ConfigError, UserError
-from gen.plots import plot_attention
+from gen.model import Model
+from gen.plots import plot_attention, plot_looks
 from gen.search import SearchOptions
-from tasks.generate import load_model
+from tasks.caption import looks_of
 from tasks.translate import attention_of
 
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """Draw which source token was looked at while each target token was written."""
+    """Draw what was looked at while each token was written: a source sentence's tokens, or places in a picture."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of a run or of a model."""
+    picture: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")] = ""
+    """What to describe, for a caption model."""
     text: str = ""
-    """What to translate."""
+    """What to translate, for a translation model."""
     output: Annotated[str, tyro.conf.arg(aliases=["-o"])] = "attention.png"
     """The picture: .png, .svg or .pdf."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     search: SearchOptions = field(default_factory=SearchOptions)
 
-    def check(self) -> None:
+    def check(self, task: str) -> None:
         """Raises `ConfigError` with every error at once."""
-        errors = [] if self.text.strip() else ["--text: what shall be translated?"]
+        errors = []
+        if task == "caption" and (self.text or not self.picture):
+            errors.append("name one picture to describe, and no --text")
+        if task == "translate" and (self.picture or not self.text.strip()):
+            errors.append("--text: what shall be translated?")
         if Path(self.output).suffix not in (".png", ".svg", ".pdf"):
             errors.append(f"--output {self.output}: name a .png, .svg or .pdf file")
         if errors:
@@ -40,12 +48,18 @@ class AttentionConfig:
 
 
 def attention_command(argv: list[str], command: str) -> None:
-    """`gen plot attention RUN --text …`."""
+    """`gen plot attention RUN --text …`, or a picture."""
     config = parse_command(AttentionConfig, argv, command, repeat=True)
-    config.check()
-    model = load_model(config.run, config.device, task="translate")
-    hypothesis = model.generate(config.text, attention=True, **config.search.given())[0]
+    model = Model.load(config.run, pick_device(config.device))
+    if model.info.task not in ("translate", "caption"):
+        raise UserError(f"{config.run}: is a {model.info.task} model, which looks at nothing")
+    config.check(model.info.task)
+    item = config.text or config.picture
+    hypothesis = model.generate(item, attention=True, **config.search.given())[0]
     if hypothesis.attention is None:
         raise UserError(f"{config.run}: was trained with --attention none: there is nothing to draw")
-    plot_attention(*attention_of(model, config.text, hypothesis), Path(config.output))
+    if config.text:
+        plot_attention(*attention_of(model, item, hypothesis), Path(config.output))
+    else:
+        plot_looks(*looks_of(model, item, hypothesis), Path(config.output))
     print(f"{hypothesis.text}\n{config.output}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gen.checkpoint import write_text
-from gen.plots import plot_attention, plot_losses
+from gen.pictures import open_picture
+from gen.plots import plot_attention, plot_looks, plot_losses
 
 _STYLE = """
 :root { color-scheme: light; --ink: #1d2430; --soft: #667085; --line: #e3e6ea; --paper: #fff; --accent: #b5442e; }
@@ -26,7 +28,10 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 figcaption { font-weight: 600; margin-bottom: .35rem; } figcaption span { font-weight: 400; color: var(--soft); }
 pre, code { font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
-svg { max-width: 100%; height: auto; }
+svg, img { max-width: 100%; height: auto; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
+.gallery figure { margin: 0; } .gallery img { border-radius: 6px; display: block; }
+.gallery p { margin: .35rem 0 0; line-height: 1.35; }
 @media (max-width: 700px) { .samples { grid-template-columns: 1fr; } main { padding: 1rem; } }
 """
 
@@ -70,6 +75,35 @@ def loss_curve(records: Sequence[Mapping[str, Any]], baseline: float | None = No
 def heat_map(weights: Any, targets: Sequence[str], sources: Sequence[str]) -> str:
     """Attention of target tokens on source tokens, as SVG inside the page. See `plot_attention`."""
     return _inside(lambda buffer: plot_attention(weights, targets, sources, buffer))
+
+
+def looks(picture: Any, weights: Any, words: Sequence[str]) -> str:
+    """A picture and where the decoder looked for every word, inside the page. See `plot_looks`."""
+    buffer = io.BytesIO()
+    plot_looks(picture, weights, words, buffer, format="png")
+    return f'<img alt="" src="{_data(buffer.getvalue(), "png")}">'
+
+
+def card(picture: Any, lines: Sequence[str], remark: str = "", side: int = 320) -> str:
+    """A small copy of a picture with lines of text below it."""
+    small = open_picture(picture, wanted=side)
+    small.thumbnail((side, side))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    said = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return (
+        f'<figure><img alt="" src="{_data(buffer.getvalue(), "jpeg")}">{said}'
+        f"<figcaption><span>{escape(remark)}</span></figcaption></figure>"
+    )
+
+
+def gallery(cards: Sequence[str]) -> str:
+    """Cards side by side."""
+    return f'<div class="gallery">{"".join(cards)}</div>'
+
+
+def _data(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _inside(draw: Callable[[io.BytesIO], None]) -> str:

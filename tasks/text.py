@@ -14,7 +14,7 @@ import numpy as np
 
 from gen.config import from_dict, to_dict
 from gen.corpus import Corpus, Part, TokenizerOptions, build_corpus, tokenize
-from gen.data import Batch, Batches, SequenceBatches, Sequences, StreamBatches, stream_evaluation
+from gen.data import Batch, Batches, SequenceBatches, Sequences
 from gen.decoder import DecoderConfig
 from gen.errors import UserError
 from gen.files import TextFiles
@@ -23,7 +23,9 @@ from gen.metrics import language_metrics
 from gen.model import Model, ModelInfo
 from gen.optim import TrainOptions
 from gen.run import RunFolder
+from gen.streams import StreamBatches, stream_evaluation
 from gen.tokenizer import Tokenizer
+from gen.validation import Task
 from tasks import display, training
 from tasks.text_config import TextConfig, TextData, TextModel, choose
 
@@ -101,7 +103,7 @@ def build_model(options: TextModel, tokenizer: Tokenizer, info: ModelInfo) -> Mo
 # -- training --------------------------------------------------------------------------------------------
 
 
-class TextTask:
+class TextTask(Task):
     """Text, as the training loop sees it."""
 
     metric = "loss"

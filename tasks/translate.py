@@ -18,6 +18,7 @@ from gen.pairs import Pairs, build_pairs
 from gen.parallel import PairFiles
 from gen.plots import plot_attention
 from gen.run import RunFolder
+from gen.validation import Task
 from tasks import display, training
 from tasks.translate_config import SEARCH, TranslateConfig, TranslateData, TranslateModel, choose
 
@@ -38,7 +39,7 @@ def make_batches(pairs: Pairs, batch_tokens: int, seed: int) -> SequenceBatches:
         pairs.target,
         batch_tokens,
         pairs.target_tokenizer,
-        source=lambda rows: pad([pairs.source[r] for r in rows], pad_id),
+        source=lambda rows, epoch: pad([pairs.source[r] for r in rows], pad_id),
         source_lengths=pairs.source.lengths,
         spellings=pairs.spellings,
         seed=seed,
@@ -92,7 +93,7 @@ def build_model(options: TranslateModel, pairs: Pairs, info: ModelInfo, lowercas
 # -- training --------------------------------------------------------------------------------------------
 
 
-class TranslateTask:
+class TranslateTask(Task):
     """Translation, as the training loop sees it."""
 
     metric = "bleu"

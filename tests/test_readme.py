@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from data.shapes import draw, scenes, write_shapes
+from tasks import demo_caption
 from tests.conftest import TEXT, TINY
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -31,6 +33,9 @@ def desk(tmp_path, monkeypatch):
     for name in ("train", "val"):
         Path(f"{name}.en").write_text("A dog runs.\nTwo men sit.\nA man runs.\n" * 8)
         Path(f"{name}.de").write_text("Ein Hund rennt.\nZwei Männer sitzen.\nEin Mann rennt.\n" * 8)
+    write_shapes(Path("photos"), training=10, held_out=2).rename("captions.jsonl")
+    write_shapes(Path("more"), training=2, held_out=1)
+    draw(next(scenes(1)), seed=1).save("photo.jpg")
     return tmp_path
 
 
@@ -42,10 +47,13 @@ def tiny(words):
     """A command, shrunk: a small model, a short budget, files for redirections."""
     words = [{"<": "-i", ">": "-o"}.get(word, word) for word in words]
     if words[0] == "train":
-        sizes = (
-            TINY if words[1] == "text" else ("--encoder-size", "8", *TINY[:4], *TINY[8:])
-        )  # no --batch-size, no --chunk
-        words = [*words[: words.index("--budget")], "--budget", "20 steps", *sizes]
+        whole = [*TINY[:4], *TINY[8:]]  # no --batch-size, no --chunk
+        sizes = {
+            "text": TINY,
+            "translate": ["--encoder-size", "8", *whole],
+            "caption": ["--memory-size", "8", *whole],
+        }
+        words = [*words[: words.index("--budget")], "--budget", "20 steps", *sizes[words[1]]]
     return words
 
 
@@ -66,7 +74,9 @@ def test_the_python_of_the_readme_runs(desk, gen):
         {},
     )
     translate = next(command for command in commands() if command[1:3] == ["train", "translate"])
+    caption = next(command for command in commands() if command[1:3] == ["train", "caption"])
     assert gen(*tiny(translate[1:]))[0] == 0
+    assert gen(*tiny(caption[1:]))[0] == 0
     exec(use, {})
     exec(encoder, {})
     exec(strategy, {})
@@ -79,7 +89,9 @@ def test_make_targets_of_the_readme_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-def test_the_demo(gen, tmp_path):
+def test_the_demo(gen, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_caption, "TRAINING", 12)
+    monkeypatch.setattr(demo_caption, "HELD_OUT", 4)
     status, out, err = gen("demo", "--out", tmp_path / "demo", "--budget", "1 steps")
     assert status == 0, err
     page = (tmp_path / "demo" / "report.html").read_text()
@@ -92,6 +104,10 @@ def test_the_demo(gen, tmp_path):
         "Translating",
         "Sentences it has never seen",
         "Where it looks",
+        "Describing pictures",
+        "Pictures it has never seen",
+        "Where it looks in pictures",
+        "data:image/jpeg;base64,",
         "<svg",
         "gen train",
     ):
@@ -100,5 +116,5 @@ def test_the_demo(gen, tmp_path):
     assert not re.search(r'(?:src|href)="http', page)
     assert "Greedy" in out
     for line in out.splitlines():
-        if line.strip().startswith(("gen suggest", "gen translate")):
+        if line.strip().startswith(("gen suggest", "gen translate", "gen caption")):
             assert gen(*shlex.split(line)[1:])[0] == 0

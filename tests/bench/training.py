@@ -30,7 +30,7 @@ def tokens_per_second(dtype, layers):
     carried, times = None, []
     for _ in range(STEPS):
         began = time.perf_counter()
-        carried = _step(model, [batch], carried, optimizer, scaler, dtype, options, _Window())
+        carried = _step(model, model.loss, [batch], carried, optimizer, scaler, dtype, options, _Window())
         times.append(time.perf_counter() - began)
     return B * T / sorted(times)[len(times) // 4]
 

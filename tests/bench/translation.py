@@ -103,7 +103,7 @@ def training():
     other = torch.optim.AdamW(plain.parameters(), lr=1e-3, fused=True)
 
     def ours(batch):
-        _step(model, [batch], None, optimizer, scaler, dtype, options, _Window())
+        _step(model, model.loss, [batch], None, optimizer, scaler, dtype, options, _Window())
 
     def theirs(batch):
         other.zero_grad()

