@@ -64,7 +64,7 @@ class FeatureStore:
     def fill(
         self,
         paths: Sequence[Path],
-        views: int = 1,
+        views: int | Sequence[int] = 1,
         *,
         batch_size: int = 32,
         watch: Callable[[int, int], None] = lambda done, total: None,
@@ -73,13 +73,15 @@ class FeatureStore:
 
         Args:
             paths: N pictures.
-            views: how many of each; see `Preprocessing.pixels`.
+            views: how many of each, or of all; see `Preprocessing.pixels`.
             batch_size: pictures the CNN looks at together.
             watch: called with how many of how many missing ones are done.
 
         Returns:
-            (N, views) int64, the rows to `read`, -1 for pictures that cannot be used; and why not, by index.
+            (N, most views) int64, the rows to `read`, -1 for what was not asked for and pictures that cannot be used;
+            and why not, by index.
         """
+        counts = [views] * len(paths) if isinstance(views, int) else list(views)
         failed: dict[int, PictureError] = {}
         keys: dict[tuple[int, int], bytes] = {}
         for batch in ahead(range(len(paths)), lambda i: _digest(paths[i]), 256):
@@ -87,7 +89,7 @@ class FeatureStore:
                 if isinstance(found, PictureError):
                     failed[i] = found
                 elif isinstance(found, bytes):
-                    keys.update({(i, view): found + bytes([view]) for view in range(views)})
+                    keys.update({(i, view): found + bytes([view]) for view in range(counts[i])})
         try:
             with self._locked():
                 known = self._known()
@@ -95,7 +97,7 @@ class FeatureStore:
                 self._look(paths, list(missing.values()), known, failed, batch_size, watch)
         except OSError as error:
             raise self._unwritable(error) from error
-        rows = np.full((len(paths), views), -1)
+        rows = np.full((len(paths), max(counts, default=1)), -1)
         for (i, view), key in keys.items():
             if key in known:
                 rows[i, view] = known[key]

@@ -146,7 +146,8 @@ def train_caption(config: CaptionConfig, command: str = "") -> dict[str, Any]:
     if learns:
         source = decoded_source(encoder, split.train + split.valid)
     else:
-        source, failed = cached_source(encoder, split.train + split.valid, views, chosen.data.feature_dtype)
+        each = [views] * len(split.train) + [1] * len(split.valid)
+        source, failed = cached_source(encoder, split.train + split.valid, each, chosen.data.feature_dtype)
         split = split.without(failed)
     corpus = build_captions(
         split.train,

@@ -62,9 +62,10 @@ Source = Callable[[np.ndarray, np.ndarray], torch.Tensor]
 
 
 def cached_source(
-    encoder: CNNEncoder, pictures: Sequence[Captioned], views: int, dtype: str
+    encoder: CNNEncoder, pictures: Sequence[Captioned], views: Sequence[int], dtype: str
 ) -> tuple[Source, dict[int, PictureError]]:
-    """What a frozen CNN sees, computed once. Returns also which pictures cannot be used, and why."""
+    """What a frozen CNN sees in so many views of each picture, computed once. Returns also which pictures cannot be
+    used, and why."""
     store = FeatureStore(encoder, dtype)
     with Progress(console=display.console, transient=True, disable=not display.console.is_terminal) as live:
         line = live.add_task("looking at pictures", total=None)
