@@ -78,8 +78,8 @@ class FeatureStore:
             watch: called with how many of how many missing ones are done.
 
         Returns:
-            (N, most views) int64, the rows to `read`, -1 for what was not asked for and pictures that cannot be used;
-            and why not, by index.
+            (N, most views) int64, the rows to `read`, -1 for what was not asked for and for pictures that cannot be
+            used; and why not, by index.
         """
         counts = [views] * len(paths) if isinstance(views, int) else list(views)
         failed: dict[int, PictureError] = {}
@@ -110,7 +110,9 @@ class FeatureStore:
         """Features of some rows: (B,) int → (B, S, C) tensor of the store's dtype."""
         count = int(rows.max(initial=-1)) + 1
         if self._map is None or len(self._map) < count:
-            self._map = np.memmap(self._file("features"), self.dtype, "r").reshape(-1, *self.shape)
+            # As many as are whole: another process may be adding some.
+            whole = self._file("features").stat().st_size // self._row_bytes
+            self._map = np.memmap(self._file("features"), self.dtype, "r", shape=(whole, *self.shape))
         features = torch.from_numpy(self._map[rows])
         release(self._map)  # the pages stay in the kernel's cache, but do not count as this process's memory
         return features

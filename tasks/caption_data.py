@@ -64,16 +64,22 @@ Source = Callable[[np.ndarray, np.ndarray], torch.Tensor]
 def cached_source(
     encoder: CNNEncoder, pictures: Sequence[Captioned], views: Sequence[int], dtype: str
 ) -> tuple[Source, dict[int, PictureError]]:
-    """What a frozen CNN sees in so many views of each picture, computed once. Returns also which pictures cannot be
-    used, and why."""
+    """What a frozen CNN sees in so many views of each picture, computed once.
+
+    Returns also which pictures cannot be used, and why.
+    """
     store = FeatureStore(encoder, dtype)
     with Progress(console=display.console, transient=True, disable=not display.console.is_terminal) as live:
         line = live.add_task("looking at pictures", total=None)
-        rows, failed = store.fill(
-            [c.picture for c in pictures],
-            views,
-            watch=lambda done, total: live.update(line, completed=done, total=total),
-        )
+
+        def watch(done: int, total: int) -> None:
+            if live.tasks[0].total is None:
+                display.say(
+                    f"The CNN looks at {total:,} pictures, or views of them. That is kept for the next time."
+                )
+            live.update(line, completed=done, total=total)
+
+        rows, failed = store.fill([c.picture for c in pictures], views, watch=watch)
     rows = rows[[i for i in range(len(pictures)) if i not in failed]]
     return lambda chosen, view: store.read(rows[chosen, view]), failed
 
