@@ -78,8 +78,8 @@ class FeatureStore:
             watch: called with how many of how many missing ones are done.
 
         Returns:
-            (N, most views) int64, the rows to `read`, -1 for what was not asked for and for pictures that cannot be
-            used; and why not, by index.
+            (N, most views) int64, the rows to `read`, -1 for views not asked for and pictures that cannot be used;
+            and why not, by index.
         """
         counts = [views] * len(paths) if isinstance(views, int) else list(views)
         failed: dict[int, PictureError] = {}
