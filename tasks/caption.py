@@ -12,7 +12,7 @@ import numpy as np
 from gen.caption_metrics import CiderD, caption_metrics
 from gen.captions import CaptionCorpus, Captioned, build_captions
 from gen.checkpoint import write_text
-from gen.config import from_dict, to_dict
+from gen.config import to_dict
 from gen.data import Background, Batch, Batches
 from gen.decoder import DecoderConfig, DecoderState
 from gen.encoders.cnn import CNNEncoder
@@ -233,10 +233,8 @@ def _captions_table(split: Split, corpus: CaptionCorpus, chosen: CaptionConfig) 
 
 def held_out_pictures(model: Model) -> list[Captioned]:
     """The validation pictures that a model was trained beside."""
-    errors: list[str] = []
-    asked = {k: v for k, v in model.info.training.items() if k != "command"}
-    config = from_dict(CaptionConfig, asked, "", errors)
-    if errors or not (config.data.images or config.data.captions):
+    config = training.asked(model, CaptionConfig)
+    if config is None or not (config.data.images or config.data.captions):
         raise UserError("the model does not say which pictures it was trained on: name some with --images")
     return read_split(config.data).valid
 

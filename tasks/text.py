@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gen.config import from_dict, to_dict
+from gen.config import to_dict
 from gen.corpus import Corpus, Part, TokenizerOptions, build_corpus, tokenize
 from gen.data import Batch, Batches, SequenceBatches, Sequences
 from gen.decoder import DecoderConfig
@@ -248,10 +248,8 @@ def evaluate_files(model: Model, files: TextFiles, unit: str) -> dict[str, float
 
 def evaluate_held_out(model: Model) -> dict[str, float]:
     """Figures of a model on all of the validation text it was trained beside."""
-
-    errors: list[str] = []
-    config = from_dict(TextConfig, {k: v for k, v in model.info.training.items() if k != "command"}, "", errors)
-    if errors or not config.text.data or "-" in config.text.data:
+    config = training.asked(model, TextConfig)
+    if config is None or not config.text.data or "-" in config.text.data:
         raise UserError("the model does not say which text it was trained on: give one with --data")
     corpus = read_corpus(config.text)
     return evaluate_part(model, corpus.valid)

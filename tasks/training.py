@@ -6,12 +6,12 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from gen import device as machine
-from gen.config import parse_command, to_dict
+from gen.config import from_dict, parse_command, to_dict
 from gen.model import Model
 from gen.optim import TrainOptions
 from gen.plots import plot_losses
@@ -19,6 +19,8 @@ from gen.run import RunFolder
 from gen.train import train
 from gen.validation import Task
 from tasks import display
+
+T = TypeVar("T")
 
 
 def start(options: TrainOptions) -> torch.device:
@@ -69,6 +71,13 @@ def closing(run: RunFolder, commands: Sequence[str]) -> None:
     display.say(f"Peak memory: {machine.peak_memory() / 2**20:,.0f} MB")
     display.say(f"Samples: {run.path}/samples.md   plot: {run.path}/plots/loss.png")
     display.say("Use it:\n\n" + "".join(f"  {line}\n" for line in commands))
+
+
+def asked(model: Model, config: type[T]) -> T | None:
+    """What was asked for when a model was trained; None where it does not say."""
+    errors: list[str] = []
+    found = from_dict(config, {k: v for k, v in model.info.training.items() if k != "command"}, "", errors)
+    return None if errors else found
 
 
 def command(config: type[Any], work: Callable[[Any, str], Any], argv: list[str], name: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from gen.config import from_dict, to_dict
+from gen.config import to_dict
 from gen.data import Batch, SequenceBatches, pad, sequence_batch
 from gen.decoder import DecoderConfig
 from gen.encoders.rnn import RNNEncoder
@@ -200,10 +200,8 @@ def _pairs_table(pairs: Pairs, chosen: TranslateConfig) -> Any:
 
 def held_out_pairs(model: Model) -> list[tuple[str, str]]:
     """The validation pairs that a model was trained beside."""
-    errors: list[str] = []
-    asked = {k: v for k, v in model.info.training.items() if k != "command"}
-    config = from_dict(TranslateConfig, asked, "", errors)
-    if errors or not (config.pairs.train or config.pairs.data):
+    config = training.asked(model, TranslateConfig)
+    if config is None or not (config.pairs.train or config.pairs.data):
         raise UserError("the model does not say which pairs it was trained on: name some with --src and --ref")
     return read_pairs(config.pairs).valid
 
