@@ -24,34 +24,53 @@ def caption_metrics(hypotheses: Sequence[str], references: Sequence[Sequence[str
     Returns:
         bleu1 … bleu4, rouge_l, cider (CIDEr-D); and ``distinct``, how many different captions there are.
 
+    Raises:
+        ValueError: a picture has no reference.
+
     Example:
         >>> round(caption_metrics(["a dog runs"], [["a dog runs", "the dog is running"]])["bleu1"], 2)
         100.0
     """
-    scores = caption_scores(hypotheses, references)
-    tokens = [ptb_tokens(h) for h in hypotheses]
-    corpus = bleu(tokens, [[ptb_tokens(r) for r in rs] for rs in references])[0]
-    return {
-        **{f"bleu{n + 1}": 100 * score for n, score in enumerate(corpus)},
-        "rouge_l": float(scores["rouge_l"].mean()) if len(tokens) else 0.0,
-        "cider": float(scores["cider"].mean()) if len(tokens) else 0.0,
-        "distinct": len({h.strip() for h in hypotheses}),
-    }
+    return CaptionScorer(references).corpus(hypotheses)
 
 
-def caption_scores(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
-    """The same scores a picture: name → (N,) float64, 0 to 100. See `caption_metrics`."""
-    tokens = [ptb_tokens(h) for h in hypotheses]
-    wanted = [[ptb_tokens(r) for r in rs] for rs in references]
-    if any(not rs for rs in wanted):
-        raise ValueError("every caption needs at least one reference")
-    each = bleu(tokens, wanted)[1]
-    cider = CiderD(wanted)
-    return {
-        **{f"bleu{n + 1}": 100 * each[:, n] for n in range(_N)},
-        "rouge_l": 100 * np.array([rouge_l(h, rs) for h, rs in zip(tokens, wanted, strict=True)]),
-        "cider": 100 * np.array([cider.score(h, i) for i, h in enumerate(tokens)]),
-    }
+class CaptionScorer:
+    """The same for captions of the same pictures again and again: references are prepared once.
+
+    Args:
+        references: for each of N pictures, one caption or more.
+
+    Example:
+        >>> scorer = CaptionScorer([["a dog runs"], ["two men sit"]])
+        >>> scorer.corpus(["a dog runs", "a man sits"])["cider"]
+    """
+
+    def __init__(self, references: Sequence[Sequence[str]]) -> None:
+        if any(not each for each in references):
+            raise ValueError("every picture needs at least one reference")
+        self.references = [[ptb_tokens(text) for text in each] for each in references]
+        self.cider = CiderD(self.references)
+
+    def corpus(self, hypotheses: Sequence[str]) -> dict[str, float]:
+        """The figures of `caption_metrics`."""
+        scores = self.each(hypotheses)
+        corpus, _ = bleu([ptb_tokens(h) for h in hypotheses], self.references)
+        return {
+            **{f"bleu{n + 1}": 100 * score for n, score in enumerate(corpus)},
+            **{name: float(np.mean(scores[name])) if len(hypotheses) else 0.0 for name in ("rouge_l", "cider")},
+            "distinct": len({h.strip() for h in hypotheses}),
+        }
+
+    def each(self, hypotheses: Sequence[str]) -> dict[str, np.ndarray]:
+        """The same scores a picture: name → (N,) float64, 0 to 100."""
+        tokens = [ptb_tokens(h) for h in hypotheses]
+        _, scores = bleu(tokens, self.references)
+        pairs = zip(tokens, self.references, strict=True)
+        return {
+            **{f"bleu{n + 1}": 100 * scores[:, n] for n in range(_N)},
+            "rouge_l": 100 * np.array([rouge_l(hypothesis, wanted) for hypothesis, wanted in pairs]),
+            "cider": 100 * np.array([self.cider.score(h, i) for i, h in enumerate(tokens)]),
+        }
 
 
 def ngrams(tokens: Tokens) -> Counter[tuple[str, ...]]:

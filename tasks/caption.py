@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gen.caption_metrics import CiderD, caption_metrics
+from gen.caption_metrics import CaptionScorer, CiderD
 from gen.captions import CaptionCorpus, Captioned, build_captions
 from gen.checkpoint import write_text
 from gen.config import to_dict
@@ -79,7 +79,8 @@ class CaptionTask(Task):
         count, limit = (min(count, 8), {"max_new_tokens": 8}) if quick else (count, {})
         loss_sum, num_tokens = model.evaluate(self.held_out.batches(model, count))
         self._captions = [h.text for h in self.held_out.captions(model, count, temperature=0, **limit)]
-        scores = caption_metrics(self._captions, self.held_out.references[:count])
+        scorer = CaptionScorer(self.held_out.references[:count]) if quick else self.held_out.scorer
+        scores = scorer.corpus(self._captions)
         return {"loss": loss_sum / max(num_tokens, 1), **scores}
 
     def sample(self, model: Model) -> str:
@@ -196,7 +197,7 @@ def finish(task: CaptionTask, run: RunFolder) -> dict[str, Any]:
     valid = task.held_out.pictures
     found = task.held_out.captions(model, len(valid), attention=True)
     captions = [h.text for h in found]
-    figures = caption_metrics(captions, task.held_out.references)
+    figures = task.held_out.scorer.corpus(captions)
     display.show_captions("Validation, beam search", figures)
     lines = [
         json.dumps({"image": str(c.picture), "caption": text}, ensure_ascii=False)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
+from gen.caption_metrics import CaptionScorer
 from gen.captions import CaptionCorpus, Captioned, CaptionSet, plain_caption, read_captions
 from gen.data import Batch, SequenceBatches, sequence_batch
 from gen.encoders.cnn import CNNEncoder
@@ -154,6 +155,7 @@ class HeldOut:
     def __init__(self, pictures: Sequence[Captioned], source: Source, first: int, verbatim: bool) -> None:
         self.pictures, self.source, self.first, self.verbatim = pictures, source, first, verbatim
         self.references = [c.captions for c in pictures]
+        self.scorer = CaptionScorer(self.references)
 
     def blocks(self, count: int, size: int = 64) -> Iterator[tuple[range, torch.Tensor]]:
         """The first ``count`` pictures in blocks: which, and what the encoder takes for them."""

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from gen.caption_metrics import CiderD, bleu, caption_metrics, caption_scores, rouge_l
+from gen.caption_metrics import CaptionScorer, CiderD, bleu, caption_metrics, rouge_l
 from gen.captions import plain_caption
 from gen.ptb import ptb_tokens
 
@@ -84,7 +84,7 @@ def test_agrees_with_the_coco_caption_code(seed):
     hypotheses, references = corpus(seed)
     wanted = dict(enumerate(references))
     written = {i: [h] for i, h in enumerate(hypotheses)}
-    figures, each = caption_metrics(hypotheses, references), caption_scores(hypotheses, references)
+    figures, each = caption_metrics(hypotheses, references), CaptionScorer(references).each(hypotheses)
     scores, lists = Bleu(4).compute_score(wanted, written, verbose=0)
     for n in range(4):
         assert figures[f"bleu{n + 1}"] == pytest.approx(100 * scores[n], abs=1e-6)
@@ -101,7 +101,7 @@ def test_case_and_punctuation_do_not_count():
 
 def test_a_picture_without_references_is_an_error():
     with pytest.raises(ValueError, match="reference"):
-        caption_scores(["a dog"], [[]])
+        caption_metrics(["a dog"], [[]])
 
 
 # What stanford-corenlp 3.4.1 makes of each, as the COCO caption code calls it.

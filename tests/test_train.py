@@ -15,10 +15,11 @@ from gen.optim import TrainOptions, learning_rate
 from gen.run import RunFolder
 from gen.streams import StreamBatches
 from gen.train import train
+from gen.validation import Task
 from tests.conftest import TINY, make_model
 
 
-class Reverse:
+class Reverse(Task):
     """A task of our own on the shared loop: fixed batches, loss on the same."""
 
     metric = "loss"
