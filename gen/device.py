@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gen.errors import UserError
+from gen.errors import Terminated, UserError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -77,30 +77,41 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 
 class Interruption:
-    """While it lasts, the first Ctrl-C is only noted, so that a step is finished and saved; a second one acts
-    at once.
+    """While it lasts, the first Ctrl-C or SIGTERM is only noted, so that a step is finished and saved; a second
+    one acts at once.
 
     Example:
         >>> with Interruption() as interruption:
         ...     while not interruption.requested: step()
+        ...     interruption.stop()
     """
 
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = 0  # the signal's number
         self._main = threading.current_thread() is threading.main_thread()
+        self._before: dict[int, Any] = {}
 
     def _note(self, number: int, frame: Any) -> None:
-        self.requested = True
-        signal.signal(signal.SIGINT, self._before)
+        self.requested = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def __enter__(self) -> Interruption:
         if self._main:  # Python delivers signals to the main thread alone
-            self._before = signal.signal(signal.SIGINT, self._note)
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._main:
-            signal.signal(signal.SIGINT, self._before)
+        self._restore()
+
+    def stop(self) -> None:
+        """Ends the work as the signal asked. Raises `Terminated` for SIGTERM, `KeyboardInterrupt` for Ctrl-C."""
+        raise Terminated if self.requested == signal.SIGTERM else KeyboardInterrupt
 
 
 def seed_everything(seed: int) -> None:

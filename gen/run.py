@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,22 @@ class RunFolder:
                 raise UserError(f"--out {self.path}: cannot be written ({error.strerror})") from error
         last = checkpoint.whole_folder(self.path / "last")
         return checkpoint.read_training(last) if last.exists() else None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from training in the folder. The lock dies with its owner.
+
+        Raises:
+            UserError: another process has it.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(
+                    f"--out {self.path}: another process is training there; wait for it, or choose another --out"
+                ) from error
+            yield
 
     def save_best(self, model: Model) -> None:
         """The model that validated best."""

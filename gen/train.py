@@ -34,7 +34,7 @@ def train(
     state: dict[str, Any] | None = None,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> Progress:
-    """Trains until the budget is used up, validation stops improving, or Ctrl-C.
+    """Trains until the budget is used up, validation stops improving, or someone stops it.
 
     Args:
         model: on its device.
@@ -48,7 +48,8 @@ def train(
         Where it stopped.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C, once the step is done and saved; the same command goes on from there.
+        KeyboardInterrupt: on Ctrl-C (`Terminated` on SIGTERM), once the step is done and saved; the same command
+            goes on from there.
         UserError: the loss is no longer finite.
     """
     task.validate(model, quick=True)  # a bad path or a full memory shows now, not in an hour
@@ -108,7 +109,7 @@ def train(
                     window.restart()  # the time spent on validation is not training's
                 if interruption.requested and not now.done:
                     save()
-                    raise KeyboardInterrupt
+                    interruption.stop()
                 if now.done:
                     break
             else:

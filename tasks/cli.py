@@ -49,9 +49,9 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 0, 1 where part of the input could not be used, 2 for the user's
-    mistakes, 130 for Ctrl-C."""
+    mistakes, 130 for Ctrl-C and 143 for SIGTERM, where there was something to save."""
     argv = sys.argv[1:] if argv is None else argv
-    from gen.errors import ConfigError, UserError
+    from gen.errors import ConfigError, Terminated, UserError
 
     try:
         groups = {name.split()[0] for name in COMMANDS if " " in name}
@@ -73,6 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         _complain(str(error))
         return 2
+    except Terminated:
+        _complain("terminated")
+        return 143
     except KeyboardInterrupt:
         _complain("interrupted")
         return 130

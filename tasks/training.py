@@ -58,7 +58,7 @@ def fit(
         return run
     if state:
         display.say(f"Going on from step {state['progress']['step']:,}.")
-    with display.training_progress(options, describe) as watch:
+    with run.locked(), display.training_progress(options, describe) as watch:
         train(model, task, options, run, state, watch)
     (run.path / "plots").mkdir(exist_ok=True)
     metric = "" if task.metric == "loss" else task.metric

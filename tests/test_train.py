@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from gen import checkpoint
 from gen.data import Batch, TokenFile
 from gen.device import compute_dtype, pick_device
-from gen.errors import UserError
+from gen.errors import Terminated, UserError
 from gen.model import Model
 from gen.optim import TrainOptions, learning_rate
 from gen.run import RunFolder
@@ -73,17 +75,23 @@ def test_it_learns_and_keeps_best_and_last(tokens, tokenizer, tmp_path):
     assert (tmp_path / "run" / "samples.md").read_text().count("## Step") == len(validations)
 
 
-def test_interrupted_and_resumed_is_never_interrupted(tokens, tokenizer, tmp_path):
-    """Ctrl-C in the middle of an epoch, then the same command: the same weights and figures to the bit."""
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_interrupted_and_resumed_is_never_interrupted(tokens, tokenizer, tmp_path, number, kind):
+    """Stopped in the middle of an epoch, then the same command: the same weights and figures to the bit."""
     whole, _, run_a = run_training(tokens, tokenizer, tmp_path / "a")
 
     def interrupt(event):
         if event.progress.step == 1:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(kind):
         run_training(tokens, tokenizer, tmp_path / "b", watch=interrupt)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert checkpoint.read_training(tmp_path / "b" / "last")["progress"]["step"] == 1
     torch.manual_seed(99)
     resumed, now, run_b = run_training(tokens, tokenizer, tmp_path / "b")
@@ -91,6 +99,30 @@ def test_interrupted_and_resumed_is_never_interrupted(tokens, tokenizer, tmp_pat
     assert equal(weights(whole), weights(resumed))
     a, b = ([r["validation"] for r in run.records() if "validation" in r] for run in (run_a, run_b))
     assert a == b
+
+
+def test_two_processes_do_not_train_in_one_folder(gen, trained, tmp_path):
+    """The lock belongs to a process and dies with it."""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", _OWNER, str(trained)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    )
+    assert owner.stdout.readline() == "locked\n"
+    run = RunFolder(trained, {})
+    with pytest.raises(UserError, match="another process is training there"), run.locked():
+        pass
+    owner.kill()
+    owner.communicate()
+    with run.locked():
+        pass
+
+
+_OWNER = """
+import sys
+from gen.run import RunFolder
+with RunFolder(sys.argv[1], {}).locked():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_accumulated_batches_are_one_large_batch(tokenizer):
