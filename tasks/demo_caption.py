@@ -57,8 +57,8 @@ def _figures(pictures: Sequence[Captioned], found: Sequence[Hypothesis], records
     say(f"Captions: {exact:.1%} word for word right, CIDEr-D {scores['cider']:.0f}, BLEU-4 {scores['bleu4']:.1f}")
     said = (
         f"{TRAINING:,} drawn pictures with three captions each; {clock(records[-1]['seconds'])} of training on "
-        f"what EfficientNet-Lite0, trained on photographs, sees in them. Judged on {HELD_OUT:,} pictures in which "
-        "a shape has a colour that it never had in training."
+        f"what EfficientNet-Lite0, trained on photographs, sees in them. Judged on {HELD_OUT:,} pictures of two "
+        "things that never stood together in training."
     )
     return report.section(
         "Describing pictures",

@@ -66,7 +66,7 @@ class CNNEncoder(Encoder):
         self.memory_size = memory_size
         self.dropout = dropout
         self.project = nn.Linear(made.features, memory_size)
-        self.where = nn.Parameter(torch.zeros(made.places, memory_size))
+        self.where = nn.Parameter(_positions(made.places, memory_size))
         self.norm = nn.LayerNorm(memory_size)
         self.config = {
             "backbone": backbone,
@@ -157,3 +157,15 @@ class CNNEncoder(Encoder):
     @classmethod
     def from_config(cls, config: dict[str, Any], read: Callable[[str], bytes]) -> CNNEncoder:
         return cls(**config)
+
+
+def _positions(places: int, size: int) -> Tensor:
+    """First vectors for the places of a square grid: (S, M), linear in row and column.
+
+    From zeros or from noise a decoder has to learn place by place what "above" and "left" mean; from these it
+    learned it in a minute of drawn pictures, where without them it still guessed.
+    """
+    side = round(places**0.5)
+    line = torch.linspace(-1, 1, side)
+    grid = torch.stack(torch.meshgrid(line, line, indexing="ij"), -1).view(-1, 2)  # (S, 2)
+    return 0.5 * grid @ torch.randn(2, size)
