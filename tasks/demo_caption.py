@@ -18,7 +18,7 @@ from tasks.caption_config import CaptionConfig, CaptionData, CaptionModel
 from tasks.data.shapes import write_shapes
 from tasks.display import clock, console, say
 
-TRAINING, HELD_OUT = 2000, 200
+TRAINING, HELD_OUT = 4000, 200
 
 
 def caption_part(out: Path, budget: str) -> list[str]:
@@ -27,9 +27,9 @@ def caption_part(out: Path, budget: str) -> list[str]:
     pictures = out / "pictures"
     write_shapes(pictures, TRAINING, HELD_OUT)
     sizes = CaptionModel(
-        memory_size=256, embedding_size=64, hidden_size=256, dropout=0.1, embedding_dropout=0.0, attention="dot"
+        memory_size=128, embedding_size=64, hidden_size=128, dropout=0.1, embedding_dropout=0.0, attention="dot"
     )
-    options = TrainOptions(budget=budget, learning_rate=5e-3, label_smoothing=0.0, ema=0.99, validations=5)
+    options = TrainOptions(budget=budget, learning_rate=7e-3, label_smoothing=0.0, ema=0.99, validations=5)
     data = CaptionData(images=str(pictures), batch_tokens=500)
     result = train_caption(
         CaptionConfig(data, sizes, train=options, out=str(out / "caption")), f"gen demo --budget {budget}"
