@@ -46,7 +46,7 @@ def shapes(tmp_path_factory):
         write_shapes(folder / "pictures", training=240, held_out=40)
         run = folder / "run"
         command = ["train", "caption", "--images", str(folder / "pictures"), "--out", str(run)]
-        assert main([*command, "--budget", "260 steps", "--learning-rate", "0.01", *SMALL]) == 0
+        assert main([*command, "--budget", "600 steps", "--learning-rate", "0.007", *SMALL]) == 0
     finally:
         patch.undo()
     return folder
