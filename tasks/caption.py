@@ -170,7 +170,7 @@ def train_caption(config: CaptionConfig, command: str = "") -> dict[str, Any]:
         task = CaptionTask(Background(batches) if learns else batches, held_out)
     for line in split.dropped:
         display.say(f"Left out: {line}")
-    table = _captions_table(split, corpus, chosen)
+    table = _captions_table(split, corpus, model)
     run = training.fit(model, task, config, chosen.train, data=table, describe=describe)
     return finish(task, run)
 
@@ -221,13 +221,14 @@ def looks_of(model: Model, picture: Any, hypothesis: Hypothesis) -> tuple[np.nda
     return pixels, hypothesis.attention, [model.tokenizer.decode([i]) for i in hypothesis.token_ids]
 
 
-def _captions_table(split: Split, corpus: CaptionCorpus, chosen: CaptionConfig) -> Any:
+def _captions_table(split: Split, corpus: CaptionCorpus, model: Model) -> Any:
+    decoder = model.decoder.config
     rows = {
         "training": f"{len(split.train):,} pictures, {len(corpus.captions):,} captions",
         "left out": f"{len(split.dropped):,} (see above)" if split.dropped else "none",
         "validation": f"{len(split.valid):,} pictures",
         "vocabulary": f"{len(corpus.tokenizer):,} ({corpus.tokenizer.kind})",
-        "dropout": f"{chosen.model.dropout}, embedding {chosen.model.embedding_dropout}",
+        "dropout": f"{decoder.dropout}, embedding {decoder.embedding_dropout}",
     }
     return display.table("Pictures", rows)
 

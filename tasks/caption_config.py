@@ -42,7 +42,7 @@ class CaptionData:
     """Learn captions as they stand, with case and punctuation."""
     max_length: int = 50
     """Cut captions after this many tokens."""
-    batch_tokens: int = 1000
+    batch_tokens: int = 1500
     """Padded tokens a batch."""
     augment: int = 0
     """Also learn from this many other views of each picture: mirrored, and parts of it."""
@@ -92,7 +92,7 @@ class CaptionModel:
     """How the decoder looks at the picture; none: it gets the mean of what there is to see, once."""
     num_heads: int = 4
     """Of multi-head attention."""
-    memory_size: int = 512
+    memory_size: int = 256
     """Size of a place's vector."""
     embedding_size: int = 256
     """Size of a token's vector."""
