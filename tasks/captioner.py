@@ -72,6 +72,10 @@ class CaptionCommand:
             (self.num_captions < 1, f"--num-captions must be at least 1, not {self.num_captions}"),
             (bool(self.show) and Path(self.show).suffix != ".html", f"--show {self.show}: name an .html file"),
             (
+                bool(self.show) and not Path(self.show).parent.is_dir(),
+                f"--show {self.show}: there is no folder {Path(self.show).parent}",
+            ),
+            (
                 self.sample and bool({"beam", "strategy"} & set(given)),
                 "--sample and --beam exclude each other: choose one way to search",
             ),

@@ -313,6 +313,7 @@ def test_pictures_that_cannot_be_used_do_not_stop_the_others(gen, shapes, tmp_pa
         (("a.jpg", "--sample", "--beam", "2"), "--sample and --beam exclude each other"),
         (("a.jpg", "--num-captions", "0"), "--num-captions must be at least 1"),
         (("a.jpg", "--show", "page.txt"), "name an .html file"),
+        (("a.jpg", "--show", "nowhere/page.html"), "there is no folder nowhere"),
         (("a.jpg", "--beam", "0"), "--beam must be at least 1"),
         (("a.jpg", "--num-caption", "2"), "did you mean --num-captions"),
     ],

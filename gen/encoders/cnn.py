@@ -168,4 +168,4 @@ def _positions(places: int, size: int) -> Tensor:
     side = round(places**0.5)
     line = torch.linspace(-1, 1, side)
     at = torch.stack(torch.meshgrid(line, line, indexing="ij"), -1).view(-1, 2)  # (S, 2)
-    return 0.25 * at @ torch.randn(2, size)
+    return 0.5 * at @ torch.randn(2, size)
