@@ -13,12 +13,20 @@ from typing import Any
 import numpy as np
 
 from gen.checkpoint import write_text
-from gen.corpus import TokenizerOptions, cache_folder, cached, token_dtype
+from gen.corpus import (
+    TokenizerOptions,
+    cache_folder,
+    cached,
+    digest,
+    read_tokenizer,
+    token_dtype,
+    write_tokenizer,
+)
 from gen.data import Sequences, TokenFile
 from gen.errors import UserError
 from gen.ptb import BRACKETS, ptb_tokens
 from gen.tables import csv_rows, is_dataset, json_rows, listed, load_dataset, read_lines, suffix
-from gen.tokenizer import TOKENIZERS, Tokenizer
+from gen.tokenizer import Tokenizer
 
 SPLITS = {
     "": "train",
@@ -272,15 +280,15 @@ def build_captions(
         np.repeat(np.arange(len(pictures)), [len(p.captions) for p in pictures]).tofile(
             folder / "captions.pictures"
         )
-        (folder / "tokenizer.bin").write_bytes(made.to_bytes())
-        write_text(folder / "meta.json", json.dumps({"kind": made.kind, "dtype": token_dtype(made), "cut": cut}))
+        write_tokenizer(folder / "tokenizer.bin", made)
+        write_text(folder / "meta.json", json.dumps({"dtype": token_dtype(made), "cut": cut}))
 
-    digest = hashlib.blake2b(json.dumps([p.captions for p in pictures]).encode(), digest_size=20).hexdigest()
-    own = hashlib.blake2b(tokenizer.to_bytes() if tokenizer else b"", digest_size=20).hexdigest()
-    folder = cached(["captions", asdict(options), verbatim, max_length, digest, own], fill, cache)
+    content = hashlib.blake2b(json.dumps([p.captions for p in pictures]).encode(), digest_size=20).hexdigest()
+    recipe = ["captions", asdict(options), verbatim, max_length, content, digest(tokenizer)]
+    folder = cached(recipe, fill, cache)
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     offsets, about = (np.fromfile(folder / f"captions.{name}", np.int64) for name in ("offsets", "pictures"))
-    made = TOKENIZERS[meta["kind"]].from_bytes((folder / "tokenizer.bin").read_bytes())
+    made = read_tokenizer(folder / "tokenizer.bin")
     tokens = TokenFile(folder / "captions.bin", meta["dtype"])
     return CaptionCorpus(made, Sequences(tokens, offsets), about, meta["cut"])
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,18 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gen.errors import UserError
 
 FORMAT = 1
 """Version of the model folder. Raised when older code could no longer read what newer code writes."""
+
+MOST_CONFIG = 1 << 20
+"""Bytes of a configuration."""
+
+MOST_LAYERS = 1 << 10
+"""The time to build layers without end must not be up to a file."""
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
@@ -26,11 +34,16 @@ TOKENIZER = "tokenizer.bin"
 TRAINING = "training.pt"
 
 
-def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+def write_folder(path: Path, fill: Callable[[Path], None], keep: Path | None = None) -> None:
     """Fills a folder so that ``path`` holds the old one or the new one, never a half-written one.
 
     The new folder is written beside the old one, synced, and renamed. Two renames are needed to replace a
     folder; should the process die between them, `whole_folder` finds the old one under its other name.
+
+    Args:
+        path: the folder.
+        fill: writes into an empty one.
+        keep: where to leave the folder that is replaced; None: nowhere.
 
     Raises:
         OSError: nothing was replaced.
@@ -42,16 +55,23 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         for file in temporary.rglob("*"):
             _sync(file)
         _sync(temporary)
-        old = _old(path)
+        old = keep or _old(path)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
             path.rename(old)
         temporary.chmod(0o755)
         temporary.rename(path)
         _sync(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(_old(path), ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a process that was killed while it wrote has left in a folder that nobody writes to now."""
+    for path in folder.glob(".*.*"):
+        if path != _old(path.with_name(path.name[1:].rpartition(".")[0])):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -96,7 +116,8 @@ def find_model(path: str | Path) -> Path:
         raise UserError(f"{path}: no such model folder; `gen train` makes one")
     if not path.is_dir():
         raise UserError(f"{path}: is a file; give the folder of a model or of a run")
-    for folder in (whole_folder(path), whole_folder(path / "best"), whole_folder(path / "last")):
+    parts = (path / name for name in ("best", "last", "previous"))
+    for folder in (whole_folder(path), *map(whole_folder, parts)):
         if (folder / CONFIG).exists() and (folder / WEIGHTS).exists():
             return folder
     missing = WEIGHTS if (path / CONFIG).exists() else CONFIG
@@ -122,11 +143,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
+        if path.stat().st_size > MOST_CONFIG:
+            raise UserError(f"{path}: is too large to be a model's configuration")
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise UserError(f"{path}: cannot be read (nested too deeply)") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read ({_first_line(error)})") from error
+        raise UserError(f"{path}: cannot be read ({first_line(error)})") from error
     if not isinstance(config, dict) or not isinstance(config.get("format"), int):
         raise UserError(f"{path}: not the configuration of a model (it has no `format`)")
+    for name, size in _layers(config):
+        if isinstance(size, int) and size > MOST_LAYERS:
+            raise UserError(f"{path}: {name} {size} is more than a model can have ({MOST_LAYERS:,})")
     if config["format"] > FORMAT:
         raise UserError(
             f"{path}: format {config['format']} was written by a newer version; this one reads up to {FORMAT}: "
@@ -135,13 +163,46 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _layers(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The numbers of layers in a configuration, by name."""
+    for part in (config.get("encoder"), config.get("decoder")):
+        if isinstance(part, dict):
+            yield from ((str(name), value) for name, value in part.items() if str(name).endswith("layers"))
+
+
+class MemoryLimit(TorchDispatchMode):
+    """While it lasts, no more numbers can be made than the weights of a folder hold, and some to spare: the sizes
+    in a damaged or hostile configuration are noticed before their memory is taken.
+
+    Raises:
+        ValueError: in the call that asks for too much.
+    """
+
+    SPARE = 1 << 24  # numbers that a module may keep beside its weights, and temporary ones
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        weights = folder / WEIGHTS
+        self.left = (
+            weights.stat().st_size if weights.exists() else 0
+        ) + self.SPARE  # a number takes a byte or more
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        sizes = args[0] if args else ()
+        if isinstance(sizes, list | tuple) and all(isinstance(n, int) for n in sizes):  # torch.empty and its like
+            self.left -= math.prod(sizes)
+            if self.left < 0:
+                raise ValueError(f"it asks for more numbers than {WEIGHTS} has")
+        return func(*args, **(kwargs or {}))
+
+
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """A model folder's weights, on the CPU. Raises `UserError` where the file is damaged."""
     path = folder / WEIGHTS
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged or cut short ({_first_line(error)}); copy or train it again") from error
+        raise UserError(f"{path}: damaged or cut short ({first_line(error)}); copy or train it again") from error
 
 
 def read_bytes(folder: Path, name: str) -> bytes:
@@ -164,8 +225,8 @@ def read_training(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; this folder cannot be resumed") from error
     except Exception as error:  # torch raises many kinds for damaged files
-        raise UserError(f"{path}: damaged ({_first_line(error)}); delete the run to start again") from error
+        raise UserError(f"{path}: damaged ({first_line(error)}); delete the run to start again") from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

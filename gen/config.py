@@ -43,8 +43,8 @@ class Budget:
     unit: str
 
     @classmethod
-    def parse(cls, text: str) -> Budget:
-        """Reads "90s", "3m", "1.5h", "20 epochs", "5000 steps".
+    def parse(cls, text: str, option: str = "--budget") -> Budget:
+        """Reads "90s", "3m", "1.5h", "20 epochs", "5000 steps", given with ``option``.
 
         Raises:
             ConfigError: it is none of these.
@@ -58,7 +58,7 @@ class Budget:
             if (unit if unit in units else unit.rstrip("s")) in units:
                 return cls(amount * units[unit if unit in units else unit.rstrip("s")], "seconds")
         raise ConfigError(
-            [f"--budget {text!r}: give a time or an amount, such as 90s, 3m, 2h, 20 epochs, 5000 steps"]
+            [f"{option} {text!r}: give a time or an amount, such as 90s, 3m, 2h, 20 epochs, 5000 steps"]
         )
 
 

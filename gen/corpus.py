@@ -18,7 +18,7 @@ from gen.errors import UserError
 from gen.files import TextFiles
 from gen.tokenizer import TOKENIZERS, CharTokenizer, SubwordTokenizer, Tokenizer, WordTokenizer
 
-_VERSION = 2  # of the cache; part of its key
+_VERSION = 3  # of the cache; part of its key
 
 
 def cache_folder() -> Path:
@@ -162,6 +162,7 @@ def build_corpus(
     valid_fraction: float = 0.1,
     unit: str = "stream",
     max_line: int = 1000,
+    tokenizer: Tokenizer | None = None,
     cache: Path | None = None,
 ) -> Corpus:
     """Reads, splits, builds the vocabulary and tokenizes; or finds all of that in the cache.
@@ -173,6 +174,7 @@ def build_corpus(
         valid_fraction: 0 to 1, by characters.
         unit: "stream", or "line" where every line is a sequence of its own.
         max_line: longer lines are cut to this many tokens.
+        tokenizer: use this one instead of making one.
         cache: where; None: `cache_folder`.
 
     Raises:
@@ -187,23 +189,39 @@ def build_corpus(
             "train": _Half(train, split, unit, first=True),
             "valid": _Half(train, split, unit, first=False) if valid is None else _Half(valid, None, unit, True),
         }
-        tokenizer = options.train(halves["train"].texts_only())
-        parts = {n: _write_part(folder, n, half, tokenizer, unit, max_line) for n, half in halves.items()}
-        (folder / "tokenizer.bin").write_bytes(tokenizer.to_bytes())
-        (folder / "meta.json").write_text(json.dumps({"dtype": token_dtype(tokenizer), "parts": parts}))
+        made = tokenizer or options.train(halves["train"].texts_only())
+        parts = {n: _write_part(folder, n, half, made, unit, max_line) for n, half in halves.items()}
+        write_tokenizer(folder / "tokenizer.bin", made)
+        (folder / "meta.json").write_text(json.dumps({"dtype": token_dtype(made), "parts": parts}))
 
-    recipe = [asdict(options), unit, max_line, train.digest(), train.encoding_errors]
+    recipe = [asdict(options), digest(tokenizer), unit, max_line, train.digest(), train.encoding_errors]
     folder = cached([*recipe, valid.digest() if valid else valid_fraction], fill, cache)
     meta = json.loads((folder / "meta.json").read_text())
-    tokenizer = TOKENIZERS[options.level].from_bytes((folder / "tokenizer.bin").read_bytes())
+    made = read_tokenizer(folder / "tokenizer.bin")
     parts = [_open_part(folder, name, meta) for name in ("train", "valid")]
-    return Corpus(tokenizer, *parts)
+    return Corpus(made, *parts)
 
 
 def tokenize(texts: TextFiles, tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = 1000) -> Part:
     """One part with a given vocabulary, into ``folder``: text to evaluate a model on."""
     counts = _write_part(folder, "text", _Half(texts, None, unit, first=True), tokenizer, unit, max_line)
     return _open_part(folder, "text", {"dtype": token_dtype(tokenizer), "parts": {"text": counts}})
+
+
+def digest(tokenizer: Tokenizer | None) -> str:
+    """A hash of a vocabulary, for a recipe; "" for none."""
+    return hashlib.blake2b(tokenizer.to_bytes(), digest_size=20).hexdigest() if tokenizer else ""
+
+
+def write_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
+    """A vocabulary in the cache: its kind, then what it saves."""
+    path.write_bytes(tokenizer.kind.encode() + b"\n" + tokenizer.to_bytes())
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The vocabulary that `write_tokenizer` wrote."""
+    kind, _, data = path.read_bytes().partition(b"\n")
+    return TOKENIZERS[kind.decode()].from_bytes(data)
 
 
 def token_dtype(tokenizer: Tokenizer) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gen.distributed import mine
 from gen.tokenizer import Tokenizer
 
 
@@ -25,7 +26,7 @@ class Batch:
     """What the model trains on.
 
     Attributes:
-        source: what `Encoder.forward` takes for these rows.
+        source: what `Encoder.forward` takes for these rows: a tensor of B rows, or B where there is nothing.
         input_ids: (B, T) int64, [BOS] + y for a sequence, the stream shifted by one for a stream.
         target_ids: (B, T) int64; PAD is not counted.
         carries: the rows continue those of the batch before, so its last state is this one's first.
@@ -44,9 +45,24 @@ class Batch:
         source = self.source.to(device, non_blocking=True) if isinstance(self.source, Tensor) else self.source
         return replace(self, source=source, input_ids=moved[0], target_ids=moved[1])
 
+    def pin(self) -> Batch:
+        """The same batch in memory that a GPU copies from without waiting."""
+        pinned = [t.pin_memory() for t in (self.input_ids, self.target_ids)]
+        source = self.source.pin_memory() if isinstance(self.source, Tensor) else self.source
+        return replace(self, source=source, input_ids=pinned[0], target_ids=pinned[1])
+
+    def take(self, rows: Tensor) -> Batch:
+        """Some of its rows: (b,) int64 → b rows."""
+        source = len(rows) if isinstance(self.source, int) else self.source[rows]
+        which = None if self.rows is None else self.rows[rows.to(self.rows.device)]
+        return replace(
+            self, source=source, input_ids=self.input_ids[rows], target_ids=self.target_ids[rows], rows=which
+        )
+
 
 class Batches(Protocol):
-    """A training set: the same batches for the same epoch, from any position on."""
+    """A training set: the same batches for the same epoch, from any position on. Where several processes train,
+    each gets its share of the rows of every batch, so that together they do what one would do."""
 
     batches_per_epoch: int
 
@@ -142,6 +158,11 @@ def sequence_batch(source: Any, sequences: Sequence[np.ndarray], bos: int, eos: 
     return Batch(source, inputs, targets)
 
 
+def uncounted(batch: Batch, pad_id: int) -> Batch:
+    """A batch of which no target counts, for a process that has no row of its own in this step."""
+    return replace(batch, target_ids=torch.full_like(batch.target_ids, pad_id))
+
+
 class Sequences:
     """Sequences of token ids on disk: lines, sentences, captions.
 
@@ -211,9 +232,11 @@ class SequenceBatches:
         """The epoch's batches from position ``start`` on."""
         spelling = epoch % len(self.lengths)
         first = spelling * self.lengths.shape[1]
-        for rows in length_buckets(self.lengths[spelling], self.batch_tokens, (self.seed, epoch))[start:]:
-            rows = rows + first
-            yield sequence_batch(self.source(rows, epoch), [self.targets[r] for r in rows], *self.ids)
+        for whole in length_buckets(self.lengths[spelling], self.batch_tokens, (self.seed, epoch))[start:]:
+            share = mine(whole)
+            rows = (share if len(share) else whole[:1]) + first
+            batch = sequence_batch(self.source(rows, epoch), [self.targets[r] for r in rows], *self.ids)
+            yield batch if len(share) else uncounted(batch, self.ids[-1])
 
 
 class Background:
@@ -222,11 +245,13 @@ class Background:
     Args:
         batches: what to make.
         ahead: how many may wait.
+        pin: put them into memory that a GPU copies from without waiting.
     """
 
-    def __init__(self, batches: Batches, ahead: int = 2) -> None:
+    def __init__(self, batches: Batches, ahead: int = 2, *, pin: bool = False) -> None:
         self.batches = batches
         self.ahead = ahead
+        self.pin = pin
 
     @property
     def batches_per_epoch(self) -> int:
@@ -236,6 +261,7 @@ class Background:
         """The epoch's batches from position ``start`` on, in their order."""
         with ThreadPoolExecutor(1) as pool:
             source = self.batches.epoch(epoch, start)
+            source = (batch.pin() for batch in source) if self.pin else source
             waiting = deque(pool.submit(next, source, None) for _ in range(self.ahead))
             try:
                 while (batch := waiting.popleft().result()) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -49,6 +50,14 @@ class DecoderState:
     def select(self, rows: Tensor) -> DecoderState:
         """The state whose row r is this one's row ``rows[r]``: all that beam search needs to know."""
         return self._map(lambda s: s.index_select(0, rows))
+
+    @staticmethod
+    def join(states: Sequence[DecoderState]) -> DecoderState:
+        """The rows of several states, one after the other."""
+        if len(states) == 1:
+            return states[0]
+        layers = zip(*(state.layers for state in states), strict=True)
+        return DecoderState(tuple(tuple(torch.cat(s) for s in zip(*layer, strict=True)) for layer in layers))
 
     def detach(self) -> DecoderState:
         """The same numbers without their history: the cut of truncated back-propagation."""

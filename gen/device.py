@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 import resource
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gen.distributed import local_rank
 from gen.errors import Terminated, UserError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -38,7 +40,7 @@ def tune_allocator() -> None:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """ "auto", "cpu", "cuda", "cuda:1" or "mps" → a device that is there.
+    """ "auto", "cpu", "cuda", "cuda:1" or "mps" → a device that is there; under torchrun, each process's own GPU.
 
     Raises:
         UserError: there is no such device here.
@@ -47,10 +49,22 @@ def pick_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", local_rank())
+            torch.cuda.set_device(device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {name}: not available here; try --device cpu") from error
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 for what is left in float32
     return device
+
+
+def be_deterministic() -> None:
+    """From now on the same input gives the same bits, on a GPU too. To be called before the GPU is used."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS and cuDNN's recurrent layers vary
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -109,9 +123,10 @@ class Interruption:
     def __exit__(self, *_: object) -> None:
         self._restore()
 
-    def stop(self) -> None:
-        """Ends the work as the signal asked. Raises `Terminated` for SIGTERM, `KeyboardInterrupt` for Ctrl-C."""
-        raise Terminated if self.requested == signal.SIGTERM else KeyboardInterrupt
+    def stop(self, number: int | None = None) -> None:
+        """Ends the work as the signal asked, or as signal ``number`` would have. Raises `Terminated` for SIGTERM,
+        `KeyboardInterrupt` for Ctrl-C."""
+        raise Terminated if (number or self.requested) == signal.SIGTERM else KeyboardInterrupt
 
 
 def seed_everything(seed: int) -> None:
@@ -122,21 +137,35 @@ def seed_everything(seed: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of every generator that training draws from."""
-    state: dict[str, Any] = {"torch": torch.get_rng_state()}
+    """The state of every generator that training may draw from, in types that load without running code."""
+    name, keys, *rest = np.random.get_state()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": (name, torch.as_tensor(keys, dtype=torch.int64), *rest),
+    }
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+        state["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
     return state
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
     """Restores what `rng_state` returned."""
     torch.set_rng_state(state["torch"])
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+        torch.cuda.set_rng_state(state["cuda"])
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
 
 
-def peak_memory() -> int:
-    """The most memory this process has held, in bytes."""
+def peak_memory(device: torch.device | None = None) -> int:
+    """The most memory that a GPU has given this process, or that the process itself has held, in bytes."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 
@@ -22,3 +23,8 @@ class ConfigError(UserError):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, answered as Ctrl-C is."""
+
+
+def complain(message: str) -> None:
+    """Tells the user, in a line on standard error, what went wrong and what is done about it."""
+    print(f"gen: {message}", file=sys.stderr, flush=True)

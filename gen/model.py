@@ -60,6 +60,12 @@ class ModelInfo:
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
+def _distance(logits: Tensor) -> Tensor:
+    """KL(p‖q) + KL(q‖p) between rows 2b and 2b + 1 at every position: (2B, T, V) → (B, T)."""
+    p, q = logits.log_softmax(-1).unflatten(0, (-1, 2)).unbind(1)
+    return ((p.exp() - q.exp()) * (p - q)).sum(-1)
+
+
 class Model(GenerationMixin, nn.Module):
     """An encoder, the decoder and the tokenizer of what the decoder writes.
 
@@ -102,6 +108,7 @@ class Model(GenerationMixin, nn.Module):
         *,
         coverage: float = 0.0,
         own_words: float = 0.0,
+        r_drop: float = 0.0,
     ) -> LossOutput:
         """Cross-entropy of a batch, summed over its real targets.
 
@@ -113,23 +120,35 @@ class Model(GenerationMixin, nn.Module):
                 once in all (Xu et al., 2015: "doubly stochastic").
             own_words: share of the inputs that are replaced by what the model would have written there; see
                 `_with_own_words`.
+            r_drop: weight of the distance between what the decoder predicts under two draws of dropout: a quarter
+                of KL(p‖q) + KL(q‖p), which asks that they agree (Liang et al., 2021). Each row is read twice.
         """
         memory = self.decoder.prepare(self.encoder(batch.source))
         state = state or self.decoder.init_state(memory)
         input_ids = self._with_own_words(batch, state, memory, own_words) if own_words else batch.input_ids
-        output = self.decoder(input_ids, state, memory)
-        real = batch.target_ids != self.tokenizer.pad_id
+        target_ids = batch.target_ids
+        if r_drop:
+            twice = torch.arange(len(input_ids), device=input_ids.device).repeat_interleave(2)
+            input_ids, target_ids, state = input_ids[twice], target_ids[twice], state.select(twice)
+        output = self.decoder(input_ids, state, memory)  # both copies of a row share its memory
+        real = target_ids != self.tokenizer.pad_id
+        logits = output.logits.float()
         loss_sum = F.cross_entropy(
-            output.logits.float().flatten(0, 1),
-            batch.target_ids.flatten(),
+            logits.flatten(0, 1),
+            target_ids.flatten(),
             ignore_index=self.tokenizer.pad_id,
             reduction="sum",
             label_smoothing=label_smoothing,
         )
         if coverage and output.attention is not None:
-            seen = (output.attention * real[..., None]).sum(1)  # (B, S)
-            loss_sum = loss_sum + coverage * ((1 - seen) ** 2 * memory.mask).sum()
-        return LossOutput(loss_sum, int(real.sum()), output.state)
+            seen = (output.attention * real[..., None]).sum(1)  # (R, S)
+            mask = memory.mask.repeat_interleave(len(seen) // len(memory.mask), 0)
+            loss_sum = loss_sum + coverage * ((1 - seen) ** 2 * mask).sum()
+        if not r_drop:
+            return LossOutput(loss_sum, int(real.sum()), output.state)
+        loss_sum = loss_sum / 2 + r_drop / 4 * (_distance(logits) * real[::2]).sum()
+        one_each = output.state.select(torch.arange(0, len(real), 2, device=real.device))
+        return LossOutput(loss_sum, int(real[::2].sum()), one_each)
 
     @torch.no_grad()
     def _with_own_words(self, batch: Batch, state: DecoderState, memory: Memory, share: float) -> Tensor:
@@ -269,14 +288,18 @@ class Model(GenerationMixin, nn.Module):
         config = checkpoint.read_config(folder)
         data = checkpoint.read_bytes(folder, checkpoint.TOKENIZER)
         try:
-            tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(data)
-            info = ModelInfo(**{f.name: config[f.name] for f in fields(ModelInfo)})
-            encoder = build_encoder(
-                config["encoder"], lambda name: checkpoint.read_bytes(folder, f"encoder-{name}")
-            )
-            model = cls(encoder, DecoderConfig(**config["decoder"]), tokenizer, info)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{folder}: {checkpoint.CONFIG} does not describe a model ({error})") from error
+            with checkpoint.MemoryLimit(folder):
+                tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(data)
+                info = ModelInfo(**{f.name: config[f.name] for f in fields(ModelInfo)})
+                encoder = build_encoder(
+                    config["encoder"], lambda name: checkpoint.read_bytes(folder, f"encoder-{name}")
+                )
+                model = cls(encoder, DecoderConfig(**config["decoder"]), tokenizer, info)
+        except UserError:
+            raise
+        except Exception as error:  # whatever constructors raise for arguments that nobody would give
+            what = f"{type(error).__name__}: {checkpoint.first_line(error)}"
+            raise UserError(f"{folder}: {checkpoint.CONFIG} does not describe a model ({what})") from error
         weights = checkpoint.read_weights(folder)
         weights |= {name: weights[kept] for name, kept in model._aliases().items() if kept in weights}
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 
@@ -20,6 +21,12 @@ class TrainOptions:
 
     budget: Words = "5m"
     """How long; the learning rate follows it to its end."""
+    init_from: str = ""
+    """Begin with the model of this run: its sizes, weights and vocabulary."""
+    new_vocabulary: bool = False
+    """With --init-from: a vocabulary made from the new data; pieces that both have keep their vectors."""
+    freeze: tuple[str, ...] = ()
+    """Weights that do not learn, by name: 'encoder.*', '*.embedding.*'."""
     batch_size: int = 32
     """Rows a batch (streams of text)."""
     learning_rate: float | None = None
@@ -38,6 +45,9 @@ class TrainOptions:
     """Batches an optimizer step."""
     label_smoothing: float | None = None
     """Share of the target spread over the vocabulary. Unset: the task's choice, else 0."""
+    r_drop: float = 0.0
+    """Weight of how much two draws of dropout disagree (Liang et al., 2021; 5 is usual). Doubles the decoder's
+    work."""
     scheduled_sampling: float = 0.0
     """In the end, feed the decoder this share of its own guesses instead of the target's tokens (Bengio et al.,
     2015); the share grows from 0."""
@@ -51,10 +61,14 @@ class TrainOptions:
     """Which validations those are."""
     validations: int = 10
     """How often to validate within the budget, at most."""
+    save_every: Words = "10m"
+    """Save also between validations: the longest time that a power cut may cost."""
     patience: int = 0
     """Stop after this many validations without improvement (0: never)."""
     seed: int = 1
     """Of the first weights, of dropout, and of the order of the data."""
+    deterministic: bool = False
+    """Only algorithms that give the same result every time, on a GPU too, where that costs some speed."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -68,6 +82,7 @@ class TrainOptions:
     def errors(self) -> list[str]:
         """Everything that is wrong with the options, a line each."""
         checks = [
+            (self.new_vocabulary and not self.init_from, "--new-vocabulary goes with --init-from"),
             (self.batch_size < 1, f"--batch-size must be at least 1, not {self.batch_size}"),
             (
                 self.learning_rate is not None and not 0 < self.learning_rate < math.inf,
@@ -86,6 +101,7 @@ class TrainOptions:
                 not 0 <= self.scheduled_sampling <= 1,
                 f"--scheduled-sampling must be between 0 and 1, not {self.scheduled_sampling}",
             ),
+            (not 0 <= self.r_drop < math.inf, f"--r-drop must be 0 or more, not {self.r_drop}"),
             (not 0 <= self.coverage < math.inf, f"--coverage must be 0 or more, not {self.coverage}"),
             (not 0 <= (self.ema or 0) < 1, f"--ema must be at least 0 and below 1, not {self.ema}"),
             (self.average < 0, f"--average must be 0 or more, not {self.average}"),
@@ -97,30 +113,41 @@ class TrainOptions:
             ),
         ]
         found = [message for wrong, message in checks if wrong]
-        try:
-            Budget.parse(self.budget)
-        except ConfigError as error:
-            found += error.errors
+        for option, text in (("--budget", self.budget), ("--save-every", self.save_every)):
+            try:
+                budget = Budget.parse(text, option)
+            except ConfigError as error:
+                found += error.errors
+            else:
+                if option == "--save-every" and budget.unit != "seconds":
+                    found.append(f"--save-every {text!r}: give a time, such as 10m")
         return found
+
+    def foreign_sizes(self, sizes: Any, kept: Sequence[str] = ()) -> list[str]:
+        """What is wrong where a model's ``sizes`` (a dataclass) are given beside ``init_from``, whose model has
+        its own; those in ``kept`` are none."""
+        given = [f.name for f in fields(sizes) if f.name not in kept and getattr(sizes, f.name) != f.default]
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        return [f"{flags}: with --init-from the model is what it is"] if self.init_from and given else []
 
 
 def learning_rate(options: TrainOptions, share: float, factor: float = 1.0) -> float:
-    """The learning rate when ``share`` (0 to 1) of the budget is used up.
+    """The learning rate when ``share`` (0 to 1) of the budget is used up, times ``factor``.
 
     Example:
         >>> learning_rate(TrainOptions(learning_rate=1.0, warmup=0.0), share=0.5)
         0.505
     """
     if share < options.warmup:
-        return options.peak_rate * max(share / options.warmup, 1e-3)
+        return options.peak_rate * max(share / options.warmup, 1e-3) * factor
     rest = min((share - options.warmup) / (1 - options.warmup), 1.0)
     shape = {
         "cosine": 0.01 + 0.99 * (1 + math.cos(math.pi * rest)) / 2,
         "linear": 0.01 + 0.99 * (1 - rest),
         "constant": 1.0,
-        "plateau": factor,
+        "plateau": 1.0,
     }
-    return options.peak_rate * shape[options.schedule]
+    return options.peak_rate * shape[options.schedule] * factor
 
 
 def make_optimizer(model: Model, options: TrainOptions) -> torch.optim.AdamW:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gen.corpus import TokenizerOptions, cached, token_dtype
+from gen.corpus import TokenizerOptions, cached, digest, read_tokenizer, token_dtype, write_tokenizer
 from gen.data import Sequences, TokenFile
 from gen.errors import UserError
 from gen.parallel import PairFiles
-from gen.tokenizer import TOKENIZERS, SubwordTokenizer, Tokenizer, seed_sampling
+from gen.tokenizer import SubwordTokenizer, Tokenizer, seed_sampling
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,12 @@ class Pairs:
 
 
 def build_pairs(
-    train: PairFiles, valid: PairFiles | None, options: PairOptions, cache: Path | None = None
+    train: PairFiles,
+    valid: PairFiles | None,
+    options: PairOptions,
+    *,
+    tokenizers: tuple[Tokenizer, Tokenizer] | None = None,
+    cache: Path | None = None,
 ) -> Pairs:
     """Reads, splits, builds the vocabulary, tokenizes and filters; or finds all of that in the cache.
 
@@ -79,17 +84,18 @@ def build_pairs(
         train: the pairs to learn from.
         valid: pairs to validate on; None: a random part of ``train``, the same every time.
         options: how.
+        tokenizers: use these, of the source and the target, instead of making some.
         cache: where; None: `gen.corpus.cache_folder`.
 
     Raises:
         UserError: a file cannot be read, or nothing is left to train or to validate on.
     """
-    recipe = [asdict(options), train.digest(), valid.digest() if valid else ""]
-    folder = cached(recipe, lambda f: _fill(f, train, valid, options), cache)
+    own = [digest(t) for t in tokenizers or ()]
+    recipe = [asdict(options), own, train.digest(), valid.digest() if valid else ""]
+    folder = cached(recipe, lambda f: _fill(f, train, valid, options, tokenizers), cache)
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     source_tokenizer, target_tokenizer = (
-        TOKENIZERS[options.tokenizer.level].from_bytes((folder / f"{side}.tokenizer").read_bytes())
-        for side in ("source", "target")
+        read_tokenizer(folder / f"{side}.tokenizer") for side in ("source", "target")
     )
     source, target = (
         Sequences(
@@ -99,7 +105,7 @@ def build_pairs(
         for side in ("source", "target")
     )
     held_out = [(a, b) for a, b in meta["valid"]]
-    same = options.joint
+    same = digest(source_tokenizer) == digest(target_tokenizer)
     return Pairs(
         source_tokenizer,
         source_tokenizer if same else target_tokenizer,
@@ -139,7 +145,13 @@ class _Side:
         return chain.from_iterable((pair[side] for side in self.sides) for pair in self.pairs)
 
 
-def _fill(folder: Path, train: PairFiles, valid: PairFiles | None, options: PairOptions) -> None:
+def _fill(
+    folder: Path,
+    train: PairFiles,
+    valid: PairFiles | None,
+    options: PairOptions,
+    made: tuple[Tokenizer, Tokenizer] | None,
+) -> None:
     held_out: set[int] = set()
     if valid is None:
         count = sum(1 for _ in train)
@@ -152,7 +164,9 @@ def _fill(folder: Path, train: PairFiles, valid: PairFiles | None, options: Pair
     if not kept:
         raise UserError("no pairs are left to validate on: name some with --valid, or give more than ten pairs")
     pairs = _Training(train, held_out, options.lowercase)
-    if options.joint:
+    if made:
+        source_tokenizer, target_tokenizer = made
+    elif options.joint:
         source_tokenizer = target_tokenizer = options.tokenizer.train(_Side(pairs, (0, 1)))
     else:
         source_tokenizer = options.tokenizer.train(_Side(pairs, (0,)))
@@ -160,7 +174,7 @@ def _fill(folder: Path, train: PairFiles, valid: PairFiles | None, options: Pair
     tokenizers = {"source": source_tokenizer, "target": target_tokenizer}
     dropped = _write(folder, pairs, tokenizers, options)
     for side, tokenizer in tokenizers.items():
-        (folder / f"{side}.tokenizer").write_bytes(tokenizer.to_bytes())
+        write_tokenizer(folder / f"{side}.tokenizer", tokenizer)
     meta = {"dtype": {s: token_dtype(t) for s, t in tokenizers.items()}, "valid": kept, "dropped": dropped}
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
 

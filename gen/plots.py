@@ -51,6 +51,29 @@ def plot_losses(
     _save(figure, to)
 
 
+def plot_rates(rates: Sequence[float], losses: Sequence[float], best: float, to: Path | io.BytesIO) -> None:
+    """Draws the loss against the learning rate of a range test.
+
+    Args:
+        rates: of the steps.
+        losses: smoothed; there may be fewer.
+        best: the rate to mark.
+        to: a file (its ending chooses the format), or a buffer for SVG.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates[: len(losses)], losses, color="#b5442e")
+    axes.axvline(best, color="#666666", linestyle="--", linewidth=1, label=f"falls fastest: {best:.2g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("nats per token, smoothed")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    _save(figure, to)
+
+
 def plot_attention(
     weights: Any, targets: Sequence[str], sources: Sequence[str], to: Path | io.BytesIO, title: str = ""
 ) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from gen.data import Batch, TokenFile
+from gen.distributed import mine, size
+from gen.errors import UserError
 
 
 class StreamBatches:
@@ -32,6 +34,8 @@ class StreamBatches:
         self.bos_id = bos_id
         self.seed = seed
         self.batches_per_epoch = len(tokens) // batch_size // chunk
+        if batch_size < size():
+            raise UserError(f"--batch-size {batch_size}: {size()} processes need at least a stream each")
 
     def _ring(self, start: int, length: int) -> np.ndarray:
         start %= len(self.tokens)
@@ -45,12 +49,12 @@ class StreamBatches:
         entry = int(np.random.default_rng((self.seed, epoch)).integers(len(self.tokens)))
         for position in range(start, self.batches_per_epoch):
             offset = entry + position * self.chunk
-            pieces = [self._ring(offset + b * stride - 1, self.chunk + 1) for b in range(self.batch_size)]
+            pieces = [self._ring(offset + b * stride - 1, self.chunk + 1) for b in mine(range(self.batch_size))]
             ids = torch.from_numpy(np.stack(pieces))
             inputs = ids[:, :-1].clone()
             if position == 0:
                 inputs[:, 0] = self.bos_id
-            yield Batch(self.batch_size, inputs, ids[:, 1:].contiguous(), carries=position > 0)
+            yield Batch(len(inputs), inputs, ids[:, 1:].contiguous(), carries=position > 0)
 
 
 def stream_evaluation(
@@ -66,6 +70,7 @@ def stream_evaluation(
 
     One row would be exact and slow. So the text is cut into rows that run side by side, and each begins
     ``lead`` tokens early, uncounted, to arrive at its own part in the state that a single row would carry.
+    Several processes share the rows.
 
     Args:
         tokens: the text.
@@ -75,15 +80,16 @@ def stream_evaluation(
         lead: tokens read before a row counts.
     """
     n = len(tokens) if limit is None else min(limit, len(tokens))
-    if n == 0:
-        return
     rows = max(1, min(64, n // (8 * lead)))
+    if n == 0 or not mine(range(rows)):
+        return
     steps = -(-(n + (rows - 1) * lead) // rows)  # each row reads this many, the first counts all of them
     for begin in range(0, steps, chunk):
         length = min(chunk, steps - begin)
-        inputs = np.full((rows, length), pad_id)
-        targets = np.full((rows, length), pad_id)
-        for row in range(rows):
+        own = mine(range(rows))
+        inputs = np.full((len(own), length), pad_id)
+        targets = np.full((len(own), length), pad_id)
+        for i, row in enumerate(own):
             position = row * (steps - lead) + begin
             piece = tokens.read(max(position - 1, 0), max(min(length + 1, n - position + 1), 0))
             if position == 0:
@@ -91,7 +97,7 @@ def stream_evaluation(
             known = len(piece) - 1
             if known < 1:
                 continue
-            inputs[row, :known] = piece[:-1]
+            inputs[i, :known] = piece[:-1]
             uncounted = max(lead - begin, 0) if row else 0
-            targets[row, uncounted:known] = piece[1 + uncounted :]
-        yield Batch(rows, torch.from_numpy(inputs), torch.from_numpy(targets), carries=begin > 0)
+            targets[i, uncounted:known] = piece[1 + uncounted :]
+        yield Batch(len(own), torch.from_numpy(inputs), torch.from_numpy(targets), carries=begin > 0)

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
 
 from gen import device as machine
+from gen import distributed
 from gen.average import Averages
 from gen.config import Budget
-from gen.data import Batch
+from gen.data import Background, Batch
 from gen.decoder import DecoderState
-from gen.errors import UserError
-from gen.model import LossOutput, Model
+from gen.errors import UserError, complain
+from gen.model import Model
 from gen.optim import TrainOptions, learning_rate, make_optimizer
 from gen.run import RunFolder
+from gen.step import Stepper
 from gen.validation import Event, Judge, Progress, Task
 
 LOG_EVERY = 50  # steps
 VALIDATION_COST = 25  # under a budget of time, train at least this many times as long as validation took
+BAD_STEPS = 20  # in a row, gradients not finite: go back (float16's scaler may need a few to find its scale)
+RETURNS = 3  # to the last checkpoint, each at half the rate, before giving up
 
 
 def train(
@@ -50,71 +53,195 @@ def train(
     Raises:
         KeyboardInterrupt: on Ctrl-C (`Terminated` on SIGTERM), once the step is done and saved; the same command
             goes on from there.
-        UserError: the loss is no longer finite.
+        UserError: gradients stay not finite at ever lower rates, or the end could not be saved.
     """
     task.validate(model, quick=True)  # a bad path or a full memory shows now, not in an hour
-    optimizer = make_optimizer(model, options)
-    averages = Averages(model, options.ema or 0.0, options.average, options.average_of == "best")
-    dtype = machine.compute_dtype(options.precision, model.device)
-    scaler = torch.amp.GradScaler(model.device.type, enabled=dtype == torch.float16)
-    now, carried = Progress(next_validation=1 / options.validations), None
-    if state is None:
-        run.forget_after(0)  # of a run that stopped before it had saved anything
-    else:
-        now, carried = _restore(model, optimizer, averages, scaler, run, state)
-    judge = Judge(model, task, averages, run, dtype)
-    budget = Budget.parse(options.budget)
-    began = time.monotonic() - now.seconds
-    window = _Window()
+    return _Training(model, task, options, run, state, watch).run()
 
-    def share() -> float:
-        now.seconds = time.monotonic() - began
-        epochs = now.epoch + now.position / max(task.batches.batches_per_epoch, 1)
-        return {"seconds": now.seconds, "epochs": epochs, "steps": now.step}[budget.unit] / budget.amount
 
-    def save() -> None:
-        run.save_last(model, _snapshot(now, optimizer, averages, scaler, carried))
+class _Training:
+    """The loop, and what it keeps between steps."""
 
-    model.train()
-    with machine.Interruption() as interruption:
-        while not now.done:
-            batches = task.batches.epoch(now.epoch, now.position)
-            while group := list(islice(batches, options.accumulate)):
-                used = share()
-                rate = learning_rate(options, used, now.rate_factor)
-                for parameters in optimizer.param_groups:
-                    parameters["lr"] = rate * parameters["factor"]
-                loss = partial(task.loss, model, options=options, share=used)
-                carried = _step(model, loss, group, carried, optimizer, scaler, dtype, options, window)
-                now.step += 1
-                now.position += len(group)
-                averages.step(model, now.step)
-                if now.step % LOG_EVERY == 0 or now.step == 1:
-                    event = window.event(now, share(), rate)
-                    run.log(event.record())
-                    watch(event)
-                if (used := share()) >= min(now.next_validation, 1.0):
-                    now.done = used >= 1
-                    event = window.event(now, used, rate)
-                    event.validation = judge.validate(event)
-                    cost = (share() - used) * VALIDATION_COST if budget.unit == "seconds" else 0.0
-                    now.next_validation = _next_validation(used, max(1 / options.validations, cost))
-                    now.done = now.done or bool(options.patience and now.since_best >= options.patience)
-                    if now.done:
-                        judge.finish(event)
-                    elif now.since_best and options.schedule == "plateau":
-                        now.rate_factor *= 0.5
-                    save()
-                    watch(event)
-                    window.restart()  # the time spent on validation is not training's
-                if interruption.requested and not now.done:
-                    save()
-                    interruption.stop()
+    def __init__(
+        self,
+        model: Model,
+        task: Task,
+        options: TrainOptions,
+        run: RunFolder,
+        state: dict[str, Any] | None,
+        watch: Callable[[Event], None],
+    ) -> None:
+        self.model, self.options, self.folder, self.watch = model, options, run, watch
+        dtype = machine.compute_dtype(options.precision, model.device)
+        self.batches = Background(task.batches, pin=True) if model.device.type == "cuda" else task.batches
+        self.optimizer = make_optimizer(model, options)
+        self.averages = Averages(model, options.ema or 0.0, options.average, options.average_of == "best")
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=dtype == torch.float16)
+        self.stepper = Stepper(model, task, options, self.optimizer, self.scaler, dtype)
+        self.judge = Judge(model, task, self.averages, run, dtype)
+        self.budget = Budget.parse(options.budget)
+        self.save_every = Budget.parse(options.save_every).amount
+        self.now = Progress(next_validation=1 / options.validations)
+        self.carried: DecoderState | None = None
+        self.window = _Window(model.device)
+        if distributed.rank():  # dropout of its own; the first weights are everyone's
+            torch.manual_seed(options.seed + distributed.rank())
+        if state is None:
+            run.forget_after(0)  # of a run that stopped before it had saved anything
+        else:
+            self._restore(state)
+        self.began = self.saved = time.monotonic()
+        self.began -= self.now.seconds
+        if state is None:
+            self._save()  # a full disk shows now, too
+
+    def run(self) -> Progress:
+        now, groups = self.now, self._groups()
+        self.model.train()
+        with machine.Interruption() as interruption:
+            while True:
+                waited = time.monotonic() - self.saved
+                used, requested, waited = distributed.largest(self._share(), interruption.requested, waited)
+                if used >= 1 and now.bad:
+                    self._go_back()
+                    groups = self._groups()
+                elif used >= min(now.next_validation, 1.0):
+                    self._validate(used)
+                elif waited > self.save_every:
+                    self._save()
                 if now.done:
-                    break
-            else:
-                now.epoch, now.position = now.epoch + 1, 0
-    return now
+                    return now
+                if requested:
+                    self._save()
+                    interruption.stop(int(requested))
+                if not self._step(next(groups), used):
+                    groups = self._groups()
+
+    def _groups(self) -> Iterator[list[Batch]]:
+        """The micro-batches of one step after the other, for ever, from where training stands."""
+        while True:
+            batches = self.batches.epoch(self.now.epoch, self.now.position)
+            while group := list(islice(batches, self.options.accumulate)):
+                yield group
+            self.now.epoch, self.now.position = self.now.epoch + 1, 0
+
+    def _share(self) -> float:
+        """How much of the budget is used up; the main process's clock counts."""
+        if not distributed.is_main():
+            return 0.0
+        now = self.now
+        now.seconds = time.monotonic() - self.began
+        epochs = now.epoch + now.position / max(self.batches.batches_per_epoch, 1)
+        return {"seconds": now.seconds, "epochs": epochs, "steps": now.step}[self.budget.unit] / self.budget.amount
+
+    def _step(self, group: list[Batch], used: float) -> bool:
+        """One step. Returns False where training has gone back to an earlier one."""
+        now = self.now
+        rate = learning_rate(self.options, used, now.rate_factor)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rate * parameters["factor"]
+        result = self.stepper(group, self.carried, used)
+        now.step += 1
+        now.position += len(group)
+        if result.finite:
+            now.bad = 0
+            self.carried = result.carried
+            self.averages.step(self.model, now.step)
+            self.window.add(result.loss_sum, result.num_tokens)
+        else:
+            now.skipped, now.bad = now.skipped + 1, now.bad + 1
+            if now.bad == BAD_STEPS:
+                self._go_back()
+                return False
+        if now.step % LOG_EVERY == 0 or now.step == 1:
+            event = self._event(used, rate)
+            self.folder.log(event.record())
+            self.watch(event)
+        return True
+
+    def _event(self, used: float, rate: float) -> Event:
+        loss, speed = self.window.close(self.now)
+        return Event(self.now, min(used, 1.0), loss, speed, rate, machine.peak_memory(self.model.device))
+
+    def _validate(self, used: float) -> None:
+        now, options = self.now, self.options
+        now.done = used >= 1
+        event = self._event(used, learning_rate(options, min(used, 1.0), now.rate_factor))
+        event.validation = self.judge.validate(event)
+        (after,) = distributed.largest(self._share())
+        cost = (after - used) * VALIDATION_COST if self.budget.unit == "seconds" else 0.0
+        now.next_validation = _next_validation(used, max(1 / options.validations, cost))
+        now.done = now.done or bool(options.patience and now.since_best >= options.patience)
+        if now.done:
+            self.judge.finish(event)
+        elif now.since_best and options.schedule == "plateau":
+            now.rate_factor *= 0.5
+        if not self._save() and now.done:
+            raise UserError(
+                f"{self.folder.path}: the trained model could not be saved; make room, and the same command goes "
+                "on from the last checkpoint"
+            )
+        self.watch(event)
+        self.window.restart()  # the time spent on validation is not training's
+
+    # -- saving, and going on from there -------------------------------------------------------------------
+
+    def _save(self) -> bool:
+        """Keeps all that going on needs, in types that load without running code. Returns whether that worked, or
+        had better not be done."""
+        if self.now.bad:
+            return True  # the last good checkpoint may be needed soon
+        layers = None if self.carried is None else self.carried.layers
+        own = {"rng": machine.rng_state(), "carried": layers}
+        state = {
+            "progress": dict(vars(self.now)),
+            "optimizer": self.optimizer.state_dict(),
+            "averages": self.averages.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "window": self.window.state_dict(),
+            "processes": distributed.every(own),
+        }
+        self.saved = time.monotonic()
+        return self.folder.save_last(self.model, state)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["weights"])
+        self.model.info.metrics = state["metrics"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.averages.load_state_dict(state["averages"], self.model)
+        self.scaler.load_state_dict(state["scaler"])
+        self.window.load_state_dict(state["window"])
+        vars(self.now).update(state["progress"])
+        processes = state["processes"]
+        if len(processes) != distributed.size():
+            raise UserError(
+                f"{self.folder.path}: trained by {len(processes)} processes so far, and there are "
+                f"{distributed.size()} now: start as many, or begin another run with --init-from"
+            )
+        own = processes[distributed.rank()]
+        machine.set_rng_state(own["rng"])
+        device = self.model.device
+        layers = own["carried"]
+        self.carried = layers and DecoderState(tuple(tuple(s.to(device) for s in layer) for layer in layers))
+        self.folder.forget_after(self.now.step)
+
+    def _go_back(self) -> None:
+        """To the last good checkpoint, at half the learning rate."""
+        bad, returns, factor = self.now.step, self.now.returns + 1, self.now.rate_factor / 2
+        seconds, skipped = self.now.seconds, self.now.skipped
+        state = self.folder.read_last()
+        if returns > RETURNS or state is None:
+            raise UserError(
+                f"the loss or its gradient is not finite at step {bad:,}, also after going back {RETURNS} times, "
+                "each at half the learning rate: lower --learning-rate or --clip"
+            )
+        self._restore(state)
+        now = self.now
+        now.returns, now.rate_factor, now.seconds, now.skipped, now.bad = returns, factor, seconds, skipped, 0
+        complain(
+            f"the loss or its gradient was not finite for some steps before step {bad:,}: going back to step "
+            f"{now.step:,} with {factor:g} of the learning rate"
+        )
 
 
 def _next_validation(used: float, interval: float) -> float:
@@ -126,97 +253,35 @@ def _next_validation(used: float, interval: float) -> float:
 class _Window:
     """Sums over the steps since the last report; tensors, so that no step waits for a device."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.loss = math.nan  # of the last report, which stands until there are new steps
         self.speed = 0.0
         self.restart()
 
     def restart(self) -> None:
         self.began = time.monotonic()
-        self.loss_sum: torch.Tensor | float = 0.0
+        self.loss_sum = torch.zeros((), device=self.device)
         self.num_tokens = 0
 
     def add(self, loss_sum: torch.Tensor, num_tokens: int) -> None:
         self.loss_sum = self.loss_sum + loss_sum
         self.num_tokens += num_tokens
 
-    def event(self, now: Progress, share: float, rate: float) -> Event:
-        if self.num_tokens:
-            self.loss = float(self.loss_sum) / self.num_tokens
-            self.speed = self.num_tokens / max(time.monotonic() - self.began, 1e-9)
-            now.tokens += self.num_tokens
-        if not math.isfinite(self.loss):
-            raise UserError(f"the loss is {self.loss} at step {now.step}: lower --learning-rate or --clip")
+    def close(self, now: Progress) -> tuple[float, float]:
+        """Loss and tokens a second, of all processes, since the last time."""
+        loss_sum, num_tokens = distributed.total(float(self.loss_sum), self.num_tokens)
+        if num_tokens:
+            self.loss = loss_sum / num_tokens
+            self.speed = num_tokens / max(time.monotonic() - self.began, 1e-9)
+            now.tokens += int(num_tokens)
         self.restart()
-        return Event(now, min(share, 1.0), self.loss, self.speed, rate)
+        return self.loss, self.speed
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"loss": self.loss, "loss_sum": self.loss_sum, "num_tokens": self.num_tokens}
 
-def _step(
-    model: Model,
-    loss: Callable[[Batch, DecoderState | None], LossOutput],
-    group: list[Batch],
-    carried: DecoderState | None,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    dtype: torch.dtype,
-    options: TrainOptions,
-    window: _Window,
-) -> DecoderState:
-    """One optimizer step over the batches of ``group``: the mean is taken once, over all their tokens."""
-    optimizer.zero_grad(set_to_none=True)
-    total = 0
-    for batch in group:
-        batch = batch.to(model.device)
-        with machine.autocast(model.device, dtype):
-            output = loss(batch, carried if batch.carries else None)
-        scaler.scale(output.loss_sum).backward()
-        carried = output.state.detach()
-        total += output.num_tokens
-        window.add(output.loss_sum.detach(), output.num_tokens)
-    scaler.unscale_(optimizer)
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    torch._foreach_div_(gradients, max(total, 1))
-    torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-    scaler.step(optimizer)
-    scaler.update()
-    return carried  # type: ignore[return-value]
-
-
-def _snapshot(
-    now: Progress,
-    optimizer: torch.optim.Optimizer,
-    averages: Averages,
-    scaler: torch.amp.GradScaler,
-    carried: DecoderState | None,
-) -> dict[str, Any]:
-    """All that going on needs, in types that load without running code."""
-    return {
-        "progress": dict(vars(now)),
-        "optimizer": optimizer.state_dict(),
-        "averages": averages.state_dict(),
-        "scaler": scaler.state_dict(),
-        "carried": None if carried is None else carried.layers,
-        "rng": machine.rng_state(),
-    }
-
-
-def _restore(
-    model: Model,
-    optimizer: torch.optim.Optimizer,
-    averages: Averages,
-    scaler: torch.amp.GradScaler,
-    run: RunFolder,
-    state: dict[str, Any],
-) -> tuple[Progress, DecoderState | None]:
-    run.load_last(model)
-    optimizer.load_state_dict(state["optimizer"])
-    averages.load_state_dict(state["averages"], model)
-    scaler.load_state_dict(state["scaler"])
-    machine.set_rng_state(state["rng"])
-    now = Progress(**state["progress"])
-    run.forget_after(now.step)
-    layers = state["carried"]
-    if layers is None:
-        return now, None
-    moved = tuple(tuple(s.to(model.device) for s in layer) for layer in layers)
-    return now, DecoderState(moved)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.restart()
+        self.loss, self.num_tokens = state["loss"], state["num_tokens"]
+        self.loss_sum = state["loss_sum"].to(self.device)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from gen import device as machine
+from gen import distributed
 from gen.average import Averages, Weights, learned, swapped
 from gen.data import Batch, Batches
 from gen.decoder import DecoderState
@@ -46,11 +47,13 @@ class Task:
             state,
             options.label_smoothing or 0.0,
             coverage=options.coverage,
+            r_drop=options.r_drop,
             own_words=options.scheduled_sampling * share,
         )
 
     def validate(self, model: Model, *, quick: bool = False) -> dict[str, Any]:
-        """Figures on held-out data. ``quick`` reads two batches, to see that it works."""
+        """Figures on held-out data, the same for every process; each does its share. ``quick`` reads two batches,
+        to see that it works."""
         raise NotImplementedError
 
     def sample(self, model: Model) -> str:
@@ -69,8 +72,11 @@ class Progress:
     tokens: int = 0
     best: float | None = None
     since_best: int = 0
-    rate_factor: float = 1.0  # of the plateau schedule
+    rate_factor: float = 1.0  # halved on a plateau, and after gradients that were not finite
     next_validation: float = 0.0
+    skipped: int = 0  # steps whose gradient was not finite
+    bad: int = 0  # such steps in a row
+    returns: int = 0  # to the last good checkpoint because of them
     done: bool = False
 
 
@@ -84,6 +90,7 @@ class Event:
         loss: nats a token over the last steps.
         tokens_per_second: over the last steps.
         learning_rate: at the moment.
+        memory: the most that was held so far, in bytes: the GPU's, or the process's.
         validation: the figures, where it has just validated.
     """
 
@@ -92,6 +99,7 @@ class Event:
     loss: float
     tokens_per_second: float
     learning_rate: float
+    memory: int = 0
     validation: dict[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
@@ -103,6 +111,8 @@ class Event:
             "loss": self.loss,
             "learning_rate": self.learning_rate,
             "tokens_per_second": round(self.tokens_per_second),
+            "memory_mb": round(self.memory / 2**20),
+            **({"skipped": self.progress.skipped} if self.progress.skipped else {}),
         }
 
 
@@ -144,11 +154,12 @@ class Judge:
                 figures = self.task.validate(self.model)
             value = figures[metric]
             if now.best is None or self.sign * value > self.sign * now.best:
-                now.best = value
                 rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
                 self.model.info.metrics = {"step": now.step, "weights": name, **rounded}
-                self.run.save_best(self.model)
+                if all(distributed.every(self.run.save_best(self.model))):
+                    now.best = value
             self.run.log({**event.record(), "weights": name, "validation": figures})
-            title = f"## Step {now.step}, {name} weights ({metric} {value:.3f})"
-            self.run.add_samples(f"{title}\n\n{self.task.sample(self.model)}")
+            if distributed.is_main():
+                title = f"{name} weights ({metric} {value:.3f})"
+                self.run.add_samples(now.step, title, self.task.sample(self.model))
         return figures

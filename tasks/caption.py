@@ -12,16 +12,15 @@ import numpy as np
 from gen.caption_metrics import CaptionScorer, CiderD
 from gen.captions import CaptionCorpus, Captioned, build_captions
 from gen.checkpoint import write_text
-from gen.config import to_dict
 from gen.data import Background, Batch, Batches
 from gen.decoder import DecoderConfig, DecoderState
+from gen.distributed import main_first, total
 from gen.encoders.cnn import CNNEncoder
 from gen.errors import UserError
 from gen.model import LossOutput, Model, ModelInfo
 from gen.optim import TrainOptions
 from gen.plots import plot_looks
 from gen.ptb import ptb_tokens
-from gen.run import RunFolder
 from gen.search import Hypothesis
 from gen.self_critical import SelfCritical
 from gen.validation import Task
@@ -77,7 +76,7 @@ class CaptionTask(Task):
         """Caption scores of greedy captions, and the loss of each picture's first reference."""
         count = len(self.held_out.pictures)
         count, limit = (min(count, 8), {"max_new_tokens": 8}) if quick else (count, {})
-        loss_sum, num_tokens = model.evaluate(self.held_out.batches(model, count))
+        loss_sum, num_tokens = total(*model.evaluate(self.held_out.batches(model, count)))
         self._captions = [h.text for h in self.held_out.captions(model, count, temperature=0, **limit)]
         scorer = CaptionScorer(self.held_out.references[:count]) if quick else self.held_out.scorer
         scores = scorer.corpus(self._captions)
@@ -137,12 +136,10 @@ def train_caption(config: CaptionConfig, command: str = "") -> dict[str, Any]:
         >>> data = CaptionData(images="flickr8k/images", captions="flickr8k/captions.jsonl")
         >>> train_caption(CaptionConfig(data, out="runs/captions"))
     """
-    config.check()
-    device = training.start(config.train)
+    session = training.Session(config, "caption", command)
     split = read_split(config.data)
     chosen = choose(config, sum(len(c.captions) for c in split.train))
-    begun = Model.load(config.reward.init_from) if config.reward.init_from else None
-    encoder = _encoder(chosen.model, begun).to(device)
+    encoder = _encoder(chosen.model, session.begun).to(session.device)
     learns, views = chosen.model.finetune > 0, chosen.data.augment + 1
     if learns:
         source = decoded_source(encoder, split.train + split.valid)
@@ -150,16 +147,17 @@ def train_caption(config: CaptionConfig, command: str = "") -> dict[str, Any]:
         each = [views] * len(split.train) + [1] * len(split.valid)
         source, failed = cached_source(encoder, split.train + split.valid, each, chosen.data.feature_dtype)
         split = split.without(failed)
-    corpus = build_captions(
-        split.train,
-        chosen.data.tokenizer(),
-        verbatim=chosen.data.verbatim,
-        max_length=chosen.data.max_length,
-        tokenizer=begun.tokenizer if begun else None,
+    with main_first():
+        corpus = build_captions(
+            split.train,
+            chosen.data.tokenizer(),
+            verbatim=chosen.data.verbatim,
+            max_length=chosen.data.max_length,
+            tokenizer=session.tokenizer,
+        )
+    model = session.model(
+        lambda info: build_model(chosen.model, corpus.tokenizer, encoder, info), corpus.tokenizer, search=SEARCH
     )
-    model = begun or build_model(chosen.model, corpus.tokenizer, encoder, ModelInfo("caption", search=SEARCH))
-    model.info.training = {"command": command, **to_dict(config)}
-    model.to(device)
     held_out = HeldOut(split.valid, source, len(split.train), chosen.data.verbatim)
     task: CaptionTask
     if config.reward.self_critical:
@@ -171,8 +169,9 @@ def train_caption(config: CaptionConfig, command: str = "") -> dict[str, Any]:
     for line in split.dropped:
         display.say(f"Left out: {line}")
     table = _captions_table(split, corpus, model)
-    run = training.fit(model, task, config, chosen.train, data=table, describe=describe)
-    return finish(task, run)
+    if not session.fit(model, task, chosen.train, data=table, describe=describe):
+        return {}
+    return finish(task, session)
 
 
 def _encoder(options: CaptionModel, begun: Model | None) -> CNNEncoder:
@@ -186,13 +185,14 @@ def _encoder(options: CaptionModel, begun: Model | None) -> CNNEncoder:
             finetune_rate=options.finetune_rate,
         )
     if not isinstance(begun.encoder, CNNEncoder):
-        raise UserError(f"--init-from: is a {begun.info.task} model, which does not look at pictures")
+        raise UserError(f"--init-from: its encoder, {begun.encoder.describe()}, does not look at pictures")
     begun.encoder.unfreeze(options.finetune, options.finetune_rate)
     return begun.encoder
 
 
-def finish(task: CaptionTask, run: RunFolder) -> dict[str, Any]:
+def finish(task: CaptionTask, session: training.Session) -> dict[str, Any]:
     """Final figures by beam search, an attention plot, and what to type next."""
+    run = session.run
     model = Model.load(run.path)
     valid = task.held_out.pictures
     found = task.held_out.captions(model, len(valid), attention=True)
@@ -208,7 +208,7 @@ def finish(task: CaptionTask, run: RunFolder) -> dict[str, Any]:
     if found[0].attention is not None:
         plot_looks(*looks_of(model, picture, found[0]), run.path / "plots" / "attention.png")
     out = shlex.quote(str(run.path))
-    training.closing(run, [f"gen caption {out} {shlex.quote(str(picture))}"])
+    session.close([f"gen caption {out} {shlex.quote(str(picture))}"])
     return {**figures, "run": str(run.path)}
 
 

@@ -14,6 +14,7 @@ from gen.encoders.backbones import LITE
 from gen.errors import ConfigError
 from gen.optim import TrainOptions
 from gen.search import SearchOptions
+from tasks.preflight import Tools
 from tasks.text_config import DROPOUTS
 
 
@@ -126,8 +127,6 @@ class CaptionModel:
 class SelfCriticalOptions:
     """Learning from the score of the model's own captions, after it has learned from people's."""
 
-    init_from: str = ""
-    """Begin with the model of this run; its sizes and vocabulary are kept."""
     self_critical: bool = False
     """Make captions with a higher CIDEr-D more probable. Needs --init-from."""
     samples: int = 5
@@ -140,8 +139,6 @@ class SelfCriticalOptions:
     def errors(self) -> list[str]:
         """Everything that is wrong with the options, a line each."""
         found = range_errors(self, ("samples", "pictures"))
-        if self.self_critical and not self.init_from:
-            found.append("--self-critical goes on from a trained model: name its run with --init-from")
         if self.baseline == "mean" and self.samples < 2:
             found.append("--samples must be at least 2 with --baseline mean")
         return found
@@ -155,19 +152,24 @@ class CaptionConfig:
     model: CaptionModel = field(default_factory=CaptionModel)
     reward: SelfCriticalOptions = field(default_factory=SelfCriticalOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
+    tools: Tools = field(default_factory=Tools)
     out: str = ""
     """The run folder. The same command again goes on from where it stopped."""
 
     def check(self) -> None:
         """Raises `ConfigError` with every error of every part at once."""
-        errors = self.data.errors() + self.model.errors() + self.reward.errors() + self.train.errors()
+        errors = (
+            self.data.errors()
+            + self.model.errors()
+            + self.reward.errors()
+            + self.train.errors()
+            + self.tools.errors()
+        )
+        errors += self.train.foreign_sizes(self.model, ("finetune", "finetune_rate"))
         if self.train.batch_size != TrainOptions.batch_size:
             errors.append("--batch-size counts streams of text: for captions give --batch-tokens")
-        kept = {"finetune", "finetune_rate"}
-        given = [f for f, v in vars(self.model).items() if f not in kept and v != getattr(CaptionModel, f)]
-        if self.reward.init_from and given:
-            flags = ", ".join("--" + name.replace("_", "-") for name in given)
-            errors.append(f"{flags}: with --init-from the model is what it is")
+        if self.reward.self_critical and not self.train.init_from:
+            errors.append("--self-critical goes on from a trained model: name its run with --init-from")
         if self.reward.self_critical and self.model.finetune:
             errors.append("--self-critical and --finetune exclude each other")
         if not self.out:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from rich.progress import Progress
 from gen.caption_metrics import CaptionScorer
 from gen.captions import CaptionCorpus, Captioned, CaptionSet, plain_caption, read_captions
 from gen.data import Batch, SequenceBatches, sequence_batch
+from gen.distributed import gather, mine, size
 from gen.encoders.cnn import CNNEncoder
-from gen.errors import UserError
+from gen.errors import UserError, complain
 from gen.features import FeatureStore
 from gen.model import Model
 from gen.pictures import PictureError
@@ -96,7 +96,7 @@ def decoded_source(encoder: CNNEncoder, pictures: Sequence[Captioned]) -> Source
         except PictureError as error:
             if picture not in named:
                 named.add(picture)
-                print(f"gen: {error}", file=sys.stderr)
+                complain(str(error))
             return np.full((3, preprocessing.size, preprocessing.size), 127, np.uint8)
 
     def source(chosen: np.ndarray, view: np.ndarray) -> torch.Tensor:
@@ -110,20 +110,17 @@ class PictureBatches:
     """Pictures without captions, in an order of its own every epoch: for learning from the model's captions."""
 
     def __init__(self, source: Source, pictures: int, views: int, batch_size: int, seed: int) -> None:
-        self.source, self.pictures, self.views, self.batch_size, self.seed = (
-            source,
-            pictures,
-            views,
-            batch_size,
-            seed,
-        )
-        self.batches_per_epoch = -(-pictures // batch_size)
+        self.source, self.pictures, self.views = source, pictures, views
+        self.batch_size, self.seed = batch_size, seed
+        self.batches_per_epoch = max(pictures // batch_size, 1)
+        if min(pictures, batch_size) < size():
+            raise UserError(f"--pictures {batch_size}: {size()} processes need at least a picture each")
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The epoch's batches from position ``start`` on."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.pictures)
         for position in range(start, self.batches_per_epoch):
-            rows = order[position * self.batch_size : (position + 1) * self.batch_size]
+            rows = mine(order[position * self.batch_size : (position + 1) * self.batch_size])
             nothing = torch.zeros(len(rows), 0, dtype=torch.int64)
             yield Batch(
                 self.source(rows, (rows + epoch) % self.views), nothing, nothing, rows=torch.from_numpy(rows)
@@ -158,8 +155,8 @@ class HeldOut:
         self.scorer = CaptionScorer(self.references)
 
     def blocks(self, count: int, size: int = 64) -> Iterator[tuple[range, torch.Tensor]]:
-        """The first ``count`` pictures in blocks: which, and what the encoder takes for them."""
-        for begin in range(0, count, size):
+        """The first ``count`` pictures in blocks, those of this process: which, and what the encoder takes."""
+        for begin in mine(range(0, count, size)):
             block = range(begin, min(begin + size, count))
             rows = np.array(block)
             yield block, self.source(rows + self.first, np.zeros_like(rows))
@@ -173,9 +170,6 @@ class HeldOut:
             yield sequence_batch(source, [t.encode_array(x) for x in texts], t.bos_id, t.eos_id, t.pad_id)
 
     def captions(self, model: Model, count: int, **search: Any) -> list[Hypothesis]:
-        """The model's best caption of each."""
-        return [
-            several[0]
-            for _, source in self.blocks(count)
-            for several in model.generate(list(source.numpy()), **search)
-        ]
+        """The model's best caption of each; every process writes its share, and gets all."""
+        blocks = (model.generate(list(source.numpy()), **search) for _, source in self.blocks(count))
+        return [several[0] for block in gather(list(blocks)) for several in block]

@@ -5,20 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Annotated, Any
 
 import numpy as np
 import tyro
 
+from gen import distributed
 from gen.checkpoint import write_text
 from gen.config import parse_command
 from gen.device import tune_allocator
 from gen.encoders.cnn import CNNEncoder
-from gen.errors import ConfigError, UserError
+from gen.errors import ConfigError, UserError, complain
 from gen.model import Model
 from gen.pictures import SUFFIXES, PictureError, ahead, find_pictures
 from gen.search import Hypothesis
@@ -139,6 +140,7 @@ def caption_command(argv: list[str], command: str) -> int:
     config = parse_command(CaptionCommand, argv, command, repeat=False)
     options = config.options()
     tune_allocator()
+    distributed.start()
     model = load_model(config.run, config.device, task="caption")
     SearchOptions.make(model.search_defaults, options)  # says what is wrong before anything is written
     names: Iterable[str] = config.pictures or (line for line in read_lines("-") if line.strip())
@@ -147,20 +149,23 @@ def caption_command(argv: list[str], command: str) -> int:
     with output(config.output) as file:
         if config.csv:
             file.write(_csv(["image", "caption", "score"]))
-        for caption in caption_pictures(model, expand(names), batch_size=config.batch_size, **options):
+        describe = partial(caption_pictures, model, batch_size=config.batch_size, **options)
+        for caption in distributed.share_out(expand(names), describe):
             done += 1
             if caption.error:
                 failed += 1
-                print(f"gen: {caption.error}", file=sys.stderr)
+                complain(str(caption.error))
             _write(file, caption, config)
             if config.sidecar and caption.hypotheses:
                 write_text(caption.path.with_suffix(".txt"), caption.hypotheses[0].text + "\n")
             if config.show and caption.hypotheses:
                 shown.append(caption)
+    if not distributed.is_main():
+        return 0
     if config.show:
         _gallery(Path(config.show), config.run, shown)
     if failed:
-        print(f"gen: {failed:,} of {done:,} pictures could not be used", file=sys.stderr)
+        complain(f"{failed:,} of {done:,} pictures could not be used")
     if not done:
         raise UserError("no pictures were named")
     return 2 if failed == done else 1 if failed else 0
@@ -192,4 +197,4 @@ def _gallery(path: Path, run: str, captions: list[Caption]) -> None:
     """A page with small copies of the pictures."""
     cards = [report.card(c.path, [h.text for h in c.hypotheses], c.path.name) for c in captions]
     report.write_page(path, "Captions", f"{len(captions):,} pictures described by {run}.", [report.gallery(cards)])
-    print(f"gen: {path}", file=sys.stderr)
+    complain(str(path))

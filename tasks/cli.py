@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 0, 1 where part of the input could not be used, 2 for the user's
     mistakes, 130 for Ctrl-C and 143 for SIGTERM, where there was something to save."""
     argv = sys.argv[1:] if argv is None else argv
-    from gen.errors import ConfigError, Terminated, UserError
+    from gen.errors import ConfigError, Terminated, UserError, complain
 
     try:
         groups = {name.split()[0] for name in COMMANDS if " " in name}
@@ -68,22 +68,22 @@ def main(argv: list[str] | None = None) -> int:
             return getattr(import_module(module), function)(rest, f"gen {command}") or 0
     except ConfigError as error:
         for line in error.errors:
-            _complain(line)
+            complain(line)
         return 2
     except UserError as error:
-        _complain(str(error))
+        complain(str(error))
         return 2
     except Terminated:
-        _complain("terminated")
+        complain("terminated")
         return 143
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a full disk, a folder without permission
-        _complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
         return 2
     return 0
 
@@ -104,10 +104,6 @@ def _find(argv: list[str]) -> tuple[str, list[str]]:
     near = get_close_matches(first, {name.split()[0] for name in COMMANDS}, 1, 0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UserError(f"unknown command {first!r}{hint} (`gen --help` lists them)")
-
-
-def _complain(message: str) -> None:
-    print(f"gen: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from gen import distributed
 from gen.caption_metrics import caption_metrics
 from gen.captions import plain_caption, read_captions
 from gen.config import parse_command
 from gen.device import pick_device, tune_allocator
-from gen.errors import ConfigError, UserError
+from gen.errors import ConfigError, UserError, complain
 from gen.files import TextFiles
 from gen.metrics import paired_bootstrap, translation_metrics
-from gen.model import Model
+from gen.model import Model, Score
 from gen.optim import TrainOptions
 from gen.parallel import PairFiles
 from gen.search import SearchOptions
@@ -132,32 +133,37 @@ class InfoConfig:
     """Print JSON."""
 
 
+Pair = tuple[str | None, str]
+"""What a text is about, or None, and the text."""
+
+
 def score_command(argv: list[str], command: str) -> None:
     """`gen score RUN FILE`: a line in, a line out: log-probability, perplexity, text."""
     config = parse_command(ScoreConfig, argv, command)
+    distributed.start()
     model = Model.load(config.run, pick_device(config.device))
     config.check(model.info.task)
-    about = model.info.task not in ("", "text")
-    if about:
-        pairs: Iterator[tuple[str | None, str]] = iter(PairFiles(config.file, config.src, config.tgt))
+    if model.info.task in ("", "text"):
+        pairs: Iterator[Pair] = ((None, line) for line in read_lines(config.file[0]))
     else:
-        pairs = ((None, line) for line in read_lines(config.file[0]))
-    while batch := list(islice(pairs, config.batch_size)):
-        items = [source for source, _ in batch] if about else None
-        texts = [_as_learned(model, text) for _, text in batch]
-        for (source, text), score in zip(batch, model.score(texts, items), strict=True):
-            perplexity = math.exp(min(-score.log_prob / max(score.num_tokens, 1), 700.0))
-            if config.json:
-                record = {
-                    "log_prob": score.log_prob,
-                    "perplexity": perplexity,
-                    "num_tokens": score.num_tokens,
-                }
-                source_field = {} if source is None else {"source": source}
-                print(json.dumps({**record, **source_field, "text": text}, ensure_ascii=False))
-            else:
-                column = "" if source is None else f"\t{source}"
-                print(f"{score.log_prob:.4f}\t{perplexity:.4f}{column}\t{text}")
+        pairs = iter(PairFiles(config.file, config.src, config.tgt))
+    for (source, text), score in distributed.share_out(pairs, partial(_scores, model, config.batch_size)):
+        perplexity = math.exp(min(-score.log_prob / max(score.num_tokens, 1), 700.0))
+        if config.json:
+            record = {"log_prob": score.log_prob, "perplexity": perplexity, "num_tokens": score.num_tokens}
+            source_field = {} if source is None else {"source": source}
+            print(json.dumps({**record, **source_field, "text": text}, ensure_ascii=False))
+        else:
+            column = "" if source is None else f"\t{source}"
+            print(f"{score.log_prob:.4f}\t{perplexity:.4f}{column}\t{text}")
+
+
+def _scores(model: Model, batch_size: int, pairs: Iterable[Pair]) -> Iterator[tuple[Pair, Score]]:
+    """Each pair with its score."""
+    source = iter(pairs)
+    while batch := list(islice(source, batch_size)):
+        about = None if batch[0][0] is None else [item for item, _ in batch]
+        yield from zip(batch, model.score([_as_learned(model, text) for _, text in batch], about), strict=True)
 
 
 def _as_learned(model: Model, text: str) -> str:
@@ -223,7 +229,7 @@ def _evaluate_captions(model: Model, config: EvaluateConfig) -> None:
         found = read_captions(config.images, config.captions)
         chosen = found.pictures if config.split == "all" else found.split(config.split)
         for line in found.dropped:
-            print(f"gen: left out: {line}", file=sys.stderr)
+            complain(f"left out: {line}")
     else:
         chosen = held_out_pictures(model)
     tune_allocator()
@@ -231,7 +237,7 @@ def _evaluate_captions(model: Model, config: EvaluateConfig) -> None:
     described = list(caption_pictures(model, [c.picture for c in chosen], **search))
     for caption in described:
         if caption.error:
-            print(f"gen: left out: {caption.error}", file=sys.stderr)
+            complain(f"left out: {caption.error}")
     kept = [(d.hypotheses[0].text, c.captions) for d, c in zip(described, chosen, strict=True) if d.hypotheses]
     if not kept:
         raise UserError(f"{config.captions or config.run}: no pictures are left to judge by")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gen.config import to_dict
+from gen import distributed
 from gen.corpus import Corpus, Part, TokenizerOptions, build_corpus, tokenize
 from gen.data import Batch, Batches, SequenceBatches, Sequences
 from gen.decoder import DecoderConfig
@@ -22,7 +22,6 @@ from gen.markov import MarkovChain
 from gen.metrics import language_metrics
 from gen.model import Model, ModelInfo
 from gen.optim import TrainOptions
-from gen.run import RunFolder
 from gen.streams import StreamBatches, stream_evaluation
 from gen.tokenizer import Tokenizer
 from gen.validation import Task
@@ -32,8 +31,9 @@ from tasks.text_config import TextConfig, TextData, TextModel, choose
 # -- data ------------------------------------------------------------------------------------------------
 
 
-def read_corpus(options: TextData) -> Corpus:
-    """The tokenized text. Raises `UserError` on files that are missing, empty or not UTF-8."""
+def read_corpus(options: TextData, vocabulary: Tokenizer | None = None) -> Corpus:
+    """The tokenized text, with a vocabulary of its own if none is given. Raises `UserError` on files that are
+    missing, empty or not UTF-8."""
     train_files = TextFiles(options.data, options.encoding_errors)
     valid_files = TextFiles(options.valid, options.encoding_errors) if options.valid else None
     tokenizer = TokenizerOptions(options.level, options.min_frequency, options.vocab_size, options.model_type)
@@ -44,6 +44,7 @@ def read_corpus(options: TextData) -> Corpus:
         valid_fraction=options.valid_fraction,
         unit=options.unit,
         max_line=options.max_line,
+        tokenizer=vocabulary,
     )
 
 
@@ -82,8 +83,8 @@ def evaluate_part(
 ) -> dict[str, float]:
     """Loss, bits per character and perplexity of a model on a part, states carried across."""
     batches = islice(part_batches(part, model.tokenizer, limit), max_batches)
-    loss_sum, num_tokens = model.evaluate(batches)
-    return language_metrics(loss_sum, num_tokens, _characters(part, num_tokens))
+    loss_sum, num_tokens = distributed.total(*model.evaluate(batches))
+    return language_metrics(loss_sum, int(num_tokens), _characters(part, int(num_tokens)))
 
 
 def _characters(part: Part, num_tokens: int) -> int:
@@ -144,47 +145,47 @@ def train_text(config: TextConfig, command: str = "") -> dict[str, Any]:
         command: how, for the model card.
 
     Returns:
-        The final figures: "network" and "markov", and the run's path.
+        The final figures: "network" and "markov", and the run's path. Empty where there is nothing to present:
+        after a dry run, in all but the main one of several processes.
 
     Example:
         >>> train_text(TextConfig(TextData(data=("book.txt",)), out="runs/book"))
     """
-    config.check()
-    device = training.start(config.train)
-    corpus = read_corpus(config.text)
+    session = training.Session(config, "text", command)
+    with distributed.main_first():
+        corpus = read_corpus(config.text, session.tokenizer)
     chosen = choose(config, len(corpus.train.tokens))
-    options = chosen.train
-    batches = make_batches(corpus, chosen.text, options)
+    batches = make_batches(corpus, chosen.text, chosen.train)
     if len(corpus.valid.tokens) < 2:
         raise UserError("the validation part is empty: raise --valid-fraction, or name files with --valid")
-    info = ModelInfo(
-        task="text",
+    model = session.model(
+        lambda info: build_model(chosen.model, corpus.tokenizer, info),
+        corpus.tokenizer,
         ends_with_eos=config.text.unit == "line",
-        search={"temperature": 0.8, "max_new_tokens": 400 if config.text.level == "char" else 120},
-        training={"command": command, **to_dict(config)},
+        search={"temperature": 0.8, "max_new_tokens": 400 if corpus.tokenizer.kind == "char" else 120},
     )
-    model = build_model(chosen.model, corpus.tokenizer, info).to(device)
     task = TextTask(corpus, batches, config.text.valid_limit)
-    table = _corpus_table(corpus, chosen)
-    run = training.fit(model, task, config, options, data=table, describe=describe)
-    return finish(config, corpus, run)
+    table = _corpus_table(corpus, model)
+    if not session.fit(model, task, chosen.train, data=table, describe=describe):
+        return {}
+    return finish(config, corpus, session)
 
 
-def finish(config: TextConfig, corpus: Corpus, run: RunFolder) -> dict[str, Any]:
+def finish(config: TextConfig, corpus: Corpus, session: training.Session) -> dict[str, Any]:
     """Final figures beside the Markov chain's, the plot, and what to type next."""
     limit = config.text.valid_limit
-    model = Model.load(run.path)
+    path = session.run.path
+    model = Model.load(path)
     network = evaluate_part(model, corpus.valid, limit)
-    order = 4 if config.text.level == "char" else 2  # what counting does best with a megabyte
+    order = 4 if corpus.tokenizer.kind == "char" else 2  # what counting does best with a megabyte
     markov = markov_metrics(corpus, order, limit)
     rows = {"network": network, f"Markov chain, order {order}": markov}
     display.console.print(display.metrics_table(rows))
     if corpus.valid.unknown:
         share = corpus.valid.unknown / max(len(corpus.valid.tokens), 1)
         display.say(f"{share:.2%} of the validation tokens are unknown to the vocabulary.")
-    out = shlex.quote(str(run.path))
-    training.closing(run, [f"gen generate {out} --prompt {shlex.quote(opening(model))}"])
-    return {"network": network, "markov": markov, "order": order, "run": str(run.path)}
+    session.close([f"gen generate {shlex.quote(str(path))} --prompt {shlex.quote(opening(model))}"])
+    return {"network": network, "markov": markov, "order": order, "run": str(path)}
 
 
 def opening(model: Model) -> str:
@@ -218,18 +219,18 @@ def _with_ends(part: Part, tokenizer: Tokenizer, limit: int) -> np.ndarray:
     return np.insert(part.tokens.read(0, int(offsets[-1])), offsets[1:], tokenizer.eos_id)
 
 
-def _corpus_table(corpus: Corpus, chosen: TextConfig) -> Any:
+def _corpus_table(corpus: Corpus, model: Model) -> Any:
     def part(p: Part) -> str:
         lines = "" if p.offsets is None else f", {len(p.offsets) - 1:,} lines"
         cut = f", {p.cut:,} lines cut" if p.cut else ""
         return f"{p.characters:,} characters, {len(p.tokens):,} tokens{lines}{cut}"
 
-    model = chosen.model
+    c = model.decoder.config
     rows = {
         "training": part(corpus.train),
         "validation": part(corpus.valid),
         "vocabulary": f"{len(corpus.tokenizer):,} ({corpus.tokenizer.kind})",
-        "dropout": f"{model.dropout}, embedding {model.embedding_dropout}, recurrent {model.weight_dropout}",
+        "dropout": f"{c.dropout}, embedding {c.embedding_dropout}, recurrent {c.weight_dropout}",
     }
     return display.table("Text", rows)
 

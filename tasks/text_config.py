@@ -10,6 +10,7 @@ import numpy as np
 from gen.config import Budget, range_errors
 from gen.errors import ConfigError
 from gen.optim import TrainOptions
+from tasks.preflight import Tools
 
 DROPOUTS = ("dropout", "embedding_dropout", "weight_dropout")
 
@@ -107,12 +108,14 @@ class TextConfig:
     text: TextData = field(default_factory=TextData)
     model: TextModel = field(default_factory=TextModel)
     train: TrainOptions = field(default_factory=TrainOptions)
+    tools: Tools = field(default_factory=Tools)
     out: str = ""
     """The run folder. The same command again goes on from where it stopped."""
 
     def check(self) -> None:
         """Raises `ConfigError` with every error of every part at once."""
-        errors = self.text.errors() + self.model.errors() + self.train.errors()
+        errors = self.text.errors() + self.model.errors() + self.train.errors() + self.tools.errors()
+        errors += self.train.foreign_sizes(self.model)
         if not self.out:
             errors.append("--out: name a folder for the run, such as runs/book")
         if errors:

@@ -8,69 +8,167 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from gen import device as machine
+from gen import distributed
 from gen.config import from_dict, parse_command, to_dict
-from gen.model import Model
+from gen.errors import UserError
+from gen.model import Model, ModelInfo
 from gen.optim import TrainOptions
 from gen.plots import plot_losses
 from gen.run import RunFolder
+from gen.tokenizer import Tokenizer
+from gen.trackers import figures_of, tracked
 from gen.train import train
-from gen.validation import Task
+from gen.transfer import freeze, with_vocabulary
+from gen.validation import Event, Task
 from tasks import display
+from tasks.preflight import Tools, preflight
 
 T = TypeVar("T")
 
-
-def start(options: TrainOptions) -> torch.device:
-    """Allocator, seeds, device: before anything is made."""
-    machine.tune_allocator()
-    machine.seed_everything(options.seed)
-    return machine.pick_device(options.device)
+PASSING = {"out", "tools", "device", "save_every"}
+"""Options that may differ when the same command goes on: they change no result."""
 
 
-def fit(
-    model: Model,
-    task: Task,
-    config: Any,
-    options: TrainOptions,
-    *,
-    data: Any,
-    describe: Callable[[Mapping[str, Any]], str],
-) -> RunFolder:
-    """Trains in the run folder ``config.out``, or goes on there, while the user watches.
+class Session:
+    """One training from its options to its closing lines.
 
     Args:
-        model: on its device.
-        task: data, validation, samples.
-        config: what the user asked for; the run folder keeps it and refuses another.
-        options: with everything chosen that was left open.
-        data: a table of the data, to print.
-        describe: validation figures in a few words.
+        config: what the user asked for; checked here, and so is the run folder, before anything takes long.
+        task: which command this is.
+        command: what was typed, for the model card.
+
+    Attributes:
+        device: where to put the model.
+        run: the run folder.
+        begun: the model of ``--init-from``, or None.
     """
-    run = RunFolder(config.out, {name: value for name, value in to_dict(config).items() if name != "out"})
-    state = run.open()
-    display.console.print(data)
-    display.console.print(display.model_summary(model, machine.compute_dtype(options.precision, model.device)))
-    if state and state["progress"]["done"]:
-        display.say(f"{config.out} is already trained to the end of its budget.")
-        return run
-    if state:
-        display.say(f"Going on from step {state['progress']['step']:,}.")
-    with run.locked(), display.training_progress(options, describe) as watch:
-        train(model, task, options, run, state, watch)
-    (run.path / "plots").mkdir(exist_ok=True)
-    metric = "" if task.metric == "loss" else task.metric
-    plot_losses(list(run.records()), run.path / "plots" / "loss.png", metric=metric)
-    return run
+
+    def __init__(self, config: Any, task: str, command: str) -> None:
+        config.check()
+        self.config, self.task, self.command = config, task, command
+        self.tools: Tools = config.tools
+        options: TrainOptions = config.train
+        distributed.start()
+        display.console.quiet = not distributed.is_main()
+        machine.tune_allocator()
+        machine.seed_everything(options.seed)
+        if options.deterministic:
+            machine.be_deterministic()
+        self.device = machine.pick_device(options.device)
+        self.run = RunFolder(config.out, _identity(to_dict(config)))
+        if not self.tools.preflight:
+            self.run.check()
+        self.begun = self._begin(options.init_from)
+
+    def _begin(self, path: str) -> Model | None:
+        if not path:
+            return None
+        model = Model.load(path)
+        if model.info.task != self.task:
+            raise UserError(f"--init-from {path}: is a {model.info.task or 'Python'} model, not a {self.task} one")
+        return model
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The vocabulary to keep, where there is one."""
+        return None if self.begun is None or self.config.train.new_vocabulary else self.begun.tokenizer
+
+    def model(
+        self,
+        make: Callable[[ModelInfo], Model],
+        tokenizer: Tokenizer,
+        source_tokenizer: Tokenizer | None = None,
+        **info: Any,
+    ) -> Model:
+        """The model to train, on its device.
+
+        Args:
+            make: makes a new one, where there is none to begin with.
+            tokenizer: of what it writes.
+            source_tokenizer: of what its encoder reads, if it reads.
+            info: for the new one's `ModelInfo`.
+        """
+        if self.begun is None:
+            model = make(ModelInfo(self.task, **info))
+        elif self.config.train.new_vocabulary:
+            model, shared = with_vocabulary(self.begun, tokenizer, source_tokenizer)
+            display.say(f"Of {len(tokenizer):,} tokens {shared:,} were known to {self.config.train.init_from}.")
+        else:
+            model = self.begun
+        model.info.training = {"command": self.command, **to_dict(self.config)}
+        model.info.metrics = {}
+        if patterns := self.config.train.freeze:
+            display.say(f"{freeze(model, patterns):,} parameters do not learn.")
+        return model.to(self.device)
+
+    def fit(
+        self,
+        model: Model,
+        task: Task,
+        options: TrainOptions,
+        *,
+        data: Any,
+        describe: Callable[[Mapping[str, Any]], str],
+    ) -> bool:
+        """Trains in the run folder, or goes on there, while the user watches.
+
+        Args:
+            model: on its device.
+            task: data, validation, samples.
+            options: with everything chosen that was left open.
+            data: a table of the data, to print.
+            describe: validation figures in a few words.
+
+        Returns:
+            Whether there is a trained model to present, and this is the process that does so.
+        """
+        display.console.print(data)
+        display.console.print(display.model_summary(model, machine.compute_dtype(options.precision, model.device)))
+        if self.tools.preflight:
+            preflight(model, task, options, self.tools, self.run.path)
+            return False
+        with self.run.locked():
+            state = self.run.open()
+            if state and state["progress"]["done"]:
+                display.say(f"{self.run.path} is already trained to the end of its budget.")
+            else:
+                if state:
+                    display.say(f"Going on from step {state['progress']['step']:,}.")
+                trackers = self.tools.track if distributed.is_main() else ()
+                with (
+                    tracked(trackers, self.run.path, to_dict(self.config)) as log,
+                    display.training_progress(options, describe) as show,
+                ):
+
+                    def watch(event: Event) -> None:
+                        show(event)
+                        log(figures_of({**event.record(), "validation": event.validation}), event.progress.step)
+
+                    train(model, task, options, self.run, state, watch)
+        present = distributed.is_main()
+        distributed.stop()
+        if present:
+            (self.run.path / "plots").mkdir(exist_ok=True)
+            metric = "" if task.metric == "loss" else task.metric
+            plot_losses(list(self.run.records()), self.run.path / "plots" / "loss.png", metric=metric)
+        return present
+
+    def close(self, commands: Sequence[str]) -> None:
+        """Where everything is, and what to type next."""
+        out = self.run.path
+        display.say(f"Peak memory: {machine.peak_memory(self.device) / 2**20:,.0f} MB")
+        display.say(f"Samples: {out}/samples.md   plot: {out}/plots/loss.png")
+        display.say("Use it:\n\n" + "".join(f"  {line}\n" for line in commands))
 
 
-def closing(run: RunFolder, commands: Sequence[str]) -> None:
-    """Where everything is, and what to type next."""
-    display.say(f"Peak memory: {machine.peak_memory() / 2**20:,.0f} MB")
-    display.say(f"Samples: {run.path}/samples.md   plot: {run.path}/plots/loss.png")
-    display.say("Use it:\n\n" + "".join(f"  {line}\n" for line in commands))
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    """What makes a run the run that it is."""
+    return {
+        name: _identity(value) if isinstance(value, dict) else value
+        for name, value in config.items()
+        if name not in PASSING
+    }
 
 
 def asked(model: Model, config: type[T]) -> T | None:
@@ -87,6 +185,6 @@ def command(config: type[Any], work: Callable[[Any, str], Any], argv: list[str],
     try:
         work(asked, typed)
     except KeyboardInterrupt:
-        if (Path(asked.out) / "last").exists():
+        if distributed.is_main() and (Path(asked.out) / "last").exists():
             print(f"\nStopped and saved. The same command goes on from here:\n\n  {typed}\n", file=sys.stderr)
         raise

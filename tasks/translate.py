@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from gen.config import to_dict
 from gen.data import Batch, SequenceBatches, pad, sequence_batch
 from gen.decoder import DecoderConfig
+from gen.distributed import gather, main_first, mine, total
 from gen.encoders.rnn import RNNEncoder
 from gen.errors import UserError
 from gen.metrics import translation_metrics
@@ -17,7 +17,7 @@ from gen.model import Model, ModelInfo
 from gen.pairs import Pairs, build_pairs
 from gen.parallel import PairFiles
 from gen.plots import plot_attention
-from gen.run import RunFolder
+from gen.tokenizer import Tokenizer
 from gen.validation import Task
 from tasks import display, training
 from tasks.translate_config import SEARCH, TranslateConfig, TranslateData, TranslateModel, choose
@@ -25,11 +25,12 @@ from tasks.translate_config import SEARCH, TranslateConfig, TranslateData, Trans
 # -- data ------------------------------------------------------------------------------------------------
 
 
-def read_pairs(options: TranslateData) -> Pairs:
-    """The tokenized pairs. Raises `UserError` on files that are missing, uneven, or not UTF-8."""
+def read_pairs(options: TranslateData, vocabularies: tuple[Tokenizer, Tokenizer] | None = None) -> Pairs:
+    """The tokenized pairs, with vocabularies of their own if none are given. Raises `UserError` on files that are
+    missing, uneven, or not UTF-8."""
     train = PairFiles(options.train or options.data, options.src, options.tgt)
     valid = PairFiles(options.valid, options.src, options.tgt) if options.valid else None
-    return build_pairs(train, valid, options.pairs)
+    return build_pairs(train, valid, options.pairs, tokenizers=vocabularies)
 
 
 def make_batches(pairs: Pairs, batch_tokens: int, seed: int) -> SequenceBatches:
@@ -47,9 +48,9 @@ def make_batches(pairs: Pairs, batch_tokens: int, seed: int) -> SequenceBatches:
 
 
 def pair_batches(model: Model, pairs: Sequence[tuple[str, str]], batch_size: int = 64) -> Iterator[Batch]:
-    """Batches that read pairs of texts once."""
+    """Batches that read pairs of texts once; every process reads its share."""
     t = model.tokenizer
-    ordered = iter(sorted(pairs, key=lambda pair: len(pair[1])))
+    ordered = iter(mine(sorted(pairs, key=lambda pair: len(pair[1]))))
     while rows := list(islice(ordered, batch_size)):
         source = model.encoder.prepare([a for a, _ in rows]).source
         yield sequence_batch(source, [t.encode_array(b) for _, b in rows], t.bos_id, t.eos_id, t.pad_id)
@@ -108,11 +109,11 @@ class TranslateTask(Task):
     def validate(self, model: Model, *, quick: bool = False) -> dict[str, Any]:
         """BLEU and chrF of greedy translations, and the loss under teacher forcing."""
         pairs = self.valid[:8] if quick else self.valid
-        loss_sum, num_tokens = model.evaluate(pair_batches(model, pairs))
+        loss_sum, num_tokens = total(*model.evaluate(pair_batches(model, pairs)))
         sources = [source for source, _ in pairs]
         limit = {"max_new_tokens": 8} if quick else {}
-        found = model.generate_many(sources, batch_size=128, temperature=0, **limit)
-        self._translations = [hypotheses[0].text for hypotheses in found]
+        found = model.generate_many(mine(sources), batch_size=128, temperature=0, **limit)
+        self._translations = gather([hypotheses[0].text for hypotheses in found])
         scores = translation_metrics(self._translations, [target for _, target in pairs])
         return {"loss": loss_sum / max(num_tokens, 1), **scores}
 
@@ -140,26 +141,38 @@ def train_translate(config: TranslateConfig, command: str = "") -> dict[str, Any
         command: how, for the model card.
 
     Returns:
-        The final figures, by beam search, and the run's path.
+        The final figures, by beam search, and the run's path. Empty where there is nothing to present.
 
     Example:
         >>> data = TranslateData(train=("train.en", "train.de"), valid=("val.en", "val.de"))
         >>> train_translate(TranslateConfig(data, out="runs/en-de"))
     """
-    config.check()
-    device = training.start(config.train)
-    pairs = read_pairs(config.pairs)
+    session = training.Session(config, "translate", command)
+    with main_first():
+        pairs = read_pairs(config.pairs, _vocabularies(session))
     chosen = choose(config, len(pairs.target.tokens) // pairs.spellings)
-    info = ModelInfo("translate", search=SEARCH, training={"command": command, **to_dict(config)})
-    model = build_model(chosen.model, pairs, info, config.pairs.lowercase).to(device)
-    batches = make_batches(pairs, chosen.pairs.batch_tokens, chosen.train.seed)
-    task = TranslateTask(pairs, batches)
-    run = training.fit(model, task, config, chosen.train, data=_pairs_table(pairs, chosen), describe=describe)
-    return finish(pairs, run)
+    model = session.model(
+        lambda info: build_model(chosen.model, pairs, info, config.pairs.lowercase),
+        pairs.target_tokenizer,
+        pairs.source_tokenizer,
+        search=SEARCH,
+    )
+    task = TranslateTask(pairs, make_batches(pairs, chosen.pairs.batch_tokens, chosen.train.seed))
+    if not session.fit(model, task, chosen.train, data=_pairs_table(pairs, model), describe=describe):
+        return {}
+    return finish(pairs, session)
 
 
-def finish(pairs: Pairs, run: RunFolder) -> dict[str, Any]:
+def _vocabularies(session: training.Session) -> tuple[Tokenizer, Tokenizer] | None:
+    """Those of the model to go on from."""
+    if session.begun is None or session.tokenizer is None:
+        return None
+    return session.begun.encoder.tokenizer, session.tokenizer  # type: ignore[return-value]
+
+
+def finish(pairs: Pairs, session: training.Session) -> dict[str, Any]:
     """Final figures by beam search, an attention plot, and what to type next."""
+    run = session.run
     model = Model.load(run.path)
     found = list(model.generate_many([source for source, _ in pairs.valid], attention=True))
     translations = [hypotheses[0].text for hypotheses in found]
@@ -173,7 +186,7 @@ def finish(pairs: Pairs, run: RunFolder) -> dict[str, Any]:
     if best.attention is not None:
         plot_attention(*attention_of(model, source, best), run.path / "plots" / "attention.png")
     out = shlex.quote(str(run.path))
-    training.closing(run, [f"gen translate {out} --text {shlex.quote(source)}"])
+    session.close([f"gen translate {out} --text {shlex.quote(source)}"])
     return {**figures, "run": str(run.path)}
 
 
@@ -183,7 +196,7 @@ def attention_of(model: Model, source: str, hypothesis: Any) -> tuple[Any, list[
     return hypothesis.attention, labels, model.encoder.labels(source)
 
 
-def _pairs_table(pairs: Pairs, chosen: TranslateConfig) -> Any:
+def _pairs_table(pairs: Pairs, model: Model) -> Any:
     dropped = "; ".join(f"{n:,} with {reason}" for reason, n in pairs.dropped.items())
     n = len(pairs.source) // pairs.spellings
     one = pairs.source_tokenizer is pairs.target_tokenizer
@@ -193,7 +206,7 @@ def _pairs_table(pairs: Pairs, chosen: TranslateConfig) -> Any:
         "dropped": dropped or "none",
         "validation": f"{len(pairs.valid):,} pairs",
         "vocabulary": f"{sizes} ({pairs.target_tokenizer.kind}{', joint' if one else ''})",
-        "dropout": f"{chosen.model.dropout}, embedding {chosen.model.embedding_dropout}",
+        "dropout": f"{model.decoder.config.dropout}, embedding {model.decoder.config.embedding_dropout}",
     }
     return display.table("Pairs", rows)
 

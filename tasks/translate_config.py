@@ -13,6 +13,7 @@ from gen.errors import ConfigError
 from gen.optim import TrainOptions
 from gen.pairs import PairOptions
 from gen.search import SearchOptions
+from tasks.preflight import Tools
 from tasks.text_config import DROPOUTS
 
 
@@ -156,12 +157,14 @@ class TranslateConfig:
     pairs: TranslateData = field(default_factory=TranslateData)
     model: TranslateModel = field(default_factory=TranslateModel)
     train: TrainOptions = field(default_factory=TrainOptions)
+    tools: Tools = field(default_factory=Tools)
     out: str = ""
     """The run folder. The same command again goes on from where it stopped."""
 
     def check(self) -> None:
         """Raises `ConfigError` with every error of every part at once."""
-        errors = self.pairs.errors() + self.model.errors() + self.train.errors()
+        errors = self.pairs.errors() + self.model.errors() + self.train.errors() + self.tools.errors()
+        errors += self.train.foreign_sizes(self.model)
         if self.model.tie == "all" and self.pairs.separate:
             errors.append("--tie all needs one vocabulary for both sides: leave out --separate, or --tie decoder")
         if self.train.batch_size != TrainOptions.batch_size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -18,10 +20,11 @@ from typing import IO, Annotated, Any
 import numpy as np
 import tyro
 
+from gen import distributed
 from gen.config import parse_command
 from gen.device import tune_allocator
 from gen.ensemble import Ensemble
-from gen.errors import ConfigError, UserError
+from gen.errors import ConfigError, UserError, complain
 from gen.model import Model
 from gen.search import Hypothesis, SearchOptions
 from tasks.generate import load_model, read_lines
@@ -84,11 +87,13 @@ class Translation:
         source: the line.
         hypotheses: best first; none for an empty line.
         alignments: a list of (source word, target word) a hypothesis, where attention was asked for.
+        pieces: in how many it was translated.
     """
 
     source: str
     hypotheses: list[Hypothesis]
     alignments: list[list[tuple[int, int]]]
+    pieces: int = 1
 
 
 def translate_lines(
@@ -102,16 +107,13 @@ def translate_lines(
     """Translates any number of lines; yields in their order, as soon as it is ready.
 
     A line far longer than anything the encoder was trained on is translated in pieces that end at sentence ends
-    where there are any, else between words; that is said on standard error.
+    where there are any, else between words.
     """
     waiting: deque[tuple[str, list[str]]] = deque()
 
     def pieces() -> Iterator[str]:
-        for number, line in enumerate(lines, 1):
+        for line in lines:
             parts = split_line(model.encoder, line.strip())
-            if len(parts) > 1:
-                what = "is more than twice as long as anything seen in training"
-                print(f"gen: line {number} {what}: translated in {len(parts)} pieces", file=sys.stderr)
             waiting.append((line, parts))
             yield from parts
 
@@ -176,7 +178,7 @@ def _join(model: Model | Ensemble, line: str, parts: list[str], found: list[list
         )
         hypotheses.append(joined)
         alignments.append(links)
-    return Translation(line, hypotheses, alignments)
+    return Translation(line, hypotheses, alignments, len(parts))
 
 
 def align_words(model: Model | Ensemble, source: str, hypothesis: Hypothesis) -> list[tuple[int, int]]:
@@ -212,19 +214,28 @@ def translate_command(argv: list[str], command: str) -> None:
     config = parse_command(TranslateCommand, argv, command, repeat=True)
     options = config.options()
     tune_allocator()
+    distributed.start()
     model = load_ensemble(config.run, config.device)
     lines: Iterable[str] = config.text or read_lines(config.input)
     talking = config.input == "-" and not config.text and sys.stdin.isatty()
     blocks: Iterable[Iterable[str]] = ([line] for line in lines) if talking else [lines]
     many = SearchOptions.make(model.search_defaults, options)
     width = (many.n_best if many.beam else many.num_samples) or 1
+    translate = partial(
+        translate_lines,
+        model,
+        batch_size=config.batch_size,
+        attention=config.alignments or config.json,
+        **options,
+    )
     with output(config.output) as file:
         number = 0
         for block in blocks:
-            for found in translate_lines(
-                model, block, batch_size=config.batch_size, attention=config.alignments or config.json, **options
-            ):
+            for found in distributed.share_out(block, translate):
                 number += 1
+                if found.pieces > 1:
+                    what = "is more than twice as long as anything seen in training"
+                    complain(f"line {number} {what}: translated in {found.pieces} pieces")
                 file.write(
                     json.dumps(_record(number, found), ensure_ascii=False) + "\n"
                     if config.json
@@ -241,7 +252,11 @@ def load_ensemble(runs: Sequence[str], device: str) -> Model | Ensemble:
 
 @contextmanager
 def output(name: str) -> Iterator[IO[str]]:
-    """A file that is there when all of it is written, or standard output for "-"."""
+    """A file that is there when all of it is written, or standard output for "-". Of several processes the main
+    one writes."""
+    if not distributed.is_main():
+        yield io.StringIO()
+        return
     if name == "-":
         yield sys.stdout
         return

@@ -175,7 +175,7 @@ def test_subword_dropout_spells_the_same_text_in_many_ways(tmp_path):
     valid = PairFiles([write(tmp_path / "v.tsv", ["a dog\tA DOG"])])
     tokenizer = TokenizerOptions("subword", dummy_prefix=True)
     pairs = build_pairs(train, valid, PairOptions(tokenizer, subword_dropout=0.3))
-    again = build_pairs(train, valid, PairOptions(tokenizer, subword_dropout=0.3), tmp_path / "another cache")
+    again = build_pairs(train, valid, PairOptions(tokenizer, subword_dropout=0.3), cache=tmp_path / "other")
     assert len(pairs.source) == len(pairs.target) == 60 * pairs.spellings
     versions = {tuple(pairs.target[60 * k].tolist()) for k in range(pairs.spellings)}
     assert len(versions) > 1

@@ -101,13 +101,13 @@ def test_interrupted_and_resumed_is_never_interrupted(tokens, tokenizer, tmp_pat
     assert a == b
 
 
-def test_two_processes_do_not_train_in_one_folder(gen, trained, tmp_path):
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
     """The lock belongs to a process and dies with it."""
     owner = subprocess.Popen(
-        [sys.executable, "-c", _OWNER, str(trained)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+        [sys.executable, "-c", _OWNER, str(tmp_path)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
     )
     assert owner.stdout.readline() == "locked\n"
-    run = RunFolder(trained, {})
+    run = RunFolder(tmp_path, {})
     with pytest.raises(UserError, match="another process is training there"), run.locked():
         pass
     owner.kill()
@@ -161,9 +161,14 @@ def test_early_stopping(tokens, tokenizer, tmp_path):
     assert now.step < 40
 
 
-def test_a_loss_that_is_not_finite_stops_with_advice(tokens, tokenizer, tmp_path):
-    with pytest.raises(UserError, match=r"the loss is (nan|inf).*--learning-rate"):
+def test_a_loss_that_is_not_finite_stops_with_advice(tokens, tokenizer, tmp_path, capsys):
+    with pytest.raises(UserError, match=r"not finite at step .* going back 3 times.*--learning-rate"):
         run_training(tokens, tokenizer, tmp_path / "run", learning_rate=1e30, clip=1e30, warmup=0.0)
+    assert capsys.readouterr().err.count("going back to step 0 with") == 3
+    assert (
+        not (tmp_path / "run" / "best").exists()
+        or torch.isfinite(next(iter(weights(Model.load(tmp_path / "run")).values()))).all()
+    )
 
 
 @pytest.mark.skipif(compute_dtype("auto", torch.device("cpu")) == torch.float32, reason="no bfloat16 in hardware")

@@ -1,0 +1,251 @@
+"""What goes wrong while a model trains: kills, full disks, damaged files, full GPUs, numbers not finite."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+
+import pytest
+import torch
+
+from gen import checkpoint
+from gen.data import Batch, TokenFile
+from gen.errors import UserError
+from gen.model import LossOutput, Model
+from gen.optim import TrainOptions
+from gen.run import RunFolder
+from gen.streams import StreamBatches
+from gen.train import train
+from gen.validation import Task
+from tests import faults
+from tests.conftest import make_model
+
+# -- kills -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """Data, commands, and undisturbed trainings: (folder, trainings, commands)."""
+    folder = tmp_path_factory.mktemp("faults")
+    trainings = faults.Trainings(folder / "cache")
+    return folder, trainings, faults.commands(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "moments"),
+    [
+        ("text", ("step:0", "batch:33", "file:40", "validation:1", "file:75")),
+        ("translate", ("batch:41", "validation:2")),
+        ("caption", ("step:30",)),
+    ],
+)
+def test_killed_at_any_moment(desk, kind, moments):
+    """The same command again, and it ends as if nothing had happened. The rest of the moments: `make soak`."""
+    folder, trainings, commands = desk
+    whole, run = folder / kind, folder / f"{kind} killed"
+    assert trainings.finish(commands[kind], whole) == 0
+    trainings.killed_at(commands[kind], run, moments)
+    assert faults.differences(faults.outcome(whole), faults.outcome(run)) == []
+
+
+# -- a small training in this process --------------------------------------------------------------------
+
+
+class Words(Task):
+    """Text on the shared loop, with a loss that a test can tamper with."""
+
+    metric = "loss"
+    higher_is_better = False
+
+    def __init__(self, tokens, tamper=lambda output, batch, step: output):
+        self.batches = StreamBatches(tokens, 4, 8, 1, seed=1)
+        self.tamper = tamper
+        self.steps = 0
+
+    def loss(self, model, batch, state, options, share):
+        self.steps += 1
+        return self.tamper(super().loss(model, batch, state, options, share), batch, self.steps)
+
+    def validate(self, model, *, quick=False):
+        loss_sum, n = model.evaluate(iter(list(self.batches.epoch(0))[:2]))
+        return {"loss": loss_sum / n}
+
+    def sample(self, model):
+        return "a sample"
+
+
+@pytest.fixture
+def tokens(tmp_path, tokenizer):
+    path = tmp_path / "tokens.bin"
+    tokenizer.encode_array("the cat ran to the dog. " * 60).astype("uint16").tofile(path)
+    return TokenFile(path, "uint16")
+
+
+def fit(task, tokenizer, path, dropout=0.2, watch=lambda event: None, **options):
+    torch.manual_seed(1)
+    model = make_model(tokenizer, dropout=dropout)
+    run = RunFolder(path, {"x": 1})
+    given = {"budget": "40 steps", "precision": "fp32", "validations": 4, "learning_rate": 0.01, **options}
+    with run.locked():
+        return model, train(model, task, TrainOptions(**given), run, run.open(), watch), run
+
+
+def weights_of(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+# -- numbers that are not finite -------------------------------------------------------------------------
+
+
+def spoiled(steps):
+    def tamper(output, batch, step):
+        factor = float("nan") if step in steps else 1.0
+        return LossOutput(output.loss_sum * factor, output.num_tokens, output.state)
+
+    return tamper
+
+
+def test_a_step_that_is_not_finite_is_skipped(tokens, tokenizer, tmp_path):
+    model, now, run = fit(Words(tokens, spoiled({5, 6, 17})), tokenizer, tmp_path / "run")
+    assert now.step == 40
+    assert now.skipped == 3
+    assert weights_of(model).isfinite().all()
+    assert list(run.records())[-1]["skipped"] == 3
+    assert all(r["loss"] == r["loss"] for r in run.records())
+
+
+def test_many_in_a_row_go_back_and_learn_more_slowly(tokens, tokenizer, tmp_path, capsys):
+    """From the checkpoint of step 20, which the spoiled steps have not touched."""
+    events = []
+    _, now, _ = fit(
+        Words(tokens, spoiled(set(range(25, 45)))),
+        tokenizer,
+        tmp_path / "run",
+        budget="80 steps",
+        schedule="constant",
+        watch=lambda event: events.append((event.progress.step, event.learning_rate)),
+    )
+    assert "before step 44: going back to step 20 with 0.5 of the learning rate" in capsys.readouterr().err
+    assert now.step == 80
+    assert now.returns == 1
+    assert now.rate_factor == 0.5
+    assert events[-1][1] == pytest.approx(0.005)
+
+
+# -- memory ----------------------------------------------------------------------------------------------
+
+
+def test_a_full_gpu_halves_the_micro_batch(tokens, tokenizer, tmp_path, capsys):
+    """The same steps, done in pieces."""
+
+    def tamper(output, batch, step):
+        if len(batch.input_ids) > 1:
+            raise torch.OutOfMemoryError("no room")
+        return output
+
+    whole, _, _ = fit(Words(tokens), tokenizer, tmp_path / "a", dropout=0.0)
+    pieces, now, _ = fit(Words(tokens, tamper), tokenizer, tmp_path / "b", dropout=0.0)
+    assert now.step == 40
+    torch.testing.assert_close(weights_of(whole), weights_of(pieces), atol=2e-4, rtol=1e-3)
+    said = capsys.readouterr().err
+    assert said.count("too small for 4 rows at once") == 2
+    assert "done in 4 pieces" in said
+
+
+def test_a_gpu_too_small_for_one_row(tokens, tokenizer, tmp_path):
+    def tamper(output, batch, step):
+        raise torch.OutOfMemoryError("no room")
+
+    with pytest.raises(UserError, match="too small for one row of 8 tokens"):
+        fit(Words(tokens, tamper), tokenizer, tmp_path / "run")
+
+
+def test_a_batch_in_pieces(tokenizer):
+    source = torch.arange(6).reshape(3, 2)
+    batch = Batch(source, source + 4, source + 5, rows=torch.tensor([7, 8, 9]))
+    part = batch.take(torch.tensor([0, 2]))
+    assert part.source.tolist() == [[0, 1], [4, 5]]
+    assert part.rows.tolist() == [7, 9]
+    assert Batch(3, source, source).take(torch.tensor([1])).source == 1
+
+
+# -- disks -----------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_does_not_end_a_training(tokens, tokenizer, tmp_path, monkeypatch, capsys):
+    """Saving fails for a while: the user is told once, the old checkpoint stays, a later save works."""
+    saved, attempts = checkpoint.write_folder, []
+
+    def full(path, fill, keep=None):
+        attempts.append(path.name)
+        if 1 < attempts.count("last") < 4:
+            assert (tmp_path / "run" / "last").exists()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        saved(path, fill, keep)
+
+    monkeypatch.setattr(checkpoint, "write_folder", full)
+    model, now, _ = fit(Words(tokens), tokenizer, tmp_path / "run")
+    assert now.done
+    said = capsys.readouterr().err
+    assert said.count("last: cannot be written (No space left on device); training goes on") == 1
+    assert "last: could be written again" in said
+    torch.testing.assert_close(weights_of(Model.load(tmp_path / "run" / "last")), weights_of(model))
+
+
+def test_a_disk_full_to_the_end_is_an_error(tokens, tokenizer, tmp_path, monkeypatch):
+    def full(path, fill, keep=None):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_folder", full)
+    with pytest.raises(UserError, match="the trained model could not be saved; make room"):
+        fit(Words(tokens), tokenizer, tmp_path / "run")
+
+
+def test_a_folder_that_vanishes_is_made_again(tokens, tokenizer, tmp_path):
+    def vanish(event):
+        if event.progress.step == 20:
+            shutil.rmtree(tmp_path / "run")
+
+    model, now, _ = fit(Words(tokens), tokenizer, tmp_path / "run", watch=vanish)
+    assert now.done
+    torch.testing.assert_close(weights_of(Model.load(tmp_path / "run" / "last")), weights_of(model))
+    assert RunFolder(tmp_path / "run", {"x": 1}).read_last()["progress"]["step"] == 40
+
+
+@pytest.mark.parametrize("damage", ["training.pt", "model.safetensors", "config.yaml", "everything"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tokens, tokenizer, tmp_path, capsys, damage):
+    whole, _, _ = fit(Words(tokens), tokenizer, tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        fit(Words(tokens), tokenizer, tmp_path / "b", watch=stop_at(20))
+    last = tmp_path / "b" / "last"
+    for file in last.iterdir() if damage == "everything" else [last / damage]:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    resumed, now, _ = fit(Words(tokens), tokenizer, tmp_path / "b")
+    assert now.step == 40
+    assert torch.equal(weights_of(whole), weights_of(resumed))
+    assert "going on from the one before, of step 10" in capsys.readouterr().err
+
+
+def test_nothing_left_to_go_on_from(tokens, tokenizer, tmp_path):
+    fit(Words(tokens), tokenizer, tmp_path / "run")
+    for name in ("last", "previous"):
+        (tmp_path / "run" / name / "training.pt").write_bytes(b"no zip")
+    with pytest.raises(UserError, match=r"last/training.pt: damaged"):
+        fit(Words(tokens), tokenizer, tmp_path / "run")
+
+
+def stop_at(step):
+    def watch(event):
+        if event.progress.step == step and event.validation:
+            raise KeyboardInterrupt
+
+    return watch
+
+
+def test_saving_between_validations(tokens, tokenizer, tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(
+        RunFolder, "save_last", lambda self, model, state: steps.append(state["progress"]["step"]) or True
+    )
+    fit(Words(tokens), tokenizer, tmp_path / "run", save_every="0.000001s")
+    assert set(range(1, 41)) <= set(steps)
