@@ -91,8 +91,9 @@ def _nothing(*args: object, **kwargs: object) -> None:
 
 
 def _die_at(kind: str, count: str, folder: str) -> None:
-    """SIGKILL at the ``count``-th event of a kind: "file" (something in ``folder`` is opened, renamed or removed),
     """SIGKILL at the ``count``-th event of a kind: "file" (something in ``folder`` is opened, renamed, removed),
+    "batch" (a micro-batch begins), "step" (a gradient is there, and the weights are still to move), "validation".
+    """
     left = [int(count)]
 
     def tick() -> None:
