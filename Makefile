@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench soak clean
 
 demo: $(READY)
 	$(BIN)/gen demo
@@ -19,6 +19,10 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench
+
+# Kills and damage, for the better part of an hour.
+soak: $(READY)
+	$(BIN)/python -m tests.soak
 
 # Rebuilt when the dependencies change; the install is editable, so code changes need nothing.
 $(READY): pyproject.toml

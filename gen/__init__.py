@@ -30,7 +30,7 @@ _LAZY = {
 
 
 def load(path: str, device: str = "cpu") -> Model:
-    """A saved model from a model folder or a run folder. See `Model.load`."""
+    """A saved model from a model folder, a run folder, or the hub ("hf:user/name"). See `Model.load`."""
     from gen.model import Model
 
     return Model.load(path, device)

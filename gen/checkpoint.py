@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gen import hub
 from gen.errors import UserError
 
 FORMAT = 1
@@ -106,11 +107,14 @@ def _sync(path: Path) -> None:
 
 
 def find_model(path: str | Path) -> Path:
-    """The model folder meant by ``path``: itself, or the best (else the last) model of a run folder.
+    """The model folder meant by ``path``: itself, the best (else the last) model of a run folder, or for
+    ``hf:user/name`` the one that `gen.hub.fetch` gets.
 
     Raises:
         UserError: there is none.
     """
+    if str(path).startswith(hub.PREFIX):
+        path = hub.fetch(str(path))
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such model folder; `gen train` makes one")

@@ -218,6 +218,19 @@ def to_dict(config: Any) -> dict[str, Any]:
     return plain(asdict(config))
 
 
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Nested options by their own names alone, which are all different.
+
+    Example:
+        >>> flat({"train": {"budget": "3m"}, "seed": 1})
+        {'budget': '3m', 'seed': 1}
+    """
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= flat(value) if isinstance(value, dict) else {name: value}
+    return found
+
+
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What changed between two nested configurations, as "--option old → new"."""
     found = []

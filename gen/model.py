@@ -51,6 +51,7 @@ class ModelInfo:
         search: default `SearchOptions`.
         training: the configuration of the training, for the record.
         metrics: what it reached on its validation data.
+        data: what it was trained on, in a few words.
     """
 
     task: str = ""
@@ -58,6 +59,7 @@ class ModelInfo:
     search: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    data: str = ""
 
 
 def _distance(logits: Tensor) -> Tensor:
@@ -261,14 +263,17 @@ class Model(GenerationMixin, nn.Module):
         """The model card: what this is, how it was trained, what it reached."""
         from gen import __version__
 
-        cells = {name: str(value).replace("|", "\\|") for name, value in self.info.metrics.items()}
+        info = self.info
+        cells = {name: str(value).replace("|", "\\|") for name, value in info.metrics.items()}
         metrics = "\n".join(f"| {name} | {value} |" for name, value in cells.items())
         count = sum(p.numel() for p in self.parameters())
+        kind = info.task or "sequence"
         return (
-            f"# A {self.info.task or 'sequence'} model\n\n"
+            f"---\nlibrary_name: gen-toolkit\ntags: [gen-toolkit, {kind}]\n---\n\n# A {kind} model\n\n"
             f"{count:,} parameters, {self.tokenizer.kind} vocabulary of {len(self.tokenizer):,}. Made by "
             f"gen-toolkit {__version__} with torch {torch.__version__}.\n\n"
-            f"Command: `{self.info.training.get('command', 'trained from Python')}`\n\n"
+            f"Data: {info.data or 'not said'}\n\n"
+            f"Command: `{info.training.get('command', 'trained from Python')}`\n\n"
             f"| metric | value |\n|---|---|\n{metrics}\n\n"
             '```python\nimport gen\nmodel = gen.load("this folder")\nprint(model.generate("...")[0].text)\n```\n'
         )
@@ -278,7 +283,7 @@ class Model(GenerationMixin, nn.Module):
         """A saved model, ready to use. Nothing in the folder can run code.
 
         Args:
-            path: a model folder, or a run folder, whose best model is taken.
+            path: a model folder; a run folder, whose best model is taken; or "hf:user/name".
             device: where to put it.
 
         Raises:
@@ -290,7 +295,7 @@ class Model(GenerationMixin, nn.Module):
         try:
             with checkpoint.MemoryLimit(folder):
                 tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(data)
-                info = ModelInfo(**{f.name: config[f.name] for f in fields(ModelInfo)})
+                info = ModelInfo(**{f.name: config[f.name] for f in fields(ModelInfo) if f.name in config})
                 encoder = build_encoder(
                     config["encoder"], lambda name: checkpoint.read_bytes(folder, f"encoder-{name}")
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,29 @@ def plot_losses(
         other.set_ylim(bottom=0)
         other.spines[["top", "left"]].set_visible(False)
     axes.legend(frameon=False, loc="center right" if metric else "best")
+    _save(figure, to)
+
+
+def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], to: Path | io.BytesIO, metric: str = "loss") -> None:
+    """Draws a validation figure of several runs over time.
+
+    Args:
+        runs: name → lines of its ``metrics.jsonl``.
+        to: a file (its ending chooses the format), or a buffer for SVG.
+        metric: which figure.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, records in runs.items():
+        validations = [r for r in records if metric in r.get("validation", {})]
+        seconds = [r["seconds"] for r in validations]
+        axes.plot(seconds, [r["validation"][metric] for r in validations], marker="o", markersize=4, label=name)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("nats per token" if metric == "loss" else metric)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     _save(figure, to)
 
 

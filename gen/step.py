@@ -16,7 +16,7 @@ from gen.data import Batch
 from gen.decoder import DecoderState
 from gen.errors import UserError, complain
 from gen.model import LossOutput, Model
-from gen.optim import TrainOptions
+from gen.optim import TrainOptions, make_optimizer
 from gen.validation import Task
 
 
@@ -60,24 +60,26 @@ class Stepper:
         model: on its device, in training mode.
         task: whose loss to make small.
         options: how to train.
+
+    Attributes:
+        dtype: what is computed in.
         optimizer: of the model's weights.
         scaler: of the loss, enabled for float16.
-        dtype: to compute in.
+        pieces: how many a micro-batch is cut into.
+
+    Example:
+        >>> stepper = Stepper(model, Task(), TrainOptions())
+        >>> result = stepper([batch], None, share=0.0)
     """
 
-    def __init__(
-        self,
-        model: Model,
-        task: Task,
-        options: TrainOptions,
-        optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
-        dtype: torch.dtype,
-    ) -> None:
-        self.model, self.optimizer, self.scaler, self.clip = model, optimizer, scaler, options.clip
+    def __init__(self, model: Model, task: Task, options: TrainOptions) -> None:
+        self.model, self.clip = model, options.clip
+        self.dtype = machine.compute_dtype(options.precision, model.device)
+        self.optimizer = make_optimizer(model, options)
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=self.dtype == torch.float16)
         self.pieces = 1
         self._weights = [p for p in model.parameters() if p.requires_grad]
-        self._loss: nn.Module = _Loss(model, task, options, dtype)
+        self._loss: nn.Module = _Loss(model, task, options, self.dtype)
         if distributed.size() > 1:
             # A batch that carries on does not use the first state's weights, so they differ from step to step.
             self._loss = DistributedDataParallel(self._loss, find_unused_parameters=True)

@@ -18,7 +18,7 @@ from gen.data import Background, Batch
 from gen.decoder import DecoderState
 from gen.errors import UserError, complain
 from gen.model import Model
-from gen.optim import TrainOptions, learning_rate, make_optimizer
+from gen.optim import TrainOptions, learning_rate
 from gen.run import RunFolder
 from gen.step import Stepper
 from gen.validation import Event, Judge, Progress, Task
@@ -72,13 +72,11 @@ class _Training:
         watch: Callable[[Event], None],
     ) -> None:
         self.model, self.options, self.folder, self.watch = model, options, run, watch
-        dtype = machine.compute_dtype(options.precision, model.device)
         self.batches = Background(task.batches, pin=True) if model.device.type == "cuda" else task.batches
-        self.optimizer = make_optimizer(model, options)
+        self.stepper = Stepper(model, task, options)
+        self.optimizer, self.scaler = self.stepper.optimizer, self.stepper.scaler
         self.averages = Averages(model, options.ema or 0.0, options.average, options.average_of == "best")
-        self.scaler = torch.amp.GradScaler(model.device.type, enabled=dtype == torch.float16)
-        self.stepper = Stepper(model, task, options, self.optimizer, self.scaler, dtype)
-        self.judge = Judge(model, task, self.averages, run, dtype)
+        self.judge = Judge(model, task, self.averages, run, self.stepper.dtype)
         self.budget = Budget.parse(options.budget)
         self.save_every = Budget.parse(options.save_every).amount
         self.now = Progress(next_validation=1 / options.validations)

@@ -156,7 +156,10 @@ def train_caption(config: CaptionConfig, command: str = "") -> dict[str, Any]:
             tokenizer=session.tokenizer,
         )
     model = session.model(
-        lambda info: build_model(chosen.model, corpus.tokenizer, encoder, info), corpus.tokenizer, search=SEARCH
+        lambda info: build_model(chosen.model, corpus.tokenizer, encoder, info),
+        corpus.tokenizer,
+        data=[name for name in (config.data.images, config.data.captions) if name],
+        search=SEARCH,
     )
     held_out = HeldOut(split.valid, source, len(split.train), chosen.data.verbatim)
     task: CaptionTask

@@ -26,8 +26,10 @@ gen: sequence generation around one shared recurrent decoder
   gen score RUN FILE               how probable each line, or each pair, is
   gen evaluate RUN                 perplexity of a language model, BLEU of a translation model
   gen info RUN                     what a model is
+  gen compare RUN RUN...           several runs side by side
+  gen push RUN USER/NAME           share a model on the Hugging Face Hub
 
-`gen COMMAND --help` lists a command's options. RUN is the folder of a run or of a model.
+`gen COMMAND --help` lists a command's options. RUN is the folder of a run or of a model, or hf:USER/NAME.
 """
 
 COMMANDS = {
@@ -42,6 +44,8 @@ COMMANDS = {
     "score": "tasks.judge:score_command",
     "evaluate": "tasks.judge:evaluate_command",
     "info": "tasks.judge:info_command",
+    "compare": "tasks.compare:compare_command",
+    "push": "tasks.share:push_command",
     "demo": "tasks.demo:demo_command",
 }
 """What is typed → the module and the function that does it, given the words after it and the command itself."""

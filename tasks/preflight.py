@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from gen import device as machine
 from gen.data import Batch
 from gen.errors import UserError
 from gen.model import Model
-from gen.optim import TrainOptions, make_optimizer
+from gen.optim import TrainOptions
 from gen.plots import plot_rates
 from gen.step import Stepper
 from gen.validation import Task
@@ -75,16 +74,13 @@ class _Trainer:
     """Steps without a run: the same ones that training does."""
 
     def __init__(self, model: Model, task: Task, options: TrainOptions) -> None:
-        dtype = machine.compute_dtype(options.precision, model.device)
-        self.optimizer = make_optimizer(model, options)
-        scaler = torch.amp.GradScaler(model.device.type, enabled=dtype == torch.float16)
-        self._step = Stepper(model, task, options, self.optimizer, scaler, dtype)
+        self._step = Stepper(model, task, options)
         self._batches = _endless(task)
         self._accumulate = options.accumulate
 
     def step(self, rate: float, group: list[Batch] | None = None) -> float:
         """A step at a learning rate; returns the loss a token before it."""
-        for parameters in self.optimizer.param_groups:
+        for parameters in self._step.optimizer.param_groups:
             parameters["lr"] = rate * parameters["factor"]
         group = group or list(islice(self._batches, self._accumulate))
         result = self._step(group, None, 0.0)

@@ -161,6 +161,7 @@ def train_text(config: TextConfig, command: str = "") -> dict[str, Any]:
     model = session.model(
         lambda info: build_model(chosen.model, corpus.tokenizer, info),
         corpus.tokenizer,
+        data=config.text.data,
         ends_with_eos=config.text.unit == "line",
         search={"temperature": 0.8, "max_new_tokens": 400 if corpus.tokenizer.kind == "char" else 120},
     )

@@ -79,6 +79,8 @@ class Session:
         make: Callable[[ModelInfo], Model],
         tokenizer: Tokenizer,
         source_tokenizer: Tokenizer | None = None,
+        *,
+        data: Sequence[str],
         **info: Any,
     ) -> Model:
         """The model to train, on its device.
@@ -87,6 +89,7 @@ class Session:
             make: makes a new one, where there is none to begin with.
             tokenizer: of what it writes.
             source_tokenizer: of what its encoder reads, if it reads.
+            data: names of what it is trained on, for the model card.
             info: for the new one's `ModelInfo`.
         """
         if self.begun is None:
@@ -97,7 +100,7 @@ class Session:
         else:
             model = self.begun
         model.info.training = {"command": self.command, **to_dict(self.config)}
-        model.info.metrics = {}
+        model.info.metrics, model.info.data = {}, " ".join(data)
         if patterns := self.config.train.freeze:
             display.say(f"{freeze(model, patterns):,} parameters do not learn.")
         return model.to(self.device)

@@ -155,6 +155,7 @@ def train_translate(config: TranslateConfig, command: str = "") -> dict[str, Any
         lambda info: build_model(chosen.model, pairs, info, config.pairs.lowercase),
         pairs.target_tokenizer,
         pairs.source_tokenizer,
+        data=config.pairs.train or config.pairs.data,
         search=SEARCH,
     )
     task = TranslateTask(pairs, make_batches(pairs, chosen.pairs.batch_tokens, chosen.train.seed))

@@ -111,45 +111,6 @@ def test_attention_rows_sum_to_one(shapes, model):
     np.testing.assert_allclose(hypothesis.attention.sum(1), 1, atol=1e-5)
 
 
-def test_the_same_command_goes_on(gen, shapes, tmp_path):
-    """An interrupted training, gone on with, ends with the weights of one that was not."""
-    command = [
-        "train",
-        "caption",
-        "--images",
-        shapes / "pictures",
-        *SMALL,
-        "--budget",
-        "12 steps",
-        "--precision",
-        "fp32",
-    ]
-
-    def weights(out):
-        return torch.cat([p.flatten() for p in Model.load(out / "last").decoder.parameters()])
-
-    assert gen(*command, "--out", tmp_path / "whole")[0] == 0
-    from gen import train as loop
-
-    patch, steps = pytest.MonkeyPatch(), iter(range(100))
-    step = loop._step
-
-    def interrupted(*arguments):
-        if next(steps) == 7:
-            import signal
-
-            signal.raise_signal(signal.SIGINT)
-        return step(*arguments)
-
-    patch.setattr(loop, "_step", interrupted)
-    assert gen(*command, "--out", tmp_path / "parts")[0] == 130
-    patch.undo()
-    status, said, _ = gen(*command, "--out", tmp_path / "parts")
-    assert status == 0
-    assert "Going on from step 8" in said
-    assert torch.equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
-
-
 class Vectors(Encoder):
     """Items are vectors, and a memory of one place."""
 

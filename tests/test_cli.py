@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_a_run_from_text_to_text(gen, trained, book):
-    assert {"config.yaml", "metrics.jsonl", "samples.md", "best", "last", "plots", ".lock"} == {
+    assert {"config.yaml", "metrics.jsonl", "samples.md", "best", "last", "previous", "plots", ".lock"} == {
         p.name for p in trained.iterdir()
     }
     assert (trained / "plots" / "loss.png").read_bytes().startswith(b"\x89PNG")

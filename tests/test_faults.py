@@ -46,6 +46,8 @@ def test_killed_at_any_moment(desk, kind, moments):
     assert trainings.finish(commands[kind], whole) == 0
     trainings.killed_at(commands[kind], run, moments)
     assert faults.differences(faults.outcome(whole), faults.outcome(run)) == []
+    tried = {record["weights"] for record in faults.outcome(run)["records"] if "validation" in record}
+    assert tried == {"moving average", "last", "mean of 2"}
 
 
 # -- a small training in this process --------------------------------------------------------------------

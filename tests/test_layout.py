@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # Each may import only what stands above it.
 ORDER = """
     errors distributed tokenizer memory attention recurrent device pictures encoders decoder search generation
-    markov metrics ptb caption_metrics config checkpoint data streams files tables corpus parallel pairs
+    markov metrics ptb caption_metrics config hub checkpoint data streams files tables corpus parallel pairs
     captions features model self_critical ensemble run optim average validation step train transfer trackers
     plots
 """

@@ -155,54 +155,6 @@ def test_averages():
     assert copy_of(model)[0] is not next(model.parameters())
 
 
-def test_resume_is_exact_with_averages(desk, gen, tmp_path):
-    """Stopped in the middle and gone on: the same weights, moving average and figures as without the stop."""
-    import gen.train as training
-
-    words = ["--train", desk / "train.src", desk / "train.tgt", "--valid", desk / "valid.src", desk / "valid.tgt"]
-    words += [
-        "--budget",
-        "24 steps",
-        "--validations",
-        "3",
-        "--average",
-        "2",
-        "--ema",
-        "0.9",
-        *SMALL,
-        "--dropout",
-        "0.2",
-    ]
-    assert gen("train", "translate", *words, "--out", tmp_path / "whole")[0] == 0
-    step, calls = training._step, []
-
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) == 14:
-            import signal
-
-            signal.raise_signal(signal.SIGINT)
-        return step(*args)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_step", interrupted)
-        assert gen("train", "translate", *words, "--out", tmp_path / "cut")[0] == 130
-    assert gen("train", "translate", *words, "--out", tmp_path / "cut")[0] == 0
-    for part in ("best", "last"):
-        whole, cut = (toolkit.load(tmp_path / name / part) for name in ("whole", "cut"))
-        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), cut.parameters(), strict=True))
-    assert whole.info.metrics == cut.info.metrics
-    assert {r["weights"] for r in _validations(tmp_path / "cut")} == {"moving average", "last", "mean of 2"}
-    assert [r["validation"] for r in _validations(tmp_path / "cut")] == [
-        r["validation"] for r in _validations(tmp_path / "whole")
-    ]
-
-
-def _validations(run):
-    records = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [r for r in records if "validation" in r]
-
-
 # -- gen translate ---------------------------------------------------------------------------------------
 
 

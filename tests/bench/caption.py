@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,9 @@ from gen.decoder import DecoderConfig
 from gen.encoders.cnn import CNNEncoder
 from gen.features import FeatureStore
 from gen.model import Model, ModelInfo
-from gen.optim import TrainOptions, make_optimizer
+from gen.optim import TrainOptions
+from gen.step import Stepper
 from gen.tokenizer import WordTokenizer
-from gen.train import _step, _Window
 from gen.validation import Task
 from tasks.caption_config import SEARCH
 from tasks.captioner import caption_pictures
@@ -85,13 +84,8 @@ def captions_per_second(model, source):
     captions = [rng.integers(4, len(VOCABULARY), 11) for _ in range(len(source))]
     batch = sequence_batch(source, captions, VOCABULARY.bos_id, VOCABULARY.eos_id, VOCABULARY.pad_id)
     options = TrainOptions(label_smoothing=0.1)
-    optimizer = make_optimizer(model.train(), options)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    dtype = machine.compute_dtype("auto", model.device)
-    loss = partial(Task().loss, model, options=options, share=0.0)
-    return per_second(
-        lambda: _step(model, loss, [batch], None, optimizer, scaler, dtype, options, _Window()), len(source), 8
-    )
+    step = Stepper(model.train(), Task(), options)
+    return per_second(lambda: step([batch], None, 0.0), len(source), 8)
 
 
 def row(what, ours, baseline, unit, bar):

@@ -10,27 +10,27 @@ from gen import device as machine
 from gen.data import Batch
 from gen.decoder import DecoderConfig
 from gen.model import Model
-from gen.optim import TrainOptions, make_optimizer
+from gen.optim import TrainOptions
+from gen.step import Stepper
 from gen.tokenizer import CharTokenizer
-from gen.train import _step, _Window
+from gen.validation import Task
 
 B, T, STEPS = 32, 64, 12
 
 
-def tokens_per_second(dtype, layers):
+def tokens_per_second(precision, layers):
     torch.manual_seed(0)
     tokenizer = CharTokenizer([chr(c) for c in range(32, 97)])
     config = DecoderConfig(len(tokenizer), embedding_size=128, hidden_size=512, num_layers=layers, dropout=0.1)
     model = Model({"name": "none"}, config, tokenizer).train()
-    options = TrainOptions()
-    optimizer = make_optimizer(model, options)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    options = TrainOptions(precision=precision)
+    step = Stepper(model, Task(), options)
     ids = torch.randint(4, len(tokenizer), (B, T + 1))
     batch = Batch(B, ids[:, :-1], ids[:, 1:], carries=True)
     carried, times = None, []
     for _ in range(STEPS):
         began = time.perf_counter()
-        carried = _step(model, model.loss, [batch], carried, optimizer, scaler, dtype, options, _Window())
+        carried = step([batch], carried, 0.0).carried
         times.append(time.perf_counter() - began)
     return B * T / sorted(times)[len(times) // 4]
 
@@ -42,8 +42,8 @@ def run():
     for layers in (1, 2):
         fast, slow = [], []
         for _ in range(3):
-            fast.append(tokens_per_second(torch.bfloat16, layers))
-            slow.append(tokens_per_second(torch.float32, layers))
+            fast.append(tokens_per_second("bf16", layers))
+            slow.append(tokens_per_second("fp32", layers))
         yield {
             "what": f"training, {layers}-layer LSTM 512, {B} × {T}",
             "ours": f"{max(fast):,.0f} tokens/s (bfloat16)",

@@ -13,9 +13,10 @@ from gen.data import pad, sequence_batch
 from gen.decoder import DecoderConfig
 from gen.encoders import RNNEncoder
 from gen.model import Model
-from gen.optim import TrainOptions, make_optimizer
+from gen.optim import TrainOptions
+from gen.step import Stepper
 from gen.tokenizer import WordTokenizer
-from gen.train import _step, _Window
+from gen.validation import Task
 from tests.bench.decode import seconds
 
 VOCABULARY, EMBEDDING, ENCODER, HIDDEN = 5000, 256, 160, 320
@@ -97,13 +98,12 @@ def batches(count=6, rows=125, length=15):
 
 def training():
     dtype = machine.compute_dtype("auto", torch.device("cpu"))
-    options = TrainOptions(learning_rate=1e-3)
     model, plain = build().train(), InputFeeding(build().encoder).train()
-    optimizer, scaler = make_optimizer(model, options), torch.amp.GradScaler("cpu", enabled=False)
+    step = Stepper(model, Task(), TrainOptions(learning_rate=1e-3))
     other = torch.optim.AdamW(plain.parameters(), lr=1e-3, fused=True)
 
     def ours(batch):
-        _step(model, model.loss, [batch], None, optimizer, scaler, dtype, options, _Window())
+        step([batch], None, 0.0)
 
     def theirs(batch):
         other.zero_grad()

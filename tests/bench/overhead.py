@@ -1,0 +1,111 @@
+"""What the training loop costs beside the arithmetic: `train` against a bare loop, same model and batches."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from gen import device as machine
+from gen.data import TokenFile
+from gen.decoder import DecoderConfig
+from gen.model import Model
+from gen.optim import TrainOptions, make_optimizer
+from gen.run import RunFolder
+from gen.streams import StreamBatches
+from gen.tokenizer import CharTokenizer
+from gen.train import train
+from gen.validation import Task
+
+B, T, STEPS, ROUNDS = 32, 64, 150, 5
+
+
+class Text(Task):
+    """Characters; validation is left out of the comparison."""
+
+    metric = "loss"
+
+    def __init__(self, tokens: TokenFile) -> None:
+        self.batches = StreamBatches(tokens, B, T, 1, seed=1)
+
+    def validate(self, model: Model, *, quick: bool = False) -> dict[str, float]:
+        return {"loss": 0.0}
+
+    def sample(self, model: Model) -> str:
+        return ""
+
+
+def make(tokenizer: CharTokenizer) -> Model:
+    torch.manual_seed(0)
+    return Model({"name": "none"}, DecoderConfig(len(tokenizer), embedding_size=128, hidden_size=512), tokenizer)
+
+
+def bare(model: Model, task: Task, dtype: torch.dtype) -> list[float]:
+    """As one would write it: seconds of each step."""
+    options = TrainOptions()
+    optimizer, state, seconds = make_optimizer(model, options), None, []
+    model.train()
+    for _, batch in zip(range(STEPS), task.batches.epoch(0), strict=False):
+        began = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        with machine.autocast(model.device, dtype):
+            output = model.loss(batch, state if batch.carries else None)
+        (output.loss_sum / output.num_tokens).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+        optimizer.step()
+        state = output.state.detach()
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def ours(model: Model, task: Task, folder: Path) -> list[float]:
+    """`train`, with all that it does between steps: seconds of each step."""
+    moments: list[float] = []
+    task.batches = _Timed(task.batches, moments)  # type: ignore[assignment]
+    run = RunFolder(folder, {})
+    options = TrainOptions(budget=f"{STEPS} steps", validations=1, ema=0.999)
+    train(model, task, options, run, run.open())
+    return np.diff(moments).tolist()
+
+
+class _Timed:
+    """Batches that note when they are asked for."""
+
+    def __init__(self, batches: StreamBatches, moments: list[float]) -> None:
+        self.batches, self.moments = batches, moments
+        self.batches_per_epoch = batches.batches_per_epoch
+
+    def epoch(self, epoch: int, start: int = 0):
+        for batch in self.batches.epoch(epoch, start):
+            self.moments.append(time.perf_counter())
+            yield batch
+
+
+def run():
+    machine.tune_allocator()
+    tokenizer = CharTokenizer([chr(c) for c in range(32, 97)])
+    dtype = machine.compute_dtype("auto", torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "tokens.bin"
+        np.random.default_rng(0).integers(4, len(tokenizer), B * T * (STEPS + 10)).astype("uint16").tofile(path)
+        tokens = TokenFile(path, "uint16")
+        # The fastest steps are those that nothing else on the machine disturbed; both in turn.
+        rounds = [
+            (
+                np.quantile(bare(make(tokenizer), Text(tokens), dtype), 0.25),
+                np.quantile(ours(make(tokenizer), Text(tokens), Path(name) / f"run{i}"), 0.25),
+            )
+            for i in range(ROUNDS)
+        ]
+    slow, fast = (min(seconds) for seconds in zip(*rounds, strict=True))
+    yield {
+        "what": f"a step of train() against a bare loop, 1-layer LSTM 512, {B} × {T}",
+        "ours": f"{1000 * fast:.1f} ms",
+        "baseline": f"{1000 * slow:.1f} ms",
+        "ratio": f"{fast / slow:.3f}",
+        "bar": "≤ 1.03",
+    }

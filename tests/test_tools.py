@@ -1,0 +1,220 @@
+"""Before and beside a training: dry run, one batch by heart, learning rates, profile, trackers, fine-tuning,
+freezing, comparing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import gen as toolkit
+from gen.errors import UserError
+from gen.optim import TrainOptions
+from gen.tokenizer import CharTokenizer
+from gen.trackers import figures_of, tracked
+from gen.transfer import freeze, with_vocabulary
+from tasks.preflight import find_rate
+from tests.conftest import TINY
+
+# -- before ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def train(gen, book, tmp_path):
+    """`gen train text` on the book: (status, stdout, stderr)."""
+
+    def run(*more):
+        return gen(
+            "train", "text", "--data", book, "--out", tmp_path / "new", "--budget", "30 steps", *TINY, *more
+        )
+
+    return run
+
+
+def test_a_dry_run_writes_nothing(train, tmp_path):
+    before = {p.name for p in tmp_path.iterdir()}
+    status, out, err = train("--dry-run")
+    assert status == 0, err
+    for what in ("steps an epoch", "a step", "an epoch", "peak memory"):
+        assert what in out
+    assert {p.name for p in tmp_path.iterdir()} == before
+
+
+def test_one_batch_is_learned_by_heart(train):
+    status, out, _ = train("--overfit", "--learning-rate", "0.03")
+    assert status == 0
+    assert "it can learn" in out
+
+
+def test_learning_rates(train, tmp_path):
+    status, out, _ = train("--find-rate")
+    assert status == 0
+    assert "fell fastest at a learning rate of" in out
+    assert (tmp_path / "new-rates.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_rate_is_that_of_the_steepest_fall(monkeypatch, tmp_path):
+    """A loss that falls around 1e-3 and explodes around 1e-1."""
+    from tasks import preflight
+
+    class Known:
+        def __init__(self, *args):
+            pass
+
+        def step(self, rate):
+            return 4 - 2 / (1 + (1e-3 / rate) ** 2) + (100 * rate) ** 4
+
+    monkeypatch.setattr(preflight, "_Trainer", Known)
+    assert 3e-4 < find_rate(None, None, TrainOptions(), tmp_path / "plot.png") < 6e-3
+
+
+def test_a_profile(train, tmp_path):
+    status, out, _ = train("--profile", "2")
+    assert status == 0
+    assert "Self CPU" in out
+    assert json.loads((tmp_path / "new-trace.json").read_text())["traceEvents"]
+
+
+# -- beside ----------------------------------------------------------------------------------------------
+
+
+def test_figures_of_a_record():
+    record = {"step": 5, "loss": 2.0, "weights": "last", "validation": {"bleu": 30.1, "bleu_signature": "x"}}
+    assert figures_of(record) == {"loss": 2.0, "valid/bleu": 30.1}
+
+
+def test_tensorboard(train, tmp_path):
+    pytest.importorskip("tensorboard")
+    assert train("--track", "tensorboard")[0] == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "new" / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("valid/loss")] == [15, 30]
+    assert events.Scalars("loss")[0].value > 0
+
+
+def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    message = r"--track wandb: not installed; pip install 'gen-toolkit\[wandb\]'"
+    with pytest.raises(UserError, match=message), tracked(["wandb"], tmp_path, {}):
+        pass
+
+
+# -- going on from another model -------------------------------------------------------------------------
+
+
+def test_fine_tuning_begins_where_the_other_ended(train, trained, tmp_path):
+    status, _, err = train("--init-from", trained, "--learning-rate", "1e-9")
+    assert status == 2
+    assert "--hidden-size, --embedding-size: with --init-from the model is what it is" in err
+    book = tmp_path / "book.txt"
+    words = (
+        "train",
+        "text",
+        "--data",
+        book,
+        "--out",
+        tmp_path / "new",
+        "--budget",
+        "2 steps",
+        "--batch-size",
+        "2",
+    )
+    from tasks.cli import main
+
+    assert main([*map(str, words), "--chunk", "16", "--init-from", str(trained), "--learning-rate", "1e-9"]) == 0
+    one, two = (
+        dict(toolkit.load(path).named_parameters()) for path in (trained / "best", tmp_path / "new" / "last")
+    )
+    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+
+
+def test_a_new_vocabulary_keeps_what_both_know(model, tokenizer):
+    other = CharTokenizer.train(["the zebra quit"])
+    adapted, shared = with_vocabulary(model, other)
+    known = set(tokenizer.tokens()[4:]) & set(other.tokens()[4:])
+    assert shared == len(known) + 4
+    old, new = model.decoder, adapted.decoder
+    for character in known:
+        i, j = tokenizer.encode(character)[0], other.encode(character)[0]
+        assert torch.equal(old.embedding.weight[i], new.embedding.weight[j])
+        assert torch.equal(old.output.weight[i], new.output.weight[j])
+        assert old.output.bias[i] == new.output.bias[j]
+    for name, weight in new.reader.named_parameters():
+        assert torch.equal(weight, dict(old.reader.named_parameters())[name])
+    assert adapted.generate("the ", max_new_tokens=5)[0].token_ids
+
+
+def test_fine_tuning_a_translation_model_with_a_new_vocabulary(gen, tmp_path):
+    """Embeddings of three places are one matrix before and after."""
+    from tests import faults
+
+    argv = [*faults.commands(tmp_path)["translate"], "--budget", "4 steps"]
+    assert gen(*argv, "--out", tmp_path / "old")[0] == 0
+    for side in ("src", "tgt"):
+        (tmp_path / f"new.{side}").write_text("abc xyz\nfed zyx\n" * 20)
+    new = ("train", "translate", "--train", tmp_path / "new.src", tmp_path / "new.tgt", "--level", "char")
+    more = ("--init-from", tmp_path / "old", "--new-vocabulary", "--budget", "4 steps", "--out", tmp_path / "new")
+    status, out, err = gen(*new, *more)
+    assert status == 0, err
+    assert "Of 14 tokens 10 were known" in out  # a to f, and the specials
+    model = toolkit.load(tmp_path / "new")
+    assert model.encoder.embedding.weight is model.decoder.embedding.weight is model.decoder.output.weight
+    assert gen("translate", tmp_path / "new", "--text", "xyz")[0] == 0
+
+
+def test_freezing(model, train, trained, tmp_path):
+    count = freeze(model, ["*.embedding.weight", "decoder.output.*"])
+    assert count == sum(p.numel() for p in model.parameters() if not p.requires_grad) > 0
+    with pytest.raises(
+        UserError, match=r"--freeze nothing\*: matches no weights; there is decoder.attention|decoder"
+    ):
+        freeze(model, ["nothing*"])
+    with pytest.raises(UserError, match="nothing is left to learn"):
+        freeze(model, ["*"])
+    assert train("--freeze", "decoder.embedding.*")[0] == 0
+    from tests.test_train import equal, weights
+
+    moved = toolkit.load(tmp_path / "new" / "last")
+    first = make_like(moved)
+    assert torch.equal(moved.decoder.embedding.weight, first.decoder.embedding.weight)
+    assert not equal(weights(moved), weights(first))
+
+
+def make_like(model):
+    """The model as it was before its training."""
+    from gen.device import seed_everything
+    from gen.model import Model
+
+    seed_everything(1)
+    return Model({"name": "none"}, model.decoder.config, model.tokenizer)
+
+
+# -- comparing -------------------------------------------------------------------------------------------
+
+
+def test_runs_side_by_side(gen, trained, book, tmp_path):
+    other = ("train", "text", "--data", book, "--out", tmp_path / "other", "--budget", "20 steps", *TINY)
+    assert gen(*other, "--dropout", "0.3")[0] == 0
+    status, out, err = gen("compare", trained, tmp_path / "other", "-o", tmp_path / "curves.png")
+    assert status == 0, err
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
+    assert rows["--budget"] == ["30", "steps", "20", "steps"]
+    assert rows["steps"] == ["30", "20"]
+    assert len(rows["loss"]) == 2
+    assert "--seed" not in rows
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_compared(gen, trained, tmp_path):
+    for words, message in (
+        ((trained,), "name two runs or more"),
+        ((trained, tmp_path), "is not the folder of a run"),
+        ((trained, trained, "--metric", "bleu"), "--metric bleu"),
+    ):
+        status, _, err = gen("compare", *words)
+        assert status == 2
+        assert message in err
