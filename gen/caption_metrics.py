@@ -154,6 +154,8 @@ class CiderD:
         10.0
     """
 
+    KEPT = 2000  # pictures whose vectors are kept: some 40 kB each
+
     def __init__(self, references: Sequence[Sequence[Tokens]], sigma: float = 6.0) -> None:
         self.references = references
         self.sigma = sigma
@@ -161,12 +163,15 @@ class CiderD:
         for captions in references:
             frequency.update({ngram for tokens in captions for ngram in ngrams(tokens)})
         self._size = math.log(max(len(references), 1))
-        self._rarity = {ngram: self._size - math.log(count) for ngram, count in frequency.items()}
+        # An n-gram of one picture is as rare as one of none, and most are.
+        self._rarity = {ngram: self._size - math.log(n) for ngram, n in frequency.items() if n > 1}
         self._vectors: dict[int, list[_Vector]] = {}
 
     def score(self, hypothesis: Tokens, picture: int) -> float:
         """The score of a caption of one of the pictures, 0 to 10."""
         if picture not in self._vectors:
+            if len(self._vectors) >= self.KEPT:
+                self._vectors.clear()
             self._vectors[picture] = [self._vector(tokens) for tokens in self.references[picture]]
         vectors = self._vectors[picture]
         mine = self._vector(hypothesis)

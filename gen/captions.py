@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -44,7 +45,7 @@ _TEXT = ("captions", "caption", "text", "sentences", "comment", "sentence")
 _IN_FOLDER = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.json", "captions.csv", "captions.txt")
 
 
-@dataclass
+@dataclass(slots=True)
 class Captioned:
     """A picture with what people wrote about it, and its split: "train", "valid" or "test"."""
 
@@ -194,22 +195,24 @@ def _token_file(name: str) -> Iterator[_Row]:
 
 def _dataset(name: str) -> Iterator[_Row]:
     """A dataset with a column of pictures; those that are not files yet become files in the cache."""
+    data = load_dataset(name)  # says how to install the library
     import datasets
 
-    data = load_dataset(name)
     column = next((c for c, kind in data.features.items() if isinstance(kind, datasets.Image)), None)
     if column is None:
         raise UserError(f"{name}: has no column of pictures; there is {listed(list(data.features))}")
     data = data.cast_column(column, datasets.Image(decode=False))
     folder = cache_folder() / f"pictures-{data._fingerprint}"
     for number, row in enumerate(data):
-        picture = row[column]
+        picture = row[column] or {"path": "", "bytes": b""}
         path = Path(picture["path"] or "")
         if picture["bytes"]:
             path = folder / f"{number:07}{path.suffix or '.jpg'}"
             if not path.exists():
                 folder.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(picture["bytes"])
+                whole = path.with_name(f".{path.name}.{os.getpid()}")  # others may be at it, too
+                whole.write_bytes(picture["bytes"])
+                whole.replace(path)
         yield _row(name, f"row {number}", {**row, column: None, "image": str(path.absolute())})
 
 
@@ -272,19 +275,24 @@ def build_captions(
 
     def fill(folder: Path) -> None:
         made = tokenizer or options.train(_Again(texts))
-        encoded = [made.encode_array(text) for text in texts()]
-        cut = sum(len(ids) > max_length for ids in encoded)
-        encoded = [ids[:max_length] for ids in encoded]
-        np.concatenate(encoded).astype(token_dtype(made)).tofile(folder / "captions.bin")
-        np.cumsum([0, *map(len, encoded)], dtype=np.int64).tofile(folder / "captions.offsets")
+        cut, lengths = 0, [0]
+        with (folder / "captions.bin").open("wb") as file:
+            for text in texts():
+                ids = made.encode_array(text)
+                cut += len(ids) > max_length
+                ids[:max_length].astype(token_dtype(made)).tofile(file)
+                lengths.append(min(len(ids), max_length))
+        np.cumsum(lengths, dtype=np.int64).tofile(folder / "captions.offsets")
         np.repeat(np.arange(len(pictures)), [len(p.captions) for p in pictures]).tofile(
             folder / "captions.pictures"
         )
         write_tokenizer(folder / "tokenizer.bin", made)
         write_text(folder / "meta.json", json.dumps({"dtype": token_dtype(made), "cut": cut}))
 
-    content = hashlib.blake2b(json.dumps([p.captions for p in pictures]).encode(), digest_size=20).hexdigest()
-    recipe = ["captions", asdict(options), verbatim, max_length, content, digest(tokenizer)]
+    content = hashlib.blake2b(digest_size=20)
+    for picture in pictures:
+        content.update(json.dumps(picture.captions).encode())
+    recipe = ["captions", asdict(options), verbatim, max_length, content.hexdigest(), digest(tokenizer)]
     folder = cached(recipe, fill, cache)
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     offsets, about = (np.fromfile(folder / f"captions.{name}", np.int64) for name in ("offsets", "pictures"))

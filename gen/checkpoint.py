@@ -23,6 +23,9 @@ from gen.errors import UserError
 FORMAT = 1
 """Version of the model folder. Raised when older code could no longer read what newer code writes."""
 
+UNREADABLE = (OSError, ValueError, RecursionError, yaml.YAMLError)
+"""What reading a damaged YAML file raises: dates that are none and endless numbers are ValueErrors."""
+
 MOST_CONFIG = 1 << 20
 """Bytes of a configuration."""
 
@@ -150,9 +153,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         if path.stat().st_size > MOST_CONFIG:
             raise UserError(f"{path}: is too large to be a model's configuration")
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise UserError(f"{path}: cannot be read (nested too deeply)") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)})") from error
     if not isinstance(config, dict) or not isinstance(config.get("format"), int):
         raise UserError(f"{path}: not the configuration of a model (it has no `format`)")

@@ -8,7 +8,8 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 import yaml
@@ -155,7 +156,7 @@ def read_yaml(config: type[T], path: str) -> T:
     try:
         with open(path, encoding="utf-8") as file:
             values = yaml.safe_load(file) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
     errors: list[str] = []
     result = from_dict(config, values, path, errors)
@@ -174,6 +175,7 @@ def from_dict(config: type[T], values: Any, where: str, errors: list[str]) -> T:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, 1, 0.5)
             errors.append(f"{where}: unknown name {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    hints = get_type_hints(config)
     made: dict[str, Any] = {}
     for name, field in known.items():
         if name not in values:
@@ -184,8 +186,39 @@ def from_dict(config: type[T], values: Any, where: str, errors: list[str]) -> T:
             value = from_dict(kind, value, f"{where}: {name}", errors)
         elif isinstance(value, list):
             value = tuple(value)
-        made[name] = value
+        if _fits(value, hints[name]):
+            made[name] = value
+        else:
+            errors.append(f"{where}: {name}: {value!r} does not fit; give {_describe(hints[name])}")
     return config(**made)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from YAML is one that a field's type allows."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if origin is Literal:
+        return value in inner
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(each, inner[0]) for each in value)
+    if hint is Any:
+        return True
+    if isinstance(value, bool) or hint is bool:
+        return isinstance(value, bool) and hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _describe(hint: Any) -> str:
+    """A type in words."""
+    inner = [each for each in get_args(hint) if each is not type(None)]
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, inner))
+    if get_origin(hint) is tuple:
+        return f"a list of {_describe(inner[0])}"
+    if inner:
+        return " or ".join(map(_describe, inner))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
 
 
 def range_errors(options: Any, sizes: Sequence[str] = (), shares: Sequence[str] = ()) -> list[str]:

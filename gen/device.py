@@ -49,21 +49,24 @@ def pick_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", local_rank())
+        if device.type == "cuda":
+            device = torch.device("cuda", local_rank() if device.index is None else device.index)
             torch.cuda.set_device(device)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
         raise UserError(f"--device {name}: not available here; try --device cpu") from error
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 for what is left in float32
     return device
 
 
-def be_deterministic() -> None:
-    """From now on the same input gives the same bits, on a GPU too. To be called before the GPU is used."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS and cuDNN's recurrent layers vary
-    torch.use_deterministic_algorithms(True)
+def set_deterministic(on: bool) -> None:
+    """Whether the same input gives the same bits, on a GPU too. To be called before the GPU is used."""
+    if on:
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # else cuBLAS and cuDNN's recurrent layers vary
+    torch.use_deterministic_algorithms(on)
     torch.backends.cudnn.benchmark = False
 
 
@@ -75,7 +78,8 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else torch.float16
     fast = device.type == "cpu" and torch.backends.mkldnn.is_available() and _cpu_has_bf16()
     return torch.bfloat16 if fast else torch.float32
 

@@ -6,6 +6,7 @@ of one, and everything here costs nothing.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,6 +30,7 @@ def start() -> None:
         # Both backends where there are two: gloo for plain values, NCCL for what lives on a GPU.
         cuda = torch.cuda.is_available()
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+        atexit.register(stop)
 
 
 def stop() -> None:
@@ -99,6 +102,26 @@ def _reduce(values: Sequence[float], operation: Any) -> list[float]:
     return joined.tolist()
 
 
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Sums of everyone's tensors, in place; all processes give as many, of the same shapes."""
+    if size() == 1 or not tensors:
+        return
+    flat = torch.cat([t.flatten() for t in tensors])
+    dist.all_reduce(flat)
+    parts = flat.split([t.numel() for t in tensors])
+    torch._foreach_copy_(list(tensors), [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
+
+
+@torch.no_grad()
+def same_for_all(tensors: Iterable[Tensor]) -> None:
+    """The main process's tensors for everyone, in place."""
+    if size() > 1:
+        for tensor in tensors:
+            whole = tensor.contiguous()
+            dist.broadcast(whole, 0)
+            tensor.copy_(whole)
+
+
 def share_out(items: Iterable[T], work: Callable[[Iterable[T]], Iterable[R]], block: int = 1024) -> Iterator[R]:
     """What ``work`` makes of items, one result each, in their order. The main process reads the items and gets the
     results; every process does its share of each block.
@@ -131,6 +154,8 @@ def main_first() -> Iterator[None]:
     """The main process does it before the others do, who then find it done: a cache to fill, a folder to make."""
     if size() > 1 and not is_main():
         dist.barrier()
-    yield
-    if size() > 1 and is_main():
-        dist.barrier()
+    try:
+        yield
+    finally:  # what fails for the main process fails for the others, too: each says so, and none waits for ever
+        if size() > 1 and is_main():
+            dist.barrier()

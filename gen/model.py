@@ -61,6 +61,15 @@ class ModelInfo:
     metrics: dict[str, Any] = field(default_factory=dict)
     data: str = ""
 
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> ModelInfo:
+        """Those of a model folder's values that belong here. Raises TypeError where one is of another type."""
+        info = cls(**{f.name: config[f.name] for f in fields(cls) if f.name in config})
+        for f in fields(cls):
+            if type(getattr(info, f.name)) is not type(getattr(cls(), f.name)):
+                raise TypeError(f"{f.name}: {getattr(info, f.name)!r}")
+        return info
+
 
 def _distance(logits: Tensor) -> Tensor:
     """KL(p‖q) + KL(q‖p) between rows 2b and 2b + 1 at every position: (2B, T, V) → (B, T)."""
@@ -144,7 +153,7 @@ class Model(GenerationMixin, nn.Module):
         )
         if coverage and output.attention is not None:
             seen = (output.attention * real[..., None]).sum(1)  # (R, S)
-            mask = memory.mask.repeat_interleave(len(seen) // len(memory.mask), 0)
+            mask = memory.mask.repeat_interleave(len(seen) // len(memory.mask), 0) & real.any(1, keepdim=True)
             loss_sum = loss_sum + coverage * ((1 - seen) ** 2 * mask).sum()
         if not r_drop:
             return LossOutput(loss_sum, int(real.sum()), output.state)
@@ -295,7 +304,7 @@ class Model(GenerationMixin, nn.Module):
         try:
             with checkpoint.MemoryLimit(folder):
                 tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(data)
-                info = ModelInfo(**{f.name: config[f.name] for f in fields(ModelInfo) if f.name in config})
+                info = ModelInfo.of(config)
                 encoder = build_encoder(
                     config["encoder"], lambda name: checkpoint.read_bytes(folder, f"encoder-{name}")
                 )

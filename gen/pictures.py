@@ -22,6 +22,9 @@ from gen.errors import UserError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """What is opened at all, as far as this Pillow can. It knows many more, some through code that few people test."""
 
+MOST_PIXELS = 64_000_000
+"""Of a picture that is decoded: some modes need a dozen bytes a pixel on their way to RGB."""
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 """Endings of the files that count as pictures in a folder."""
 
@@ -52,25 +55,25 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
         >>> open_picture("photo.jpg").mode
         'RGB'
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
-    if isinstance(item, Image.Image):
-        return _rgb(ImageOps.exif_transpose(item))
     name = name or (item if isinstance(item, str | os.PathLike) else "picture")
     source = io.BytesIO(item) if isinstance(item, bytes | bytearray | memoryview) else item
-    if not isinstance(source, io.BytesIO | str | os.PathLike):
+    if not isinstance(source, io.BytesIO | str | os.PathLike | Image.Image):
         raise PictureError(f"a picture is a path, bytes or a PIL.Image, not {type(item).__name__}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures and odd metadata; too large ones are errors
-            with Image.open(source, formats=_formats()) as image:
-                if wanted:
-                    image.draft("RGB", (wanted, wanted))
-                return _rgb(ImageOps.exif_transpose(image))
+        if isinstance(source, Image.Image):
+            return _rgb(_turned(source.copy()))
+        with Image.open(source, formats=_formats()) as image:
+            if wanted:
+                image.draft("RGB", (wanted, wanted))
+            if image.width * image.height > MOST_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width:,} × {image.height:,}")
+            return _rgb(_turned(image))
     except FileNotFoundError:
         raise PictureError(f"{name}: no such file") from None
     except IsADirectoryError:
-        raise PictureError(f"{name}: is a folder") from None
+        raise PictureError(f"{name}: is a folder, and holds no picture ({', '.join(SUFFIXES)})") from None
     except UnidentifiedImageError:
         empty = isinstance(source, str | os.PathLike) and Path(source).stat().st_size == 0
         what = "is empty" if empty else f"is no picture of a known format ({', '.join(FORMATS)})"
@@ -89,8 +92,34 @@ def _formats() -> tuple[str, ...]:
     """Those of `FORMATS` that the Pillow that is installed has."""
     from PIL import Image
 
+    # Of large pictures, which are errors here, and of odd metadata. Once and for all: pictures are opened in
+    # threads, and the filters are the whole process's.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _turned(image: Any) -> Any:
+    """A picture with its pixels loaded, turned as the camera was held. Damaged metadata turn nothing."""
+    from PIL import Image
+
+    image.load()
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # nearly anything, and no reason to leave a picture out
+        return image
+    turn = Image.Transpose
+    turns = {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_270,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_90,
+    }
+    return image.transpose(turns[orientation]) if orientation in turns else image
 
 
 def _rgb(image: Any) -> Any:
@@ -98,7 +127,6 @@ def _rgb(image: Any) -> Any:
     from PIL import Image
 
     if image.mode == "RGB" and "transparency" not in image.info:
-        image.load()
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.asarray(image, np.float32)
@@ -106,8 +134,9 @@ def _rgb(image: Any) -> Any:
         image = Image.fromarray((np.clip(values / top, 0, 1) * 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        return white
     return image.convert("RGB")
 
 

@@ -155,7 +155,7 @@ def plot_looks(
     from PIL import Image
 
     size = picture.shape[:2]
-    side = round(len(weights[0]) ** 0.5)
+    side = round(np.shape(weights)[1] ** 0.5)
     rows = -(-(len(words) + 1) // columns)
     figure = Figure(figsize=(width * columns, (width + 0.25) * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()

@@ -100,7 +100,7 @@ class RecurrentStack(nn.Module):
         self.layers = nn.ModuleList(layer(size, hidden_size, batch_first=True) for size in sizes[:-1])
         self.norms = nn.ModuleList(nn.LayerNorm(size) if layer_norm else nn.Identity() for size in sizes[:-1])
         self.output_size = sizes[-1]
-        self._step_weights: list[tuple[tuple[int, ...], Tensor, Tensor] | None] = [None] * num_layers
+        self._step_weights: list[tuple[tuple[Any, ...], Tensor, Tensor] | None] = [None] * num_layers
 
     def train(self, mode: bool = True) -> RecurrentStack:
         """Sets the mode. Forgets the joined weights with every change of it: fused optimizers change parameters
@@ -157,12 +157,16 @@ class RecurrentStack(nn.Module):
         return after[0].unsqueeze(1), after
 
     def _step_weight(self, i: int, layer: nn.RNNBase) -> tuple[Tensor, Tensor]:
-        """The layer's weights as one matrix, made again only after the parameters have changed."""
+        """The layer's weights as one matrix, in the dtype of the computation: made again only after the parameters
+        have changed. (Autocast keeps what it casts of parameters, not of what is made from them.)"""
         weights: Any = layer._flat_weights  # layer.parameters() would walk the module at every step
-        version = tuple(v for w in weights for v in (w._version, w.data_ptr()))
+        device = weights[0].device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weights[0].dtype
+        version = (dtype, *(v for w in weights for v in (w._version, w.data_ptr())))
         kept = self._step_weights[i]
         if kept is None or kept[0] != version:
-            kept = (version, *_join_weights(layer))
+            weight, bias = _join_weights(layer)
+            kept = (version, weight.to(dtype), bias.to(dtype))
             self._step_weights[i] = kept
         return kept[1], kept[2]
 

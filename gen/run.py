@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from gen import checkpoint
 from gen.config import differences
-from gen.distributed import is_main, main_first
+from gen.distributed import every, is_main, main_first
 from gen.errors import UserError, complain
 from gen.model import Model
 
@@ -45,7 +45,7 @@ class RunFolder:
         """Makes the folder, or finds it again.
 
         Returns:
-            The training state to go on from, with the model's "weights" and "metrics"; None at the beginning.
+            The training state to go on from (see `read_last`); None at the beginning.
 
         Raises:
             UserError: the folder holds another run, or something else.
@@ -72,7 +72,7 @@ class RunFolder:
             return
         try:
             old = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except checkpoint.UNREADABLE as error:
             raise UserError(f"{file}: cannot be read; choose another --out") from error
         if not isinstance(old, dict) or "format" in old:
             raise UserError(f"--out {self.path}: holds a model, not a run; choose another --out")
@@ -97,17 +97,19 @@ class RunFolder:
         """
         with main_first():
             self._make()
-        if not is_main():
-            yield
-            return
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+        with (self.path / ".lock").open("a") as file:
+            taken = False
+            if is_main():
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    taken = True
+            if any(every(taken)):
                 raise UserError(
                     f"--out {self.path}: another process is training there; wait for it, or choose another --out"
-                ) from error
-            checkpoint.sweep(self.path)
+                )
+            if is_main():
+                checkpoint.sweep(self.path)
             yield
 
     # -- models --------------------------------------------------------------------------------------------
@@ -130,7 +132,7 @@ class RunFolder:
 
     def read_last(self) -> dict[str, Any] | None:
         """What `save_last` wrote last, or before that where the last is damaged: the training state, with the
-        model's "weights" and "metrics". None where there is nothing.
+        model's "weights", "metrics" and "tokenizer". None where there is nothing.
 
         Raises:
             UserError: there is something, and nothing of it can be read.
@@ -148,7 +150,12 @@ class RunFolder:
             if damage and is_main():
                 step = training["progress"]["step"]
                 complain(f"{damage}; going on from the one before, of step {step:,}")
-            return {**training, "weights": model.state_dict(), "metrics": model.info.metrics}
+            return {
+                **training,
+                "weights": model.state_dict(),
+                "metrics": model.info.metrics,
+                "tokenizer": model.tokenizer.to_bytes(),
+            }
         if damage:
             raise damage
         return None
@@ -170,23 +177,25 @@ class RunFolder:
             with path.open(encoding="utf-8", errors="replace") as file:
                 for line in file:
                     try:
-                        yield json.loads(line)
-                    except json.JSONDecodeError:  # a kill in the middle of it
+                        record = json.loads(line)
+                    except ValueError:  # a kill in the middle of it
                         continue
+                    if isinstance(record, dict) and all(_is_number(record.get(n)) for n in ("step", "seconds")):
+                        yield record
 
     def forget_after(self, step: int) -> None:
         """Drops records and samples of steps that are about to be done again."""
         if not is_main():
             return
-        path = self.path / "metrics.jsonl"
-        if path.exists():
-            kept = [r for r in self.records() if r["step"] <= step]
-            checkpoint.write_text(path, "".join(json.dumps(r) + "\n" for r in kept))
-        path = self.path / "samples.md"
-        if path.exists():
-            text = path.read_text(encoding="utf-8", errors="replace")
+        records, samples = self.path / "metrics.jsonl", self.path / "samples.md"
+        if records.exists():
+            kept = "".join(json.dumps(r) + "\n" for r in self.records() if r["step"] <= step)
+            self._write(records.name, lambda: checkpoint.write_text(records, kept))
+        if samples.exists():
+            text = samples.read_text(encoding="utf-8", errors="replace")
             later = (m.start() for m in _SECTION.finditer(text) if int(m[1].replace(",", "")) > step)
-            checkpoint.write_text(path, text[: next(later, len(text))])
+            before = text[: next(later, len(text))]
+            self._write(samples.name, lambda: checkpoint.write_text(samples, before))
 
     def _append(self, name: str, text: str) -> None:
         def write() -> None:
@@ -212,3 +221,7 @@ class RunFolder:
             self._failing.discard(name)
             complain(f"{self.path / name}: could be written again")
         return True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from gen import device as machine
 from gen import distributed
 from gen.data import Batch
 from gen.decoder import DecoderState
 from gen.errors import UserError, complain
-from gen.model import LossOutput, Model
+from gen.model import Model
 from gen.optim import TrainOptions, make_optimizer
 from gen.validation import Task
 
@@ -34,20 +31,7 @@ class StepResult:
     loss_sum: Tensor
     num_tokens: int
     carried: DecoderState
-    finite: bool
-
-
-class _Loss(nn.Module):
-    """A task's loss as a module's forward, which is what `DistributedDataParallel` wraps."""
-
-    def __init__(self, model: Model, task: Task, options: TrainOptions, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model, self.task, self.options, self.dtype = model, task, options, dtype
-
-    def forward(self, batch: Batch, carried: DecoderState | None, share: float) -> LossOutput:
-        with machine.autocast(self.model.device, self.dtype):
-            output = self.task.loss(self.model, batch, carried if batch.carries else None, self.options, share)
-        return replace(output, state=output.state.detach())
+    finite: bool = True
 
 
 class Stepper:
@@ -55,6 +39,11 @@ class Stepper:
 
     The gradient is that of the mean over all tokens of all micro-batches of all processes: how they are dealt out
     changes nothing. Where a GPU's memory is too small for a micro-batch, it is cut into pieces from then on.
+
+    Gradients of several processes are added up once a step, when each has all of its own: as
+    `DistributedDataParallel` does under ``no_sync``, but for the last micro-batch, too. So a process may do a
+    step again, in smaller pieces, without the others noticing, and weights that a step does not use (those of the
+    first state, where a stream goes on) need no search.
 
     Args:
         model: on its device, in training mode.
@@ -73,16 +62,13 @@ class Stepper:
     """
 
     def __init__(self, model: Model, task: Task, options: TrainOptions) -> None:
-        self.model, self.clip = model, options.clip
+        self.model, self.task, self.options = model, task, options
         self.dtype = machine.compute_dtype(options.precision, model.device)
         self.optimizer = make_optimizer(model, options)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=self.dtype == torch.float16)
         self.pieces = 1
         self._weights = [p for p in model.parameters() if p.requires_grad]
-        self._loss: nn.Module = _Loss(model, task, options, self.dtype)
-        if distributed.size() > 1:
-            # A batch that carries on does not use the first state's weights, so they differ from step to step.
-            self._loss = DistributedDataParallel(self._loss, find_unused_parameters=True)
+        distributed.same_for_all(model.state_dict().values())
 
     def __call__(self, group: list[Batch], carried: DecoderState | None, share: float) -> StepResult:
         """One step over the micro-batches of ``group``.
@@ -105,37 +91,34 @@ class Stepper:
         return replace(result, finite=self._update(total))
 
     def _gradients(self, group: list[Batch], carried: DecoderState | None, share: float) -> StepResult:
-        """Adds up the gradients of the summed loss."""
+        """Adds up this process's gradients of the summed loss."""
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum, num_tokens = torch.zeros((), device=self.model.device), 0
-        for number, batch in enumerate(group):
+        for batch in group:
             batch = batch.to(self.model.device)
+            before = carried if batch.carries else None
             states: list[DecoderState] = []
-            rows = torch.arange(len(batch.input_ids), device=self.model.device).chunk(self.pieces)
-            for piece in rows:
-                last = number == len(group) - 1 and piece is rows[-1]
-                part = batch if len(rows) == 1 else batch.take(piece)
-                state = carried if carried is None or len(rows) == 1 else carried.select(piece)
-                with nullcontext() if last else self._alone():
-                    output = self._loss(part, state, share)
-                    self.scaler.scale(output.loss_sum).backward()
+            pieces = torch.arange(len(batch.input_ids), device=self.model.device).chunk(self.pieces)
+            for rows in pieces:
+                whole = len(pieces) == 1
+                part = batch if whole else batch.take(rows)
+                state = before if before is None or whole else before.select(rows)
+                with machine.autocast(self.model.device, self.dtype):
+                    output = self.task.loss(self.model, part, state, self.options, share)
+                self.scaler.scale(output.loss_sum).backward()
                 loss_sum += output.loss_sum.detach()
                 num_tokens += output.num_tokens
-                states.append(output.state)
+                states.append(output.state.detach())
             carried = DecoderState.join(states)
-        return StepResult(loss_sum, num_tokens, carried, True)  # type: ignore[arg-type]
-
-    def _alone(self) -> Any:
-        """Gradients stay in this process until the last micro-batch."""
-        return self._loss.no_sync() if isinstance(self._loss, DistributedDataParallel) else nullcontext()
+        return StepResult(loss_sum, num_tokens, carried)  # type: ignore[arg-type]
 
     def _update(self, total: float) -> bool:
         """Moves the weights, unless the gradient is not finite. ``total`` tokens took part in all."""
-        self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self._weights if p.grad is not None]
-        # DistributedDataParallel has taken the mean over processes where the sum is meant.
-        torch._foreach_mul_(gradients, distributed.size() / max(total, 1))
-        norm = nn.utils.clip_grad_norm_(self._weights, self.clip)
+        distributed.add_up(gradients)
+        self.scaler.unscale_(self.optimizer)
+        torch._foreach_mul_(gradients, 1 / max(total, 1))
+        norm = nn.utils.clip_grad_norm_(self._weights, self.options.clip)
         finite = bool(norm.isfinite())
         if finite or self.scaler.is_enabled():  # the scaler itself skips such a step, and scales less from then on
             self.scaler.step(self.optimizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from gen.errors import UserError
+from gen.errors import UserError, complain
 
 Log = Callable[[Mapping[str, float], int], None]
 """Figures by name, and the step they belong to."""
@@ -44,7 +45,7 @@ def wandb(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
         dir=str(folder),
         config=dict(config),
         mode=mode,
-        id=folder.name,
+        id=_id(folder),
         resume="allow",
     )
     try:
@@ -59,8 +60,10 @@ def mlflow(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
     library = _need("mlflow")
     library.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.absolute() / 'mlflow.db'}"))
     library.set_experiment("gen")
-    known = library.search_runs(filter_string=f"run_name = '{folder.name}'", output_format="list", max_results=1)
+    same = f"tags.folder = '{_id(folder)}'"
+    known = library.search_runs(filter_string=same, output_format="list", max_results=1)
     with library.start_run(run_id=known[0].info.run_id if known else None, run_name=folder.name):
+        library.set_tag("folder", _id(folder))
         library.log_dict(dict(config), "config.yaml")
         yield lambda figures, step: library.log_metrics(dict(figures), step=step)
 
@@ -85,11 +88,15 @@ def tracked(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> It
         ...     log({"loss": 1.4}, 100)
     """
     with ExitStack() as stack:
-        logs = [stack.enter_context(TRACKERS[name](folder, config)) for name in names]
+        logs = {name: stack.enter_context(TRACKERS[name](folder, config)) for name in names}
 
         def log_to_all(figures: Mapping[str, float], step: int) -> None:
-            for log in logs:
-                log(figures, step)
+            for name, log in list(logs.items()):
+                try:
+                    log(figures, step)
+                except Exception as error:  # a full disk, a server that is gone: no reason to end a training
+                    complain(f"--track {name}: stopped ({type(error).__name__}: {error})")
+                    del logs[name]
 
         yield log_to_all
 
@@ -104,6 +111,11 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
     found = {name: value for name, value in record.items() if name != "step"}
     found |= {f"valid/{name}": value for name, value in found.pop("validation", {}).items()}
     return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+
+
+def _id(folder: Path) -> str:
+    """A run folder's own, in letters that every tracker takes."""
+    return hashlib.blake2b(str(folder.absolute()).encode(errors="replace"), digest_size=8).hexdigest()
 
 
 def _need(name: str) -> Any:

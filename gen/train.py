@@ -55,8 +55,11 @@ def train(
             goes on from there.
         UserError: gradients stay not finite at ever lower rates, or the end could not be saved.
     """
-    task.validate(model, quick=True)  # a bad path or a full memory shows now, not in an hour
-    return _Training(model, task, options, run, state, watch).run()
+    try:
+        task.validate(model, quick=True)  # a bad path or a full memory shows now, not in an hour
+        return _Training(model, task, options, run, state, watch).run()
+    except torch.OutOfMemoryError as error:  # beside the micro-batches, which know how to become smaller
+        raise UserError(f"the memory of {model.device} is too small: make the model smaller") from error
 
 
 class _Training:
@@ -100,17 +103,17 @@ class _Training:
             while True:
                 waited = time.monotonic() - self.saved
                 used, requested, waited = distributed.largest(self._share(), interruption.requested, waited)
-                if used >= 1 and now.bad:
-                    self._go_back()
-                    groups = self._groups()
-                elif used >= min(now.next_validation, 1.0):
+                if used >= 1 or requested:
+                    now.bad = 0  # those steps were skipped and changed no weight: what there is can be kept
+                if used >= min(now.next_validation, 1.0):
                     self._validate(used)
                 elif waited > self.save_every:
                     self._save()
                 if now.done:
                     return now
                 if requested:
-                    self._save()
+                    if not self._save():
+                        complain(f"{self.folder.path}: could not be saved; it goes on from the checkpoint before")
                     interruption.stop(int(requested))
                 if not self._step(next(groups), used):
                     groups = self._groups()
@@ -171,6 +174,7 @@ class _Training:
         now.next_validation = _next_validation(used, max(1 / options.validations, cost))
         now.done = now.done or bool(options.patience and now.since_best >= options.patience)
         if now.done:
+            now.bad = 0
             self.judge.finish(event)
         elif now.since_best and options.schedule == "plateau":
             now.rate_factor *= 0.5
@@ -189,38 +193,43 @@ class _Training:
         had better not be done."""
         if self.now.bad:
             return True  # the last good checkpoint may be needed soon
-        layers = None if self.carried is None else self.carried.layers
-        own = {"rng": machine.rng_state(), "carried": layers}
+        layers = self.carried and tuple(tuple(s.cpu() for s in layer) for layer in self.carried.layers)
+        own = {"rng": machine.rng_state(), "carried": layers, "window": self.window.state_dict()}
         state = {
             "progress": dict(vars(self.now)),
             "optimizer": self.optimizer.state_dict(),
             "averages": self.averages.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "window": self.window.state_dict(),
             "processes": distributed.every(own),
         }
         self.saved = time.monotonic()
         return self.folder.save_last(self.model, state)
 
     def _restore(self, state: dict[str, Any]) -> None:
+        if state["tokenizer"] != self.model.tokenizer.to_bytes():
+            raise UserError(
+                f"{self.folder.path}: the data is not what this run was begun with (its vocabulary is another): "
+                "choose another --out, perhaps with --init-from"
+            )
         self.model.load_state_dict(state["weights"])
         self.model.info.metrics = state["metrics"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.averages.load_state_dict(state["averages"], self.model)
-        self.scaler.load_state_dict(state["scaler"])
-        self.window.load_state_dict(state["window"])
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
         vars(self.now).update(state["progress"])
         processes = state["processes"]
-        if len(processes) != distributed.size():
-            raise UserError(
+        if len(processes) == distributed.size():
+            own = processes[distributed.rank()]
+            machine.set_rng_state(own["rng"])
+            self.window.load_state_dict(own["window"])
+            layers, device = own["carried"], self.model.device
+            self.carried = layers and DecoderState(tuple(tuple(s.to(device) for s in layer) for layer in layers))
+        elif distributed.is_main():
+            complain(
                 f"{self.folder.path}: trained by {len(processes)} processes so far, and there are "
-                f"{distributed.size()} now: start as many, or begin another run with --init-from"
+                f"{distributed.size()} now: dropout and states of streams begin anew"
             )
-        own = processes[distributed.rank()]
-        machine.set_rng_state(own["rng"])
-        device = self.model.device
-        layers = own["carried"]
-        self.carried = layers and DecoderState(tuple(tuple(s.to(device) for s in layer) for layer in layers))
         self.folder.forget_after(self.now.step)
 
     def _go_back(self) -> None:
@@ -236,10 +245,11 @@ class _Training:
         self._restore(state)
         now = self.now
         now.returns, now.rate_factor, now.seconds, now.skipped, now.bad = returns, factor, seconds, skipped, 0
-        complain(
-            f"the loss or its gradient was not finite for some steps before step {bad:,}: going back to step "
-            f"{now.step:,} with {factor:g} of the learning rate"
-        )
+        if distributed.is_main():
+            complain(
+                f"the loss or its gradient was not finite for some steps before step {bad:,}: going back to step "
+                f"{now.step:,} with {factor:g} of the learning rate"
+            )
 
 
 def _next_validation(used: float, interval: float) -> float:
@@ -277,7 +287,7 @@ class _Window:
         return self.loss, self.speed
 
     def state_dict(self) -> dict[str, Any]:
-        return {"loss": self.loss, "loss_sum": self.loss_sum, "num_tokens": self.num_tokens}
+        return {"loss": self.loss, "loss_sum": self.loss_sum.cpu(), "num_tokens": self.num_tokens}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.restart()

@@ -14,6 +14,9 @@ from gen.errors import UserError
 from gen.model import Model
 from gen.tokenizer import SPECIALS, Tokenizer
 
+BY_TOKEN = ("embedding.weight", "output.weight", "output.bias")
+"""Weights with a row for every token."""
+
 
 def with_vocabulary(begun: Model, tokenizer: Tokenizer, source: Tokenizer | None = None) -> tuple[Model, int]:
     """A trained model with another vocabulary: tokens that both have keep what was learned about them.
@@ -26,6 +29,9 @@ def with_vocabulary(begun: Model, tokenizer: Tokenizer, source: Tokenizer | None
     Returns:
         The model, and how many tokens of the decoder's new vocabulary the old one knew.
 
+    Raises:
+        UserError: the old model has one vocabulary for both sides, and the new one would have two.
+
     Example:
         >>> model, shared = with_vocabulary(old, CharTokenizer.train(texts))
     """
@@ -33,6 +39,8 @@ def with_vocabulary(begun: Model, tokenizer: Tokenizer, source: Tokenizer | None
     encoder = begun.encoder
     if source is not None:
         changed["encoder."] = (encoder.tokenizer, source)  # type: ignore[assignment]
+        if encoder.config.get("share_embeddings") and source.to_bytes() != tokenizer.to_bytes():
+            raise UserError("--init-from: that model has one vocabulary for both sides: leave out --separate")
         files = {**encoder.files(), "tokenizer.bin": source.to_bytes()}
         encoder = build_encoder(
             {"name": encoder.name, **encoder.config, "tokenizer": source.kind}, files.__getitem__
@@ -44,7 +52,7 @@ def with_vocabulary(begun: Model, tokenizer: Tokenizer, source: Tokenizer | None
         for name, weight in model.state_dict().items():  # shares its memory with the weights
             old, part = before[name], name[: name.index(".") + 1]
             sizes = tuple(map(len, changed.get(part, ())))
-            if (len(old), len(weight)) == sizes and weight.shape[1:] == old.shape[1:]:
+            if name.endswith(BY_TOKEN) and (len(old), len(weight)) == sizes:
                 mine, theirs = found[part]
                 weight[mine] = old[theirs]
             else:

@@ -133,11 +133,12 @@ class Judge:
 
     def validate(self, event: Event) -> dict[str, Any]:
         """Figures of the weights as they are now, or of their moving average."""
-        now, before = event.progress, event.progress.best
+        now, before, self.unsaved = event.progress, event.progress.best, False
         moving = self.averages.moving
         figures = self._try("moving average" if moving else "last", moving, event)
         self.averages.validated(moving or learned(self.model), self.sign * figures[self.task.metric])
-        now.since_best = 0 if now.best != before else now.since_best + 1
+        better = now.best != before or self.unsaved
+        now.since_best = 0 if better else now.since_best + 1
         return figures
 
     def finish(self, event: Event) -> None:
@@ -158,6 +159,8 @@ class Judge:
                 self.model.info.metrics = {"step": now.step, "weights": name, **rounded}
                 if all(distributed.every(self.run.save_best(self.model))):
                     now.best = value
+                else:
+                    self.unsaved = True
             self.run.log({**event.record(), "weights": name, "validation": figures})
             if distributed.is_main():
                 title = f"{name} weights ({metric} {value:.3f})"

@@ -34,6 +34,7 @@ from tasks.caption_data import (
     decoded_source,
     make_batches,
     read_split,
+    unusable,
 )
 
 # -- model -----------------------------------------------------------------------------------------------
@@ -137,16 +138,19 @@ def train_caption(config: CaptionConfig, command: str = "") -> dict[str, Any]:
         >>> train_caption(CaptionConfig(data, out="runs/captions"))
     """
     session = training.Session(config, "caption", command)
-    split = read_split(config.data)
+    with main_first():
+        split = read_split(config.data)
     chosen = choose(config, sum(len(c.captions) for c in split.train))
     encoder = _encoder(chosen.model, session.begun).to(session.device)
     learns, views = chosen.model.finetune > 0, chosen.data.augment + 1
     if learns:
+        split = split.without(unusable(encoder, split.train + split.valid))
         source = decoded_source(encoder, split.train + split.valid)
     else:
         each = [views] * len(split.train) + [1] * len(split.valid)
         source, failed = cached_source(encoder, split.train + split.valid, each, chosen.data.feature_dtype)
         split = split.without(failed)
+    split.check(config.data)
     with main_first():
         corpus = build_captions(
             split.train,

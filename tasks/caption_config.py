@@ -168,6 +168,11 @@ class CaptionConfig:
         errors += self.train.foreign_sizes(self.model, ("finetune", "finetune_rate"))
         if self.train.batch_size != TrainOptions.batch_size:
             errors.append("--batch-size counts streams of text: for captions give --batch-tokens")
+        if self.reward.self_critical:
+            foreign = ("coverage", "scheduled_sampling", "r_drop", "label_smoothing")
+            given = [name for name in foreign if getattr(self.train, name)]
+            given += ["batch_tokens"] if self.data.batch_tokens != CaptionData.batch_tokens else []
+            errors += [f"--{name.replace('_', '-')} does not go with --self-critical" for name in given]
         if self.reward.self_critical and not self.train.init_from:
             errors.append("--self-critical goes on from a trained model: name its run with --init-from")
         if self.reward.self_critical and self.model.finetune:

@@ -19,7 +19,7 @@ from gen.encoders.cnn import CNNEncoder
 from gen.errors import UserError, complain
 from gen.features import FeatureStore
 from gen.model import Model
-from gen.pictures import PictureError
+from gen.pictures import PictureError, ahead
 from gen.search import Hypothesis
 from tasks import display
 from tasks.caption_config import CaptionData
@@ -32,6 +32,14 @@ class Split:
     train: list[Captioned]
     valid: list[Captioned]
     dropped: list[str]
+
+    def check(self, options: CaptionData) -> None:
+        """Raises `UserError` where nothing is left of a part; says first what was left out, and why."""
+        if not self.train or not self.valid:
+            for line in self.dropped:
+                complain(f"left out: {line}")
+            what = "train" if not self.train else "validate"
+            raise UserError(f"{options.captions or options.images}: no pictures are left to {what} on")
 
     def without(self, failed: Mapping[int, UserError]) -> Split:
         """The pictures that can be used; ``failed`` counts through the training pictures, then the others."""
@@ -52,10 +60,9 @@ def read_split(options: CaptionData) -> Split:
         held_out = set(order[: min(options.valid_size, len(train) // 10)].tolist())
         valid = [c for i, c in enumerate(train) if i in held_out]
         train = [c for i, c in enumerate(train) if i not in held_out]
-    if not train or not valid:
-        what = "train" if not train else "validate"
-        raise UserError(f"{options.captions or options.images}: no pictures are left to {what} on")
-    return Split(train, valid, dropped)
+    split = Split(train, valid, dropped)
+    split.check(options)
+    return split
 
 
 Source = Callable[[np.ndarray, np.ndarray], torch.Tensor]
@@ -85,8 +92,18 @@ def cached_source(
     return lambda chosen, view: store.read(rows[chosen, view]), failed
 
 
+def unusable(encoder: CNNEncoder, pictures: Sequence[Captioned]) -> dict[int, PictureError]:
+    """Which pictures cannot be used, and why."""
+
+    def look(i: int) -> None:
+        encoder.preprocessing.pixels(pictures[i].picture)
+
+    batches = ahead(range(len(pictures)), look, 256)
+    return {i: found for batch in batches for i, found in batch if isinstance(found, PictureError)}
+
+
 def decoded_source(encoder: CNNEncoder, pictures: Sequence[Captioned]) -> Source:
-    """The pictures themselves, for a CNN that learns. One that cannot be used is grey, and named once."""
+    """The pictures themselves, for a CNN that learns. One that can no longer be used is grey, and named once."""
     named: set[Path] = set()
     preprocessing = encoder.preprocessing
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,17 +16,16 @@ import numpy as np
 import tyro
 
 from gen import distributed
-from gen.checkpoint import write_text
 from gen.config import parse_command
 from gen.device import tune_allocator
 from gen.encoders.cnn import CNNEncoder
 from gen.errors import ConfigError, UserError, complain
 from gen.model import Model
-from gen.pictures import SUFFIXES, PictureError, ahead, find_pictures
+from gen.pictures import PictureError, ahead, find_pictures
 from gen.search import Hypothesis
 from gen.search.options import SearchOptions
 from tasks import report
-from tasks.generate import load_model, read_lines
+from tasks.generate import load_model
 from tasks.translator import output
 
 
@@ -123,16 +123,11 @@ def caption_pictures(
 
 
 def expand(names: Iterable[str]) -> Iterator[Path]:
-    """Files as they are, folders as the pictures in them. Raises `UserError` for a folder without any."""
+    """Files as they are, folders as the pictures in them. One without any stands for itself: whoever opens it
+    says what is wrong."""
     for name in names:
         path = Path(name)
-        if path.is_dir():
-            found = find_pictures(path)
-            if not found:
-                raise UserError(f"{name}: the folder holds no picture ({', '.join(SUFFIXES)})")
-            yield from found
-        else:
-            yield path
+        yield from (find_pictures(path) if path.is_dir() else []) or [path]
 
 
 def caption_command(argv: list[str], command: str) -> int:
@@ -143,8 +138,9 @@ def caption_command(argv: list[str], command: str) -> int:
     distributed.start()
     model = load_model(config.run, config.device, task="caption")
     SearchOptions.make(model.search_defaults, options)  # says what is wrong before anything is written
-    names: Iterable[str] = config.pictures or (line for line in read_lines("-") if line.strip())
+    names: Iterable[str] = config.pictures or _paths_on_stdin()
     shown: list[Caption] = []
+    beside: set[Path] = set()
     done = failed = 0
     with output(config.output) as file:
         if config.csv:
@@ -157,7 +153,7 @@ def caption_command(argv: list[str], command: str) -> int:
                 complain(str(caption.error))
             _write(file, caption, config)
             if config.sidecar and caption.hypotheses:
-                write_text(caption.path.with_suffix(".txt"), caption.hypotheses[0].text + "\n")
+                failed += not _write_beside(caption, beside)
             if config.show and caption.hypotheses:
                 shown.append(caption)
     if not distributed.is_main():
@@ -169,6 +165,12 @@ def caption_command(argv: list[str], command: str) -> int:
     if not done:
         raise UserError("no pictures were named")
     return 2 if failed == done else 1 if failed else 0
+
+
+def _paths_on_stdin() -> Iterator[str]:
+    """Paths, one a line; they need not be UTF-8."""
+    with open(0, "rb", closefd=False) as file:
+        yield from (os.fsdecode(line.rstrip(b"\r\n")) for line in file if line.strip())
 
 
 def _write(file: IO[str], caption: Caption, config: CaptionCommand) -> None:
@@ -187,14 +189,34 @@ def _write(file: IO[str], caption: Caption, config: CaptionCommand) -> None:
     file.flush()
 
 
+def _write_beside(caption: Caption, written: set[Path]) -> bool:
+    """Writes the .txt beside a picture; whether that worked. ``written``: those of this run."""
+    path = caption.path.with_suffix(".txt")
+    if path in written:
+        complain(f"{caption.path}: {path.name} is already that of another picture")
+        return False
+    try:
+        path.write_text(caption.hypotheses[0].text + "\n", encoding="utf-8")
+    except OSError as error:
+        complain(f"{path}: cannot be written ({error.strerror})")
+        return False
+    written.add(path)
+    return True
+
+
 def _csv(cells: list[str]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(cells)
     return buffer.getvalue()
 
 
+def _shown(name: str) -> str:
+    """A file's name as it can be printed; those of old archives are not always UTF-8."""
+    return os.fsencode(name).decode(errors="replace")
+
+
 def _gallery(path: Path, run: str, captions: list[Caption]) -> None:
     """A page with small copies of the pictures."""
-    cards = [report.card(c.path, [h.text for h in c.hypotheses], c.path.name) for c in captions]
+    cards = [report.card(c.path, [h.text for h in c.hypotheses], _shown(c.path.name)) for c in captions]
     report.write_page(path, "Captions", f"{len(captions):,} pictures described by {run}.", [report.gallery(cards)])
     complain(str(path))

@@ -10,7 +10,7 @@ import tyro
 import yaml
 from rich.table import Table
 
-from gen.checkpoint import CONFIG, find_model, read_config
+from gen.checkpoint import CONFIG, UNREADABLE, find_model, read_config
 from gen.config import flat, parse_command
 from gen.errors import ConfigError, UserError
 from gen.plots import plot_runs
@@ -55,7 +55,7 @@ class Run:
             raise UserError(f"{name}: is not the folder of a run")
         try:
             options = flat(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")))
-        except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        except (*UNREADABLE, AttributeError) as error:
             raise UserError(f"{path / CONFIG}: cannot be read") from error
         return cls(name, options, read_config(find_model(path))["metrics"], records)
 
@@ -65,6 +65,8 @@ def compare_command(argv: list[str], command: str) -> None:
     config = parse_command(CompareCommand, argv, command, repeat=True)
     if len(config.run) < 2:
         raise ConfigError(["name two runs or more: gen compare runs/a runs/b"])
+    if config.output and Path(config.output).suffix not in (".png", ".svg", ".pdf"):
+        raise ConfigError([f"--output {config.output}: name a .png, .svg or .pdf file"])
     runs = [Run.read(name) for name in config.run]
     display.console.print(_table(runs))
     if config.metric:

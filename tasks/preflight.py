@@ -7,13 +7,15 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from gen import device as machine
+from gen import distributed
 from gen.data import Batch
 from gen.errors import UserError
 from gen.model import Model
@@ -50,7 +52,7 @@ class Tools:
 
 
 def preflight(model: Model, task: Task, options: TrainOptions, tools: Tools, out: Path) -> None:
-    """Does what ``tools`` ask for. The model is of no use afterwards.
+    """Does what ``tools`` ask for, each from the same first weights.
 
     Args:
         model: on its device.
@@ -59,15 +61,18 @@ def preflight(model: Model, task: Task, options: TrainOptions, tools: Tools, out
         tools: what to do.
         out: the run folder that training would use; plots and traces go beside it.
     """
+    first = {name: weight.clone() for name, weight in model.state_dict().items()}
     model.train()
-    if tools.dry_run:
-        dry_run(model, task, options)
-    if tools.profile:
-        profile(model, task, options, tools.profile, out.with_name(f"{out.name}-trace.json"))
-    if tools.find_rate:
-        find_rate(model, task, options, out.with_name(f"{out.name}-rates.png"))
-    if tools.overfit:
-        overfit(model, task, options)
+    trace, plot = (out.with_name(f"{out.name}-{name}") for name in ("trace.json", "rates.png"))
+    for asked, work in (
+        (tools.dry_run, dry_run),
+        (tools.profile, partial(profile, steps=tools.profile, trace=trace)),
+        (tools.find_rate, partial(find_rate, plot=plot)),
+        (tools.overfit, overfit),
+    ):
+        if asked:
+            model.load_state_dict(first)
+            work(model, task, options)
 
 
 class _Trainer:
@@ -84,12 +89,13 @@ class _Trainer:
             parameters["lr"] = rate * parameters["factor"]
         group = group or list(islice(self._batches, self._accumulate))
         result = self._step(group, None, 0.0)
-        return float(result.loss_sum) / max(result.num_tokens, 1)
+        loss_sum, num_tokens = distributed.total(float(result.loss_sum), result.num_tokens)
+        return loss_sum / max(num_tokens, 1)
 
 
 def _endless(task: Task) -> Iterator[Batch]:
     """The batches of all epochs, each as if it were the first of a text: these steps carry no state."""
-    for epoch in cycle(range(1 << 30)):
+    for epoch in count():
         for batch in task.batches.epoch(epoch):
             yield replace(batch, carries=False)
 
@@ -120,7 +126,7 @@ def overfit(model: Model, task: Task, options: TrainOptions, steps: int = 200) -
         raise UserError("--overfit: this objective has no targets that could be learned by heart")
 
     def loss() -> float:
-        loss_sum, num_tokens = model.evaluate(iter([batch]))
+        loss_sum, num_tokens = distributed.total(*model.evaluate(iter([batch])))
         return loss_sum / max(num_tokens, 1)
 
     before = loss()
@@ -151,7 +157,9 @@ def find_rate(model: Model, task: Task, options: TrainOptions, plot: Path, steps
     smooth = _smoothed(losses)
     slopes = np.gradient(smooth) if len(smooth) > 1 else np.zeros(1)
     best = float(rates[int(np.argmin(slopes))])
-    plot_rates(rates[: len(losses)].tolist(), smooth.tolist(), best, plot)
+    if distributed.is_main():
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        plot_rates(rates[: len(losses)].tolist(), smooth.tolist(), best, plot)
     display.say(
         f"The loss fell fastest at a learning rate of {best:.2g}; --learning-rate is {options.peak_rate:g}."
     )
@@ -181,6 +189,8 @@ def profile(model: Model, task: Task, options: TrainOptions, steps: int, trace: 
                 trainer.step(options.peak_rate)
     key = "self_cuda_time_total" if model.device.type == "cuda" else "self_cpu_time_total"
     display.say(recorded.key_averages().table(sort_by=key, row_limit=15, max_name_column_width=40))
+    if not distributed.is_main():
+        return
     trace.parent.mkdir(parents=True, exist_ok=True)
     recorded.export_chrome_trace(str(trace))
     display.say(f"Trace: {trace}")

@@ -253,8 +253,7 @@ def evaluate_held_out(model: Model) -> dict[str, float]:
     config = training.asked(model, TextConfig)
     if config is None or not config.text.data or "-" in config.text.data:
         raise UserError("the model does not say which text it was trained on: give one with --data")
-    corpus = read_corpus(config.text)
-    return evaluate_part(model, corpus.valid)
+    return evaluate_part(model, read_corpus(config.text, model.tokenizer).valid)
 
 
 def train_command(argv: list[str], command: str) -> None:

@@ -53,8 +53,7 @@ class Session:
         display.console.quiet = not distributed.is_main()
         machine.tune_allocator()
         machine.seed_everything(options.seed)
-        if options.deterministic:
-            machine.be_deterministic()
+        machine.set_deterministic(options.deterministic)
         self.device = machine.pick_device(options.device)
         self.run = RunFolder(config.out, _identity(to_dict(config)))
         if not self.tools.preflight:
@@ -90,15 +89,17 @@ class Session:
             tokenizer: of what it writes.
             source_tokenizer: of what its encoder reads, if it reads.
             data: names of what it is trained on, for the model card.
-            info: for the new one's `ModelInfo`.
+            info: for its `ModelInfo`.
         """
         if self.begun is None:
-            model = make(ModelInfo(self.task, **info))
+            model = make(ModelInfo(self.task))
         elif self.config.train.new_vocabulary:
             model, shared = with_vocabulary(self.begun, tokenizer, source_tokenizer)
             display.say(f"Of {len(tokenizer):,} tokens {shared:,} were known to {self.config.train.init_from}.")
         else:
             model = self.begun
+        for name, value in info.items():
+            setattr(model.info, name, value)
         model.info.training = {"command": self.command, **to_dict(self.config)}
         model.info.metrics, model.info.data = {}, " ".join(data)
         if patterns := self.config.train.freeze:

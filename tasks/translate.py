@@ -184,7 +184,7 @@ def finish(pairs: Pairs, session: training.Session) -> dict[str, Any]:
     (run.path / "translations.txt").write_text("\n".join(translations) + "\n", encoding="utf-8")
     source = pairs.valid[0][0]
     best = found[0][0]
-    if best.attention is not None:
+    if best.attention is not None and best.token_ids:
         plot_attention(*attention_of(model, source, best), run.path / "plots" / "attention.png")
     out = shlex.quote(str(run.path))
     session.close([f"gen translate {out} --text {shlex.quote(source)}"])

@@ -258,6 +258,8 @@ def output(name: str) -> Iterator[IO[str]]:
         yield io.StringIO()
         return
     if name == "-":
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
         yield sys.stdout
         return
     path = Path(name)
@@ -266,7 +268,7 @@ def output(name: str) -> Iterator[IO[str]]:
     except OSError as error:
         raise UserError(f"--output {name}: cannot be written ({error.strerror})") from error
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             yield file
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)

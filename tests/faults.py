@@ -24,8 +24,8 @@ import tasks.text
 import tasks.training
 import tasks.translate
 from data.shapes import write_shapes
-from gen.step import Stepper, _Loss
-from gen.validation import Judge
+from gen.step import Stepper
+from gen.validation import Judge, Task
 from tasks.cli import main
 
 torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)  # the first one imports for seconds
@@ -117,7 +117,7 @@ def _die_at(kind: str, count: str, folder: str) -> None:
     if kind == "file":
         sys.addaudithook(hook)
     else:
-        before(*{"batch": (_Loss, "forward"), "step": (Stepper, "_update"), "validation": (Judge, "_try")}[kind])
+        before(*{"batch": (Task, "loss"), "step": (Stepper, "_update"), "validation": (Judge, "_try")}[kind])
 
 
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.chmod", "shutil.rmtree"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shutil
 import sys
 
 import numpy as np
@@ -20,6 +22,7 @@ from gen.decoder import DecoderConfig
 from gen.encoders import Encoder, Prepared
 from gen.memory import Memory
 from gen.model import Model, ModelInfo
+from gen.plots import plot_looks
 from gen.self_critical import SelfCritical
 from gen.tokenizer import CharTokenizer
 from tasks.cli import main
@@ -265,6 +268,45 @@ def test_pictures_that_cannot_be_used_do_not_stop_the_others(gen, shapes, tmp_pa
     assert [("error" in json.loads(line)) for line in out.splitlines()] == [True, False, True, True]
 
 
+def test_texts_beside_pictures(gen, shapes, tmp_path):
+    """One picture's text never overwrites another's, and a folder without room for it ends nothing."""
+    for name in ("a.png", "b.png"):
+        shutil.copy(pictures(shapes)[0], tmp_path / name)
+    draw(next(scenes(1)), seed=4).save(tmp_path / "a.jpg")
+    (tmp_path / "b.txt").mkdir()
+    names = [tmp_path / name for name in ("a.jpg", "a.png", "b.png")]
+    status, out, err = gen("caption", shapes / "run", *names, "--sidecar")
+    assert status == 1
+    lines = [line.split("\t")[1] for line in out.splitlines()]
+    assert (tmp_path / "a.txt").read_text() == lines[0] + "\n"
+    assert "a.txt is already that of another picture" in err
+    assert "b.txt: cannot be written" in err
+
+
+def test_names_that_are_not_utf8(gen, shapes, tmp_path):
+    """As old archives have them."""
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    shutil.copy(pictures(shapes)[0], name)
+    status, _, err = gen("caption", shapes / "run", name, "-o", tmp_path / "out.txt")
+    assert status == 0, err
+    assert (tmp_path / "out.txt").read_bytes().startswith(os.fsencode(name) + b"\t")
+    assert gen("caption", shapes / "run", name, "--show", tmp_path / "page.html", "-o", tmp_path / "o")[0] == 0
+    assert "caf\N{REPLACEMENT CHARACTER}.png" in (tmp_path / "page.html").read_text()
+
+
+def test_no_picture_can_be_used(gen, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    rows = []
+    for i in range(12):
+        (tmp_path / "pictures" / f"{i}.jpg").write_bytes(b"ftypheic")
+        rows.append({"image": f"{i}.jpg", "captions": ["a cat"], "split": "val" if i < 4 else "train"})
+    (tmp_path / "pictures" / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, _, err = gen("train", "caption", "--images", tmp_path / "pictures", "--out", tmp_path / "out", *SMALL)
+    assert status == 2
+    assert err.count("left out: ") == 12
+    assert "no pictures are left to train on" in err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -290,6 +332,10 @@ def test_an_empty_folder_and_another_task(gen, shapes, tmp_path, trained):
     status, _, err = gen("caption", shapes / "run", tmp_path / "empty")
     assert status == 2
     assert "holds no picture" in err
+    status, out, err = gen("caption", shapes / "run", tmp_path / "empty", pictures(shapes)[0])
+    assert status == 1
+    assert "holds no picture" in err
+    assert len(out.splitlines()) == 1
     status, _, err = gen("caption", trained, "a.jpg")
     assert status == 2
     assert "is a text model" in err
@@ -324,6 +370,11 @@ def test_score(gen, shapes, tmp_path):
     assert status == 0, err
     first, second = (float(line.split("\t")[0]) for line in out.splitlines())
     assert first > second
+
+
+def test_a_plot_of_no_words(tmp_path):
+    plot_looks(np.zeros((8, 8, 3), np.uint8), np.zeros((0, 49)), [], tmp_path / "a.png")
+    assert (tmp_path / "a.png").exists()
 
 
 def test_plot_attention(gen, shapes, tmp_path):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
 from gen import checkpoint
-from gen.data import Batch, TokenFile
+from gen.data import Batch, SequenceBatches, Sequences, TokenFile
 from gen.errors import UserError
 from gen.model import LossOutput, Model
 from gen.optim import TrainOptions
@@ -18,7 +19,7 @@ from gen.streams import StreamBatches
 from gen.train import train
 from gen.validation import Task
 from tests import faults
-from tests.conftest import make_model
+from tests.conftest import TINY, make_model
 
 # -- kills -----------------------------------------------------------------------------------------------
 
@@ -134,24 +135,48 @@ def test_many_in_a_row_go_back_and_learn_more_slowly(tokens, tokenizer, tmp_path
     assert events[-1][1] == pytest.approx(0.005)
 
 
+def test_a_bad_step_at_the_very_end_costs_nothing_else(tokens, tokenizer, tmp_path):
+    """Skipped, and what there is is kept."""
+    model, now, _ = fit(Words(tokens, spoiled({39, 40})), tokenizer, tmp_path / "run")
+    assert (now.step, now.skipped, now.returns) == (40, 2, 0)
+    assert torch.equal(weights_of(Model.load(tmp_path / "run" / "last")), weights_of(model))
+
+
 # -- memory ----------------------------------------------------------------------------------------------
 
 
-def test_a_full_gpu_halves_the_micro_batch(tokens, tokenizer, tmp_path, capsys):
-    """The same steps, done in pieces."""
+@pytest.mark.parametrize("unit", ["streams", "lines"])
+def test_a_full_gpu_halves_the_micro_batch(tokens, tokenizer, tmp_path, capsys, unit):
+    """The same steps, done in pieces; lines come in batches of different sizes."""
 
     def tamper(output, batch, step):
         if len(batch.input_ids) > 1:
             raise torch.OutOfMemoryError("no room")
         return output
 
-    whole, _, _ = fit(Words(tokens), tokenizer, tmp_path / "a", dropout=0.0)
-    pieces, now, _ = fit(Words(tokens, tamper), tokenizer, tmp_path / "b", dropout=0.0)
+    def task(*how):
+        made = Words(tokens, *how)
+        if unit == "lines":
+            ends = np.cumsum([0, *np.random.default_rng(1).integers(3, 14, 150)])
+            made.batches = SequenceBatches(Sequences(tokens, ends), 40, tokenizer, seed=1)
+        return made
+
+    whole, _, _ = fit(task(), tokenizer, tmp_path / "a", dropout=0.0)
+    pieces, now, _ = fit(task(tamper), tokenizer, tmp_path / "b", dropout=0.0)
     assert now.step == 40
     torch.testing.assert_close(weights_of(whole), weights_of(pieces), atol=2e-4, rtol=1e-3)
     said = capsys.readouterr().err
-    assert said.count("too small for 4 rows at once") == 2
+    assert "rows at once: from here on every batch is done in 2 pieces" in said
     assert "done in 4 pieces" in said
+
+
+def test_memory_full_elsewhere(tokens, tokenizer, tmp_path):
+    class Full(Words):
+        def validate(self, model, *, quick=False):
+            raise torch.OutOfMemoryError("no room")
+
+    with pytest.raises(UserError, match="the memory of cpu is too small: make the model smaller"):
+        fit(Full(tokens), tokenizer, tmp_path / "run")
 
 
 def test_a_gpu_too_small_for_one_row(tokens, tokenizer, tmp_path):
@@ -226,6 +251,17 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tokens, tokenizer, tmp
     assert now.step == 40
     assert torch.equal(weights_of(whole), weights_of(resumed))
     assert "going on from the one before, of step 10" in capsys.readouterr().err
+
+
+def test_other_data_under_the_same_name(gen, trained, book):
+    """Its vocabulary is another one: going on would mix up every token."""
+    book.write_text("zebra quiz. " + book.read_text())
+    state = checkpoint.read_training(trained / "last")
+    state["progress"]["done"] = False
+    torch.save(state, trained / "last" / "training.pt")
+    status, _, err = gen("train", "text", "--data", book, "--out", trained, "--budget", "30 steps", *TINY)
+    assert status == 2
+    assert "the data is not what this run was begun with" in err
 
 
 def test_nothing_left_to_go_on_from(tokens, tokenizer, tmp_path):

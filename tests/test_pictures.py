@@ -135,6 +135,31 @@ def test_what_cannot_be_used_is_named(tmp_path):
         open_picture(3)
 
 
+def test_damaged_metadata_are_no_reason():
+    """Scrubbers leave an EXIF block of zeros behind."""
+    whole = encoded(gradient(40, 30), "JPEG", dpi=(72, 72))
+    block = b"Exif\0\0" + bytes(40)
+    scrubbed = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + whole[2:]
+    np.testing.assert_array_equal(np.asarray(open_picture(scrubbed)), np.asarray(open_picture(whole)))
+
+
+def test_more_pixels_than_anyone_needs():
+    """A few kilobytes that would be gigabytes on their way to RGB."""
+    data = encoded(Image.new("1", (9000, 9000)), "PNG")
+    assert len(data) < 50_000
+    with pytest.raises(PictureError, match=r"too many pixels \(9,000 × 9,000\)"):
+        open_picture(data)
+
+
+def test_the_users_image_stays_as_it_is():
+    image = gradient(8, 8)
+    opened = open_picture(image)
+    opened.paste((0, 0, 0), (0, 0, 8, 8))
+    assert np.asarray(image).any()
+    with pytest.raises(PictureError, match="cannot be decoded"):
+        open_picture(Image.open(io.BytesIO(encoded(gradient(400, 300), "JPEG")[:2000])))
+
+
 def test_large_jpegs_are_decoded_small():
     large = encoded(gradient(1600, 1200), "JPEG")
     assert open_picture(large, wanted=224).size == (400, 300)

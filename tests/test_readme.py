@@ -49,7 +49,7 @@ def tiny(words):
     if words[0] == "train":
         whole = [*TINY[:4], *TINY[8:]]  # no --batch-size, no --chunk
         sizes = {
-            "text": TINY,
+            "text": TINY[4:] if "--init-from" in words else TINY,  # that model has sizes of its own
             "translate": ["--encoder-size", "8", *whole],
             "caption": ["--memory-size", "8", *whole],
         }

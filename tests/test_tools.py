@@ -15,7 +15,7 @@ from gen.tokenizer import CharTokenizer
 from gen.trackers import figures_of, tracked
 from gen.transfer import freeze, with_vocabulary
 from tasks.preflight import find_rate
-from tests.conftest import TINY
+from tests.conftest import TINY, make_model
 
 # -- before ----------------------------------------------------------------------------------------------
 
@@ -164,6 +164,25 @@ def test_fine_tuning_a_translation_model_with_a_new_vocabulary(gen, tmp_path):
     model = toolkit.load(tmp_path / "new")
     assert model.encoder.embedding.weight is model.decoder.embedding.weight is model.decoder.output.weight
     assert gen("translate", tmp_path / "new", "--text", "xyz")[0] == 0
+
+
+def test_sizes_that_are_those_of_a_vocabulary(tokenizer):
+    """As many gates as characters: rows of a layer are no tokens."""
+    characters = [chr(c) for c in range(97, 97 + 60)]
+    model = make_model(CharTokenizer(characters))  # 64 with the specials, as four gates of 16
+    other, _ = with_vocabulary(model, CharTokenizer(characters[::-1]))
+    before, after = (dict(m.decoder.reader.named_parameters()) for m in (model, other))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_judged_with_the_vocabulary_it_was_trained_with(gen, trained, tmp_path):
+    """The book of the second training alone would give other ids."""
+    (tmp_path / "other.txt").write_text("a cat. the cat. " * 60)
+    words = ("train", "text", "--data", tmp_path / "other.txt", "--out", tmp_path / "new", "--init-from", trained)
+    assert gen(*words, "--budget", "2 steps", *TINY[4:])[0] == 0
+    figures = json.loads(gen("evaluate", tmp_path / "new", "--json")[1])
+    metrics = toolkit.load(tmp_path / "new").info.metrics
+    assert figures["loss"] == pytest.approx(metrics["loss"], rel=1e-3)
 
 
 def test_freezing(model, train, trained, tmp_path):

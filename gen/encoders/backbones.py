@@ -132,15 +132,24 @@ def _torchvision(name: str, weights: str) -> tuple[nn.Module, Preprocessing]:
         raise UserError(f"--backbone {name}: there is no such network{hint}")
     enum = get_model_weights(name)
     best = enum.DEFAULT if hasattr(enum, "DEFAULT") else next(iter(enum))
-    try:
-        extra = {"aux_logits": False} if name in ("googlenet", "inception_v3") and weights != "default" else {}
-        extra |= {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        network = get_model(name, weights=best if weights == "default" else None, **extra)
-    except OSError as error:  # no network, no such file
-        raise UserError(
-            f"--backbone {name}: its weights cannot be downloaded ({error}); name a file with --weights, or take "
-            f"{LITE}, which brings its own"
-        ) from error
+    # What torchvision sets where it loads these weights; a model that is loaded again must see the same.
+    extra: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        extra = {"aux_logits": False, "init_weights": False, "transform_input": True}
+    elif name.startswith("vit_"):
+        extra = {"image_size": best.meta["min_size"][0]}
+    network = get_model(name, weights=None, **extra)
+    if weights == "default":
+        try:
+            state = best.get_state_dict(check_hash=True, weights_only=True)
+            auxiliary = ("aux1", "aux2", "AuxLogits")  # heads that only their training had
+            network.load_state_dict({k: v for k, v in state.items() if not k.startswith(auxiliary)})
+        except Exception as error:  # no network, a damaged file in the cache, a wrong hash
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            raise UserError(
+                f"--backbone {name}: its weights cannot be downloaded or read ({reason}); name a file with "
+                f"--weights, or take {LITE}, which brings its own"
+            ) from error
     asked = best.transforms()
     scale = 255.0
     return network, Preprocessing(

@@ -47,6 +47,8 @@ class CNNEncoder(Encoder):
     finetune: int
     finetune_rate: float
 
+    AT_ONCE = 32  # pictures in the frozen trunk
+
     def __init__(
         self,
         backbone: str = LITE,
@@ -131,12 +133,16 @@ class CNNEncoder(Encoder):
 
     def look(self, pixels: Tensor) -> Tensor:
         """(B, 3, size, size) uint8 pictures → (B, S, C) features."""
-        device = pixels.device
-        x = self.preprocessing.normalise(pixels).to(memory_format=torch.channels_last)
         if self.finetune and self.training:
-            return grid(self.trunk(x))
+            return self._see(pixels)
+        device = pixels.device
         with torch.no_grad(), machine.autocast(device, machine.compute_dtype("auto", device)):
-            return grid(self.trunk(x))
+            # In parts: the first maps of a picture are a hundred times as large as what is left of it.
+            return torch.cat([self._see(part) for part in pixels.split(self.AT_ONCE)])
+
+    def _see(self, pixels: Tensor) -> Tensor:
+        x = self.preprocessing.normalise(pixels).to(memory_format=torch.channels_last)
+        return grid(self.trunk(x))
 
     def forward(self, source: Tensor) -> Memory:
         """Looks at pictures.

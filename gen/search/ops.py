@@ -1,7 +1,7 @@
 """The few array operations search needs beyond operators, indexing and methods both libraries share.
 
 Search runs on torch tensors while a model is trained and on numpy arrays where torch is not installed.
-Both know ``+``, ``<``, ``&``, ``x[rows]``, ``x.argmax(-1)``, ``x.sum(-1)``, ``x.cumsum(-1)`` and ``x.reshape``;
+Both know ``+``, ``<``, ``&``, ``x[rows]``, ``x.argmax(-1)``, ``x.sum(-1)`` and ``x.reshape``;
 what they spell differently is here, twice.
 """
 
@@ -24,6 +24,7 @@ class Ops(Protocol):
     def where(self, mask: Array, a: Any, b: Any) -> Array: ...
     def log_softmax(self, logits: Array) -> Array: ...
     def exp(self, x: Array) -> Array: ...
+    def cumsum(self, x: Array) -> Array: ...
     def topk(self, x: Array, k: int) -> tuple[Array, Array]: ...
     def at(self, x: Array, token_ids: Array) -> Array: ...
     def concat(self, arrays: list[Array], axis: int) -> Array: ...
@@ -54,6 +55,10 @@ class NumpyOps:
     def exp(self, x: np.ndarray) -> np.ndarray:
         """In float64, for sums that must not round."""
         return np.exp(x.astype(np.float64))
+
+    def cumsum(self, x: np.ndarray) -> np.ndarray:
+        """Along the last axis."""
+        return x.cumsum(-1)
 
     def topk(self, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k largest along the last axis, largest first, and where they stood."""
@@ -101,6 +106,11 @@ class TorchOps:
 
     def exp(self, x: Array) -> Array:
         return x.double().exp()
+
+    def cumsum(self, x: Array) -> Array:
+        if x.is_cuda and self.torch.are_deterministic_algorithms_enabled():  # CUDA's own is not
+            return x.cpu().cumsum(-1).to(x.device)
+        return x.cumsum(-1)
 
     def topk(self, x: Array, k: int) -> tuple[Array, Array]:
         return self.torch.topk(x, min(k, x.shape[-1]), dim=-1)

@@ -83,11 +83,11 @@ class Sample(Strategy):
         # In float64 a draw (at most 1 - 2⁻²⁴) times the total is always less than the total.
         weights = self.ops.exp(self.ops.log_softmax(kept / self.temperature))
         if self.top_p < 1:
-            before = weights.cumsum(-1) - weights
+            before = self.ops.cumsum(weights) - weights
             weights = weights * (before < self.top_p)
         if self.min_p > 0:
             best = self.ops.at(weights, weights.argmax(-1))
             weights = weights * (weights >= self.min_p * best[:, None])
-        cumulative = weights.cumsum(-1)
+        cumulative = self.ops.cumsum(weights)
         found = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(-1)
         return found if token_ids is None else self.ops.at(token_ids, found)

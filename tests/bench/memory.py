@@ -52,14 +52,14 @@ def pairs(folder: Path, times: int) -> list[str]:
 
 
 def pictures(folder: Path, times: int) -> list[str]:
-    """2,000 small pictures with five captions each at ten times."""
+    """20,000 small pictures with five captions each at ten times."""
     from PIL import Image
 
     where = folder / f"pictures{times}"
     where.mkdir()
-    lines = sentences(5 * 200 * times)
+    lines = sentences(5 * 2000 * times)
     with (where / "captions.jsonl").open("w") as file:
-        for i in range(200 * times):
+        for i in range(2000 * times):
             Image.new("RGB", (16, 16), (i % 256, i // 256, 90)).save(where / f"{i}.png")
             row = {
                 "image": f"{i}.png",
