@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,12 @@ def wandb(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
         mode=mode,
         id=_id(folder),
         resume="allow",
+        settings=library.Settings(quiet=True),
     )
     try:
         yield lambda figures, step: run.log(dict(figures), step=step)
     finally:
-        run.finish(quiet=True)
+        run.finish()
 
 
 @contextmanager
@@ -59,6 +60,8 @@ def mlflow(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
     """MLflow, in ``mlflow.db`` unless MLFLOW_TRACKING_URI says otherwise: `mlflow ui --backend-store-uri …`."""
     library = _need("mlflow")
     library.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.absolute() / 'mlflow.db'}"))
+    if library.get_experiment_by_name("gen") is None:  # else it keeps files where the command was typed
+        library.create_experiment("gen", artifact_location=(folder / "mlartifacts").absolute().as_uri())
     library.set_experiment("gen")
     same = f"tags.folder = '{_id(folder)}'"
     known = library.search_runs(filter_string=same, output_format="list", max_results=1)
@@ -87,8 +90,17 @@ def tracked(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> It
         >>> with tracked(["tensorboard"], Path("runs/book"), {}) as log:
         ...     log({"loss": 1.4}, 100)
     """
+    logs: dict[str, Log] = {}
     with ExitStack() as stack:
-        logs = {name: stack.enter_context(TRACKERS[name](folder, config)) for name in names}
+        for name in names:
+            manager = TRACKERS[name](folder, config)
+            try:
+                logs[name] = manager.__enter__()
+            except UserError:
+                raise
+            except Exception as error:
+                raise UserError(f"--track {name}: cannot start ({type(error).__name__}: {error})") from error
+            stack.callback(_close, name, manager)
 
         def log_to_all(figures: Mapping[str, float], step: int) -> None:
             for name, log in list(logs.items()):
@@ -111,6 +123,13 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
     found = {name: value for name, value in record.items() if name != "step"}
     found |= {f"valid/{name}": value for name, value in found.pop("validation", {}).items()}
     return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+
+
+def _close(name: str, manager: AbstractContextManager[Log]) -> None:
+    try:
+        manager.__exit__(None, None, None)
+    except Exception as error:
+        complain(f"--track {name}: not closed ({type(error).__name__}: {error})")
 
 
 def _id(folder: Path) -> str:
