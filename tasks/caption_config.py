@@ -216,7 +216,7 @@ def choose(config: CaptionConfig, captions: int) -> CaptionConfig:
         ),
         train=replace(
             train,
-            learning_rate=train.learning_rate or (2e-4 if own else 3e-3),
+            learning_rate=train.learning_rate or (5e-4 if own else 3e-3),
             label_smoothing=0.1 if train.label_smoothing is None else train.label_smoothing,
             ema=0.999 if train.ema is None else train.ema,
         ),
