@@ -309,6 +309,8 @@ class Model(GenerationMixin, nn.Module):
                     config["encoder"], lambda name: checkpoint.read_bytes(folder, f"encoder-{name}")
                 )
                 model = cls(encoder, DecoderConfig(**config["decoder"]), tokenizer, info)
+                if len(tokenizer) != model.decoder.config.vocab_size:
+                    raise ValueError(f"the vocabulary has {len(tokenizer)} tokens")
         except UserError:
             raise
         except Exception as error:  # whatever constructors raise for arguments that nobody would give

@@ -164,9 +164,13 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
-        """What `to_dict` gave."""
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**plain)
+        """What `to_dict` gave. Raises TypeError or ValueError for anything else."""
+        plain: dict[str, Any] = {k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in values.items()}
+        made = cls(**plain)
+        sizes_fit = all(isinstance(n, int) and 0 <= n <= 1 << 14 for n in (made.size, made.resize)) and made.size
+        if not sizes_fit or not len(made.mean) == len(made.std) == 3 or not all(made.std):
+            raise ValueError(f"no preprocessing: {values}")
+        return made
 
     def pixels(self, item: Any, view: int = 0, name: Any = None) -> np.ndarray:
         """A picture → (3, size, size) uint8.

@@ -139,7 +139,7 @@ def plot_looks(
     width: float = 2.0,
     format: str = "svg",
 ) -> None:
-    """Draws a picture, and once more for every word of its caption, bright where the decoder looked.
+    """Draws a picture, and once more for every word of its caption (at most 24), bright where the decoder looked.
 
     Args:
         picture: (H, W, 3) uint8, what the encoder saw.
@@ -154,6 +154,7 @@ def plot_looks(
     from matplotlib.figure import Figure
     from PIL import Image
 
+    words = words[:24]  # an untrained model may not stop
     size = picture.shape[:2]
     side = round(np.shape(weights)[1] ** 0.5)
     rows = -(-(len(words) + 1) // columns)

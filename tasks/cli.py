@@ -86,6 +86,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch's word for it on a CPU
+            raise
+        complain("there is not enough memory: make the model, or the batch, smaller")
+        return 2
     except OSError as error:  # a full disk, a folder without permission
         complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
         return 2

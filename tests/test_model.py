@@ -14,7 +14,7 @@ from gen.data import Batch
 from gen.errors import UserError
 from gen.model import Model
 from gen.streams import stream_evaluation
-from gen.tokenizer import SubwordTokenizer, WordTokenizer
+from gen.tokenizer import CharTokenizer, SubwordTokenizer, WordTokenizer
 from tests.conftest import TEXT, make_model
 
 
@@ -225,3 +225,34 @@ def test_an_unnamed_encoder_cannot_be_saved(tokenizer, tmp_path):
     with pytest.raises(UserError, match="register"):
         model.save(tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_vocabulary_of_another_size(model, tmp_path):
+    """It would name tokens that the decoder does not know, or miss some that it writes."""
+    model.save(tmp_path / "m")
+    for texts in (["abc"], ["abcdefghijklmnopqrstuvwxyz .,ABCDEFGHIJ"]):
+        (tmp_path / "m" / "tokenizer.bin").write_bytes(CharTokenizer.train(texts).to_bytes())
+        with pytest.raises(
+            UserError, match=r"config.yaml does not describe a model \(ValueError: the vocabulary has"
+        ):
+            toolkit.load(tmp_path / "m")
+
+
+def test_sizes_are_checked_before_memory_is_taken(model, tmp_path):
+    """A terabyte that a configuration asks for is never allocated, nor are layers without end built."""
+    model.save(tmp_path / "m")
+    config = tmp_path / "m" / "config.yaml"
+    whole = config.read_text()
+    for old, new, message in (
+        ("hidden_size: 16", "hidden_size: 400000", "it asks for more numbers than model.safetensors has"),
+        ("vocab_size: ", "vocab_size: 1000000000", "it asks for more numbers than model.safetensors has"),
+        ("num_layers: 2", "num_layers: 1000000000", "num_layers 1000000000 is more than a model can have"),
+        ("hidden_size: 16", "hidden_size: -4", "does not describe a model"),
+        ("metrics: {}", "metrics: 5", "does not describe a model"),
+    ):
+        assert old in whole
+        config.write_text(whole.replace(old, new, 1))
+        with pytest.raises(UserError, match=message):
+            toolkit.load(tmp_path / "m")
+    config.write_text(whole)
+    toolkit.load(tmp_path / "m")

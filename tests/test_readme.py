@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data.shapes import draw, scenes, write_shapes
-from tasks import demo_caption
+from tasks import demo_caption, demo_translation
 from tests.conftest import TEXT, TINY
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -92,6 +92,8 @@ def test_make_targets_of_the_readme_exist():
 def test_the_demo(gen, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_caption, "TRAINING", 12)
     monkeypatch.setattr(demo_caption, "HELD_OUT", 4)
+    monkeypatch.setattr(demo_translation, "TRAINING", 2000)
+    monkeypatch.setattr(demo_translation, "HELD_OUT", 20)
     status, out, err = gen("demo", "--out", tmp_path / "demo", "--budget", "1 steps")
     assert status == 0, err
     page = (tmp_path / "demo" / "report.html").read_text()

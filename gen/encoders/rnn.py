@@ -92,6 +92,8 @@ class RNNEncoder(Encoder):
 
     def adopt(self, embedding: nn.Embedding, scale: float) -> None:
         if self.share_embeddings:
+            if len(self.tokenizer) != embedding.num_embeddings:
+                raise ValueError("a shared embedding needs one vocabulary")
             self.embedding, self.embedding_scale = embedding, scale
 
     def files(self) -> dict[str, bytes]:
