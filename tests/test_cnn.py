@@ -220,6 +220,13 @@ def test_finetuned_stages_learn_slowly():
     assert factors == {1.0, 0.25}
 
 
+def test_a_model_folder_names_no_files_elsewhere(tmp_path, encoder):
+    """Whatever its configuration says: the weights are those beside it."""
+    elsewhere = tmp_path / "elsewhere.pt"
+    config = {**encoder.config, "weights": str(elsewhere)}
+    assert CNNEncoder.from_config(config, lambda name: b"").config["weights"] == "none"
+
+
 def test_a_saved_model_sees_the_same(tmp_path, encoder, photos):
     odd = CNNEncoder("mobilenet_v3_small", "none", memory_size=8, preprocessing=Preprocessing(96, 120).to_dict())
     model = make(odd).eval()
