@@ -117,9 +117,10 @@ class Stepper:
         gradients = [p.grad for p in self._weights if p.grad is not None]
         distributed.add_up(gradients)
         self.scaler.unscale_(self.optimizer)
-        torch._foreach_mul_(gradients, 1 / max(total, 1))
-        norm = nn.utils.clip_grad_norm_(self._weights, self.options.clip)
+        # The mean and the clipping in one pass over all gradients.
+        norm = nn.utils.get_total_norm(gradients) / max(total, 1)
         finite = bool(norm.isfinite())
+        torch._foreach_mul_(gradients, (self.options.clip / (norm + 1e-6)).clamp(max=1.0) / max(total, 1))
         if finite or self.scaler.is_enabled():  # the scaler itself skips such a step, and scales less from then on
             self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -45,12 +45,11 @@ def make(tokenizer: CharTokenizer) -> Model:
 
 
 def bare(model: Model, task: Task, dtype: torch.dtype) -> list[float]:
-    """As one would write it: seconds of each step."""
+    """As one would write it: seconds of each step, the making of its batch included."""
     options = TrainOptions()
-    optimizer, state, seconds = make_optimizer(model, options), None, []
+    optimizer, state, moments = make_optimizer(model, options), None, []
     model.train()
-    for _, batch in zip(range(STEPS), task.batches.epoch(0), strict=False):
-        began = time.perf_counter()
+    for _, batch in zip(range(STEPS), _Timed(task.batches, moments).epoch(0), strict=False):
         optimizer.zero_grad(set_to_none=True)
         with machine.autocast(model.device, dtype):
             output = model.loss(batch, state if batch.carries else None)
@@ -58,8 +57,7 @@ def bare(model: Model, task: Task, dtype: torch.dtype) -> list[float]:
         nn.utils.clip_grad_norm_(model.parameters(), options.clip)
         optimizer.step()
         state = output.state.detach()
-        seconds.append(time.perf_counter() - began)
-    return seconds
+    return np.diff(moments).tolist()
 
 
 def ours(model: Model, task: Task, folder: Path) -> list[float]:
@@ -102,10 +100,11 @@ def run():
             for i in range(ROUNDS)
         ]
     slow, fast = (min(seconds) for seconds in zip(*rounds, strict=True))
+    ratio = float(np.median([b / a for a, b in rounds]))  # of what was measured one after the other
     yield {
         "what": f"a step of train() against a bare loop, 1-layer LSTM 512, {B} × {T}",
         "ours": f"{1000 * fast:.1f} ms",
         "baseline": f"{1000 * slow:.1f} ms",
-        "ratio": f"{fast / slow:.3f}",
+        "ratio": f"{ratio:.3f}",
         "bar": "≤ 1.03",
     }
