@@ -274,6 +274,7 @@ def build_captions(
         return (c if verbatim else plain_caption(c) for p in pictures for c in p.captions)
 
     def fill(folder: Path) -> None:
+        """The vocabulary, the token ids, where each caption begins and which picture it is about."""
         made = tokenizer or options.train(_Again(texts))
         cut, lengths = 0, [0]
         with (folder / "captions.bin").open("wb") as file:

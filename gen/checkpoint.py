@@ -188,9 +188,8 @@ class MemoryLimit(TorchDispatchMode):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         weights = folder / WEIGHTS
-        self.left = (
-            weights.stat().st_size if weights.exists() else 0
-        ) + self.SPARE  # a number takes a byte or more
+        most = weights.stat().st_size if weights.exists() else 0  # a number takes a byte or more
+        self.left = most + self.SPARE
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         sizes = args[0] if args else ()

@@ -62,10 +62,8 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def set_deterministic(on: bool) -> None:
     """Whether the same input gives the same bits, on a GPU too. To be called before the GPU is used."""
-    if on:
-        os.environ.setdefault(
-            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-        )  # else cuBLAS and cuDNN's recurrent layers vary
+    if on:  # without a fixed workspace cuBLAS and cuDNN's recurrent layers vary
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(on)
     torch.backends.cudnn.benchmark = False
 

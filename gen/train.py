@@ -97,6 +97,7 @@ class _Training:
             self._save()  # a full disk shows now, too
 
     def run(self) -> Progress:
+        """Steps, validations and saves in turn, until the end. Every process decides the same."""
         now, groups = self.now, self._groups()
         self.model.train()
         with machine.Interruption() as interruption:

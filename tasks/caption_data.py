@@ -171,10 +171,10 @@ class HeldOut:
         self.references = [c.captions for c in pictures]
         self.scorer = CaptionScorer(self.references)
 
-    def blocks(self, count: int, size: int = 64) -> Iterator[tuple[range, torch.Tensor]]:
+    def blocks(self, count: int, batch_size: int = 64) -> Iterator[tuple[range, torch.Tensor]]:
         """The first ``count`` pictures in blocks, those of this process: which, and what the encoder takes."""
-        for begin in mine(range(0, count, size)):
-            block = range(begin, min(begin + size, count))
+        for begin in mine(range(0, count, batch_size)):
+            block = range(begin, min(begin + batch_size, count))
             rows = np.array(block)
             yield block, self.source(rows + self.first, np.zeros_like(rows))
 
