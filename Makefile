@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test check bench soak clean
+.PHONY: demo test check bench soak runtime clean
 
 demo: $(READY)
 	$(BIN)/gen demo
@@ -24,6 +24,10 @@ bench: $(READY)
 soak: $(READY)
 	$(BIN)/python -m tests.soak
 
+# The small distribution that runs exported models without torch, as a wheel in dist/.
+runtime: $(READY)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist ./gen/runtime
+
 # Rebuilt when the dependencies change; the install is editable, so code changes need nothing.
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,4 +35,4 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

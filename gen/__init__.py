@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from gen.model import Model
+    from gen.runtime import Runtime
 
 _LAZY = {
     "Model": "gen.model",
@@ -29,11 +30,16 @@ _LAZY = {
 }
 
 
-def load(path: str, device: str = "cpu") -> Model:
-    """A saved model from a model folder, a run folder, or the hub ("hf:user/name"). See `Model.load`."""
+def load(path: str, device: str = "cpu", precision: str = "fp32") -> Model | Runtime:
+    """A saved model from a model folder, a run folder, or the hub ("hf:user/name"), see `Model.load`; or from what
+    `gen export` made, see `gen.runtime.load`."""
+    from gen import runtime
+
+    if runtime.is_exported(path):
+        return runtime.load(path)
     from gen.model import Model
 
-    return Model.load(path, device)
+    return Model.load(path, device, precision)
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,9 +48,10 @@ class DecoderState:
     def _map(self, f: Any) -> DecoderState:
         return DecoderState(tuple(tuple(f(s) for s in layer) for layer in self.layers))
 
-    def select(self, rows: Tensor) -> DecoderState:
+    def select(self, rows: Tensor | np.ndarray) -> DecoderState:
         """The state whose row r is this one's row ``rows[r]``: all that beam search needs to know."""
-        return self._map(lambda s: s.index_select(0, rows))
+        index = torch.as_tensor(rows)
+        return self._map(lambda s: s.index_select(0, index))
 
     @staticmethod
     def join(states: Sequence[DecoderState]) -> DecoderState:

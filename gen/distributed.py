@@ -1,22 +1,22 @@
 """Several processes that do one piece of work: who am I, what is my share, what do we all have together.
 
 torchrun starts them and starts them again; torch.distributed lets them talk. On its own a process is the main one
-of one, and everything here costs nothing.
+of one, and everything here costs nothing: not even torch is imported.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,7 +26,10 @@ PATIENCE = timedelta(hours=12)  # one process may look at a million pictures whi
 
 def start() -> None:
     """Joins the other processes, where torchrun started several. Idempotent."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not _together():
+        import torch
+        import torch.distributed as dist
+
         # Both backends where there are two: gloo for plain values, NCCL for what lives on a GPU.
         cuda = torch.cuda.is_available()
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
@@ -35,18 +38,27 @@ def start() -> None:
 
 def stop() -> None:
     """Leaves the others: from here on, each process is on its own."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    if _together():
+        _dist().destroy_process_group()
+
+
+def _dist() -> Any:
+    return sys.modules["torch.distributed"]
+
+
+def _together() -> bool:
+    """Whether there are others to talk to."""
+    return "torch.distributed" in sys.modules and _dist().is_initialized()
 
 
 def size() -> int:
     """How many processes there are."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return _dist().get_world_size() if _together() else 1
 
 
 def rank() -> int:
     """Which of them this is, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return _dist().get_rank() if _together() else 0
 
 
 def is_main() -> bool:
@@ -74,7 +86,7 @@ def gather(items: Sequence[T]) -> list[T]:
     if size() == 1:
         return list(items)
     parts: list[Any] = [None] * size()
-    dist.all_gather_object(parts, list(items))
+    _dist().all_gather_object(parts, list(items))
     longest = max(map(len, parts))
     return [part[i] for i in range(longest) for part in parts if i < len(part)]
 
@@ -86,19 +98,21 @@ def every(value: T) -> list[T]:
 
 def total(*values: float) -> list[float]:
     """Sums over all processes, in float64."""
-    return _reduce(values, dist.ReduceOp.SUM)
+    return _reduce(values, "SUM")
 
 
 def largest(*values: float) -> list[float]:
     """The largest of all processes' values."""
-    return _reduce(values, dist.ReduceOp.MAX)
+    return _reduce(values, "MAX")
 
 
-def _reduce(values: Sequence[float], operation: Any) -> list[float]:
+def _reduce(values: Sequence[float], operation: str) -> list[float]:
     if size() == 1:
         return list(values)
+    import torch
+
     joined = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(joined, operation)
+    _dist().all_reduce(joined, getattr(_dist().ReduceOp, operation))
     return joined.tolist()
 
 
@@ -106,20 +120,21 @@ def add_up(tensors: Sequence[Tensor]) -> None:
     """Sums of everyone's tensors, in place; all processes give as many, of the same shapes."""
     if size() == 1 or not tensors:
         return
+    import torch
+
     flat = torch.cat([t.flatten() for t in tensors])
-    dist.all_reduce(flat)
+    _dist().all_reduce(flat)
     parts = flat.split([t.numel() for t in tensors])
     torch._foreach_copy_(list(tensors), [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
 
 
-@torch.no_grad()
 def same_for_all(tensors: Iterable[Tensor]) -> None:
     """The main process's tensors for everyone, in place."""
     if size() > 1:
         for tensor in tensors:
-            whole = tensor.contiguous()
-            dist.broadcast(whole, 0)
-            tensor.copy_(whole)
+            whole = tensor.detach().contiguous()
+            _dist().broadcast(whole, 0)
+            tensor.data.copy_(whole)
 
 
 def share_out(items: Iterable[T], work: Callable[[Iterable[T]], Iterable[R]], block: int = 1024) -> Iterator[R]:
@@ -141,7 +156,7 @@ def share_out(items: Iterable[T], work: Callable[[Iterable[T]], Iterable[R]], bl
     source = iter(items)
     while True:
         told: list[Any] = [list(islice(source, block * size())) if is_main() else None]
-        dist.broadcast_object_list(told)
+        _dist().broadcast_object_list(told)
         if not told[0]:
             return
         results = gather(list(work(mine(told[0]))))
@@ -153,9 +168,9 @@ def share_out(items: Iterable[T], work: Callable[[Iterable[T]], Iterable[R]], bl
 def main_first() -> Iterator[None]:
     """The main process does it before the others do, who then find it done: a cache to fill, a folder to make."""
     if size() > 1 and not is_main():
-        dist.barrier()
+        _dist().barrier()
     try:
         yield
     finally:  # what fails for the main process fails for the others, too: each says so, and none waits for ever
         if size() > 1 and is_main():
-            dist.barrier()
+            _dist().barrier()

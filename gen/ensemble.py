@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from gen.errors import UserError
 from gen.generation import GenerationMixin, Start
-from gen.model import Model
+from gen.search.ops import Array
 
 
 @dataclass(frozen=True)
@@ -22,7 +18,7 @@ class _States:
 
     each: tuple[Any, ...]
 
-    def select(self, rows: Tensor) -> _States:
+    def select(self, rows: Array) -> _States:
         return _States(tuple(state.select(rows) for state in self.each))
 
 
@@ -33,7 +29,7 @@ class Ensemble(GenerationMixin):
     is the mean of theirs where they look at the same thing, else the first model's.
 
     Args:
-        models: at least one.
+        models: at least one, trained or exported ones.
         names: what to call them in messages.
 
     Raises:
@@ -43,7 +39,7 @@ class Ensemble(GenerationMixin):
         >>> Ensemble([gen.load("runs/a"), gen.load("runs/b")]).generate(["A dog runs."], beam=5)
     """
 
-    def __init__(self, models: Sequence[Model], names: Sequence[str] = ()) -> None:
+    def __init__(self, models: Sequence[Any], names: Sequence[str] = ()) -> None:
         self.models = list(models)
         first = self.models[0]
         names = names or [f"model {i}" for i in range(1, len(models) + 1)]
@@ -56,7 +52,7 @@ class Ensemble(GenerationMixin):
                 )
         self.tokenizer = first.tokenizer
         self.search_defaults = first.search_defaults
-        self.encoder = first.encoder
+        self.reader = first.reader
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -69,13 +65,13 @@ class Ensemble(GenerationMixin):
         """Every model reads the items; a step asks all of them."""
         starts = [model.start_search(items) for model in self.models]
 
-        def step(token_ids: Tensor, states: _States) -> tuple[Tensor, _States, Tensor | None]:
+        def step(token_ids: Array, states: _States) -> tuple[Array, _States, Array | None]:
             said = [start.step(token_ids, state) for start, state in zip(starts, states.each, strict=True)]
-            log_probs = torch.stack([logits.float().log_softmax(-1) for logits, _, _ in said])
             seen = [attention for _, _, attention in said if attention is not None]
             alike = len(seen) == len(said) and len({a.shape for a in seen}) == 1
-            attention = torch.stack(seen).mean(0) if alike else said[0][2]
-            return log_probs.logsumexp(0) - math.log(len(said)), _States(tuple(s for _, s, _ in said)), attention
+            attention = sum(seen) / len(seen) if alike else said[0][2]
+            log_probs = first.ops.log_mean_exp([each for each, _, _ in said])
+            return log_probs, _States(tuple(s for _, s, _ in said)), attention
 
         first = starts[0]
         return Start(step, _States(tuple(s.state for s in starts)), first.prompts, first.ops, first.lengths)

@@ -36,6 +36,15 @@ class Start:
     lengths: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Score:
+    """How probable a text is: ``log_prob`` (nats) of ``num_tokens`` tokens, and of each of them."""
+
+    log_prob: float
+    num_tokens: int
+    log_probs: list[float]
+
+
 class GenerationMixin:
     """Adds `generate` and `stream` to a class with a tokenizer and a `start_search`."""
 
@@ -160,11 +169,9 @@ class GenerationMixin:
             return []
         tokenizer = self.tokenizer
         spell: Callable[[str], list[int]] = lambda text: tokenizer.encode(text, strict=True)  # noqa: E731
+        never = (tokenizer.bos_id, tokenizer.unk_id)
         wanted = options.build_processors(
-            never=[tokenizer.bos_id, tokenizer.unk_id],
-            eos_id=tokenizer.eos_id,
-            encode=spell,
-            decode=tokenizer.decode,
+            never=never, eos_id=tokenizer.eos_id, encode=spell, decode=tokenizer.decode
         )
         start = self.start_search(items)
         lengths = start.lengths or [0] * len(items)
@@ -177,6 +184,7 @@ class GenerationMixin:
             eos_id=tokenizer.eos_id,
             pad_id=tokenizer.pad_id,
             max_new_tokens=options.limits(lengths),
+            never=never,
             processors=[*wanted, *processors],
             keep_attention=attention,
         )

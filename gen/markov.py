@@ -127,8 +127,8 @@ class MarkovChain(GenerationMixin):
 
         def step(token_ids: np.ndarray, state: _Recent) -> tuple[np.ndarray, _Recent, None]:
             recent = np.concatenate([state.token_ids, token_ids], 1)[:, -max(self.order, 1) :]
-            logits = np.log(np.stack([self._next(row) for row in recent])).astype(np.float32)
-            return logits, _Recent(recent), None
+            log_probs = np.log(np.stack([self._next(row) for row in recent])).astype(np.float32)
+            return log_probs, _Recent(recent), None
 
         return Start(step, empty, [str(item) for item in items], NumpyOps())
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gen import checkpoint
+from gen import device as machine
 from gen.data import Batch, sequence_batch
 from gen.decoder import Decoder, DecoderConfig, DecoderState
 from gen.encoders import Encoder, build_encoder
 from gen.errors import UserError
-from gen.generation import GenerationMixin, Start
+from gen.generation import GenerationMixin, Score, Start
+from gen.info import ModelInfo
 from gen.memory import Memory
-from gen.search.ops import TorchOps
+from gen.readers import Reader
+from gen.search.ops import NumpyOps, TorchOps
 from gen.tokenizer import TOKENIZERS, Tokenizer
 
 
@@ -30,45 +34,6 @@ class LossOutput:
     loss_sum: Tensor
     num_tokens: int
     state: DecoderState
-
-
-@dataclass(frozen=True)
-class Score:
-    """How probable a text is: ``log_prob`` (nats) of ``num_tokens`` tokens, and of each of them."""
-
-    log_prob: float
-    num_tokens: int
-    log_probs: list[float]
-
-
-@dataclass
-class ModelInfo:
-    """What a model folder says beside its weights.
-
-    Attributes:
-        task: which command made it.
-        ends_with_eos: sequences end by themselves; a stream of text does not.
-        search: default `SearchOptions`.
-        training: the configuration of the training, for the record.
-        metrics: what it reached on its validation data.
-        data: what it was trained on, in a few words.
-    """
-
-    task: str = ""
-    ends_with_eos: bool = True
-    search: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    data: str = ""
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> ModelInfo:
-        """Those of a model folder's values that belong here. Raises TypeError where one is of another type."""
-        info = cls(**{f.name: config[f.name] for f in fields(cls) if f.name in config})
-        for f in fields(cls):
-            if type(getattr(info, f.name)) is not type(getattr(cls(), f.name)):
-                raise TypeError(f"{f.name}: {getattr(info, f.name)!r}")
-        return info
 
 
 def _distance(logits: Tensor) -> Tensor:
@@ -100,10 +65,16 @@ class Model(GenerationMixin, nn.Module):
         self.encoder.adopt(self.decoder.embedding, self.decoder.embedding_scale)
         self.tokenizer = tokenizer
         self.info = info or ModelInfo()
+        self.precision = "fp32"  # of what is generated; see `load`
 
     @property
     def search_defaults(self) -> dict[str, Any]:  # type: ignore[override]
         return self.info.search
+
+    @property
+    def reader(self) -> Reader:
+        """Makes arrays of items; see `Encoder.reader`."""
+        return self.encoder.reader
 
     @property
     def device(self) -> torch.device:
@@ -191,17 +162,28 @@ class Model(GenerationMixin, nn.Module):
     def start_search(self, items: Sequence[Any]) -> Start:
         """Encodes the items once; what each step needs of the memory is prepared here, not in the loop."""
         prepared = self.encoder.prepare(items)
-        with torch.no_grad():
+        dtype = machine.compute_dtype(self.precision, self.device)
+        with torch.no_grad(), machine.autocast(self.device, dtype):
             memory = self.decoder.prepare(self.encoder(prepared.source))
             state = self.decoder.init_state(memory)
 
         @torch.inference_mode()
         def step(token_ids: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState, Tensor | None]:
-            output = self.decoder(token_ids, state, memory)
+            with machine.autocast(self.device, dtype):
+                output = self.decoder(token_ids, state, memory)
             attention = None if output.attention is None else output.attention[:, -1]
-            return output.logits[:, -1], output.state, attention
+            return output.logits[:, -1].float().log_softmax(-1), output.state, attention
 
-        return Start(step, state, prepared.prompts, TorchOps(self.device), memory.mask.sum(1).tolist())
+        def on_cpu(
+            token_ids: np.ndarray, state: DecoderState
+        ) -> tuple[np.ndarray, DecoderState, np.ndarray | None]:
+            log_probs, state, attention = step(torch.from_numpy(token_ids), state)
+            return log_probs.numpy(), state, None if attention is None else attention.numpy()
+
+        lengths = memory.mask.sum(1).tolist()
+        if self.device.type == "cpu":
+            return Start(on_cpu, state, prepared.prompts, NumpyOps(), lengths)
+        return Start(step, state, prepared.prompts, TorchOps(self.device), lengths)
 
     def score(self, texts: Sequence[str], items: Sequence[Any] | None = None) -> list[Score]:
         """The log-probability of each text, under teacher forcing; EOS counts where sequences end by it.
@@ -250,17 +232,22 @@ class Model(GenerationMixin, nn.Module):
                 'and give {"name": ...} or set its `config`'
             )
         config = {
-            "task": self.info.task,
             "encoder": {"name": encoder.name, **encoder.config},
             "decoder": asdict(self.decoder.config),
             "tokenizer": self.tokenizer.kind,
-            **{f.name: getattr(self.info, f.name) for f in fields(ModelInfo) if f.name != "task"},
+            **self.info.to_dict(),
         }
         aliases = self._aliases()
         weights = {name: t for name, t in self.state_dict().items() if name not in aliases}
-        files = {checkpoint.TOKENIZER: self.tokenizer.to_bytes(), "README.md": self.card().encode()}
+        files = {checkpoint.TOKENIZER: self.tokenizer.to_bytes(), "README.md": self.card()}
         files |= {f"encoder-{name}": data for name, data in encoder.files().items()}
         checkpoint.write_model(folder, config, weights, files)
+
+    def card(self) -> bytes:
+        """The model card; see `ModelInfo.card`."""
+        count = sum(p.numel() for p in self.parameters())
+        what = f"{count:,} parameters, {self.tokenizer.kind} vocabulary of {len(self.tokenizer):,}."
+        return self.info.card(what, f"torch {torch.__version__}").encode()
 
     def _aliases(self) -> dict[str, str]:
         """Names of weights that are another name's: tied embeddings are stored once."""
@@ -268,32 +255,15 @@ class Model(GenerationMixin, nn.Module):
         named = self.named_parameters(remove_duplicate=False)
         return {name: kept for name, p in named if (kept := first.setdefault(id(p), name)) != name}
 
-    def card(self) -> str:
-        """The model card: what this is, how it was trained, what it reached."""
-        from gen import __version__
-
-        info = self.info
-        cells = {name: str(value).replace("|", "\\|") for name, value in info.metrics.items()}
-        metrics = "\n".join(f"| {name} | {value} |" for name, value in cells.items())
-        count = sum(p.numel() for p in self.parameters())
-        kind = info.task or "sequence"
-        return (
-            f"---\nlibrary_name: gen-toolkit\ntags: [gen-toolkit, {kind}]\n---\n\n# A {kind} model\n\n"
-            f"{count:,} parameters, {self.tokenizer.kind} vocabulary of {len(self.tokenizer):,}. Made by "
-            f"gen-toolkit {__version__} with torch {torch.__version__}.\n\n"
-            f"Data: {info.data or 'not said'}\n\n"
-            f"Command: `{info.training.get('command', 'trained from Python')}`\n\n"
-            f"| metric | value |\n|---|---|\n{metrics}\n\n"
-            '```python\nimport gen\nmodel = gen.load("this folder")\nprint(model.generate("...")[0].text)\n```\n'
-        )
-
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Model:
+    def load(cls, path: str | Path, device: str | torch.device = "cpu", precision: str = "fp32") -> Model:
         """A saved model, ready to use. Nothing in the folder can run code.
 
         Args:
             path: a model folder; a run folder, whose best model is taken; or "hf:user/name".
             device: where to put it.
+            precision: of the products when it generates: "fp32", "bf16", "fp16", or "auto" for the fastest the
+                device has. In fp32 what it writes is the same whatever the batch beside it.
 
         Raises:
             UserError: the folder is incomplete, damaged, or of a newer version; the message says which.
@@ -323,4 +293,5 @@ class Model(GenerationMixin, nn.Module):
         except RuntimeError as error:
             what = " ".join(str(error).split())[:200]
             raise UserError(f"{folder}: weights and configuration do not belong together ({what})") from error
+        model.precision = precision
         return model.to(device).eval()

@@ -100,7 +100,7 @@ class RecurrentStack(nn.Module):
         self.layers = nn.ModuleList(layer(size, hidden_size, batch_first=True) for size in sizes[:-1])
         self.norms = nn.ModuleList(nn.LayerNorm(size) if layer_norm else nn.Identity() for size in sizes[:-1])
         self.output_size = sizes[-1]
-        self._step_weights: list[tuple[tuple[Any, ...], Tensor, Tensor] | None] = [None] * num_layers
+        self._step_weights: list[tuple[tuple[Any, ...] | None, Tensor, Tensor] | None] = [None] * num_layers
 
     def train(self, mode: bool = True) -> RecurrentStack:
         """Sets the mode. Forgets the joined weights with every change of it: fused optimizers change parameters
@@ -109,6 +109,10 @@ class RecurrentStack(nn.Module):
             self._step_weights = [None] * len(self.layers)
         super().train(mode)
         return self
+
+    def fix(self) -> None:
+        """Joins the weights of a step once and for all, for a stack that will not learn any more."""
+        self._step_weights = [(None, *_join_weights(layer)) for layer in self.layers]  # type: ignore[arg-type]
 
     def zero_state(self, rows: int) -> StackState:
         """A state of zeros for ``rows`` rows, on the module's device."""
@@ -141,29 +145,32 @@ class RecurrentStack(nn.Module):
     def _scan(self, i: int, layer: nn.RNNBase, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """T positions in the fused kernel."""
         before = tuple(s.unsqueeze(0) for s in state)
-        weights = {}
-        if self.training and self.weight_dropout:
-            weights["weight_hh_l0"] = _drop_connections(layer.weight_hh_l0, self.weight_dropout)
         inputs = (x, before if len(before) > 1 else before[0])
-        outputs, after = functional_call(layer, weights, inputs)
+        if self.training and self.weight_dropout:
+            weights = {"weight_hh_l0": _drop_connections(layer.weight_hh_l0, self.weight_dropout)}
+            outputs, after = functional_call(layer, weights, inputs)
+        else:
+            outputs, after = layer(*inputs)
         after = after if isinstance(after, tuple) else (after,)
         return outputs, tuple(s.squeeze(0) for s in after)
 
     def _step(self, i: int, layer: nn.RNNBase, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """One position: a product of [input, hidden] with the layer's weights, then the cell."""
         weight, bias = self._step_weight(i, layer)
-        gates = F.linear(torch.cat([x[:, 0], state[0].to(x.dtype)], 1), weight, bias)
+        gates = F.linear(torch.cat([x.flatten(0, 1), state[0].to(x.dtype)], 1), weight, bias)
         after = self._cell(gates, state)
         return after[0].unsqueeze(1), after
 
     def _step_weight(self, i: int, layer: nn.RNNBase) -> tuple[Tensor, Tensor]:
         """The layer's weights as one matrix, in the dtype of the computation: made again only after the parameters
         have changed. (Autocast keeps what it casts of parameters, not of what is made from them.)"""
+        kept = self._step_weights[i]
+        if kept is not None and kept[0] is None:  # fixed
+            return kept[1], kept[2]
         weights: Any = layer._flat_weights  # layer.parameters() would walk the module at every step
         device = weights[0].device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weights[0].dtype
         version = (dtype, *(v for w in weights for v in (w._version, w.data_ptr())))
-        kept = self._step_weights[i]
         if kept is None or kept[0] != version:
             weight, bias = _join_weights(layer)
             kept = (version, weight.to(dtype), bias.to(dtype))

@@ -17,7 +17,8 @@ from gen.decoder import DecoderConfig, DecoderState
 from gen.distributed import main_first, total
 from gen.encoders.cnn import CNNEncoder
 from gen.errors import UserError
-from gen.model import LossOutput, Model, ModelInfo
+from gen.info import ModelInfo
+from gen.model import LossOutput, Model
 from gen.optim import TrainOptions
 from gen.plots import plot_looks
 from gen.ptb import ptb_tokens

@@ -10,23 +10,24 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
 
 from gen import distributed
 from gen.config import parse_command
-from gen.device import tune_allocator
-from gen.encoders.cnn import CNNEncoder
 from gen.errors import ConfigError, UserError, complain
-from gen.model import Model
 from gen.pictures import PictureError, ahead, find_pictures
+from gen.readers import PictureReader
+from gen.runtime import Runtime
 from gen.search import Hypothesis
 from gen.search.options import SearchOptions
-from tasks import report
-from tasks.generate import load_model
+from tasks.generate import Precision, load_model
 from tasks.translator import output
+
+if TYPE_CHECKING:  # exported models run where there is no torch
+    from gen.model import Model
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class CaptionCommand:
     """Describe pictures."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The folder of a run or of a model."""
+    """The folder of a run, of a model, or of an exported model."""
     pictures: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")] = ()
     """Files, and folders of them."""
     stdin: bool = False
@@ -57,6 +58,8 @@ class CaptionCommand:
     """Pictures at a time."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
+    precision: Precision = "fp32"
+    """Of the matrix products; bf16 is faster for many rows at once."""
     search: SearchOptions = field(default_factory=SearchOptions)
 
     def options(self) -> dict[str, Any]:
@@ -103,16 +106,16 @@ class Caption:
 
 
 def caption_pictures(
-    model: Model, paths: Iterable[Path], *, batch_size: int = 64, **options: Any
+    model: Model | Runtime, paths: Iterable[Path], *, batch_size: int = 64, **options: Any
 ) -> Iterator[Caption]:
     """Describes any number of pictures; yields in their order. The next ones are decoded while the model works.
 
     A picture that cannot be used does not disturb the others.
     """
-    encoder = model.encoder
-    if not isinstance(encoder, CNNEncoder):
+    reader = model.reader
+    if not isinstance(reader, PictureReader):
         raise UserError(f"a {model.info.task} model does not look at pictures")
-    for batch in ahead(paths, encoder.preprocessing.pixels, batch_size):
+    for batch in ahead(paths, reader.preprocessing.pixels, batch_size):
         good = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
         found = iter(model.generate(good, **options) if good else [])
         for path, pixels in batch:
@@ -134,9 +137,8 @@ def caption_command(argv: list[str], command: str) -> int:
     """`gen caption RUN PICTURE…`. Returns 1 if some pictures failed and 2 if all did."""
     config = parse_command(CaptionCommand, argv, command, repeat=False)
     options = config.options()
-    tune_allocator()
     distributed.start()
-    model = load_model(config.run, config.device, task="caption")
+    model = load_model(config.run, config.device, "caption", config.precision)
     SearchOptions.make(model.search_defaults, options)  # says what is wrong before anything is written
     names: Iterable[str] = config.pictures or _paths_on_stdin()
     shown: list[Caption] = []
@@ -217,6 +219,8 @@ def _shown(name: str) -> str:
 
 def _gallery(path: Path, run: str, captions: list[Caption]) -> None:
     """A page with small copies of the pictures."""
+    from tasks import report
+
     cards = [report.card(c.path, [h.text for h in c.hypotheses], _shown(c.path.name)) for c in captions]
     report.write_page(path, "Captions", f"{len(captions):,} pictures described by {run}.", [report.gallery(cards)])
     complain(str(path))

@@ -27,6 +27,8 @@ gen: sequence generation around one shared recurrent decoder
   gen evaluate RUN                 perplexity of a language model, BLEU of a translation model
   gen info RUN                     what a model is
   gen compare RUN RUN...           several runs side by side
+  gen export RUN -o FOLDER [--int8]
+                                   write a model as a folder that runs fast, and without torch
   gen push RUN USER/NAME           share a model on the Hugging Face Hub
 
 `gen COMMAND --help` lists a command's options. RUN is the folder of a run or of a model, or hf:USER/NAME.
@@ -45,6 +47,7 @@ COMMANDS = {
     "evaluate": "tasks.judge:evaluate_command",
     "info": "tasks.judge:info_command",
     "compare": "tasks.compare:compare_command",
+    "export": "tasks.exporter:export_command",
     "push": "tasks.share:push_command",
     "demo": "tasks.demo:demo_command",
 }
@@ -83,6 +86,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return 130
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in ("torch", "tyro", "yaml", "gen", "tasks"):  # what gen-runtime leaves out
+            raise
+        complain(f"this needs {error.name}, which is not installed here: pip install gen-toolkit")
+        return 2
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -8,15 +8,19 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from gen import runtime
 from gen.config import parse_command
-from gen.device import pick_device
 from gen.errors import ConfigError, UserError
-from gen.model import Model
 from gen.search import Hypothesis, SearchOptions
+
+if TYPE_CHECKING:  # exported models run where there is no torch
+    from gen.model import Model
+
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class GenerateConfig:
     """Write with a trained model."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The folder of a run or of a model."""
+    """The folder of a run, of a model, or of an exported model."""
     prompt: tuple[str, ...] = ()
     """How to begin. May be repeated: several prompts give several texts."""
     input: str = ""
@@ -39,6 +43,8 @@ class GenerateConfig:
     """Prompts at a time."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
+    precision: Precision = "fp32"
+    """Of the matrix products; bf16 is faster for many rows at once."""
     search: SearchOptions = field(default_factory=SearchOptions)
 
     def check(self) -> None:
@@ -65,7 +71,7 @@ def generate_command(argv: list[str], command: str) -> None:
     """`gen generate RUN …`."""
     config = parse_command(GenerateConfig, argv, command, repeat=True)
     config.check()
-    model = load_model(config.run, config.device)
+    model = load_model(config.run, config.device, precision=config.precision)
     options = config.search.given()
     if config.interactive:
         _converse(model, options)
@@ -80,9 +86,22 @@ WRITES = {"text": "gen generate", "translate": "gen translate", "caption": "gen 
 """Task of a model → the command that writes with it."""
 
 
-def load_model(run: str, device: str = "auto", task: str = "text") -> Model:
-    """The model of a run. Raises `UserError` where another task made it."""
-    model = Model.load(run, pick_device(device))
+def load_model(
+    run: str, device: str = "auto", task: str = "text", precision: Precision = "fp32"
+) -> Model | runtime.Runtime:
+    """The model of a run, or an exported one. Raises `UserError` where another task made it."""
+    if runtime.is_exported(run):
+        if device not in ("auto", "cpu"):
+            raise UserError(f"--device {device}: exported models run on the CPU")
+        if precision != "fp32":
+            raise UserError(f"--precision {precision}: exported models have their own; see gen export --int8")
+        model: Model | runtime.Runtime = runtime.load(run)
+    else:
+        from gen.device import pick_device, tune_allocator
+        from gen.model import Model
+
+        tune_allocator()
+        model = Model.load(run, pick_device(device), precision)
     made_by = model.info.task
     if made_by not in ("", task):
         use = f"; use `{WRITES[made_by]} {shlex.quote(run)}`" if made_by in WRITES else ""
@@ -117,7 +136,7 @@ def _prompts(config: GenerateConfig) -> Iterator[str]:
         yield from config.prompt or ("",)
 
 
-def _print_all(model: Model, config: GenerateConfig, options: dict[str, Any]) -> None:
+def _print_all(model: Model | runtime.Runtime, config: GenerateConfig, options: dict[str, Any]) -> None:
     prompts = _prompts(config)
     printed = 0
     while batch := list(islice(prompts, config.batch_size)):
@@ -144,7 +163,7 @@ def _record(prompt: str, hypothesis: Hypothesis) -> dict[str, Any]:
     }
 
 
-def _print_stream(model: Model, prompt: str, options: dict[str, Any]) -> None:
+def _print_stream(model: Model | runtime.Runtime, prompt: str, options: dict[str, Any]) -> None:
     pieces = model.stream(prompt, **options)
     first = next(pieces, "")  # a prompt that cannot be spelled is refused before anything is printed
     print(prompt + first, end="", flush=True)
@@ -153,7 +172,7 @@ def _print_stream(model: Model, prompt: str, options: dict[str, Any]) -> None:
     print()
 
 
-def _converse(model: Model, options: dict[str, Any]) -> None:
+def _converse(model: Model | runtime.Runtime, options: dict[str, Any]) -> None:
     """Asks for prompts until the input ends."""
     print("Type how the text should begin; an empty line lets the model begin; Ctrl-D ends.", file=sys.stderr)
     seed = int(options.pop("seed", 0))

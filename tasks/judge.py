@@ -19,8 +19,9 @@ from gen.config import parse_command
 from gen.device import pick_device, tune_allocator
 from gen.errors import ConfigError, UserError, complain
 from gen.files import TextFiles
+from gen.generation import Score
 from gen.metrics import paired_bootstrap, translation_metrics
-from gen.model import Model, Score
+from gen.model import Model
 from gen.optim import TrainOptions
 from gen.parallel import PairFiles
 from gen.search import SearchOptions

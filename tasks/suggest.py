@@ -79,15 +79,15 @@ class _WordStep:
 
     def __call__(self, token_ids: Any, typing: _Typing) -> tuple[Any, _Typing, None]:
         ops = self.start.ops
-        logits, state, _ = self.start.step(token_ids, typing.state)
-        log_probs = np.array(ops.numpy(ops.log_softmax(logits)), dtype=np.float32)
+        said, state, _ = self.start.step(token_ids, typing.state)
+        log_probs = np.array(ops.numpy(said), dtype=np.float32)
         left, begun = list(typing.left), list(typing.begun)
         if typing is not self.first:
             for row, token_id in enumerate(ops.numpy(token_ids)[:, -1].tolist()):
                 left[row], begun[row] = self._after(left[row], token_id, begun[row])
         for row, letters in enumerate(left):
             self._constrain(log_probs[row], letters, begun[row])
-        return ops.asarray(log_probs, "float32"), _Typing(state, tuple(left), tuple(begun)), None
+        return ops.log_softmax(ops.asarray(log_probs, "float32")), _Typing(state, tuple(left), tuple(begun)), None
 
     def _after(self, left: str | None, token_id: int, begun: bool) -> tuple[str | None, bool]:
         text = self.texts[token_id]

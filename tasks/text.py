@@ -6,7 +6,7 @@ import re
 import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from gen.data import Batch, Batches, SequenceBatches, Sequences
 from gen.decoder import DecoderConfig
 from gen.errors import UserError
 from gen.files import TextFiles
+from gen.info import ModelInfo
 from gen.markov import MarkovChain
 from gen.metrics import language_metrics
-from gen.model import Model, ModelInfo
+from gen.model import Model
 from gen.optim import TrainOptions
 from gen.streams import StreamBatches, stream_evaluation
 from gen.tokenizer import Tokenizer
@@ -250,10 +251,23 @@ def evaluate_files(model: Model, files: TextFiles, unit: str) -> dict[str, float
 
 def evaluate_held_out(model: Model) -> dict[str, float]:
     """Figures of a model on all of the validation text it was trained beside."""
+    return evaluate_part(model, _held_out(model))
+
+
+def held_out_text(model: Model, limit: int = 1_000_000) -> str:
+    """The first ``limit`` tokens of the validation text that a model was trained beside, its lines on lines."""
+    part = _held_out(model)
+    if part.offsets is None:
+        return model.tokenizer.decode(part.tokens.read(0, min(limit, len(part.tokens))).tolist())
+    offsets = part.offsets[part.offsets <= limit].tolist()
+    return "\n".join(model.tokenizer.decode(part.tokens.read(a, b - a).tolist()) for a, b in pairwise(offsets))
+
+
+def _held_out(model: Model) -> Part:
     config = training.asked(model, TextConfig)
     if config is None or not config.text.data or "-" in config.text.data:
         raise UserError("the model does not say which text it was trained on: give one with --data")
-    return evaluate_part(model, read_corpus(config.text, model.tokenizer).valid)
+    return read_corpus(config.text, model.tokenizer).valid
 
 
 def train_command(argv: list[str], command: str) -> None:

@@ -12,7 +12,8 @@ from gen import device as machine
 from gen import distributed
 from gen.config import from_dict, parse_command, to_dict
 from gen.errors import UserError
-from gen.model import Model, ModelInfo
+from gen.info import ModelInfo
+from gen.model import Model
 from gen.optim import TrainOptions
 from gen.plots import plot_losses
 from gen.run import RunFolder

@@ -12,8 +12,9 @@ from gen.decoder import DecoderConfig
 from gen.distributed import gather, main_first, mine, total
 from gen.encoders.rnn import RNNEncoder
 from gen.errors import UserError
+from gen.info import ModelInfo
 from gen.metrics import translation_metrics
-from gen.model import Model, ModelInfo
+from gen.model import Model
 from gen.pairs import Pairs, build_pairs
 from gen.parallel import PairFiles
 from gen.plots import plot_attention

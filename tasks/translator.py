@@ -15,19 +15,21 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
 
 from gen import distributed
 from gen.config import parse_command
-from gen.device import tune_allocator
 from gen.ensemble import Ensemble
 from gen.errors import ConfigError, UserError, complain
-from gen.model import Model
+from gen.runtime import Runtime
 from gen.search import Hypothesis, SearchOptions
-from tasks.generate import load_model, read_lines
+from tasks.generate import Precision, load_model, read_lines
+
+if TYPE_CHECKING:  # exported models run where there is no torch
+    from gen.model import Model
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class TranslateCommand:
     """Translate lines of text."""
 
     run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The folder of a run or of a model; several translate together, as an ensemble."""
+    """The folder of a run, of a model, or of an exported model; several make an ensemble."""
     input: Annotated[str, tyro.conf.arg(aliases=["-i"])] = "-"
     """Lines to translate; - for standard input."""
     output: Annotated[str, tyro.conf.arg(aliases=["-o"])] = "-"
@@ -54,6 +56,8 @@ class TranslateCommand:
     """Lines at a time."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
+    precision: Precision = "fp32"
+    """Of the matrix products; bf16 is faster for many rows at once."""
     search: SearchOptions = field(default_factory=SearchOptions)
 
     def options(self) -> dict[str, Any]:
@@ -97,7 +101,7 @@ class Translation:
 
 
 def translate_lines(
-    model: Model | Ensemble,
+    model: Model | Ensemble | Runtime,
     lines: Iterable[str],
     *,
     batch_size: int = 64,
@@ -113,7 +117,7 @@ def translate_lines(
 
     def pieces() -> Iterator[str]:
         for line in lines:
-            parts = split_line(model.encoder, line.strip())
+            parts = split_line(model.reader, line.strip())
             waiting.append((line, parts))
             yield from parts
 
@@ -128,13 +132,13 @@ def translate_lines(
         yield Translation(line, [], [])
 
 
-def split_line(encoder: Any, line: str) -> list[str]:
-    """A line as pieces at most twice as long as the encoder has seen; none for an empty line."""
-    limit = 2 * encoder.longest or sys.maxsize
+def split_line(reader: Any, line: str) -> list[str]:
+    """A line as pieces at most twice as long as the training had; none for an empty line."""
+    limit = 2 * reader.longest or sys.maxsize
 
     def fits(text: str) -> bool:
         # A character is four tokens at most (bytes); only long texts have to be counted.
-        return 4 * len(text) + 2 <= limit or len(encoder.encode(text)) <= limit
+        return 4 * len(text) + 2 <= limit or len(reader.encode(text)) <= limit
 
     pieces = [line] if line else []
     for boundary in (r"(?<=[.!?…])\s+|(?<=[。！？])", r"(?<=[,;:—])\s+|(?<=[，；：、])", r"\s+"):
@@ -153,7 +157,9 @@ def _cut(text: str, boundary: str, fits: Callable[[str], bool]) -> list[str]:
     return [part for part in parts if part]
 
 
-def _join(model: Model | Ensemble, line: str, parts: list[str], found: list[list[Hypothesis]]) -> Translation:
+def _join(
+    model: Model | Ensemble | Runtime, line: str, parts: list[str], found: list[list[Hypothesis]]
+) -> Translation:
     """The pieces' hypotheses as the line's: the best with the best, the second with the second."""
     hypotheses, alignments = [], []
     for several in zip(*found, strict=False):
@@ -181,14 +187,13 @@ def _join(model: Model | Ensemble, line: str, parts: list[str], found: list[list
     return Translation(line, hypotheses, alignments, len(parts))
 
 
-def align_words(model: Model | Ensemble, source: str, hypothesis: Hypothesis) -> list[tuple[int, int]]:
+def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypothesis) -> list[tuple[int, int]]:
     """For every word of a hypothesis the source word that had the most attention: (source, target), from 0."""
     if hypothesis.attention is None or not hypothesis.token_ids:
         return []
-    encoder = model.encoder
-    source_ids = encoder.encode(source)[:-1]
+    source_ids = model.reader.encode(source)[:-1]
     rows = _words(model.tokenizer, hypothesis.token_ids)
-    columns = _words(encoder.tokenizer, source_ids)
+    columns = _words(model.reader.tokenizer, source_ids)
     weights = np.zeros((max(rows) + 1, max(columns, default=0) + 1))
     np.add.at(weights, (np.array(rows)[:, None], np.array(columns)[None]), hypothesis.attention[:, : len(columns)])
     return [(int(weights[t].argmax()), t) for t in range(len(weights))]
@@ -213,9 +218,8 @@ def translate_command(argv: list[str], command: str) -> None:
     """`gen translate RUN…`."""
     config = parse_command(TranslateCommand, argv, command, repeat=True)
     options = config.options()
-    tune_allocator()
     distributed.start()
-    model = load_ensemble(config.run, config.device)
+    model = load_ensemble(config.run, config.device, config.precision)
     lines: Iterable[str] = config.text or read_lines(config.input)
     talking = config.input == "-" and not config.text and sys.stdin.isatty()
     blocks: Iterable[Iterable[str]] = ([line] for line in lines) if talking else [lines]
@@ -244,9 +248,9 @@ def translate_command(argv: list[str], command: str) -> None:
                 file.flush()
 
 
-def load_ensemble(runs: Sequence[str], device: str) -> Model | Ensemble:
+def load_ensemble(runs: Sequence[str], device: str, precision: Precision = "fp32") -> Model | Ensemble | Runtime:
     """One model, or several as one."""
-    models = [load_model(run, device, task="translate") for run in runs]
+    models = [load_model(run, device, "translate", precision) for run in runs]
     return models[0] if len(models) == 1 else Ensemble(models, list(runs))
 
 

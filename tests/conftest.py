@@ -11,7 +11,8 @@ os.environ.setdefault("HF_HOME", os.path.join(tempfile.gettempdir(), "gen-tests-
 import torch
 
 from gen.decoder import DecoderConfig
-from gen.model import Model, ModelInfo
+from gen.info import ModelInfo
+from gen.model import Model
 from gen.tokenizer import CharTokenizer
 from tasks.cli import main
 

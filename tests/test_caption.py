@@ -20,8 +20,9 @@ from gen.caption_metrics import CiderD
 from gen.data import Batch
 from gen.decoder import DecoderConfig
 from gen.encoders import Encoder, Prepared
+from gen.info import ModelInfo
 from gen.memory import Memory
-from gen.model import Model, ModelInfo
+from gen.model import Model
 from gen.plots import plot_looks
 from gen.self_critical import SelfCritical
 from gen.tokenizer import CharTokenizer

@@ -17,7 +17,8 @@ from gen.encoders.backbones import LITE, backbone_names, grid, load_backbone, st
 from gen.encoders.cnn import CNNEncoder
 from gen.errors import UserError
 from gen.features import FeatureStore
-from gen.model import Model, ModelInfo
+from gen.info import ModelInfo
+from gen.model import Model
 from gen.optim import TrainOptions, make_optimizer
 from gen.pictures import Preprocessing
 from gen.tokenizer import CharTokenizer

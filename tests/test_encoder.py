@@ -134,12 +134,12 @@ def test_memory_is_not_copied_per_beam(attention):
     model = make(attention, hidden_size=64, num_layers=1)
     B, W, S = 2, 8, 400
     start = model.start_search(["a" * (S - 1)] * B)
-    rows = torch.arange(B).repeat_interleave(W)
-    state = start.state.select(rows)
+    state = start.state.select(torch.arange(B).repeat_interleave(W))
+    token_ids = start.ops.asarray([[4]] * (B * W), "int64")
     size = B * S * model.encoder.memory_size * 4
-    start.step(torch.full((B * W, 1), 4), state)  # joins weights once
+    start.step(token_ids, state)  # joins weights once
     with _Allocated() as allocated:
-        start.step(torch.full((B * W, 1), 4), state)
+        start.step(token_ids, state)
     assert 0 < allocated.bytes < W * size / 4  # a copy a beam would be W of these; most here are scores
 
 
@@ -161,7 +161,7 @@ def test_the_encoders_own_tokenizer_travels_with_the_model(tmp_path):
     model = Model(encoder, DecoderConfig(len(LETTERS), 4, 8, attention="additive"), LETTERS).eval()
     model.save(tmp_path / "m")
     again = Model.load(tmp_path / "m")
-    assert again.encoder.encode("XyQ") == encoder.encode("xyq") == [*words.encode("xyq"), words.eos_id]
-    assert again.encoder.longest == 7
+    assert again.reader.encode("XyQ") == encoder.reader.encode("xyq") == [*words.encode("xyq"), words.eos_id]
+    assert again.reader.longest == 7
     assert again.encoder.labels("xy")[:2] == ["x", "y"]
     assert again.generate("zyx", beam=2)[0].score == pytest.approx(model.generate("zyx", beam=2)[0].score)

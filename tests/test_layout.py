@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[1]
 
 # Each may import only what stands above it.
 ORDER = """
-    errors distributed tokenizer memory attention recurrent device pictures encoders decoder search generation
-    markov metrics ptb caption_metrics config hub checkpoint data streams files tables corpus parallel pairs
-    captions features model self_critical ensemble run optim average validation step train transfer trackers
-    plots
+    errors distributed tokenizer pictures readers search info generation runtime ensemble memory attention
+    recurrent device encoders decoder markov metrics ptb caption_metrics config hub checkpoint data streams files
+    tables corpus parallel pairs captions features model export self_critical run optim average validation step
+    train transfer trackers plots
 """
 ORDER = [f"gen.{name}" for name in ORDER.split()]
 

@@ -40,13 +40,13 @@ class State:
 
 
 def table_step(table, ops):
-    """A model whose logits depend on the last two tokens it has really read in this row."""
+    """A model whose log-probabilities depend on the last two tokens it has really read in this row."""
 
     def step(token_ids, state):
         read = ops.numpy(token_ids).tolist()
         history = [h + row for h, row in zip(state.history, read, strict=True)]
         rows = [table[(h[-2] if len(h) > 1 else PAD, h[-1])] for h in history]
-        return ops.asarray(np.stack(rows), "float32"), State(history), None
+        return ops.log_softmax(ops.asarray(np.stack(rows), "float32")), State(history), None
 
     return step
 

@@ -12,11 +12,11 @@ from tasks.data.sequences import sequence_pairs
 
 import gen as toolkit
 from gen.average import Averages, copy_of, mean, swapped
-from gen.encoders import RNNEncoder
 from gen.ensemble import Ensemble
 from gen.errors import UserError
 from gen.generation import GenerationMixin
 from gen.metrics import translation_metrics
+from gen.readers import SentenceReader
 from tasks.cli import main
 from tasks.translator import align_words, split_line
 
@@ -244,16 +244,16 @@ def test_a_very_long_line_is_translated_in_pieces(desk, gen):
 
 
 def test_lines_are_split_at_sentences_first(reverser):
-    encoder = RNNEncoder(reverser.tokenizer, longest=7)
-    assert split_line(encoder, "abc") == ["abc"]
-    assert split_line(encoder, "") == []
-    assert split_line(encoder, "aaa. bbb! ccc? ddd.") == ["aaa. bbb!", "ccc? ddd."]
-    assert split_line(encoder, "aaa bbb, ccc ddd, eee. f.") == ["aaa bbb,", "ccc ddd, eee.", "f."]
-    assert split_line(encoder, "aaa bbb ccc ddd eee") == ["aaa bbb ccc", "ddd eee"]
-    assert split_line(encoder, "a" * 40) == ["a" * 40]  # nowhere to cut; never dropped
-    assert split_line(encoder, "aaaa 3.1415 bbb. cccc.") == ["aaaa 3.1415", "bbb.", "cccc."]
-    encoder.longest = 0
-    assert split_line(encoder, "a b. " * 99) == ["a b. " * 99]
+    reader = SentenceReader(reverser.tokenizer, longest=7)
+    assert split_line(reader, "abc") == ["abc"]
+    assert split_line(reader, "") == []
+    assert split_line(reader, "aaa. bbb! ccc? ddd.") == ["aaa. bbb!", "ccc? ddd."]
+    assert split_line(reader, "aaa bbb, ccc ddd, eee. f.") == ["aaa bbb,", "ccc ddd, eee.", "f."]
+    assert split_line(reader, "aaa bbb ccc ddd eee") == ["aaa bbb ccc", "ddd eee"]
+    assert split_line(reader, "a" * 40) == ["a" * 40]  # nowhere to cut; never dropped
+    assert split_line(reader, "aaaa 3.1415 bbb. cccc.") == ["aaaa 3.1415", "bbb.", "cccc."]
+    reader.longest = 0
+    assert split_line(reader, "a b. " * 99) == ["a b. " * 99]
 
 
 def test_word_alignment(reverser):
@@ -267,10 +267,10 @@ def test_word_alignment(reverser):
         decode = staticmethod(lambda ids: "".join(map(chr, ids)))
 
     class Fake:
-        encoder = Letters()
+        reader = Letters()
         tokenizer = Spelling()
 
-    Fake.encoder.tokenizer = Spelling()
+    Fake.reader.tokenizer = Spelling()
     # "ab c" -> "x yz": x looks at c, y at a, z at b.
     attention = torch.zeros(4, 5)
     attention[[0, 1, 2, 3], [3, 3, 0, 1]] = 1

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gen import device as machine
 from gen.encoders.backbones import LITE, grid, load_backbone, stages
-from gen.encoders.base import Encoder, Prepared
+from gen.encoders.base import Encoder
 from gen.memory import Memory
 from gen.pictures import Preprocessing
+from gen.readers import PictureReader
 from gen.recurrent import variational_dropout
 
 
@@ -49,6 +48,8 @@ class CNNEncoder(Encoder):
 
     AT_ONCE = 32  # pictures in the frozen trunk
 
+    _plain = False  # float32, all pictures at once
+
     def __init__(
         self,
         backbone: str = LITE,
@@ -65,6 +66,7 @@ class CNNEncoder(Encoder):
         made = load_backbone(backbone, weights, asked)
         self.trunk: nn.Module = made.trunk
         self.preprocessing = made.preprocessing
+        self.reader: PictureReader = PictureReader(made.preprocessing, made.places)
         self.memory_size = memory_size
         self.dropout = dropout
         self.project = nn.Linear(made.features, memory_size)
@@ -93,6 +95,9 @@ class CNNEncoder(Encoder):
     def slow_parameters(self) -> tuple[list[nn.Parameter], float]:
         return [p for stage in self._learning() for p in stage.parameters()], self.finetune_rate
 
+    def get_traceable(self) -> None:
+        self._plain = True
+
     def train(self, mode: bool = True) -> CNNEncoder:
         super().train(mode)
         self.trunk.eval()
@@ -102,10 +107,6 @@ class CNNEncoder(Encoder):
         learns = f"last {self.finetune} stages learn" if self.finetune else "frozen"
         return f"{self.config['backbone']} ({learns}) → {self.memory_size}"
 
-    def labels(self, item: Any) -> list[str]:
-        side = round(len(self.where) ** 0.5)
-        return [f"{i // side + 1},{i % side + 1}" for i in range(len(self.where))]
-
     def key(self) -> str:
         """What features depend on beside the picture: the trunk's weights and the preprocessing."""
         digest = hashlib.blake2b(repr((self.config["backbone"], self.preprocessing)).encode(), digest_size=12)
@@ -114,26 +115,9 @@ class CNNEncoder(Encoder):
             digest.update(weights.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def prepare(self, items: Sequence[Any]) -> Prepared:
-        """Pictures → what `forward` takes.
-
-        Args:
-            items: paths, bytes or `PIL.Image`s; or all of them arrays: what `Preprocessing.pixels` or `look` gave.
-
-        Raises:
-            PictureError: one of them cannot be used.
-        """
-        if any(isinstance(item, np.ndarray) for item in items):
-            arrays = list(items)
-        else:
-            with ThreadPoolExecutor(2) as pool:  # decoding lets other threads run
-                arrays = list(pool.map(self.preprocessing.pixels, items))
-        source = torch.from_numpy(np.stack(arrays)).to(self.project.weight.device)
-        return Prepared(source, prompts=[""] * len(items))
-
     def look(self, pixels: Tensor) -> Tensor:
         """(B, 3, size, size) uint8 pictures → (B, S, C) features."""
-        if self.finetune and self.training:
+        if (self.finetune and self.training) or self._plain:
             return self._see(pixels)
         device = pixels.device
         with torch.no_grad(), machine.autocast(device, machine.compute_dtype("auto", device)):

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gen.encoders.base import Encoder, Prepared
 from gen.memory import Memory
+from gen.readers import PromptReader
 
 
 class NoneEncoder(Encoder):
@@ -23,11 +25,13 @@ class NoneEncoder(Encoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self._where: torch.Tensor
+        self.reader = PromptReader()
+        self._where: Tensor
         self.register_buffer("_where", torch.empty(0), persistent=False)  # knows the device
 
     def prepare(self, items: Sequence[Any]) -> Prepared:
-        return Prepared(source=len(items), prompts=[str(item) for item in items])
+        return Prepared(source=len(items), prompts=self.reader.prompts(items))
 
-    def forward(self, source: int) -> Memory:
-        return Memory.empty(source, self._where.device)
+    def forward(self, source: int | Tensor) -> Memory:
+        """The memory of a number of rows, or of as many as a tensor has."""
+        return Memory.empty(source if isinstance(source, int) else source.size(0), self._where.device)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
-from gen.encoders.base import Encoder, Prepared
+from gen.encoders.base import Encoder
 from gen.memory import Memory
+from gen.readers import SentenceReader
 from gen.recurrent import RecurrentStack, variational_dropout
 from gen.tokenizer import TOKENIZERS, Tokenizer
 
@@ -62,10 +62,9 @@ class RNNEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.tokenizer = tokenizer
+        self.reader: SentenceReader = SentenceReader(tokenizer, lowercase=lowercase, longest=longest)
         self.dropout, self.embedding_dropout = dropout, embedding_dropout
-        self.lowercase = lowercase
         self.share_embeddings = share_embeddings
-        self.longest = longest
         self.memory_size = hidden_size * (2 if bidirectional else 1)
         self.embedding = nn.Embedding(len(tokenizer), embedding_size, padding_idx=tokenizer.pad_id)
         self.embedding_scale = 1.0
@@ -76,7 +75,7 @@ class RNNEncoder(Encoder):
         self.forwards = nn.ModuleList(layer(size) for size in sizes)
         self.backwards = nn.ModuleList(layer(size) for size in sizes if bidirectional)
         self.config = {
-            "tokenizer": tokenizer.kind,
+            **self.reader.config(),
             "embedding_size": embedding_size,
             "hidden_size": hidden_size,
             "num_layers": num_layers,
@@ -85,9 +84,7 @@ class RNNEncoder(Encoder):
             "dropout": dropout,
             "embedding_dropout": embedding_dropout,
             "weight_dropout": weight_dropout,
-            "lowercase": lowercase,
             "share_embeddings": share_embeddings,
-            "longest": longest,
         }
 
     def adopt(self, embedding: nn.Embedding, scale: float) -> None:
@@ -96,31 +93,14 @@ class RNNEncoder(Encoder):
                 raise ValueError("a shared embedding needs one vocabulary")
             self.embedding, self.embedding_scale = embedding, scale
 
-    def files(self) -> dict[str, bytes]:
-        return {"tokenizer.bin": self.tokenizer.to_bytes()}
-
     @classmethod
     def from_config(cls, config: dict[str, Any], read: Callable[[str], bytes]) -> RNNEncoder:
         sizes = {name: value for name, value in config.items() if name != "tokenizer"}
         return cls(TOKENIZERS[config["tokenizer"]].from_bytes(read("tokenizer.bin")), **sizes)
 
-    def encode(self, sentence: str) -> list[int]:
-        """The token ids of a sentence, the end included: what a column of the memory stands for."""
-        text = sentence.lower() if self.lowercase else sentence
-        return [*self.tokenizer.encode(text), self.tokenizer.eos_id]
-
-    def prepare(self, items: Sequence[Any]) -> Prepared:
-        """Sentences → (B, S) int64 token ids, padded."""
-        token_ids = [torch.tensor(self.encode(str(item))) for item in items]
-        source = pad_sequence(token_ids, batch_first=True, padding_value=self.tokenizer.pad_id)
-        return Prepared(source.to(self.embedding.weight.device), prompts=[""] * len(items))
-
     def describe(self) -> str:
         both = " both ways" if self.config["bidirectional"] else ""
         return f"{self.config['num_layers']} × {self.config['cell']} {self.config['hidden_size']}{both}"
-
-    def labels(self, item: Any) -> list[str]:
-        return [self.tokenizer.decode([i]) or "∎" for i in self.encode(str(item))]
 
     def forward(self, source: Tensor) -> Memory:
         """Reads sentences.
@@ -153,7 +133,7 @@ class RNNEncoder(Encoder):
 def _read(layer: nn.Module, x: Tensor) -> Tensor:
     """A layer's outputs over (B, S, D), from a state of zeros."""
     stack = cast(RecurrentStack, layer)
-    return stack(x, stack.zero_state(len(x)))[0]
+    return stack(x, stack.zero_state(x.size(0)))[0]
 
 
 def _gather(x: Tensor, index: Tensor) -> Tensor:
@@ -163,4 +143,4 @@ def _gather(x: Tensor, index: Tensor) -> Tensor:
 
 def _at(x: Tensor, position: Tensor) -> Tensor:
     """(B, S, D) → (B, D), each row's vector at ``position`` (B,)."""
-    return x[torch.arange(len(x), device=x.device), position]
+    return x[torch.arange(x.size(0), device=x.device), position]

@@ -13,9 +13,9 @@ from gen.search.processors import Processor
 from gen.search.strategy import Strategy
 
 Step = Callable[[Array, Any], tuple[Array, Any, Array | None]]
-"""The model as search sees it: (token_ids (R, T) int64, state) → (logits (R, V) after the last token, state,
-attention (R, S) or None). The state only has to know ``select(rows)``; before the first call it has a row an
-input, from then on W."""
+"""The model as search sees it: (token_ids (R, T) int64, state) → (log-probabilities (R, V) float32 of what comes
+after the last token, state, attention (R, S) or None). The state only has to know ``select(rows)``; before the
+first call it has a row an input, from then on W."""
 
 
 @dataclass
@@ -85,6 +85,7 @@ def search(
     eos_id: int,
     pad_id: int,
     max_new_tokens: int | Sequence[int],
+    never: Sequence[int] = (),
     processors: Sequence[Processor] = (),
     keep_attention: bool = False,
 ) -> Generator[Column, None, list[list[Hypothesis]]]:
@@ -102,6 +103,7 @@ def search(
         ops: array operations of the library the model speaks.
         eos_id, pad_id: PAD is fed to rows that have ended, and never picked before.
         max_new_tokens: the length limit, an ordinary end; one for all inputs, or one an input.
+        never: tokens that are never picked, beside PAD.
         processors: act in their order on what the strategy picks from.
         keep_attention: record the weights behind each token.
 
@@ -112,18 +114,17 @@ def search(
     R = B * W
     shared = min(len(p) for p in prompts)
     input_of_row = ops.asarray(np.repeat(np.arange(B), W), "int64")  # input-major
-    logits, state, attention = step(ops.asarray([list(p[:shared]) for p in prompts], "int64"), state)
+    log_probs, state, attention = step(ops.asarray([list(p[:shared]) for p in prompts], "int64"), state)
     if W > 1:
-        logits, state = logits[input_of_row], state.select(input_of_row)
+        log_probs, state = log_probs[input_of_row], state.select(input_of_row)
         attention = None if attention is None else attention[input_of_row]
     forced = _forced_tokens(ops, prompts, shared, W)
-    vocab_size = logits.shape[-1]
+    vocab_size = log_probs.shape[-1]
     strategy.start(ops, R)
     for processor in processors:
         processor.start(ops, [prompts[r // W][:shared] for r in range(R)], vocab_size)
-    never = ops.arange(vocab_size) == pad_id
-    minus_inf = ops.full((1, 1), -np.inf, "float32")
-    pad_only = ops.where(never[None], ops.full((1, 1), 0.0, "float32"), minus_inf)  # (1, V)
+    forbidden = ops.asarray([pad_id, *never], "int64")
+    pad_only = ops.where(ops.arange(vocab_size) == pad_id, 0.0, ops.full((1,), -np.inf, "float32"))  # (V,)
     zero, nobody = ops.full((R,), 0.0, "float32"), ops.full((R,), 0, "bool")
     rows = _Rows(scores=zero, lengths=ops.full((R,), 0, "int64"), ended=nobody, finished=nobody)
     index = ops.arange(R)
@@ -131,12 +132,12 @@ def search(
     some_ended = False
     while True:
         t = len(rows.columns)
-        log_probs = ops.log_softmax(logits)  # (R, V): the model's own, and what is reported
-        choice = ops.where(never[None], minus_inf, log_probs)
+        # What is banned is never picked, so what is reported stays the model's own.
+        choice = ops.ban(log_probs, None, forbidden)  # (R, V)
         for processor in processors:
             choice = processor(choice, rows.lengths)
         if some_ended:
-            choice = ops.where(rows.ended[:, None], pad_only, choice)
+            choice = ops.put(choice, rows.ended, pad_only)
         parents, token_ids, scores = strategy.pick(choice, rows.scores, rows.ended, rows.lengths)
         stuck = scores == -np.inf  # everything was forbidden, or a beam row that is not in use yet
         live = ~stuck & ~(rows.ended if parents is None else rows.ended[parents])
@@ -148,10 +149,11 @@ def search(
             live, stuck = live & ~is_forced, stuck & ~is_forced
         if parents is None:
             scores = ops.where(stuck, rows.scores, scores)
+            picked = ops.at(log_probs, token_ids)
         else:
-            log_probs = log_probs[parents]
+            picked = log_probs[parents, token_ids]
             rows.lengths, rows.finished = rows.lengths[parents], rows.finished[parents]
-        picked = ops.where(live, ops.at(log_probs, token_ids), zero)
+        picked = ops.where(live, picked, zero)
         rows.scores = scores
         rows.lengths = rows.lengths + live
         rows.finished = rows.finished | (live & (token_ids == eos_id))
@@ -168,7 +170,7 @@ def search(
             return _hypotheses(ops, rows, strategy, B, eos_id)
         if parents is not None:
             state = state.select(parents)
-        logits, state, attention = step(token_ids[:, None], state)
+        log_probs, state, attention = step(token_ids[:, None], state)
 
 
 def drain(running: Generator[Column, None, list[list[Hypothesis]]]) -> list[list[Hypothesis]]:

@@ -184,14 +184,14 @@ class SearchOptions:
     def build_processors(
         self,
         *,
-        never: list[int],
+        never: Sequence[int],
         eos_id: int,
         encode: Callable[[str], list[int]],
         decode: Callable[[list[int]], str],
     ) -> list[Processor]:
         """The processors that the options ask for. ``never`` are token ids no output may hold."""
-        banned = never + [token_id for text in self.ban for token_id in encode(text)]
-        processors: list[Processor] = [BannedTokens(banned)]
+        banned = [token_id for text in self.ban for token_id in encode(text)]
+        processors: list[Processor] = [BannedTokens(banned)] if banned else []
         if self.min_new_tokens:
             processors.append(MinLength(self.min_new_tokens, eos_id))
         if self.repetition_penalty != 1:
@@ -200,7 +200,7 @@ class SearchOptions:
             processors.append(NoRepeatNgram(self.no_repeat_ngram))
         if self.prefix:
             begin = encode(self.prefix)
-            if unknown := sorted(set(begin) & set(banned)):
+            if unknown := sorted(set(begin) & {*banned, *never}):
                 lacks = ", ".join(repr(decode([i])) for i in unknown)
                 raise UserError(f"--prefix {self.prefix!r}: no output can begin so: {lacks} is unknown or banned")
             processors.append(ForcedPrefix(begin))

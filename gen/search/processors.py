@@ -22,7 +22,8 @@ class Processor:
         self.ops = ops
 
     def __call__(self, log_probs: Array, lengths: Array) -> Array:
-        """(R, V) float32 log-probabilities → the same with what is forbidden set to -inf.
+        """(R, V) float32 log-probabilities → the same with what is forbidden set to -inf; in a new array where
+        other numbers change, too: what is reported is read from the old one.
 
         ``lengths`` (R,) counts the tokens each row has generated.
         """
@@ -49,9 +50,12 @@ class MinLength(Processor):
         self.length = length
         self.eos_id = eos_id
 
+    def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
+        super().start(ops, prompts, vocab_size)
+        self._eos = ops.asarray([self.eos_id], "int64")
+
     def __call__(self, log_probs: Array, lengths: Array) -> Array:
-        eos = self.ops.arange(log_probs.shape[-1]) == self.eos_id
-        return _ban(self.ops, log_probs, (lengths < self.length)[:, None] & eos[None])
+        return self.ops.ban(log_probs, lengths < self.length, self._eos)
 
 
 class BannedTokens(Processor):
@@ -62,12 +66,10 @@ class BannedTokens(Processor):
 
     def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
         super().start(ops, prompts, vocab_size)
-        banned = np.zeros(vocab_size, dtype=bool)
-        banned[self.token_ids] = True
-        self._banned = ops.asarray(banned, "bool")
+        self._banned = ops.asarray(self.token_ids, "int64")
 
     def __call__(self, log_probs: Array, lengths: Array) -> Array:
-        return _ban(self.ops, log_probs, self._banned)
+        return self.ops.ban(log_probs, None, self._banned)
 
 
 class ForcedPrefix(Processor):

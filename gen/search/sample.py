@@ -80,14 +80,17 @@ class Sample(Strategy):
         # Only top-k and top-p need an order; the others draw from the tokens where they stand.
         k = self.top_k if self.top_k > 0 else log_probs.shape[-1]
         kept, token_ids = self.ops.topk(log_probs, k) if cut else (log_probs, None)
-        # In float64 a draw (at most 1 - 2⁻²⁴) times the total is always less than the total.
-        weights = self.ops.exp(self.ops.log_softmax(kept / self.temperature))
-        if self.top_p < 1:
-            before = self.ops.cumsum(weights) - weights
-            weights = weights * (before < self.top_p)
-        if self.min_p > 0:
-            best = self.ops.at(weights, weights.argmax(-1))
-            weights = weights * (weights >= self.min_p * best[:, None])
+        best = kept[:, 0] if cut else self.ops.at(kept, kept.argmax(-1))
+        # The best token's weight is 1. In float64 a draw (at most 1 - 2⁻²⁴) times the total is always less than
+        # the total.
+        with np.errstate(invalid="ignore"):  # where everything is forbidden
+            weights = self.ops.exp((kept - best[:, None]) / self.temperature)
         cumulative = self.ops.cumsum(weights)
+        if self.top_p < 1:
+            weights = weights * (cumulative - weights < self.top_p * cumulative[:, -1:])
+        if self.min_p > 0:
+            weights = weights * (weights >= self.min_p)
+        if self.top_p < 1 or self.min_p > 0:
+            cumulative = self.ops.cumsum(weights)
         found = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(-1)
         return found if token_ids is None else self.ops.at(token_ids, found)

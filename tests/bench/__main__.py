@@ -1,6 +1,6 @@
 """`make bench`: ratios measured in one run on one machine, as a table and as runs/bench.json.
 
-python -m tests.bench [decode training translation caption overhead memory startup]
+python -m tests.bench [decode training efficiency translation caption overhead memory startup linear]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-BENCHES = ("decode", "training", "translation", "caption", "overhead", "memory", "startup")
+BENCHES = ("decode", "training", "efficiency", "translation", "caption", "overhead", "memory", "startup", "linear")
 
 
 def main(names: list[str]) -> None:

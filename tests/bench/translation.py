@@ -3,6 +3,8 @@ sentence at a time. Sizes and lengths of Multi30k: a vocabulary of 5,000 pieces,
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ from gen.optim import TrainOptions
 from gen.step import Stepper
 from gen.tokenizer import WordTokenizer
 from gen.validation import Task
-from tests.bench.decode import seconds
+from tests.bench.decode import exported, row, seconds
 
 VOCABULARY, EMBEDDING, ENCODER, HIDDEN = 5000, 256, 160, 320
 TOKENIZER = WordTokenizer([f" w{i}" for i in range(VOCABULARY - 4)])
@@ -34,21 +36,20 @@ class InputFeeding(nn.Module):
     """A decoder as one finds it in tutorials: `nn.LSTM` on one token and the last attention vector at a time
     (Luong et al., 2015), on the same encoder."""
 
-    def __init__(self, encoder):
+    def __init__(self, encoder, vocabulary=VOCABULARY, embedding=EMBEDDING, hidden=HIDDEN):
         super().__init__()
-        self.encoder = encoder
-        self.embedding = nn.Embedding(VOCABULARY, EMBEDDING)
-        self.lstm = nn.LSTM(EMBEDDING + HIDDEN, HIDDEN, num_layers=2, batch_first=True)
-        self.query = nn.Linear(HIDDEN, encoder.memory_size, bias=False)
-        self.readout = nn.Linear(HIDDEN + encoder.memory_size, HIDDEN)
-        self.bridge = nn.Linear(encoder.memory_size, 4 * HIDDEN)
-        self.output = nn.Linear(HIDDEN, VOCABULARY)
+        self.encoder, self.hidden = encoder, hidden
+        self.embedding = nn.Embedding(vocabulary, embedding)
+        self.lstm = nn.LSTM(embedding + hidden, hidden, num_layers=2, batch_first=True)
+        self.query = nn.Linear(hidden, encoder.memory_size, bias=False)
+        self.readout = nn.Linear(hidden + encoder.memory_size, hidden)
+        self.bridge = nn.Linear(encoder.memory_size, 4 * hidden)
+        self.output = nn.Linear(hidden, vocabulary)
 
     def start(self, memory):
-        parts = torch.tanh(self.bridge(memory.summary)).float().view(-1, 4, HIDDEN).transpose(0, 1)
-        return (parts[:2].contiguous(), parts[2:].contiguous()), memory.values.new_zeros(
-            len(memory.values), HIDDEN
-        )
+        parts = torch.tanh(self.bridge(memory.summary)).float().view(-1, 4, self.hidden).transpose(0, 1)
+        fed = memory.values.new_zeros(len(memory.values), self.hidden)
+        return (parts[:2].contiguous(), parts[2:].contiguous()), fed
 
     def step(self, token_ids, state, fed, memory):
         """(R,) tokens → (R, H) what the logits are made from, and the state."""
@@ -69,9 +70,9 @@ class InputFeeding(nn.Module):
         return F.cross_entropy(logits.float().flatten(0, 1), batch.target_ids.flatten(), ignore_index=0)
 
     @torch.no_grad()
-    def beam_search(self, sentence, width, limit):
-        """One sentence, its beams as a batch; returns the best tokens."""
-        memory = self.encoder(self.encoder.prepare([sentence]).source)
+    def beam_search(self, source, width, limit):
+        """One prepared input, its beams as a batch; returns the best tokens."""
+        memory = self.encoder(source)
         memory = type(memory)(
             *(t.repeat_interleave(width, 0) for t in (memory.values, memory.mask, memory.summary))
         )
@@ -83,7 +84,7 @@ class InputFeeding(nn.Module):
             log_probs = self.output(fed).log_softmax(-1)
             log_probs[:, TOKENIZER.eos_id] = -1e9  # both sides write as many tokens
             total, best = (total[:, None] + log_probs).flatten().topk(width)
-            rows, token_ids = best // VOCABULARY, best % VOCABULARY
+            rows, token_ids = best // log_probs.size(1), best % log_probs.size(1)
             written = torch.cat([written[rows], token_ids[:, None]], 1)
             fed, state = fed[rows], tuple(s[:, rows] for s in state)
         return written[0].tolist()
@@ -143,11 +144,18 @@ def searching(count=1014, sample=100):
         "min_new_tokens": longest + 11,
     }
 
-    def ours(batch_size):
-        return [h[0].token_ids for h in model.generate_many(sentences, batch_size=batch_size, **options)]
+    small, half = exported(model), copy.copy(model)
+    half.precision = "auto"
+
+    def ours(batch_size, writer=model):
+        return [h[0].token_ids for h in writer.generate_many(sentences, batch_size=batch_size, **options)]
 
     def theirs():
-        return [plain.beam_search(s, 5, len(model.encoder.encode(s)) + 10) for s in sentences[:sample]]
+        reader = model.encoder.reader
+        return [
+            plain.beam_search(model.encoder.prepare([s]).source, 5, len(reader.encode(s)) + 10)
+            for s in sentences[:sample]
+        ]
 
     written = theirs()
     found = ours(64)
@@ -155,18 +163,19 @@ def searching(count=1014, sample=100):
     equal = all(len(a) == len(b) for a, b in zip(written, found, strict=False))
     assert same, "the batch size changes the output"
     assert equal, "the two sides write outputs of different lengths"
-    times = [(seconds(ours, 64) / count, seconds(theirs) / sample) for _ in range(3)]
-    fast, slow = (1 / min(each) for each in zip(*times, strict=True))
-    return {
-        "what": "translation, beam 5, 1,014 sentences",
-        "ours": f"{fast:,.1f} sentences/s",
-        "baseline": f"{slow:,.1f} sentences/s (each alone, nn.LSTM a token)",
-        "ratio": f"{fast / slow:.2f}",
-        "bar": "≥ 5",
-    }
+    for writer in (half, small):
+        ours(64, writer)
+    times = [
+        (*(seconds(ours, 64, writer) / count for writer in (model, half, small)), seconds(theirs) / sample)
+        for _ in range(3)
+    ]
+    *fast, slow = (1 / min(each) for each in zip(*times, strict=True))
+    for rate, way, bar in zip(fast, ("torch", "torch, bfloat16", "exported, int8"), (10, 10, 20), strict=True):
+        what = f"translation, beam 5, 1,014 sentences, {way}"
+        yield row(what, rate, slow, "sentences/s", "each alone, nn.LSTM a token", bar)
 
 
 def run():
     machine.tune_allocator()
     yield training()
-    yield searching()
+    yield from searching()

@@ -1,0 +1,192 @@
+"""Exported models, without torch: `load` a folder that `gen export` made, and generate.
+
+Needs numpy, onnxruntime, sentencepiece and pillow, and nothing else. Search, strategies, processors, tokenizers
+and preprocessing are the toolkit's own; what runs elsewhere is the arithmetic of a step.
+
+>>> from gen import runtime
+>>> print(runtime.load("exported").generate("The ", temperature=0.8)[0].text)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gen.errors import UserError
+from gen.generation import GenerationMixin, Score, Start
+from gen.info import ModelInfo
+from gen.readers import READERS, Reader
+from gen.search.ops import NumpyOps
+from gen.tokenizer import TOKENIZERS, Tokenizer
+
+FORMAT = 1
+"""Version of the exported folder. Raised when older code could no longer read what newer code writes."""
+
+CONFIG = "runtime.json"
+TOKENIZER = "tokenizer.bin"
+ENCODER = "encoder.onnx"
+STEP = "step.onnx"
+
+MOST_CONFIG = 1 << 24
+"""Bytes of a configuration."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """The decoder's state: (R, H) arrays, in the order of the step's inputs."""
+
+    arrays: tuple[np.ndarray, ...]
+
+    def select(self, rows: np.ndarray) -> _State:
+        return _State(tuple(a[rows] for a in self.arrays))
+
+
+class Runtime(GenerationMixin):
+    """An exported model. Writes what the model that it was made from would write; see `load`.
+
+    Attributes:
+        tokenizer: of what the decoder writes.
+        reader: makes arrays of items.
+        info: what the model says of itself.
+        precision: "float32" or "int8".
+    """
+
+    def __init__(
+        self, encoder: Any, step: Any, reader: Reader, tokenizer: Tokenizer, info: ModelInfo, precision: str
+    ) -> None:
+        self.encoder, self.step = encoder, step
+        self.reader, self.tokenizer = reader, tokenizer
+        self.info, self.precision = info, precision
+        self._inputs = [i.name for i in step.get_inputs()]
+        self._num_states = sum(name.startswith("state") for name in self._inputs)
+        self._outputs = [o.name for o in step.get_outputs()]
+        self._looks = "attention" in self._outputs
+        self._encoded = [o.name for o in encoder.get_outputs()]
+
+    @property
+    def search_defaults(self) -> dict[str, Any]:  # type: ignore[override]
+        return self.info.search
+
+    def start_search(self, items: Sequence[Any]) -> Start:
+        """Encodes the items once; a step is one call of the decoder's graph."""
+        source = self.reader.read(items)
+        made = dict(zip(self._encoded, self.encoder.run(None, {"source": source}), strict=True))
+        memory = {name: made[name] for name in self._inputs if name in made and not name.startswith("state")}
+        lengths = made["mask"].sum(1).tolist() if "mask" in made else [0] * len(items)
+        states = [name for name in self._inputs if name.startswith("state")]
+
+        def step(token_ids: np.ndarray, state: _State) -> tuple[np.ndarray, _State, np.ndarray | None]:
+            arrays = state.arrays
+            for t in range(token_ids.shape[1]):
+                given = dict(zip(states, arrays, strict=True))
+                log_probs, *rest = self.step.run(self._outputs, {"token_ids": token_ids[:, t], **given, **memory})
+                arrays = rest[: self._num_states]
+            return log_probs, _State(tuple(arrays)), rest[-1] if self._looks else None
+
+        first = _State(tuple(made[name] for name in states))
+        return Start(step, first, self.reader.prompts(items), NumpyOps(), lengths)
+
+    def score(self, texts: Sequence[str], items: Sequence[Any] | None = None) -> list[Score]:
+        """The log-probability of each text; EOS counts where sequences end by it.
+
+        Args:
+            texts: what the decoder would have written.
+            items: what it would have written them about; None for free text.
+        """
+        if not texts:
+            return []
+        tokenizer, ends = self.tokenizer, int(self.info.ends_with_eos)
+        encoded = [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts]
+        start = self.start_search(list(items) if items is not None else [""] * len(texts))
+        read, state, said = np.full((len(texts), 1), tokenizer.bos_id), start.state, []
+        for t in range(max(map(len, encoded))):
+            log_probs, state, _ = start.step(read, state)
+            read = np.array([[ids[t] if t < len(ids) else tokenizer.pad_id] for ids in encoded])
+            said.append(start.ops.at(log_probs, read[:, 0]))
+        columns = np.stack(said, 1)  # (B, T)
+        rows = [row[: len(ids) - 1 + ends].tolist() for row, ids in zip(columns, encoded, strict=True)]
+        return [Score(sum(row), len(row), row) for row in rows]
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a folder is one that `gen export` made."""
+    return (Path(path) / CONFIG).is_file()
+
+
+def load(path: str | Path, threads: int = 0) -> Runtime:
+    """An exported model, ready to use. Nothing in the folder can run code.
+
+    Args:
+        path: a folder that `gen export` made.
+        threads: of a step; 0: as many as this process may use.
+
+    Raises:
+        UserError: the folder is incomplete, damaged, or of a newer version; the message says which.
+    """
+    folder = Path(path)
+    config = _read_config(folder)
+    try:
+        tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(_read(folder, TOKENIZER))
+        reader = READERS[config["reader"]["kind"]].from_config(
+            {k: v for k, v in config["reader"].items() if k != "kind"},
+            lambda name: _read(folder, f"reader-{name}"),
+        )
+        info, precision = ModelInfo.of(config), str(config["precision"])
+    except UserError:
+        raise
+    except Exception as error:  # whatever constructors raise for arguments that nobody would give
+        what = f"{type(error).__name__}: {str(error)[:160]}"
+        raise UserError(f"{folder}: {CONFIG} does not describe a model ({what})") from error
+    encoder, step = (_session(folder / name, threads) for name in (ENCODER, STEP))
+    written = step.get_outputs()[0].shape[-1]
+    if written != len(tokenizer):
+        raise UserError(f"{folder}: {STEP} writes {written} tokens, and the vocabulary has {len(tokenizer)}")
+    return Runtime(encoder, step, reader, tokenizer, info, precision)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; `gen export` makes one")
+    if not path.is_file():
+        raise UserError(f"{folder}: holds no exported model: {CONFIG} is missing; `gen export` makes one")
+    try:
+        if path.stat().st_size > MOST_CONFIG:
+            raise ValueError("too large")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        version = int(config["format"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({str(error)[:160]}); export the model again") from error
+    if version > FORMAT:
+        raise UserError(f"{path}: format {version} is newer than this version knows ({FORMAT}): upgrade it")
+    return config
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise UserError(f"{folder}: not a whole exported model: {name} is missing") from error
+
+
+def _session(path: Path, threads: int) -> Any:
+    """A graph, ready to run."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError("exported models need onnxruntime: pip install onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is said once, by us
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    if not path.is_file():
+        raise UserError(f"{path.parent}: not a whole exported model: {path.name} is missing")
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises many kinds for damaged files
+        raise UserError(f"{path}: damaged or cut short; export the model again") from error

@@ -1,0 +1,132 @@
+"""How much of a training step is the arithmetic it cannot do without: the matrix products of its layers, each
+timed alone in bfloat16 at the same shapes, against the whole step."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import numpy as np
+import torch
+
+from gen import device as machine
+from gen.data import Batch, pad, sequence_batch
+from gen.decoder import DecoderConfig
+from gen.encoders import RNNEncoder
+from gen.encoders.base import Encoder
+from gen.memory import Memory
+from gen.model import Model
+from gen.optim import TrainOptions
+from gen.step import Stepper
+from gen.tokenizer import CharTokenizer, WordTokenizer
+from gen.validation import Task
+
+STEPS = 12
+
+
+def linear(rows, inputs, outputs):
+    """A linear layer forwards, and backwards to its inputs and to its weights: Counter of (M, K, N)."""
+    return Counter([(rows, inputs, outputs), (rows, outputs, inputs), (outputs, rows, inputs)])
+
+
+def lstm(batch, length, inputs, hidden):
+    """A layer: what it makes of its inputs, of all positions at once, and of its state, one after the other."""
+    one_by_one = Counter({(batch, hidden, 4 * hidden): length, (batch, 4 * hidden, hidden): length})
+    return (
+        linear(batch * length, inputs, 4 * hidden) + one_by_one + Counter([(4 * hidden, batch * length, hidden)])
+    )
+
+
+def seconds(products):
+    """How long the products take, one by one."""
+    total = 0.0
+    for (m, k, n), count in products.items():
+        a, b = torch.randn(m, k).bfloat16(), torch.randn(n, k).bfloat16().t()
+        times = []
+        for _ in range(15):
+            began = time.perf_counter()
+            torch.mm(a, b)
+            times.append(time.perf_counter() - began)
+        total += count * sorted(times)[len(times) // 4]
+    return total
+
+
+def measure(name, model, batch, products, bar):
+    step = Stepper(model.train(), Task(), TrainOptions())
+    times, carried = [], None
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        carried = step([batch], carried if batch.carries else None, 0.0).carried
+        times.append(time.perf_counter() - began)
+    needed, taken = seconds(products), sorted(times)[len(times) // 4]
+    work = sum(2 * m * k * n * count for (m, k, n), count in products.items())
+    return {
+        "what": f"training, share of a step that is matrix products, {name}",
+        "ours": f"{1000 * taken:.0f} ms, {work / taken / 1e9:.0f} GFLOP/s",
+        "baseline": f"{1000 * needed:.0f} ms, {work / needed / 1e9:.0f} GFLOP/s (the products alone)",
+        "ratio": f"{needed / taken:.2f}",
+        "bar": f"≥ {bar}",
+    }
+
+
+def text(B=64, T=128, H=512):
+    tokenizer = CharTokenizer([chr(c) for c in range(32, 97)])
+    model = Model({"name": "none"}, DecoderConfig(len(tokenizer), H, H, 2, dropout=0.1), tokenizer)
+    ids = torch.randint(4, len(tokenizer), (B, T + 1))
+    products = lstm(B, T, H, H) + lstm(B, T, H, H) + linear(B * T, H, len(tokenizer))
+    return measure("2-layer LSTM 512", model, Batch(B, ids[:, :-1], ids[:, 1:], carries=True), products, 0.7)
+
+
+def decoder(B, T, E, H, V, M, S):
+    """The decoder of two layers with dot attention between them."""
+    looks = Counter({(T, M, S): 2 * B, (T, S, M): 2 * B, (M, T, S): B, (S, T, M): B})
+    layers = lstm(B, T, E, H) + lstm(B, T, H + M, H)
+    return layers + linear(B * T, H, M) + looks + linear(B * T, H + M, E) + linear(B * T, E, V)
+
+
+def translation(B=65, S=15, T=16, E=256, N=160, H=320, V=5000):
+    tokenizer = WordTokenizer([f" w{i}" for i in range(V - 4)])
+    sizes = {"embedding_size": E, "hidden_size": N, "num_layers": 2, "share_embeddings": True}
+    encoder = RNNEncoder(tokenizer, **sizes, dropout=0.2)
+    config = DecoderConfig(V, E, H, 2, attention="dot", dropout=0.2, tie_embeddings=True)
+    source, target = np.random.default_rng(0).integers(4, V, (2, B, S))
+    batch = sequence_batch(pad(source, 0), list(target), *ids_of(tokenizer))
+    both = lstm(B, S, E, N) + lstm(B, S, 2 * N, N)  # in one direction
+    products = both + both + linear(B, 2 * N, 4 * H) + decoder(B, T, E, H, V, 2 * N, S)
+    return measure("translation", Model(encoder, config, tokenizer), batch, products, 0.5)
+
+
+class Features(Encoder):
+    """Features from a cache, as the caption encoder sees them."""
+
+    def __init__(self, features, size):
+        super().__init__()
+        self.memory_size = size
+        self.project, self.norm = torch.nn.Linear(features, size), torch.nn.LayerNorm(size)
+
+    def forward(self, source):
+        values = self.norm(self.project(source))
+        return Memory(values, torch.ones(values.shape[:2], dtype=torch.bool), values.mean(1))
+
+
+def captions(B=110, S=49, C=1280, T=13, E=256, M=256, H=384, V=2600):
+    tokenizer = WordTokenizer([f" w{i}" for i in range(V - 4)])
+    config = DecoderConfig(V, E, H, 2, attention="dot", dropout=0.3, tie_embeddings=True)
+    written = np.random.default_rng(0).integers(4, V, (B, T - 1))
+    batch = sequence_batch(torch.randn(B, S, C), list(written), *ids_of(tokenizer))
+    seeing = Counter([(B * S, C, M), (M, B * S, C)])  # features need no gradient
+    products = seeing + linear(B, M, 4 * H) + decoder(B, T, E, H, V, M, S)
+    return measure("captions", Model(Features(C, M), config, tokenizer), batch, products, 0.5)
+
+
+def ids_of(tokenizer):
+    return tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id
+
+
+def run():
+    if machine.compute_dtype("auto", torch.device("cpu")) != torch.bfloat16:
+        return
+    machine.tune_allocator()
+    for part in (text, translation, captions):
+        torch.manual_seed(0)
+        yield part()
