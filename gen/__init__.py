@@ -33,9 +33,14 @@ _LAZY = {
 def load(path: str, device: str = "cpu", precision: str = "fp32") -> Model | Runtime:
     """A saved model from a model folder, a run folder, or the hub ("hf:user/name"), see `Model.load`; or from what
     `gen export` made, see `gen.runtime.load`."""
-    from gen import runtime
+    from importlib.util import find_spec
 
-    if runtime.is_exported(path):
+    from gen import runtime
+    from gen.errors import UserError
+
+    if runtime.is_exported(path) or find_spec("torch") is None:
+        if device != "cpu" or precision != "fp32":
+            raise UserError(f"{path}: exported models run on the CPU, in the precision they were exported in")
         return runtime.load(path)
     from gen.model import Model
 

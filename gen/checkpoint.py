@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gen import hub
 from gen.errors import UserError
+from gen.runtime import is_exported
 
 FORMAT = 1
 """Version of the model folder. Raised when older code could no longer read what newer code writes."""
@@ -123,6 +124,8 @@ def find_model(path: str | Path) -> Path:
         raise UserError(f"{path}: no such model folder; `gen train` makes one")
     if not path.is_dir():
         raise UserError(f"{path}: is a file; give the folder of a model or of a run")
+    if is_exported(path):
+        raise UserError(f"{path}: is an exported model; this command wants the run that it was made from")
     parts = (path / name for name in ("best", "last", "previous"))
     for folder in (whole_folder(path), *map(whole_folder, parts)):
         if (folder / CONFIG).exists() and (folder / WEIGHTS).exists():

@@ -74,4 +74,6 @@ class Ensemble(GenerationMixin):
             return log_probs, _States(tuple(s for _, s, _ in said)), attention
 
         first = starts[0]
+        if len({type(start.ops) for start in starts}) > 1:
+            raise UserError("these models cannot write together: some run on a GPU, and some on the CPU")
         return Start(step, _States(tuple(s.state for s in starts)), first.prompts, first.ops, first.lengths)

@@ -71,11 +71,12 @@ def export(model: Model, folder: Path) -> None:
 
 def quantize(exported: Path, folder: Path) -> None:
     """Writes an exported float32 model with its matrix products in int8: a scale a column of the weights, and one
-    for the inputs of each product, found while it runs (ONNX Runtime's dynamic quantization).
+    for the inputs of each product, found while it runs (ONNX Runtime's dynamic quantization). So rows that stand
+    together have a little to do with each other, and what it costs hangs on the machine, too.
 
     Convolutions stay as they are: dynamic int8 ones are slower than float32.
     """
-    _need("onnx", "onnxruntime")
+    require("onnx", "onnxruntime")
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -83,7 +84,7 @@ def quantize(exported: Path, folder: Path) -> None:
         shutil.copytree(exported, path, dirs_exist_ok=True)
         for name in (runtime.ENCODER, runtime.STEP):
             with _quiet():
-                # Large transposed weights are still a product's second step away; only constants are quantized.
+                # Folds what the exporter leaves of large transposed weights: only constants are quantized.
                 quant_pre_process(exported / name, path / name, skip_symbolic_shape=True)
                 quantize_dynamic(
                     path / name,
@@ -92,14 +93,15 @@ def quantize(exported: Path, folder: Path) -> None:
                     per_channel=True,
                     weight_type=QuantType.QInt8,
                 )
-        _write_config(path, {**json.loads((exported / runtime.CONFIG).read_text()), "precision": "int8"})
+        config = json.loads((exported / runtime.CONFIG).read_text(encoding="utf-8"))
+        _write_config(path, {**config, "precision": "int8"})
 
     write_folder(folder, fill)
 
 
 def note(exported: Path, metrics: dict[str, Any]) -> None:
     """Adds figures to what an exported model says of itself."""
-    config = json.loads((exported / runtime.CONFIG).read_text())
+    config = json.loads((exported / runtime.CONFIG).read_text(encoding="utf-8"))
     config["metrics"] |= metrics
     _write_config(exported, config)
 
@@ -168,12 +170,12 @@ def _seen(decoder: Decoder, memory: Memory) -> dict[str, Tensor]:
 
 def _graphs(model: Model) -> dict[str, bytes]:
     """File name → graph."""
-    _need("onnx", "onnxscript")
+    require("onnx", "onnxscript")
     if not hasattr(torch.onnx, "ops"):
         raise UserError("gen export needs torch 2.8 or later: pip install --upgrade torch")
     model = copy.deepcopy(model).float().cpu().eval()
     model.encoder.get_traceable()
-    source = torch.from_numpy(_example(model))
+    source = torch.from_numpy(model.reader.example())
     beginning = _Beginning(model).eval()
     with torch.no_grad():
         made = beginning(source)
@@ -199,17 +201,6 @@ def _graphs(model: Model) -> dict[str, bytes]:
 
 
 _ROWS = 2  # rows an input in the example that is traced: search has any number
-
-
-def _example(model: Model) -> Any:
-    """A source of three items, none of its sizes one."""
-    reader = model.encoder.reader
-    if reader.kind == "pictures":
-        import numpy as np
-
-        size = reader.preprocessing.size  # type: ignore[attr-defined]
-        return reader.read([np.zeros((3, size, size), np.uint8)] * 3)
-    return reader.read(["a b c d e"] * 3)
 
 
 def _trace(module: nn.Module, args: tuple[Any, ...], inputs: list[str], outputs: list[str]) -> bytes:
@@ -266,7 +257,8 @@ def _onnx_layer(
     return outputs[:, 0].transpose(0, 1), tuple(s[0] for s in after)
 
 
-def _need(*packages: str) -> None:
+def require(*packages: str) -> None:
+    """Raises `UserError` where one of the packages that exporting needs is missing."""
     from importlib.util import find_spec
 
     if missing := [name for name in packages if find_spec(name) is None]:

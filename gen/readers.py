@@ -29,6 +29,10 @@ class Reader(ABC):
     def read(self, items: Sequence[Any]) -> np.ndarray:
         """B items → an array with B rows."""
 
+    @abstractmethod
+    def example(self) -> np.ndarray:
+        """What `read` might give for three items, none of its sizes one."""
+
     def prompts(self, items: Sequence[Any]) -> list[str]:
         """Where the output of each item begins."""
         return [""] * len(items)
@@ -58,6 +62,9 @@ class PromptReader(Reader):
 
     def read(self, items: Sequence[Any]) -> np.ndarray:
         return np.zeros(len(items), np.int64)
+
+    def example(self) -> np.ndarray:
+        return self.read([""] * 3)
 
     def prompts(self, items: Sequence[Any]) -> list[str]:
         return [str(item) for item in items]
@@ -94,6 +101,9 @@ class SentenceReader(Reader):
         for row, token_ids in zip(padded, encoded, strict=True):
             row[: len(token_ids)] = token_ids
         return padded
+
+    def example(self) -> np.ndarray:
+        return np.full((3, 5), self.tokenizer.eos_id, np.int64)
 
     def labels(self, item: Any) -> list[str]:
         return [self.tokenizer.decode([i]) or "∎" for i in self.encode(str(item))]
@@ -138,6 +148,9 @@ class PictureReader(Reader):
         with ThreadPoolExecutor(2) as pool:  # decoding lets other threads run
             return np.stack(list(pool.map(self.preprocessing.pixels, items)))
 
+    def example(self) -> np.ndarray:
+        return np.zeros((3, 3, self.preprocessing.size, self.preprocessing.size), np.uint8)
+
     def labels(self, item: Any) -> list[str]:
         side = round(self.places**0.5)
         return [f"{i // side + 1},{i % side + 1}" for i in range(self.places)]
@@ -151,3 +164,4 @@ class PictureReader(Reader):
 
 
 READERS: dict[str, type[Reader]] = {c.kind: c for c in (PromptReader, SentenceReader, PictureReader)}
+"""kind → class. A user's own is added by the file that defines it."""

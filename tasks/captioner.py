@@ -140,6 +140,8 @@ def caption_command(argv: list[str], command: str) -> int:
     distributed.start()
     model = load_model(config.run, config.device, "caption", config.precision)
     SearchOptions.make(model.search_defaults, options)  # says what is wrong before anything is written
+    if config.show:
+        import tasks.report  # noqa: F401  # so does this, where only gen-runtime is installed
     names: Iterable[str] = config.pictures or _paths_on_stdin()
     shown: list[Caption] = []
     beside: set[Path] = set()

@@ -87,10 +87,12 @@ def main(argv: list[str] | None = None) -> int:
         complain("interrupted")
         return 130
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in ("torch", "tyro", "yaml", "gen", "tasks"):  # what gen-runtime leaves out
+        from importlib.util import find_spec
+
+        if find_spec("gen.model"):  # all of the toolkit is here, and should be whole
             raise
-        complain(f"this needs {error.name}, which is not installed here: pip install gen-toolkit")
+        remedy = "'gen-runtime[cli]'" if error.name in ("tyro", "yaml") else "gen-toolkit instead of gen-runtime"
+        complain(f"this needs {error.name}, which is not installed here: pip install {remedy}")
         return 2
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from gen.checkpoint import write_folder
 from gen.config import parse_command
 from gen.device import tune_allocator
 from gen.errors import ConfigError, UserError, complain
-from gen.export import export, note, quantize
+from gen.export import export, note, quantize, require
 from gen.files import TextFiles
 from gen.metrics import translation_metrics
 from gen.model import Model
@@ -45,7 +46,7 @@ class ExportConfig:
     max_loss: float | None = None
     """--int8: refuse where the model gets worse by more: bits per character (0.02), BLEU (0.3), CIDEr-D (1)."""
     limit: int = 0
-    """--int8: measure on this many held-out items; 0: on all of them."""
+    """--int8: measure on this many held-out items; 0: on all of them, or 256 pieces of a text."""
     data: tuple[str, ...] = ()
     """--int8, text: measure on this instead of the text held out in training."""
     src: str = ""
@@ -104,12 +105,15 @@ def export_command(argv: list[str], command: str) -> None:
     tune_allocator()
     model = Model.load(config.run)
     config.check(model.info.task)
-    folder = Path(config.output)
+    folder = Path(config.output).resolve()
     _check_output(folder)
+    require("onnx", "onnxscript", *(["onnxruntime"] if config.int8 else []))
     if not config.int8:
         export(model, folder)
     else:
         judge = _judge(model, config)
+        if not judge.items:
+            raise UserError("--int8: there is nothing to measure on: it is empty")
         with tempfile.TemporaryDirectory(prefix="gen-export-") as name:
             plain, small = Path(name) / "float32", Path(name) / "int8"
             export(model, plain)
@@ -122,8 +126,17 @@ def export_command(argv: list[str], command: str) -> None:
 
 def _check_output(folder: Path) -> None:
     """Before anything takes long. What is replaced must be ours to replace."""
-    if folder.exists() and not (folder.is_dir() and (runtime.is_exported(folder) or not any(folder.iterdir()))):
+    ours = {runtime.CONFIG, runtime.TOKENIZER, runtime.ENCODER, runtime.STEP, "README.md"}
+    if folder.exists() and not (
+        folder.is_dir() and all(p.name in ours or p.name.startswith("reader-") for p in folder.iterdir())
+    ):
         raise UserError(f"--output {folder}: is there, and is no exported model: name another folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot be written ({error.strerror})") from error
+    if not os.access(folder.parent, os.W_OK):
+        raise UserError(f"--output {folder}: cannot be written (no permission)")
 
 
 def _compare(judge: Judge, plain: Path, small: Path, config: ExportConfig) -> dict[str, Any]:
@@ -153,7 +166,7 @@ def _judge(model: Model, config: ExportConfig) -> Judge:
     size = 400  # of a stream is what fits into a batch; of a book, a part is enough
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
     items = text.splitlines() if model.info.ends_with_eos else pieces
-    return Judge("bits per character", False, 0.02, _first(items, config.limit or 256), _bits)
+    return Judge("bits per character (short pieces)", False, 0.02, _first(items, config.limit or 256), _bits)
 
 
 def _first(items: Sequence[Any], limit: int) -> Sequence[Any]:
@@ -169,7 +182,8 @@ def _bits(model: runtime.Runtime, texts: Sequence[str]) -> float:
 def _bleu(model: runtime.Runtime, pairs: Sequence[tuple[str, str]]) -> float:
     found = translate_lines(model, [source for source, _ in pairs])
     texts = [t.hypotheses[0].text if t.hypotheses else "" for t in found]
-    return translation_metrics(texts, [reference for _, reference in pairs])["bleu"]
+    lowercase = getattr(model.reader, "lowercase", False)
+    return translation_metrics(texts, [reference for _, reference in pairs], lowercase=lowercase)["bleu"]
 
 
 def _cider(model: runtime.Runtime, pictures: Sequence[Any]) -> float:

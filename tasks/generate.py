@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from itertools import count, islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -90,7 +91,7 @@ def load_model(
     run: str, device: str = "auto", task: str = "text", precision: Precision = "fp32"
 ) -> Model | runtime.Runtime:
     """The model of a run, or an exported one. Raises `UserError` where another task made it."""
-    if runtime.is_exported(run):
+    if runtime.is_exported(run) or find_spec("torch") is None:
         if device not in ("auto", "cpu"):
             raise UserError(f"--device {device}: exported models run on the CPU")
         if precision != "fp32":

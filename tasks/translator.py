@@ -24,7 +24,7 @@ from gen import distributed
 from gen.config import parse_command
 from gen.ensemble import Ensemble
 from gen.errors import ConfigError, UserError, complain
-from gen.runtime import Runtime
+from gen.runtime import Runtime, is_exported
 from gen.search import Hypothesis, SearchOptions
 from tasks.generate import Precision, load_model, read_lines
 
@@ -249,7 +249,9 @@ def translate_command(argv: list[str], command: str) -> None:
 
 
 def load_ensemble(runs: Sequence[str], device: str, precision: Precision = "fp32") -> Model | Ensemble | Runtime:
-    """One model, or several as one."""
+    """One model, or several as one; with exported ones among them, all on the CPU."""
+    if device == "auto" and any(map(is_exported, runs)):
+        device = "cpu"
     models = [load_model(run, device, "translate", precision) for run in runs]
     return models[0] if len(models) == 1 else Ensemble(models, list(runs))
 

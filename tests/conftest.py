@@ -5,6 +5,8 @@ import tempfile
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each, or workers wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("HF_HOME", os.path.join(tempfile.gettempdir(), "gen-tests-huggingface"))
 

@@ -17,11 +17,13 @@ import gen
 from gen import export, runtime
 from gen.decoder import DecoderConfig
 from gen.encoders import CNNEncoder, Encoder, RNNEncoder
+from gen.ensemble import Ensemble
 from gen.errors import UserError
 from gen.info import ModelInfo
 from gen.memory import Memory
 from gen.model import Model
 from gen.search import Beam, Greedy, Sample
+from gen.search.ops import NumpyOps
 from gen.tokenizer import CharTokenizer, WordTokenizer
 from tasks.cli import main
 from tests import torchfree
@@ -199,7 +201,8 @@ def test_commands_take_exported_folders(folders, tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 3
     assert out[1] == ""
-    assert "\t0-" in out[0] or "-0" in out[0]
+    text, links = out[0].split("\t")
+    assert [int(link.split("-")[1]) for link in links.split()] == list(range(len(text.split())))
     assert main(["generate", str(folders / "text"), "--prompt", "abc", "--max-new-tokens", "5"]) == 0
     assert capsys.readouterr().out.startswith("abc")
     assert main(["generate", str(folders / "translate")]) == 2
@@ -263,11 +266,15 @@ def test_int8_that_loses_too_much_is_refused(saved, capsys, monkeypatch):
         (["MODEL", "-o", "OUT", "--int8", "--data", "x"], "--data does not go with a translate model"),
         (["MODEL", "-o", "OUT", "--int8", "--src", "x"], "--src and --ref go together"),
         (["MODEL", "-o", "MODEL"], "is no exported model"),
+        (["MODEL", "-o", "MODEL/config.yaml/x"], "cannot be written"),
+        (["MODEL", "-o", "OUT", "--int8", "--src", "EMPTY", "--ref", "EMPTY"], "nothing to measure on"),
         (["NOWHERE", "-o", "OUT"], "no such model folder"),
     ],
 )
 def test_wrong_options_are_one_line(saved, capsys, words, says):
     names = {"MODEL": str(saved / "model"), "OUT": str(saved / "out"), "NOWHERE": str(saved / "nowhere")}
+    names |= {"MODEL/config.yaml/x": str(saved / "model" / "config.yaml" / "x"), "EMPTY": str(saved / "empty")}
+    (saved / "empty").write_text("")
     assert main(["export", *(names.get(word, word) for word in words)]) == 2
     assert says in capsys.readouterr().err
     assert not (saved / "out").exists()
@@ -312,9 +319,55 @@ def test_damaged_folders_are_one_line(folders, tmp_path, name, damage):
     path.unlink()
     if damage != "missing":
         path.write_bytes(b"" if damage == "empty" else data[: len(data) // 2])
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=str(tmp_path)):
         runtime.load(tmp_path / "out")
-    assert str(tmp_path) in str(error.value) or "tokenizer" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": float("inf")},
+        {"tokenizer": 3},
+        {"reader": {"kind": "sounds"}},
+        {"reader": {"kind": "prompts"}},
+        {"search": {"beam": "5"}},
+        {"search": {"no_such_option": 1}},
+        {"metrics": []},
+    ],
+    ids=str,
+)
+def test_wrong_values_are_one_line(folders, tmp_path, changes):
+    shutil.copytree(folders / "translate", tmp_path / "out")
+    config = json.loads((tmp_path / "out" / runtime.CONFIG).read_text())
+    (tmp_path / "out" / runtime.CONFIG).write_text(json.dumps({**config, **changes}))
+    with pytest.raises(UserError, match=str(tmp_path)):
+        runtime.load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", [runtime.STEP, runtime.ENCODER, runtime.TOKENIZER])
+def test_files_of_another_model_are_one_line(folders, tmp_path, name):
+    shutil.copytree(folders / "translate", tmp_path / "out")
+    shutil.copy(folders / "text" / name, tmp_path / "out" / name)
+    with pytest.raises(UserError, match=str(tmp_path)):
+        runtime.load(tmp_path / "out")
+
+
+def test_exported_and_trained_models_write_together(folders):
+    members = [translator(), runtime.load(folders / "translate")]
+    alone = members[0].generate(SENTENCES, beam=3, max_new_tokens=9)
+    both = Ensemble(members).generate(SENTENCES, beam=3, max_new_tokens=9)
+    assert [h.score for (h,) in both] == pytest.approx([h.score for (h,) in alone], abs=1e-4)
+
+
+@pytest.mark.parametrize(("size", "k"), [(1003, 5), (5000, 5), (5000, 16), (5000, 40), (7, 9), (2000, 1)])
+def test_the_largest_of_many(size, k):
+    x = np.random.default_rng(0).normal(size=(40, size)).astype(np.float32)
+    x[0, 3:] = -np.inf  # fewer than k of them finite
+    values, found = NumpyOps().topk(x, k)
+    expected = -np.sort(-x, axis=-1)[:, :k]
+    np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(np.take_along_axis(x, found, 1), expected)
+    assert all(len(set(row)) == len(row) for row in found.tolist())
 
 
 def test_a_newer_format_says_so(folders, tmp_path):

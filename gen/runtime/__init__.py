@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from gen.errors import UserError
+from gen.errors import ConfigError, UserError
 from gen.generation import GenerationMixin, Score, Start
 from gen.info import ModelInfo
 from gen.readers import READERS, Reader
+from gen.search import SearchOptions
 from gen.search.ops import NumpyOps
 from gen.tokenizer import TOKENIZERS, Tokenizer
 
@@ -48,7 +49,7 @@ class _State:
 
 
 class Runtime(GenerationMixin):
-    """An exported model. Writes what the model that it was made from would write; see `load`.
+    """An exported model; see `load`. In float32 it writes what the model it was made from would write in float32.
 
     Attributes:
         tokenizer: of what the decoder writes.
@@ -82,10 +83,10 @@ class Runtime(GenerationMixin):
         states = [name for name in self._inputs if name.startswith("state")]
 
         def step(token_ids: np.ndarray, state: _State) -> tuple[np.ndarray, _State, np.ndarray | None]:
-            arrays = state.arrays
+            arrays, ids = state.arrays, token_ids.astype(np.int64, copy=False)  # Windows may count in int32
             for t in range(token_ids.shape[1]):
                 given = dict(zip(states, arrays, strict=True))
-                log_probs, *rest = self.step.run(self._outputs, {"token_ids": token_ids[:, t], **given, **memory})
+                log_probs, *rest = self.step.run(self._outputs, {"token_ids": ids[:, t], **given, **memory})
                 arrays = rest[: self._num_states]
             return log_probs, _State(tuple(arrays)), rest[-1] if self._looks else None
 
@@ -138,16 +139,32 @@ def load(path: str | Path, threads: int = 0) -> Runtime:
             lambda name: _read(folder, f"reader-{name}"),
         )
         info, precision = ModelInfo.of(config), str(config["precision"])
+        SearchOptions.make(info.search, {})
+    except ConfigError as error:
+        raise UserError(f"{folder}: {CONFIG}: {error.errors[0]}") from error
     except UserError:
         raise
     except Exception as error:  # whatever constructors raise for arguments that nobody would give
         what = f"{type(error).__name__}: {str(error)[:160]}"
         raise UserError(f"{folder}: {CONFIG} does not describe a model ({what})") from error
     encoder, step = (_session(folder / name, threads) for name in (ENCODER, STEP))
-    written = step.get_outputs()[0].shape[-1]
-    if written != len(tokenizer):
-        raise UserError(f"{folder}: {STEP} writes {written} tokens, and the vocabulary has {len(tokenizer)}")
+    made = {**_shapes(encoder.get_outputs()), "source": list(reader.example().shape), "token_ids": [None]}
+    wanted = {**_shapes(encoder.get_inputs()), **_shapes(step.get_inputs())}
+    whole = _shapes(step.get_outputs()).get("log_probs", [])[-1:] == [len(tokenizer)]
+    if not whole or any(name not in made or not _fits(made[name], shape) for name, shape in wanted.items()):
+        raise UserError(f"{folder}: its graphs and its {CONFIG} do not belong together; export the model again")
     return Runtime(encoder, step, reader, tokenizer, info, precision)
+
+
+def _shapes(tensors: Sequence[Any]) -> dict[str, list[int | None]]:
+    """Name → sizes; None for those that vary."""
+    return {t.name: [n if isinstance(n, int) else None for n in t.shape] for t in tensors}
+
+
+def _fits(made: Sequence[int | None], wanted: Sequence[int | None]) -> bool:
+    return len(made) == len(wanted) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(made, wanted, strict=True)
+    )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -161,7 +178,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             raise ValueError("too large")
         config = json.loads(path.read_text(encoding="utf-8"))
         version = int(config["format"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({str(error)[:160]}); export the model again") from error
     if version > FORMAT:
         raise UserError(f"{path}: format {version} is newer than this version knows ({FORMAT}): upgrade it")
@@ -183,10 +200,13 @@ def _session(path: Path, threads: int) -> Any:
         raise UserError("exported models need onnxruntime: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is said once, by us
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    if not threads and hasattr(os, "sched_getaffinity"):  # what a container may use is less than what there is
+        threads = len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads
     if not path.is_file():
         raise UserError(f"{path.parent}: not a whole exported model: {path.name} is missing")
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many kinds for damaged files
-        raise UserError(f"{path}: damaged or cut short; export the model again") from error
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: damaged, or newer than this onnxruntime ({reason})") from error

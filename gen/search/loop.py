@@ -15,7 +15,7 @@ from gen.search.strategy import Strategy
 Step = Callable[[Array, Any], tuple[Array, Any, Array | None]]
 """The model as search sees it: (token_ids (R, T) int64, state) → (log-probabilities (R, V) float32 of what comes
 after the last token, state, attention (R, S) or None). The state only has to know ``select(rows)``; before the
-first call it has a row an input, from then on W."""
+first call it has a row an input, from then on W. The log-probabilities are the search's to write into."""
 
 
 @dataclass

@@ -75,7 +75,7 @@ class NumpyOps:
             found = np.argpartition(-x, k - 1, axis=-1)[:, :k]
             order = np.argsort(-np.take_along_axis(x, found, -1), axis=-1, kind="stable")
             found = np.take_along_axis(found, order, -1)
-        elif x.size > 1 << 15 and x.shape[-1] > 64 * k:
+        elif x.shape[-1] > max(1024, 64 * k):
             columns = _largest_blocks(x, k)
             found = np.take_along_axis(columns, _largest(np.take_along_axis(x, columns, 1), k), 1)
         else:

@@ -1,6 +1,6 @@
 """`make bench`: ratios measured in one run on one machine, as a table and as runs/bench.json.
 
-python -m tests.bench [decode training efficiency translation caption overhead memory startup linear]
+python -m tests.bench [NAME...] runs some of them; `BENCHES` lists their names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-BENCHES = ("decode", "training", "efficiency", "translation", "caption", "overhead", "memory", "startup", "linear")
+BENCHES = (
+    "decode",
+    "training",
+    "efficiency",
+    "translation",
+    "caption",
+    "overhead",
+    "memory",
+    "startup",
+    "linear",
+    "peers",
+)
 
 
 def main(names: list[str]) -> None:
