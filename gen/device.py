@@ -21,12 +21,14 @@ from gen.errors import Terminated, UserError
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
-def tune_allocator() -> None:
-    """Makes glibc keep large blocks instead of handing them back after every layer.
+def tune_cpu() -> None:
+    """Makes the C library and oneDNN keep what they would have to make again. To be called before anything else.
 
-    By default each is returned to the kernel and faulted in again, which takes up to half of a training
-    step on a CPU. Does nothing where the C library is another one.
+    glibc returns large blocks to the kernel after every layer and faults them in again, which takes up to half of
+    a training step on a CPU; where the C library is another one, nothing is done about it. oneDNN makes kernels
+    for every shape it meets, and keeps a thousand: batches of many lengths need more.
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
     if not sys.platform.startswith("linux"):
         return
     try:

@@ -18,7 +18,7 @@ from gen.caption_metrics import caption_metrics
 from gen.captions import read_captions
 from gen.checkpoint import write_folder
 from gen.config import parse_command
-from gen.device import tune_allocator
+from gen.device import tune_cpu
 from gen.errors import ConfigError, UserError, complain
 from gen.export import export, note, quantize, require
 from gen.files import TextFiles
@@ -102,7 +102,7 @@ class Judge(NamedTuple):
 def export_command(argv: list[str], command: str) -> None:
     """`gen export RUN -o FOLDER`."""
     config = parse_command(ExportConfig, argv, command)
-    tune_allocator()
+    tune_cpu()
     model = Model.load(config.run)
     config.check(model.info.task)
     folder = Path(config.output).resolve()

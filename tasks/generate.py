@@ -98,10 +98,10 @@ def load_model(
             raise UserError(f"--precision {precision}: exported models have their own; see gen export --int8")
         model: Model | runtime.Runtime = runtime.load(run)
     else:
-        from gen.device import pick_device, tune_allocator
+        from gen.device import pick_device, tune_cpu
         from gen.model import Model
 
-        tune_allocator()
+        tune_cpu()
         model = Model.load(run, pick_device(device), precision)
     made_by = model.info.task
     if made_by not in ("", task):

@@ -16,7 +16,7 @@ from gen import distributed
 from gen.caption_metrics import caption_metrics
 from gen.captions import plain_caption, read_captions
 from gen.config import parse_command
-from gen.device import pick_device, tune_allocator
+from gen.device import pick_device, tune_cpu
 from gen.errors import ConfigError, UserError, complain
 from gen.files import TextFiles
 from gen.generation import Score
@@ -199,7 +199,7 @@ def _evaluate_translation(model: Model, config: EvaluateConfig) -> None:
     runs = {config.run: model}
     if config.compare:
         runs[config.compare] = load_model(config.compare, config.device, task="translate")
-    tune_allocator()
+    tune_cpu()
     sources, references = [a for a, _ in pairs], [b for _, b in pairs]
     translations = {name: translate_texts(run, sources, config) for name, run in runs.items()}
     names = ("bleu", "chrf", "ter")
@@ -233,7 +233,7 @@ def _evaluate_captions(model: Model, config: EvaluateConfig) -> None:
             complain(f"left out: {line}")
     else:
         chosen = held_out_pictures(model)
-    tune_allocator()
+    tune_cpu()
     search = {"batch_size": config.batch_size, **config.search.given()}
     described = list(caption_pictures(model, [c.picture for c in chosen], **search))
     for caption in described:

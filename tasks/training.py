@@ -52,7 +52,7 @@ class Session:
         options: TrainOptions = config.train
         distributed.start()
         display.console.quiet = not distributed.is_main()
-        machine.tune_allocator()
+        machine.tune_cpu()
         machine.seed_everything(options.seed)
         machine.set_deterministic(options.deterministic)
         self.device = machine.pick_device(options.device)

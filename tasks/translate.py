@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from gen.data import Batch, SequenceBatches, pad, sequence_batch
+from gen.data import PADDED_TO, Batch, SequenceBatches, pad, sequence_batch
 from gen.decoder import DecoderConfig
 from gen.distributed import gather, main_first, mine, total
 from gen.encoders.rnn import RNNEncoder
@@ -41,7 +41,7 @@ def make_batches(pairs: Pairs, batch_tokens: int, seed: int) -> SequenceBatches:
         pairs.target,
         batch_tokens,
         pairs.target_tokenizer,
-        source=lambda rows, epoch: pad([pairs.source[r] for r in rows], pad_id),
+        source=lambda rows, epoch: pad([pairs.source[r] for r in rows], pad_id, PADDED_TO),
         source_lengths=pairs.source.lengths,
         spellings=pairs.spellings,
         seed=seed,

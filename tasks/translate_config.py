@@ -53,7 +53,7 @@ class TranslateData:
     """Drop training pairs with more tokens on one side."""
     length_ratio: float = 0.0
     """Drop training pairs in which one side has this many times the tokens of the other (0: none)."""
-    batch_tokens: int = 1000
+    batch_tokens: int = 2000
     """Padded tokens a batch, of the longer side."""
 
     @property
@@ -190,7 +190,7 @@ def choose(config: TranslateConfig, tokens: int) -> TranslateConfig:
     pairs, model, train = config.pairs, config.model, config.train
     budget = Budget.parse(train.budget)
     seen = {
-        "seconds": budget.amount * 4_000,  # target tokens a second that two cores do at these sizes
+        "seconds": budget.amount * 7_000,  # target tokens a second that two cores do at these sizes
         "epochs": budget.amount * tokens,
         "steps": budget.amount * pairs.batch_tokens * train.accumulate,
     }[budget.unit]

@@ -83,6 +83,10 @@ def test_buckets_hold_the_budget_and_everything_once():
     batches = length_buckets(lengths, 200, (1, 2))
     assert sorted(np.concatenate(batches).tolist()) == list(range(500))
     assert all(len(b) * lengths[b].max() <= 200 for b in batches)
+    large = length_buckets(lengths, 900, (1, 2))
+    assert sorted(np.concatenate(large).tolist()) == list(range(500))
+    assert any(len(b) > 16 for b in large)
+    assert sum(len(b) > 16 and len(b) % 16 != 0 for b in large) <= 1  # the last of them has what is left
     assert [b.tolist() for b in length_buckets(lengths, 200, (1, 2))] == [b.tolist() for b in batches]
     assert [b.tolist() for b in length_buckets(lengths, 200, (1, 3))] != [b.tolist() for b in batches]
     assert [len(b) for b in length_buckets(np.array([500, 3]), 10, (0,))] in ([1, 1],)
@@ -102,6 +106,7 @@ def test_lines_begin_with_bos_and_end_with_eos(tmp_path):
     }
     assert not batch.carries
     assert pad([[1], []], 0).tolist() == [[1], [0]]
+    assert pad([[1], [1, 2, 3]], 0, multiple=2).tolist() == [[1, 0, 0, 0], [1, 2, 3, 0]]
 
 
 def test_all_ways_to_name_text(tmp_path, monkeypatch):

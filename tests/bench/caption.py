@@ -118,7 +118,7 @@ def search_rates(model, features, length=12, sample=32):
 
 
 def run():
-    machine.tune_allocator()
+    machine.tune_cpu()
     model = build().eval()
     encoder = model.encoder
     bare = bare_backbone()

@@ -84,12 +84,13 @@ def decoder(B, T, E, H, V, M, S):
     return layers + linear(B * T, H, M) + looks + linear(B * T, H + M, E) + linear(B * T, E, V)
 
 
-def translation(B=65, S=15, T=16, E=256, N=160, H=320, V=5000):
+def translation(B=128, S=16, T=16, E=256, N=160, H=320, V=5000):
     tokenizer = WordTokenizer([f" w{i}" for i in range(V - 4)])
     sizes = {"embedding_size": E, "hidden_size": N, "num_layers": 2, "share_embeddings": True}
     encoder = RNNEncoder(tokenizer, **sizes, dropout=0.2)
     config = DecoderConfig(V, E, H, 2, attention="dot", dropout=0.2, tie_embeddings=True)
-    source, target = np.random.default_rng(0).integers(4, V, (2, B, S))
+    rng = np.random.default_rng(0)
+    source, target = rng.integers(4, V, (B, S)), rng.integers(4, V, (B, T - 1))
     batch = sequence_batch(pad(source, 0), list(target), *ids_of(tokenizer))
     both = lstm(B, S, E, N) + lstm(B, S, 2 * N, N)  # in one direction
     products = both + both + linear(B, 2 * N, 4 * H) + decoder(B, T, E, H, V, 2 * N, S)
@@ -109,7 +110,7 @@ class Features(Encoder):
         return Memory(values, torch.ones(values.shape[:2], dtype=torch.bool), values.mean(1))
 
 
-def captions(B=110, S=49, C=1280, T=13, E=256, M=256, H=384, V=2600):
+def captions(B=112, S=49, C=1280, T=12, E=256, M=256, H=384, V=2600):
     tokenizer = WordTokenizer([f" w{i}" for i in range(V - 4)])
     config = DecoderConfig(V, E, H, 2, attention="dot", dropout=0.3, tie_embeddings=True)
     written = np.random.default_rng(0).integers(4, V, (B, T - 1))
@@ -126,7 +127,7 @@ def ids_of(tokenizer):
 def run():
     if machine.compute_dtype("auto", torch.device("cpu")) != torch.bfloat16:
         return
-    machine.tune_allocator()
+    machine.tune_cpu()
     for part in (text, translation, captions):
         torch.manual_seed(0)
         yield part()

@@ -84,7 +84,7 @@ class _Timed:
 
 
 def run():
-    machine.tune_allocator()
+    machine.tune_cpu()
     tokenizer = CharTokenizer([chr(c) for c in range(32, 97)])
     dtype = machine.compute_dtype("auto", torch.device("cpu"))
     with tempfile.TemporaryDirectory() as name:
