@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from gen.data import Batch, sequence_batch
+from gen.data import PADDED_TO, Batch, sequence_batch
 from gen.model import LossOutput, Model
 from gen.search import Hypothesis, Sample
 
@@ -80,7 +80,8 @@ class SelfCritical:
     ) -> LossOutput:
         tokenizer = model.tokenizer
         encoded = [np.asarray(h.token_ids, np.int64) for h in samples]
-        taught = sequence_batch(None, encoded, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
+        special = tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id
+        taught = sequence_batch(None, encoded, *special, PADDED_TO)
         for target, ids, hypothesis in zip(taught.target_ids, encoded, samples, strict=True):
             if not hypothesis.finished:
                 target[len(ids)] = tokenizer.pad_id  # it never chose to end
