@@ -45,7 +45,7 @@ class Hypothesis:
         return [] if self.attention is None else self.attention.argmax(-1).tolist()
 
 
-@dataclass
+@dataclass(slots=True)  # a long text has very many
 class Column:
     """What one step added: a token a row.
 
