@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, overload
 
+import numpy as np
+
+from gen.info import ModelInfo
 from gen.search import Column, Hypothesis, Processor, SearchOptions, Strategy, drain, search
 from gen.search.loop import Step
 from gen.search.ops import Ops
@@ -50,6 +53,7 @@ class GenerationMixin:
 
     tokenizer: Tokenizer
     search_defaults: dict[str, Any]
+    info: ModelInfo
 
     def start_search(self, items: Sequence[Any]) -> Start:
         """Reads the items as far as the first call of the decoder."""
@@ -114,6 +118,25 @@ class GenerationMixin:
                 while yielded in ready:
                     yield ready.pop(yielded)
                     yielded += 1
+
+    def score(self, texts: Sequence[str], items: Sequence[Any] | None = None) -> list[Score]:
+        """The log-probability of each text; EOS counts where sequences end by it.
+
+        Args:
+            texts: what the decoder would have written.
+            items: what it would have written them about; None for free text.
+        """
+        if not texts:
+            return []
+        encoded = [self.tokenizer.encode_array(text) for text in texts]
+        log_probs = self._log_probs(encoded, list(items) if items is not None else [""] * len(texts))
+        ends = int(self.info.ends_with_eos)
+        rows = [row[: len(ids) + ends].tolist() for row, ids in zip(log_probs, encoded, strict=True)]
+        return [Score(sum(row), len(row), row) for row in rows]
+
+    def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:
+        """The log-probability of each token of B texts, and of EOS after it: (B, T + 1) float32."""
+        raise NotImplementedError
 
     def stream(self, item: Any, **options: Any) -> Iterator[str]:
         """Writes for one item and yields the text as it comes; joined, it is what `generate` returns.

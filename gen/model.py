@@ -19,7 +19,7 @@ from gen.data import Batch, sequence_batch
 from gen.decoder import Decoder, DecoderConfig, DecoderState
 from gen.encoders import Encoder, build_encoder
 from gen.errors import UserError
-from gen.generation import GenerationMixin, Score, Start
+from gen.generation import GenerationMixin, Start
 from gen.info import ModelInfo
 from gen.memory import Memory
 from gen.readers import Reader
@@ -185,27 +185,17 @@ class Model(GenerationMixin, nn.Module):
             return Start(on_cpu, state, prepared.prompts, NumpyOps(), lengths)
         return Start(step, state, prepared.prompts, TorchOps(self.device), lengths)
 
-    def score(self, texts: Sequence[str], items: Sequence[Any] | None = None) -> list[Score]:
-        """The log-probability of each text, under teacher forcing; EOS counts where sequences end by it.
-
-        Args:
-            texts: what the decoder would have written.
-            items: what it would have written them about; None for free text.
-        """
-        if not texts:
-            return []
+    def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:
+        """All tokens in one pass, under teacher forcing."""
         tokenizer = self.tokenizer
-        encoded = [tokenizer.encode_array(text) for text in texts]
-        source = self.encoder.prepare(list(items) if items is not None else [""] * len(texts)).source
+        source = self.encoder.prepare(items).source
         batch = sequence_batch(source, encoded, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
         batch = batch.to(self.device)
         with torch.no_grad(), self._evaluating():
             memory = self.encoder(batch.source)
             logits = self.decoder(batch.input_ids, self.decoder.init_state(memory), memory).logits
             log_probs = logits.float().log_softmax(-1).gather(-1, batch.target_ids[..., None]).squeeze(-1)
-        ends = int(self.info.ends_with_eos)
-        rows = [row[: len(e) + ends].tolist() for row, e in zip(log_probs.cpu(), encoded, strict=True)]
-        return [Score(sum(row), len(row), row) for row in rows]
+        return log_probs.cpu().numpy()
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

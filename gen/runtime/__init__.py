@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gen.errors import ConfigError, UserError
-from gen.generation import GenerationMixin, Score, Start
+from gen.generation import GenerationMixin, Start
 from gen.info import ModelInfo
 from gen.readers import READERS, Reader
 from gen.search import SearchOptions
@@ -93,26 +93,15 @@ class Runtime(GenerationMixin):
         first = _State(tuple(made[name] for name in states))
         return Start(step, first, self.reader.prompts(items), NumpyOps(), lengths)
 
-    def score(self, texts: Sequence[str], items: Sequence[Any] | None = None) -> list[Score]:
-        """The log-probability of each text; EOS counts where sequences end by it.
-
-        Args:
-            texts: what the decoder would have written.
-            items: what it would have written them about; None for free text.
-        """
-        if not texts:
-            return []
-        tokenizer, ends = self.tokenizer, int(self.info.ends_with_eos)
-        encoded = [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts]
-        start = self.start_search(list(items) if items is not None else [""] * len(texts))
-        read, state, said = np.full((len(texts), 1), tokenizer.bos_id), start.state, []
-        for t in range(max(map(len, encoded))):
-            log_probs, state, _ = start.step(read, state)
-            read = np.array([[ids[t] if t < len(ids) else tokenizer.pad_id] for ids in encoded])
-            said.append(start.ops.at(log_probs, read[:, 0]))
-        columns = np.stack(said, 1)  # (B, T)
-        rows = [row[: len(ids) - 1 + ends].tolist() for row, ids in zip(columns, encoded, strict=True)]
-        return [Score(sum(row), len(row), row) for row in rows]
+    def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:
+        tokenizer, start = self.tokenizer, self.start_search(items)
+        said, state = [], start.state
+        token_ids = np.full(len(encoded), tokenizer.bos_id, np.int64)
+        for t in range(max(map(len, encoded)) + 1):
+            log_probs, state, _ = start.step(token_ids[:, None], state)
+            token_ids = np.array([ids[t] if t < len(ids) else tokenizer.eos_id for ids in encoded], np.int64)
+            said.append(start.ops.at(log_probs, token_ids))
+        return np.stack(said, 1)
 
 
 def is_exported(path: str | Path) -> bool:
