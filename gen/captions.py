@@ -15,6 +15,7 @@ import numpy as np
 
 from gen.checkpoint import write_text
 from gen.corpus import (
+    Again,
     TokenizerOptions,
     cache_folder,
     cached,
@@ -275,7 +276,7 @@ def build_captions(
 
     def fill(folder: Path) -> None:
         """The vocabulary, the token ids, where each caption begins and which picture it is about."""
-        made = tokenizer or options.train(_Again(texts))
+        made = tokenizer or options.train(Again(texts))
         cut, lengths = 0, [0]
         with (folder / "captions.bin").open("wb") as file:
             for text in texts():
@@ -300,13 +301,3 @@ def build_captions(
     made = read_tokenizer(folder / "tokenizer.bin")
     tokens = TokenFile(folder / "captions.bin", meta["dtype"])
     return CaptionCorpus(made, Sequences(tokens, offsets), about, meta["cut"])
-
-
-class _Again:
-    """A re-iterable of what a function yields."""
-
-    def __init__(self, make: Any) -> None:
-        self.make = make
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.make())

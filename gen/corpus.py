@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from gen.errors import UserError
 from gen.files import TextFiles
 from gen.tokenizer import TOKENIZERS, CharTokenizer, SubwordTokenizer, Tokenizer, WordTokenizer
 
-_VERSION = 3  # of the cache; part of its key
+_VERSION = 4  # of the cache; part of its key
+
+_SIZES = "sizes.json"
 
 
 def cache_folder() -> Path:
@@ -28,11 +30,11 @@ def cache_folder() -> Path:
 
 
 def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | None = None) -> Path:
-    """The folder that ``fill`` makes, made only if there is none yet for this recipe.
+    """The folder that ``fill`` makes, made only if there is none yet for this recipe, or a damaged one.
 
     Args:
         recipe: plain values on which the content depends.
-        fill: writes ``meta.json`` and whatever else into an empty folder.
+        fill: writes whatever files into an empty folder.
         cache: where; None: `cache_folder`.
 
     Raises:
@@ -40,15 +42,44 @@ def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | No
     """
     key = hashlib.blake2b(json.dumps([_VERSION, *recipe], sort_keys=True).encode(), digest_size=12)
     folder = (cache or cache_folder()) / key.hexdigest()
-    if not (folder / "meta.json").exists():
+
+    def fill_and_count(made: Path) -> None:
+        fill(made)
+        sizes = {file.name: file.stat().st_size for file in made.iterdir()}
+        (made / _SIZES).write_text(json.dumps(sizes))
+
+    if not _whole(folder):
         try:
-            checkpoint.write_folder(folder, fill)
+            checkpoint.write_folder(folder, fill_and_count)
         except OSError as error:
             raise UserError(
                 f"{folder}: the token cache cannot be written ({error.strerror}); "
                 "set GEN_CACHE to a folder with space"
             ) from error
     return folder
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a folder of the cache has all its files, none of them cut short."""
+    try:
+        sizes = json.loads((folder / _SIZES).read_text())
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+class Again:
+    """What a function yields, as often as it is asked for: texts to build a vocabulary from.
+
+    Example:
+        >>> texts = Again(lambda: (line.lower() for line in lines))
+    """
+
+    def __init__(self, make: Callable[[], Iterable[Any]]) -> None:
+        self.make = make
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.make())
 
 
 @dataclass(frozen=True)
@@ -140,19 +171,6 @@ class _Half:
             if self.first and at >= split:
                 return
 
-    def texts_only(self) -> _TextsOnly:
-        return _TextsOnly(self)
-
-
-class _TextsOnly:
-    """The pieces without the marks between files."""
-
-    def __init__(self, half: _Half) -> None:
-        self.half = half
-
-    def __iter__(self) -> Iterator[str]:
-        return (piece for piece in self.half if piece is not None)
-
 
 def build_corpus(
     train: TextFiles,
@@ -189,7 +207,8 @@ def build_corpus(
             "train": _Half(train, split, unit, first=True),
             "valid": _Half(train, split, unit, first=False) if valid is None else _Half(valid, None, unit, True),
         }
-        made = tokenizer or options.train(halves["train"].texts_only())
+        texts = Again(lambda: (piece for piece in halves["train"] if piece is not None))
+        made = tokenizer or options.train(texts)
         parts = {n: _write_part(folder, n, half, made, unit, max_line) for n, half in halves.items()}
         write_tokenizer(folder / "tokenizer.bin", made)
         (folder / "meta.json").write_text(json.dumps({"dtype": token_dtype(made), "parts": parts}))

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gen import checkpoint
 from gen import device as machine
+from gen.cross_entropy import cross_entropy
 from gen.data import Batch, sequence_batch
 from gen.decoder import Decoder, DecoderConfig, DecoderState
 from gen.encoders import Encoder, build_encoder
@@ -113,22 +113,16 @@ class Model(GenerationMixin, nn.Module):
             twice = torch.arange(len(input_ids), device=input_ids.device).repeat_interleave(2)
             input_ids, target_ids, state = input_ids[twice], target_ids[twice], state.select(twice)
         output = self.decoder(input_ids, state, memory)  # both copies of a row share its memory
-        real = target_ids != self.tokenizer.pad_id
-        logits = output.logits.float()
-        loss_sum = F.cross_entropy(
-            logits.flatten(0, 1),
-            target_ids.flatten(),
-            ignore_index=self.tokenizer.pad_id,
-            reduction="sum",
-            label_smoothing=label_smoothing,
-        )
+        logits, pad_id = output.logits, self.tokenizer.pad_id
+        real = target_ids != pad_id
+        loss_sum = cross_entropy(logits.flatten(0, 1), target_ids.flatten(), pad_id, label_smoothing)
         if coverage and output.attention is not None:
             seen = (output.attention * real[..., None]).sum(1)  # (R, S)
             mask = memory.mask.repeat_interleave(len(seen) // len(memory.mask), 0) & real.any(1, keepdim=True)
             loss_sum = loss_sum + coverage * ((1 - seen) ** 2 * mask).sum()
         if not r_drop:
             return LossOutput(loss_sum, int(real.sum()), output.state)
-        loss_sum = loss_sum / 2 + r_drop / 4 * (_distance(logits) * real[::2]).sum()
+        loss_sum = loss_sum / 2 + r_drop / 4 * (_distance(logits.float()) * real[::2]).sum()
         one_each = output.state.select(torch.arange(0, len(real), 2, device=real.device))
         return LossOutput(loss_sum, int(real[::2].sum()), one_each)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gen.corpus import TokenizerOptions, cached, digest, read_tokenizer, token_dtype, write_tokenizer
+from gen.corpus import Again, TokenizerOptions, cached, digest, read_tokenizer, token_dtype, write_tokenizer
 from gen.data import Sequences, TokenFile
 from gen.errors import UserError
 from gen.parallel import PairFiles
@@ -135,16 +135,6 @@ class _Training:
             yield (source.lower(), target.lower()) if self.lowercase else (source, target)
 
 
-class _Side:
-    """One side of the pairs, or both: a re-iterable of texts to build a vocabulary from."""
-
-    def __init__(self, pairs: _Training, sides: tuple[int, ...]) -> None:
-        self.pairs, self.sides = pairs, sides
-
-    def __iter__(self) -> Iterator[str]:
-        return chain.from_iterable((pair[side] for side in self.sides) for pair in self.pairs)
-
-
 def _fill(
     folder: Path,
     train: PairFiles,
@@ -167,10 +157,10 @@ def _fill(
     if made:
         source_tokenizer, target_tokenizer = made
     elif options.joint:
-        source_tokenizer = target_tokenizer = options.tokenizer.train(_Side(pairs, (0, 1)))
+        source_tokenizer = target_tokenizer = options.tokenizer.train(Again(lambda: chain.from_iterable(pairs)))
     else:
-        source_tokenizer = options.tokenizer.train(_Side(pairs, (0,)))
-        target_tokenizer = options.tokenizer.train(_Side(pairs, (1,)))
+        source_tokenizer = options.tokenizer.train(Again(lambda: (a for a, _ in pairs)))
+        target_tokenizer = options.tokenizer.train(Again(lambda: (b for _, b in pairs)))
     tokenizers = {"source": source_tokenizer, "target": target_tokenizer}
     dropped = _write(folder, pairs, tokenizers, options)
     for side, tokenizer in tokenizers.items():

@@ -159,6 +159,24 @@ def text_of(corpus, part):
     return corpus.tokenizer.decode(part.tokens.read(0, len(part.tokens)))
 
 
+@pytest.mark.parametrize("harm", ["cut", "gone", "sizes"])
+def test_a_damaged_cache_is_made_again(tmp_path, harm):
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"line {i} of many\n" for i in range(200)))
+    corpus = corpus_of(path, tmp_path)
+    before = text_of(corpus, corpus.train)
+    (folder,) = (tmp_path / "cache").iterdir()
+    if harm == "cut":
+        (folder / "train.bin").write_bytes((folder / "train.bin").read_bytes()[:100])
+    elif harm == "gone":
+        (folder / "tokenizer.bin").unlink()
+    else:
+        (folder / "sizes.json").write_text("{")
+    again = corpus_of(path, tmp_path)
+    assert text_of(again, again.train) == before
+    assert list((tmp_path / "cache").iterdir()) == [folder]
+
+
 def test_a_corpus_is_split_and_cached_and_rebuilt_when_the_text_changes(tmp_path):
     path = tmp_path / "text.txt"
     text = "".join(f"line {i} of many\n" for i in range(200))
