@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 ORDER = """
     errors distributed tokenizer pictures readers search info generation runtime ensemble memory attention
     recurrent device encoders decoder markov metrics ptb caption_metrics config hub checkpoint data streams files
-    tables corpus parallel pairs captions features cross_entropy model export self_critical run optim average validation step
-    train transfer trackers plots
+    tables corpus parallel pairs captions features cross_entropy model export self_critical run optim average
+    validation step train transfer trackers plots
 """
 ORDER = [f"gen.{name}" for name in ORDER.split()]
 
