@@ -59,7 +59,7 @@ def put(model: Model, weights: Weights) -> None:
 class Averages:
     """What may be better than the last weights.
 
-    * An exponential moving average of the weights of all steps (Polyak and Juditsky, 1992), with a decay that
+    * An exponential moving average of the weights along the way (Polyak and Juditsky, 1992), with a decay that
       grows as (1 + step) / (10 + step) up to ``ema``, so that the first weights are soon forgotten.
     * The mean of the weights of the last, or of the best, ``count`` validations.
 

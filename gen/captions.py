@@ -27,7 +27,7 @@ from gen.corpus import (
 from gen.data import Sequences, TokenFile
 from gen.errors import UserError
 from gen.ptb import BRACKETS, ptb_tokens
-from gen.tables import csv_rows, is_dataset, json_rows, listed, load_dataset, read_lines, suffix
+from gen.tables import csv_rows, is_dataset, json_rows, listed, load_dataset, parse_json, read_lines, suffix
 from gen.tokenizer import Tokenizer
 
 SPLITS = {
@@ -61,7 +61,7 @@ class CaptionSet:
 
     Attributes:
         pictures: all of them, each once, in the order of the file.
-        dropped: what was left out, and why.
+        dropped: what was left out, and why; a line each.
     """
 
     pictures: list[Captioned]
@@ -99,23 +99,27 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
         if split.lower() not in SPLITS:
             raise UserError(f"{name}: {where} has a split {split!r}; known are {', '.join(filter(None, SPLITS))}")
         entry = merged.setdefault(picture, Captioned(Path(images) / picture, [], SPLITS[split.lower()]))
-        kept = [text for text in (" ".join(t.split()) for t in texts) if text]
+        kept = [text for text in (" ".join(t.split()) for t in texts) if _says_something(text)]
         empty += len(texts) - len(kept)
         entry.captions += kept
     dropped = [f"{empty:,} empty captions"] if empty else []
-    bare = [n for n, c in merged.items() if not c.captions]
-    lost = [n for n, c in merged.items() if c.captions and not c.picture.is_file()]
-    if bare:
-        dropped.append(f"{len(bare):,} pictures without captions: {listed(bare[:3], len(bare))}")
-    if lost:
-        dropped.append(
-            f"{len(lost):,} pictures that are not in {images or 'the dataset'}: {listed(lost[:3], len(lost))}"
-        )
-    gone = {*bare, *lost}
-    left = [c for n, c in merged.items() if n not in gone]
+    left = []
+    for picture, entry in merged.items():
+        if not entry.captions:
+            dropped.append(f"{picture}: has no caption")
+        elif not entry.picture.is_file():
+            dropped.append(f"{picture}: is not in {images or 'the dataset'}")
+        else:
+            left.append(entry)
     if not left:
-        raise UserError(f"{name}: no picture with a caption is left ({'; '.join(dropped) or 'it holds none'})")
+        reasons = "; ".join(dropped[:3]) + ("; …" if len(dropped) > 3 else "")
+        raise UserError(f"{name}: no picture with a caption is left ({reasons or 'it holds none'})")
     return CaptionSet(left, dropped)
+
+
+def _says_something(caption: str) -> bool:
+    """Whether there are words in it."""
+    return any(map(str.isalnum, caption)) or bool(ptb_tokens(caption))
 
 
 def _found_in(images: str) -> str:
@@ -160,10 +164,7 @@ def _row(name: str, where: str, row: Any) -> _Row:
 
 def _json(name: str) -> Iterator[_Row]:
     """Karpathy's splits, or COCO's annotations."""
-    try:
-        data = json.loads("\n".join(read_lines(name)))
-    except ValueError as error:
-        raise UserError(f"{name}: is not JSON ({error})") from error
+    data = parse_json("\n".join(read_lines(name)), name)
     images = data.get("images") if isinstance(data, dict) else None
     if not isinstance(images, list):
         raise UserError(
@@ -172,8 +173,10 @@ def _json(name: str) -> Iterator[_Row]:
     if isinstance(data.get("annotations"), list):
         try:
             names = {image["id"]: str(image["file_name"]) for image in images}
+            yield from ((f"image {i}", picture, [], "") for i, picture in names.items())
             for i, entry in enumerate(data["annotations"]):
-                yield f"annotation {i}", names[entry["image_id"]], [str(entry["caption"])], ""
+                caption = {"image": names[entry["image_id"]], "caption": entry["caption"]}
+                yield _row(name, f"annotation {i}", caption)
         except (KeyError, TypeError) as error:
             raise UserError(f"{name}: an annotation or image lacks {error}") from error
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,7 +42,8 @@ def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | No
         UserError: the cache cannot be written.
     """
     key = hashlib.blake2b(json.dumps([_VERSION, *recipe], sort_keys=True).encode(), digest_size=12)
-    folder = (cache or cache_folder()) / key.hexdigest()
+    base = cache or cache_folder()
+    folder = base / key.hexdigest()
 
     def fill_and_count(made: Path) -> None:
         fill(made)
@@ -50,7 +52,12 @@ def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | No
 
     if not _whole(folder):
         try:
-            checkpoint.write_folder(folder, fill_and_count)
+            base.mkdir(parents=True, exist_ok=True)
+            with checkpoint.locked(base / f".{folder.name}.lock"):
+                if not _whole(folder):  # still; another process may have been at it
+                    for left in base.glob(f".{folder.name}.*/"):  # by one that was killed
+                        shutil.rmtree(left)
+                    checkpoint.write_folder(folder, fill_and_count)
         except OSError as error:
             raise UserError(
                 f"{folder}: the token cache cannot be written ({error.strerror}); "

@@ -137,7 +137,7 @@ def length_buckets(lengths: np.ndarray, batch_tokens: int, seed: tuple[int, ...]
     """
     rng = np.random.default_rng(seed)
     columns = lengths.reshape(len(lengths), -1)
-    longest = columns.max(1, initial=1)
+    longest = -(-columns.max(1, initial=1) // PADDED_TO) * PADDED_TO
     order = rng.permutation(len(lengths))
     order = order[np.lexsort((*columns[order].T, longest[order]))]
     batches, begin = [], 0

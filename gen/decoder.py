@@ -50,7 +50,7 @@ class DecoderState:
 
     def select(self, rows: Tensor | np.ndarray) -> DecoderState:
         """The state whose row r is this one's row ``rows[r]``: all that beam search needs to know."""
-        index = torch.as_tensor(rows)
+        index = torch.as_tensor(rows, device=self.layers[0][0].device)
         return self._map(lambda s: s.index_select(0, index))
 
     @staticmethod

@@ -53,6 +53,8 @@ class Ensemble(GenerationMixin):
         self.tokenizer = first.tokenizer
         self.search_defaults = first.search_defaults
         self.reader = first.reader
+        read = [(model.reader.kind, model.reader.files()) for model in self.models]
+        self._alike = all(each == read[0] for each in read)  # a place in one's memory is that in the others'
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -68,7 +70,7 @@ class Ensemble(GenerationMixin):
         def step(token_ids: Array, states: _States) -> tuple[Array, _States, Array | None]:
             said = [start.step(token_ids, state) for start, state in zip(starts, states.each, strict=True)]
             seen = [attention for _, _, attention in said if attention is not None]
-            alike = len(seen) == len(said) and len({a.shape for a in seen}) == 1
+            alike = self._alike and len(seen) == len(said) and len({a.shape for a in seen}) == 1
             attention = sum(seen) / len(seen) if alike else said[0][2]
             log_probs = first.ops.log_mean_exp([each for each, _, _ in said])
             return log_probs, _States(tuple(s for _, s, _ in said)), attention

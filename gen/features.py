@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gen.checkpoint import locked
 from gen.corpus import cache_folder
 from gen.data import release
 from gen.encoders.cnn import CNNEncoder
@@ -91,7 +90,7 @@ class FeatureStore:
                 elif isinstance(found, bytes):
                     keys.update({(i, view): found + bytes([view]) for view in range(counts[i])})
         try:
-            with self._locked():
+            with locked(self.folder / "lock"):
                 known = self._known()
                 missing = {key: where for where, key in keys.items() if key not in known}
                 self._look(paths, list(missing.values()), known, failed, batch_size, watch)
@@ -125,12 +124,6 @@ class FeatureStore:
     @property
     def _row_bytes(self) -> int:
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.folder / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
     def _known(self) -> dict[bytes, int]:
         """Keys → rows; anything half-written at the end of the files is cut off."""
@@ -171,6 +164,7 @@ class FeatureStore:
                     seen = self.encoder.look(pixels.to(self.encoder.where.device))
                     features.write(seen.float().cpu().numpy().astype(self.dtype).tobytes())
                     features.flush()
+                    os.fsync(features.fileno())  # a power cut must not leave keys without their features
                     keys.write(b"".join(key for key, _ in good))
                     keys.flush()
                     known.update({key: row + i for i, (key, _) in enumerate(good)})

@@ -73,7 +73,7 @@ class GenerationMixin:
             items: one item, or a list or tuple of them.
             strategy: a `Strategy` object, or the name of one; else the options decide.
             processors: further `Processor` objects.
-            attention: True keeps the attention weights.
+            attention: False forgets the attention weights.
             options: fields of `SearchOptions`.
 
         Returns:
@@ -97,15 +97,15 @@ class GenerationMixin:
         """`generate` for any number of items, in batches of like length; yields in the order of the items.
 
         Args:
-            items: an iterable, read some batches ahead.
+            items: an iterable, read 32 batches ahead to find items of like length; with batches of one not at all.
             batch_size: items searched at once; fewer where they are long texts.
             options: as for `generate`.
 
         Example:
-            >>> for hypotheses in model.generate_many(open("lines.txt"), beam=5): print(hypotheses[0].text)
+            >>> for found in model.generate_many(map(str.rstrip, open("lines.txt")), beam=5): print(found[0].text)
         """
-        items = iter(items)
-        while block := list(islice(items, batch_size * 32)):
+        items, ahead = iter(items), 32 if batch_size > 1 else 1
+        while block := list(islice(items, batch_size * ahead)):
             size = [len(item) if isinstance(item, str) else 0 for item in block]
             order = sorted(range(len(block)), key=lambda i: size[i])
             ready: dict[int, list[Hypothesis]] = {}
@@ -143,7 +143,7 @@ class GenerationMixin:
 
         Takes what `generate` takes. Strategies that change their mind (beam search) yield all at the end.
         """
-        stops = tuple(options.get("stop") or ())
+        stops = tuple(options.get("stop") or self.search_defaults.get("stop") or ())
         said: list[int] = []  # before what is pending: some tokens look different at the beginning of a text
         pending: list[int] = []
         held = ""  # decoded, but perhaps the beginning of a stop string
@@ -181,7 +181,7 @@ class GenerationMixin:
         *,
         strategy: Strategy | str | None = None,
         processors: Sequence[Processor] = (),
-        attention: bool = False,
+        attention: bool = True,
         **given: Any,
     ) -> Generator[Column, None, list[list[Hypothesis]]]:
         """`search` over items, with the options turned into objects and the results into text."""

@@ -133,7 +133,10 @@ class Model(GenerationMixin, nn.Module):
         tokenizer = self.tokenizer
         logits = self.decoder(batch.input_ids, state, memory).logits.float()
         logits[..., [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]] = float("-inf")
-        drawn = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1).view_as(batch.input_ids)
+        # Where they are not finite anything will do: the loss will not be either, and the step is skipped.
+        probs = logits.softmax(-1).nan_to_num(1.0)
+        drawn = torch.multinomial(probs.flatten(0, 1), 1).view_as(batch.input_ids)
+        torch.clear_autocast_cache()  # older versions of torch would keep its weights, which know no gradient
         own = torch.cat([batch.input_ids[:, :1], drawn[:, :-1]], 1)
         chosen = torch.rand(own.shape, device=own.device) < share
         chosen[:, 0] = False
@@ -168,16 +171,16 @@ class Model(GenerationMixin, nn.Module):
             attention = None if output.attention is None else output.attention[:, -1]
             return output.logits[:, -1].float().log_softmax(-1), output.state, attention
 
-        def on_cpu(
+        def in_numpy(
             token_ids: np.ndarray, state: DecoderState
         ) -> tuple[np.ndarray, DecoderState, np.ndarray | None]:
-            log_probs, state, attention = step(torch.from_numpy(token_ids), state)
-            return log_probs.numpy(), state, None if attention is None else attention.numpy()
+            log_probs, state, attention = step(torch.from_numpy(token_ids).to(self.device), state)
+            return log_probs.cpu().numpy(), state, None if attention is None else attention.cpu().numpy()
 
         lengths = memory.mask.sum(1).tolist()
-        if self.device.type == "cpu":
-            return Start(on_cpu, state, prepared.prompts, NumpyOps(), lengths)
-        return Start(step, state, prepared.prompts, TorchOps(self.device), lengths)
+        if self.device.type == "cuda":
+            return Start(step, state, prepared.prompts, TorchOps(self.device), lengths)
+        return Start(in_numpy, state, prepared.prompts, NumpyOps(), lengths)
 
     def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:
         """All tokens in one pass, under teacher forcing."""

@@ -83,6 +83,7 @@ class TrainOptions:
         """Everything that is wrong with the options, a line each."""
         checks = [
             (self.new_vocabulary and not self.init_from, "--new-vocabulary goes with --init-from"),
+            (not 0 <= self.seed < 1 << 63, f"--seed must be at least 0 and below 2^63, not {self.seed}"),
             (self.batch_size < 1, f"--batch-size must be at least 1, not {self.batch_size}"),
             (
                 self.learning_rate is not None and not 0 < self.learning_rate < math.inf,

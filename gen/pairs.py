@@ -150,7 +150,9 @@ def _fill(
         kept = [pair for row, pair in enumerate(train) if row in held_out]
     else:
         kept = list(valid)
+    found = len(kept)
     kept = [(a, b.lower() if options.lowercase else b) for a, b in kept if a and b]
+    empty = found - len(kept)
     if not kept:
         raise UserError("no pairs are left to validate on: name some with --valid, or give more than ten pairs")
     pairs = _Training(train, held_out, options.lowercase)
@@ -159,14 +161,23 @@ def _fill(
     elif options.joint:
         source_tokenizer = target_tokenizer = options.tokenizer.train(Again(lambda: chain.from_iterable(pairs)))
     else:
-        source_tokenizer = options.tokenizer.train(Again(lambda: (a for a, _ in pairs)))
-        target_tokenizer = options.tokenizer.train(Again(lambda: (b for _, b in pairs)))
+        source_tokenizer = _train_side(options, "source", Again(lambda: (a for a, _ in pairs)))
+        target_tokenizer = _train_side(options, "target", Again(lambda: (b for _, b in pairs)))
     tokenizers = {"source": source_tokenizer, "target": target_tokenizer}
     dropped = _write(folder, pairs, tokenizers, options)
+    if empty:
+        dropped["an empty side, to validate on"] = empty
     for side, tokenizer in tokenizers.items():
         write_tokenizer(folder / f"{side}.tokenizer", tokenizer)
     meta = {"dtype": {s: token_dtype(t) for s, t in tokenizers.items()}, "valid": kept, "dropped": dropped}
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+
+
+def _train_side(options: PairOptions, side: str, texts: Again) -> Tokenizer:
+    try:
+        return options.tokenizer.train(texts)
+    except UserError as error:
+        raise UserError(f"the {side} side: {error}") from error
 
 
 def _write(

@@ -118,6 +118,8 @@ class PairFiles:
             if number == 1 and (at := self._header(name, cells)):
                 columns = at
                 continue
+            if not line.strip():
+                continue
             if len(cells) <= max(columns):
                 raise UserError(
                     f"{name}: line {number} has {len(cells) - 1} tabs where {max(columns)} are needed: "

@@ -77,6 +77,7 @@ class SentenceReader(Reader):
         tokenizer: of the sentences.
         lowercase: lower-case them first.
         longest: tokens of the longest sentence of the training, for those who cut longer ones; 0: not known.
+        usual: nine in ten had no more than this many; 0: not known.
 
     Example:
         >>> SentenceReader(CharTokenizer.train(["hello"])).read(["hell", "o"]).shape
@@ -85,10 +86,10 @@ class SentenceReader(Reader):
 
     kind = "sentences"
 
-    def __init__(self, tokenizer: Tokenizer, *, lowercase: bool = False, longest: int = 0) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, lowercase: bool = False, longest: int = 0, usual: int = 0) -> None:
         self.tokenizer = tokenizer
         self.lowercase = lowercase
-        self.longest = longest
+        self.longest, self.usual = longest, usual
 
     def encode(self, sentence: str) -> list[int]:
         """The token ids of a sentence, the end included: what a column of the memory stands for."""
@@ -109,7 +110,8 @@ class SentenceReader(Reader):
         return [self.tokenizer.decode([i]) or "∎" for i in self.encode(str(item))]
 
     def config(self) -> dict[str, Any]:
-        return {"tokenizer": self.tokenizer.kind, "lowercase": self.lowercase, "longest": self.longest}
+        sizes = {"longest": self.longest, "usual": self.usual}
+        return {"tokenizer": self.tokenizer.kind, "lowercase": self.lowercase, **sizes}
 
     def files(self) -> dict[str, bytes]:
         return {"tokenizer.bin": self.tokenizer.to_bytes()}
@@ -117,7 +119,8 @@ class SentenceReader(Reader):
     @classmethod
     def from_config(cls, config: Mapping[str, Any], read: Callable[[str], bytes]) -> SentenceReader:
         tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(read("tokenizer.bin"))
-        return cls(tokenizer, lowercase=bool(config["lowercase"]), longest=int(config["longest"]))
+        sizes = {name: int(config.get(name, 0)) for name in ("longest", "usual")}
+        return cls(tokenizer, lowercase=bool(config["lowercase"]), **sizes)
 
 
 class PictureReader(Reader):

@@ -144,6 +144,10 @@ class RecurrentStack(nn.Module):
 
     def _scan(self, i: int, layer: nn.RNNBase, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """T positions in the fused kernel."""
+        if x.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16:
+            # Autocast runs cuDNN's layers in float16 whatever it was asked for: too narrow without a scaler.
+            with torch.autocast("cuda", enabled=False):
+                return self._scan(i, layer, x.float(), tuple(s.float() for s in state))
         before = tuple(s.unsqueeze(0) for s in state)
         inputs = (x, before if len(before) > 1 else before[0])
         if self.training and self.weight_dropout:

@@ -60,6 +60,7 @@ class SelfCritical:
             baseline = self._rewards(self._search(model, items, num_samples=1, temperature=0.0), rows)
         else:
             baseline = (rewards.sum(1, keepdims=True) - rewards) / (self.samples - 1)
+        torch.clear_autocast_cache()  # older versions of torch would keep its weights, which know no gradient
         advantages = torch.as_tensor(rewards - baseline, dtype=torch.float32, device=model.device)  # (B, K)
         return self._loss(model, batch, [h for several in drawn for h in several], advantages.flatten())
 

@@ -58,6 +58,10 @@ def csv_rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(line + "\n" for line in read_lines(name))
     try:
         for row in reader:
+            if None in row:
+                raise UserError(
+                    f"{name}: line {reader.line_num} has more fields than the header: quote texts that hold commas"
+                )
             yield reader.line_num, row
     except csv.Error as error:
         raise UserError(f"{name}: line {reader.line_num}: {error}") from error
@@ -67,10 +71,20 @@ def json_rows(name: str) -> Iterator[tuple[int, Any]]:
     """(line number, value) of a file with a JSON value a line."""
     for number, line in enumerate(read_lines(name), 1):
         if line.strip():
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{name}: line {number} is not JSON ({error})") from error
+            yield number, parse_json(line, f"{name}: line {number}")
+
+
+def parse_json(text: str, where: str) -> Any:
+    """A JSON value. Raises `UserError`, which begins with ``where``, for anything else."""
+    try:
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where} holds half of a character (an escaped surrogate without its other)") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON ({error})") from error
 
 
 def load_dataset(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,7 +155,8 @@ class Judge:
             with machine.autocast(self.model.device, self.dtype):
                 figures = self.task.validate(self.model)
             value = figures[metric]
-            if now.best is None or self.sign * value > self.sign * now.best:
+            first = now.best is None or math.isnan(now.best)
+            if first or self.sign * value > self.sign * now.best:
                 rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
                 self.model.info.metrics = {"step": now.step, "weights": name, **rounded}
                 if all(distributed.every(self.run.save_best(self.model))):

@@ -203,7 +203,7 @@ def finish(task: CaptionTask, session: training.Session) -> dict[str, Any]:
     run = session.run
     model = Model.load(run.path)
     valid = task.held_out.pictures
-    found = task.held_out.captions(model, len(valid), attention=True)
+    found = task.held_out.captions(model, len(valid))
     captions = [h.text for h in found]
     figures = task.held_out.scorer.corpus(captions)
     display.show_captions("Validation, beam search", figures)

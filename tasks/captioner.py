@@ -49,7 +49,9 @@ class CaptionCommand:
     csv: bool = False
     """CSV with a header: image, caption, score; a row a caption."""
     sidecar: bool = False
-    """Write each picture's caption into a .txt beside it."""
+    """Write each picture's caption into a .txt beside it, where there is none yet."""
+    overwrite: bool = False
+    """With --sidecar: also where there is one."""
     show: str = ""
     """Write a page with the pictures and their captions to this .html file."""
     output: Annotated[str, tyro.conf.arg(aliases=["-o"])] = "-"
@@ -74,6 +76,11 @@ class CaptionCommand:
             (self.json and self.csv, "--json and --csv exclude each other"),
             (self.batch_size < 1, f"--batch-size must be at least 1, not {self.batch_size}"),
             (self.num_captions < 1, f"--num-captions must be at least 1, not {self.num_captions}"),
+            (
+                not self.sample and 0 < given.get("beam", self.num_captions) < self.num_captions,
+                f"--num-captions {self.num_captions} needs a --beam of as many, not {given.get('beam')}",
+            ),
+            (self.overwrite and not self.sidecar, "--overwrite goes with --sidecar"),
             (bool(self.show) and Path(self.show).suffix != ".html", f"--show {self.show}: name an .html file"),
             (
                 bool(self.show) and not Path(self.show).parent.is_dir(),
@@ -145,7 +152,7 @@ def caption_command(argv: list[str], command: str) -> int:
     names: Iterable[str] = config.pictures or _paths_on_stdin()
     shown: list[Caption] = []
     beside: set[Path] = set()
-    done = failed = 0
+    done = failed = unwritten = 0
     with output(config.output) as file:
         if config.csv:
             file.write(_csv(["image", "caption", "score"]))
@@ -157,7 +164,7 @@ def caption_command(argv: list[str], command: str) -> int:
                 complain(str(caption.error))
             _write(file, caption, config)
             if config.sidecar and caption.hypotheses:
-                failed += not _write_beside(caption, beside)
+                unwritten += not _write_beside(caption, beside, config.overwrite)
             if config.show and caption.hypotheses:
                 shown.append(caption)
     if not distributed.is_main():
@@ -168,7 +175,7 @@ def caption_command(argv: list[str], command: str) -> int:
         complain(f"{failed:,} of {done:,} pictures could not be used")
     if not done:
         raise UserError("no pictures were named")
-    return 2 if failed == done else 1 if failed else 0
+    return 2 if failed == done else 1 if failed or unwritten else 0
 
 
 def _paths_on_stdin() -> Iterator[str]:
@@ -193,11 +200,14 @@ def _write(file: IO[str], caption: Caption, config: CaptionCommand) -> None:
     file.flush()
 
 
-def _write_beside(caption: Caption, written: set[Path]) -> bool:
+def _write_beside(caption: Caption, written: set[Path], overwrite: bool) -> bool:
     """Writes the .txt beside a picture; whether that worked. ``written``: those of this run."""
     path = caption.path.with_suffix(".txt")
     if path in written:
         complain(f"{caption.path}: {path.name} is already that of another picture")
+        return False
+    if path.is_file() and not overwrite:
+        complain(f"{path}: is already there; --overwrite replaces it")
         return False
     try:
         path.write_text(caption.hypotheses[0].text + "\n", encoding="utf-8")

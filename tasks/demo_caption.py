@@ -36,7 +36,7 @@ def caption_part(out: Path, budget: str) -> list[str]:
     )
     model = Model.load(result["run"])
     held_out = read_captions(str(pictures)).split("valid")
-    found = [h[0] for h in model.generate([c.picture for c in held_out], attention=True)]
+    found = [h[0] for h in model.generate([c.picture for c in held_out])]
     return [
         _figures(held_out, found, list(RunFolder(result["run"], {}).records())),
         _captions(held_out, found),

@@ -42,7 +42,7 @@ def translation_part(out: Path, budget: str) -> list[str]:
     result = train_translate(config, f"gen demo --budget {budget}")
     model = Model.load(result["run"])
     pairs = list(PairFiles([held_out]))
-    found = [h[0] for h in model.generate_many([source for source, _ in pairs], attention=True)]
+    found = [h[0] for h in model.generate_many([source for source, _ in pairs])]
     return [
         _translation_figures(pairs, found, list(RunFolder(result["run"], {}).records())),
         _translations(pairs, found),

@@ -127,9 +127,9 @@ def export_command(argv: list[str], command: str) -> None:
 def _check_output(folder: Path) -> None:
     """Before anything takes long. What is replaced must be ours to replace."""
     ours = {runtime.CONFIG, runtime.TOKENIZER, runtime.ENCODER, runtime.STEP, "README.md"}
-    if folder.exists() and not (
-        folder.is_dir() and all(p.name in ours or p.name.startswith("reader-") for p in folder.iterdir())
-    ):
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    others = {name for name in there - ours if not name.startswith("reader-")}
+    if (folder.exists() and not folder.is_dir()) or others or (there and runtime.CONFIG not in there):
         raise UserError(f"--output {folder}: is there, and is no exported model: name another folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -120,7 +120,8 @@ def read_lines(name: str) -> Iterator[str]:
         with open(0, "rb", closefd=False) if name == "-" else open(name, "rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    yield line.decode().rstrip("\r\n")
+                    text = line.decode().rstrip("\r\n")
+                    yield text.removeprefix("\ufeff") if number == 1 else text
                 except UnicodeDecodeError as error:
                     where = "standard input" if name == "-" else name
                     raise UserError(

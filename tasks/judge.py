@@ -24,6 +24,7 @@ from gen.metrics import paired_bootstrap, translation_metrics
 from gen.model import Model
 from gen.optim import TrainOptions
 from gen.parallel import PairFiles
+from gen.pictures import PictureError
 from gen.search import SearchOptions
 from tasks import display
 from tasks.caption import held_out_pictures
@@ -138,8 +139,9 @@ Pair = tuple[str | None, str]
 """What a text is about, or None, and the text."""
 
 
-def score_command(argv: list[str], command: str) -> None:
-    """`gen score RUN FILE`: a line in, a line out: log-probability, perplexity, text."""
+def score_command(argv: list[str], command: str) -> int:
+    """`gen score RUN FILE`: a line in, a line out: log-probability, perplexity, text. Returns 1 if some pictures
+    could not be used and 2 if all could not."""
     config = parse_command(ScoreConfig, argv, command)
     distributed.start()
     model = Model.load(config.run, pick_device(config.device))
@@ -148,7 +150,13 @@ def score_command(argv: list[str], command: str) -> None:
         pairs: Iterator[Pair] = ((None, line) for line in read_lines(config.file[0]))
     else:
         pairs = iter(PairFiles(config.file, config.src, config.tgt))
+    done = failed = 0
     for (source, text), score in distributed.share_out(pairs, partial(_scores, model, config.batch_size)):
+        done += 1
+        if isinstance(score, PictureError):
+            failed += 1
+            complain(str(score))
+            continue
         perplexity = math.exp(min(-score.log_prob / max(score.num_tokens, 1), 700.0))
         if config.json:
             record = {"log_prob": score.log_prob, "perplexity": perplexity, "num_tokens": score.num_tokens}
@@ -157,29 +165,44 @@ def score_command(argv: list[str], command: str) -> None:
         else:
             column = "" if source is None else f"\t{source}"
             print(f"{score.log_prob:.4f}\t{perplexity:.4f}{column}\t{text}")
+    return 0 if not failed else 2 if failed == done else 1
 
 
-def _scores(model: Model, batch_size: int, pairs: Iterable[Pair]) -> Iterator[tuple[Pair, Score]]:
-    """Each pair with its score."""
+def _scores(model: Model, batch_size: int, pairs: Iterable[Pair]) -> Iterator[tuple[Pair, Score | PictureError]]:
+    """Each pair with its score, or why its picture cannot be used."""
     source = iter(pairs)
     while batch := list(islice(source, batch_size)):
         about = None if batch[0][0] is None else [item for item, _ in batch]
-        yield from zip(batch, model.score([_as_learned(model, text) for _, text in batch], about), strict=True)
+        try:
+            scores = model.score([_as_learned(model, text) for _, text in batch], about)
+        except PictureError as error:
+            if len(batch) == 1:
+                yield batch[0], error
+            else:  # the others are none the worse for it
+                yield from _scores(model, 1, batch)
+            continue
+        yield from zip(batch, scores, strict=True)
 
 
 def _as_learned(model: Model, text: str) -> str:
-    """A text as the model's training had it: captions are lower-case words, unless asked otherwise."""
-    data = model.info.training.get("data", {})
-    return plain_caption(text) if model.info.task == "caption" and not data.get("verbatim") else text
+    """A text as the model's training had it: captions are lower-case words, unless asked otherwise; translations
+    are lower-case where that was asked for."""
+    training = model.info.training
+    if model.info.task == "caption" and not training.get("data", {}).get("verbatim"):
+        return plain_caption(text)
+    lowercase = model.info.task == "translate" and training.get("pairs", {}).get("lowercase")
+    return text.lower() if lowercase else text
 
 
-def evaluate_command(argv: list[str], command: str) -> None:
-    """`gen evaluate RUN`."""
+def evaluate_command(argv: list[str], command: str) -> int | None:
+    """`gen evaluate RUN`. Returns 1 if some pictures could not be used."""
     config = parse_command(EvaluateConfig, argv, command, repeat=False)
     model = Model.load(config.run, pick_device(config.device))
     config.check(model.info.task)
-    judges = {"translate": _evaluate_translation, "caption": _evaluate_captions}
-    judges.get(model.info.task, _evaluate_text)(model, config)
+    if model.info.task == "caption":
+        return _evaluate_captions(model, config)
+    (_evaluate_translation if model.info.task == "translate" else _evaluate_text)(model, config)
+    return None
 
 
 def _evaluate_text(model: Model, config: EvaluateConfig) -> None:
@@ -200,7 +223,7 @@ def _evaluate_translation(model: Model, config: EvaluateConfig) -> None:
     if config.compare:
         runs[config.compare] = load_model(config.compare, config.device, task="translate")
     tune_cpu()
-    sources, references = [a for a, _ in pairs], [b for _, b in pairs]
+    sources, references = [a for a, _ in pairs], [_as_learned(model, b) for _, b in pairs]
     translations = {name: translate_texts(run, sources, config) for name, run in runs.items()}
     names = ("bleu", "chrf", "ter")
     figures = {
@@ -225,7 +248,7 @@ def _evaluate_translation(model: Model, config: EvaluateConfig) -> None:
         )
 
 
-def _evaluate_captions(model: Model, config: EvaluateConfig) -> None:
+def _evaluate_captions(model: Model, config: EvaluateConfig) -> int:
     if config.images or config.captions:
         found = read_captions(config.images, config.captions)
         chosen = found.pictures if config.split == "all" else found.split(config.split)
@@ -247,6 +270,7 @@ def _evaluate_captions(model: Model, config: EvaluateConfig) -> None:
         print(json.dumps({**figures, "pictures": len(kept)}))
     else:
         display.show_captions(f"{config.run}, {len(kept):,} pictures", figures)
+    return int(len(kept) < len(chosen))
 
 
 def translate_texts(model: Model, sources: Sequence[str], config: EvaluateConfig) -> list[str]:

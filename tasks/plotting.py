@@ -55,7 +55,7 @@ def attention_command(argv: list[str], command: str) -> None:
         raise UserError(f"{config.run}: is a {model.info.task} model, which looks at nothing")
     config.check(model.info.task)
     item = config.text or config.picture
-    hypothesis = model.generate(item, attention=True, **config.search.given())[0]
+    hypothesis = model.generate(item, **config.search.given())[0]
     if hypothesis.attention is None:
         raise UserError(f"{config.run}: was trained with --attention none: there is nothing to draw")
     if config.text:

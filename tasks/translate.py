@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from gen.data import PADDED_TO, Batch, SequenceBatches, pad, sequence_batch
 from gen.decoder import DecoderConfig
 from gen.distributed import gather, main_first, mine, total
@@ -75,6 +77,7 @@ def build_model(options: TranslateModel, pairs: Pairs, info: ModelInfo, lowercas
         lowercase=lowercase,
         share_embeddings=options.tie == "all",
         longest=int(pairs.source.lengths.max()),
+        usual=int(np.quantile(pairs.source.lengths, 0.9)),
     )
     decoder = DecoderConfig(
         len(pairs.target_tokenizer),
@@ -176,7 +179,7 @@ def finish(pairs: Pairs, session: training.Session) -> dict[str, Any]:
     """Final figures by beam search, an attention plot, and what to type next."""
     run = session.run
     model = Model.load(run.path)
-    found = list(model.generate_many([source for source, _ in pairs.valid], attention=True))
+    found = list(model.generate_many([source for source, _ in pairs.valid]))
     translations = [hypotheses[0].text for hypotheses in found]
     figures = translation_metrics(
         translations, [target for _, target in pairs.valid], names=("bleu", "chrf", "ter")

@@ -175,7 +175,7 @@ class TranslateConfig:
             raise ConfigError(errors)
 
 
-SEARCH = SearchOptions(beam=5, length_penalty=1.5, max_new_tokens=400, max_ratio=3.0).given()
+SEARCH = SearchOptions(beam=5, length_penalty=1.5, max_new_tokens=2000, max_ratio=3.0).given()
 """How a translation model searches where nobody says."""
 
 

@@ -53,7 +53,7 @@ class TranslateCommand:
     json: bool = False
     """A JSON object a line: line, source, translations with text, score, finished, alignment."""
     batch_size: int = 64
-    """Lines at a time."""
+    """Lines at a time; with 1 each is answered before the next is read."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Precision = "fp32"
@@ -77,6 +77,8 @@ class TranslateCommand:
         if self.sample:
             if beam := sorted({"beam", "strategy"} & set(given)):
                 errors.append(f"--sample and --{beam[0]} exclude each other: choose one way to search")
+            if "n_best" in given:
+                errors.append("--n-best is for --beam: --sample writes --num-samples")
             given.setdefault("temperature", 1.0)
         if errors:
             raise ConfigError(errors)
@@ -91,13 +93,13 @@ class Translation:
         source: the line.
         hypotheses: best first; none for an empty line.
         alignments: a list of (source word, target word) a hypothesis, where attention was asked for.
-        pieces: in how many it was translated.
+        cut: a sentence of it had to be cut.
     """
 
     source: str
     hypotheses: list[Hypothesis]
     alignments: list[list[tuple[int, int]]]
-    pieces: int = 1
+    cut: bool = False
 
 
 def translate_lines(
@@ -110,40 +112,58 @@ def translate_lines(
 ) -> Iterator[Translation]:
     """Translates any number of lines; yields in their order, as soon as it is ready.
 
-    A line far longer than anything the encoder was trained on is translated in pieces that end at sentence ends
-    where there are any, else between words.
+    A line that is longer than what the encoder was usually trained on is translated in pieces; see `split_line`.
+    A forced prefix is that of the line, not of its pieces.
     """
-    waiting: deque[tuple[str, list[str]]] = deque()
+    waiting: deque[tuple[str, list[list[str]], int]] = deque()
+    many = partial(model.generate_many, batch_size=batch_size, attention=attention)
+    alone = {name: value for name, value in options.items() if name != "prefix"}
 
     def pieces() -> Iterator[str]:
         for line in lines:
-            parts = split_line(model.reader, line.strip())
-            waiting.append((line, parts))
-            yield from parts
+            sentences = split_line(model.reader, line.strip())
+            parts = [part for sentence in sentences for part in sentence]
+            at_first = parts[:1] if alone != options else parts
+            waiting.append((line, sentences, len(at_first)))
+            yield from at_first
 
     done: list[list[Hypothesis]] = []
-    for hypotheses in model.generate_many(pieces(), batch_size=batch_size, attention=attention, **options):
+    for hypotheses in many(pieces(), **options):
         done.append(hypotheses)
-        while waiting and len(done) >= len(waiting[0][1]):
-            line, parts = waiting.popleft()
-            yield _join(model, line, parts, done[: len(parts)])
-            del done[: len(parts)]
-    for line, _ in waiting:  # empty ones at the end
+        while waiting and len(done) >= waiting[0][2]:
+            line, sentences, count = waiting.popleft()
+            parts = [part for sentence in sentences for part in sentence]
+            yield _join(model, line, sentences, [*done[:count], *many(parts[count:], **alone)])
+            del done[:count]
+    for line, *_ in waiting:  # empty ones at the end
         yield Translation(line, [], [])
 
 
-def split_line(reader: Any, line: str) -> list[str]:
-    """A line as pieces at most twice as long as the training had; none for an empty line."""
-    limit = 2 * reader.longest or sys.maxsize
+_SENTENCE_ENDS = r"(?<=[.!?…])\s+|(?<=[。！？])"
+_PAUSES = r"(?<=[,;:—])\s+|(?<=[，；：、])"
 
-    def fits(text: str) -> bool:
-        # A character is four tokens at most (bytes); only long texts have to be counted.
-        return 4 * len(text) + 2 <= limit or len(reader.encode(text)) <= limit
 
-    pieces = [line] if line else []
-    for boundary in (r"(?<=[.!?…])\s+|(?<=[。！？])", r"(?<=[,;:—])\s+|(?<=[，；：、])", r"\s+"):
-        pieces = [part for piece in pieces for part in ([piece] if fits(piece) else _cut(piece, boundary, fits))]
-    return pieces
+def split_line(reader: Any, line: str) -> list[list[str]]:
+    """A line as sentences, and each as the pieces in which it is translated; none for an empty line.
+
+    A network that has learned from single sentences skips some where there are several. So a line longer than
+    nine in ten of the training is taken apart at its sentence ends, and neighbours are put together while they are
+    no longer than that. A sentence more than twice as long as all of the training is cut: at pauses, between
+    words, or anywhere.
+    """
+    most = 2 * reader.longest or sys.maxsize
+
+    def split(text: str, boundary: str, limit: int) -> list[str]:
+        def fits(part: str) -> bool:
+            # A character is four tokens at most (bytes); only long texts have to be counted.
+            return 4 * len(part) + 2 <= limit or len(reader.encode(part)) <= limit
+
+        return [text] if fits(text) else _cut(text, boundary, fits)
+
+    sentences = [[part] for part in split(line, _SENTENCE_ENDS, reader.usual or most)] if line else []
+    for boundary in (_PAUSES, r"\s+", ""):
+        sentences = [[part for piece in s for part in split(piece, boundary, most)] for s in sentences]
+    return sentences
 
 
 def _cut(text: str, boundary: str, fits: Callable[[str], bool]) -> list[str]:
@@ -158,10 +178,11 @@ def _cut(text: str, boundary: str, fits: Callable[[str], bool]) -> list[str]:
 
 
 def _join(
-    model: Model | Ensemble | Runtime, line: str, parts: list[str], found: list[list[Hypothesis]]
+    model: Model | Ensemble | Runtime, line: str, sentences: list[list[str]], found: list[list[Hypothesis]]
 ) -> Translation:
     """The pieces' hypotheses as the line's: the best with the best, the second with the second."""
     hypotheses, alignments = [], []
+    parts = [part for sentence in sentences for part in sentence]
     for several in zip(*found, strict=False):
         links: list[tuple[int, int]] = []
         source_words = target_words = 0
@@ -184,7 +205,7 @@ def _join(
         )
         hypotheses.append(joined)
         alignments.append(links)
-    return Translation(line, hypotheses, alignments, len(parts))
+    return Translation(line, hypotheses, alignments, len(parts) > len(sentences))
 
 
 def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypothesis) -> list[tuple[int, int]]:
@@ -232,20 +253,48 @@ def translate_command(argv: list[str], command: str) -> None:
         attention=config.alignments or config.json,
         **options,
     )
+    remarks = _Remarks(config)
     with output(config.output) as file:
         number = 0
         for block in blocks:
             for found in distributed.share_out(block, translate):
                 number += 1
-                if found.pieces > 1:
-                    what = "is more than twice as long as anything seen in training"
-                    complain(f"line {number} {what}: translated in {found.pieces} pieces")
+                remarks.add(number, found)
                 file.write(
                     json.dumps(_record(number, found), ensure_ascii=False) + "\n"
                     if config.json
                     else _plain(found, config, width)
                 )
                 file.flush()
+    remarks.close()
+
+
+class _Remarks:
+    """What is to be said about lines, beside their translations; by the main one of several processes."""
+
+    def __init__(self, config: TranslateCommand) -> None:
+        self.expects_links = config.alignments
+        self.expects_ends = config.search.max_new_tokens is None
+        self.unfinished: list[int] = []
+
+    def add(self, number: int, found: Translation) -> None:
+        if not found.hypotheses or not distributed.is_main():
+            return
+        if found.cut:
+            complain(
+                f"line {number}: a sentence is more than twice as long as any seen in training: it is translated "
+                "in pieces"
+            )
+        if not found.hypotheses[0].finished:
+            self.unfinished.append(number)
+        if self.expects_links and found.hypotheses[0].token_ids and not found.alignments[0]:
+            self.expects_links = False
+            complain("--alignments: this model has no attention, so it does not say where words come from")
+
+    def close(self) -> None:
+        if self.unfinished and self.expects_ends:
+            some = ", ".join(f"{n}" for n in self.unfinished[:12]) + (", …" if len(self.unfinished) > 12 else "")
+            complain(f"cut off at the length limit (--max-ratio, --max-new-tokens): translations of line {some}")
 
 
 def load_ensemble(runs: Sequence[str], device: str, precision: Precision = "fp32") -> Model | Ensemble | Runtime:
@@ -268,24 +317,30 @@ def output(name: str) -> Iterator[IO[str]]:
             sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
         yield sys.stdout
         return
-    path = Path(name)
+    # A device or a pipe is written to; a file is replaced, or made, at once, and a link to one stays a link.
+    at_once = not Path(name).exists() or Path(name).is_file()
+    path = temporary = Path(name).resolve() if at_once else Path(name)
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        if at_once:
+            descriptor, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            temporary = Path(made)
+        else:
+            descriptor = os.open(path, os.O_WRONLY)
     except OSError as error:
         raise UserError(f"--output {name}: cannot be written ({error.strerror})") from error
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             yield file
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        if at_once:
+            temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
+            temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        if at_once:
+            temporary.unlink(missing_ok=True)
 
 
 def _plain(found: Translation, config: TranslateCommand, width: int) -> str:
-    """A line a hypothesis; ``width`` empty lines for an empty line, so that lines stay in step."""
-    if not found.hypotheses:
-        return "\n" * width
+    """``width`` lines, a hypothesis each, empty ones where there are fewer, so that lines stay in step."""
     lines = []
     for hypothesis, links in zip(found.hypotheses, found.alignments, strict=True):
         text = " ".join(hypothesis.text.split("\n"))
@@ -294,7 +349,7 @@ def _plain(found: Translation, config: TranslateCommand, width: int) -> str:
         if config.alignments:
             text += "\t" + " ".join(f"{s}-{t}" for s, t in links)
         lines.append(text + "\n")
-    return "".join(lines)
+    return "".join(lines) + "\n" * (width - len(lines))
 
 
 def _record(number: int, found: Translation) -> dict[str, Any]:

@@ -282,6 +282,26 @@ def test_texts_beside_pictures(gen, shapes, tmp_path):
     assert (tmp_path / "a.txt").read_text() == lines[0] + "\n"
     assert "a.txt is already that of another picture" in err
     assert "b.txt: cannot be written" in err
+    assert "could not be used" not in err
+    (tmp_path / "a.txt").write_text("my own words")
+    status, _, err = gen("caption", shapes / "run", names[0], "--sidecar")
+    assert status == 1
+    assert "a.txt: is already there; --overwrite replaces it" in err
+    assert (tmp_path / "a.txt").read_text() == "my own words"
+    assert gen("caption", shapes / "run", names[0], "--sidecar", "--overwrite")[0] == 0
+    assert (tmp_path / "a.txt").read_text() == lines[0] + "\n"
+
+
+def test_scoring_goes_on_without_pictures_that_cannot_be_used(gen, shapes, tmp_path):
+    (tmp_path / "cut.png").write_bytes(b"")
+    good = f"{pictures(shapes)[0]}\ta red circle\n"
+    bad = f"{tmp_path / 'cut.png'}\ta red circle\n"
+    for lines, expected in ((good + bad + good, 1), (good, 0), (bad, 2)):
+        (tmp_path / "pairs.tsv").write_text(lines)
+        status, out, err = gen("score", shapes / "run", tmp_path / "pairs.tsv")
+        assert status == expected
+        assert out.count("\n") == lines.count(good)
+        assert err.count("cut.png") == lines.count(bad)
 
 
 def test_names_that_are_not_utf8(gen, shapes, tmp_path):
@@ -463,6 +483,13 @@ def test_coverage_penalty():
     model = vectors_model()
     plain, more = teach(model), teach(model, coverage=0.5)
     assert (more.loss_sum - plain.loss_sum).item() == pytest.approx(0.5 * ((5 - 1) ** 2 + (3 - 1) ** 2), rel=1e-4)
+
+
+def test_scheduled_sampling_leaves_what_is_not_finite_to_the_step():
+    model = vectors_model()
+    with torch.no_grad():
+        model.decoder.output.bias[5] = float("nan")
+    assert not teach(model, own_words=1.0).loss_sum.isfinite()
 
 
 def test_scheduled_sampling_feeds_back_what_the_model_says():

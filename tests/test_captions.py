@@ -102,18 +102,17 @@ def test_parquet(tmp_path, images):
 
 def test_what_is_missing_is_reported(tmp_path, images):
     rows = [
-        {"image": "a.jpg", "captions": ["A dog", "  ", ""]},
+        {"image": "a.jpg", "captions": ["A dog", "  ", "", "...", "🙂"]},
         {"image": "gone.jpg", "captions": ["nothing"]},
         {"image": "b.jpg", "captions": []},
     ]
     (tmp_path / "c.jsonl").write_text(jsonl(rows))
     found = read_captions(str(images), str(tmp_path / "c.jsonl"))
-    assert [c.captions for c in found.pictures] == [["A dog"]]
+    assert [c.captions for c in found.pictures] == [["A dog", "🙂"]]
     said = "\n".join(found.dropped)
-    assert "2 empty captions" in said
-    assert "1 pictures without captions: 'b.jpg'" in said
-    assert "1 pictures that are not in" in said
-    assert "'gone.jpg'" in said
+    assert "3 empty captions" in said
+    assert "b.jpg: has no caption" in said
+    assert f"gone.jpg: is not in {images}" in said
 
 
 @pytest.mark.parametrize(
@@ -123,6 +122,9 @@ def test_what_is_missing_is_reported(tmp_path, images):
         ("x.jsonl", '{"image": "a.jpg", "captions": [3]}\n', "line 1: captions are texts"),
         ("x.jsonl", '{"image": "a.jpg", "caption": "a", "split": "trian"}\n', "line 1 has a split 'trian'"),
         ("x.jsonl", '{"image": "a.jpg"\n', "line 1 is not JSON"),
+        ("x.jsonl", "[" * 100_000 + "\n", "line 1 is not JSON"),
+        ("x.jsonl", '{"image": "a.jpg", "caption": "half a smile \\ud83d"}\n', "line 1 holds half of a character"),
+        ("x.csv", "image,caption\na.jpg,A man, a dog and a cat\n", "line 2 has more fields than the header"),
         ("x.jsonl", '{"image": "gone.jpg", "caption": "a"}\n', "no picture with a caption is left"),
         ("x.txt", "a.jpg#0 A dog\n", "line 1 has no tab"),
         ("x.json", "[1]", "has no list of images"),

@@ -4,6 +4,7 @@ import gzip
 import io
 import itertools
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -159,13 +160,22 @@ def text_of(corpus, part):
     return corpus.tokenizer.decode(part.tokens.read(0, len(part.tokens)))
 
 
+def test_several_at_once_fill_the_cache_once(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"line {i} of many\n" for i in range(2000)))
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda _: corpus_of(path, tmp_path), range(6)))
+    assert len({text_of(corpus, corpus.train) for corpus in found}) == 1
+    assert len({corpus.train.tokens.path.stat().st_ino for corpus in found}) == 1
+
+
 @pytest.mark.parametrize("harm", ["cut", "gone", "sizes"])
 def test_a_damaged_cache_is_made_again(tmp_path, harm):
     path = tmp_path / "text.txt"
     path.write_text("".join(f"line {i} of many\n" for i in range(200)))
     corpus = corpus_of(path, tmp_path)
     before = text_of(corpus, corpus.train)
-    (folder,) = (tmp_path / "cache").iterdir()
+    (folder,) = (tmp_path / "cache").glob("[!.]*")
     if harm == "cut":
         (folder / "train.bin").write_bytes((folder / "train.bin").read_bytes()[:100])
     elif harm == "gone":
@@ -174,7 +184,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, harm):
         (folder / "sizes.json").write_text("{")
     again = corpus_of(path, tmp_path)
     assert text_of(again, again.train) == before
-    assert list((tmp_path / "cache").iterdir()) == [folder]
+    assert list((tmp_path / "cache").glob("[!.]*")) == [folder]
 
 
 def test_a_corpus_is_split_and_cached_and_rebuilt_when_the_text_changes(tmp_path):
@@ -186,13 +196,13 @@ def test_a_corpus_is_split_and_cached_and_rebuilt_when_the_text_changes(tmp_path
     assert text_of(corpus, corpus.train) == text[:at]
     assert text_of(corpus, corpus.valid) == text[at:]
     assert (corpus.train.characters, corpus.valid.characters) == (at, len(text) - at)
-    folders = set((tmp_path / "cache").iterdir())
+    folders = set((tmp_path / "cache").glob("[!.]*"))
     stamp = corpus.train.tokens.path.stat().st_mtime_ns
     assert corpus_of(path, tmp_path).train.tokens.path.stat().st_mtime_ns == stamp  # found again
     path.write_text(text.replace("many", "MANY"))
     changed = corpus_of(path, tmp_path)
     assert "MANY" in text_of(changed, changed.train)
-    assert len(set((tmp_path / "cache").iterdir())) == len(folders) + 1
+    assert len(set((tmp_path / "cache").glob("[!.]*"))) == len(folders) + 1
 
 
 def test_the_vocabulary_comes_from_the_training_part_alone(tmp_path):

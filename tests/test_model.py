@@ -77,6 +77,32 @@ def test_stop_prefix_ban(model):
     assert not {0, 1, 3} & set(model.generate("", max_new_tokens=200, temperature=5.0)[0].token_ids)
 
 
+def test_a_ban_is_of_one_token(model):
+    with pytest.raises(UserError, match="--ban 'the': is not one token, but: 't', 'h', 'e'"):
+        model.generate("the", ban=("the",))
+    words = make_model(WordTokenizer.train([TEXT], min_frequency=1))
+    plain = words.generate("the", max_new_tokens=60, temperature=2.0, seed=1, num_samples=8)
+    assert any("cat" in h.text.split() for h in plain)
+    others = words.generate("the", ban=("cat",), max_new_tokens=60, temperature=2.0, seed=1, num_samples=8)
+    assert not any("cat" in h.text.split() for h in others)
+    with pytest.raises(UserError, match="none that is known"):
+        words.generate("the", ban=("zebra",))
+
+
+def test_a_stop_of_a_space_ends_the_first_word():
+    model = make_model(SubwordTokenizer.train([TEXT], at_most=True, dummy_prefix=True))
+    found = model.generate("", stop=(" ",), max_new_tokens=40, seed=3, num_samples=8)
+    assert all(" " not in h.text for h in found)
+    assert sum(h.finished for h in found) >= 6  # and the rest found no end within their tokens
+
+
+def test_a_models_own_stop_holds_for_streams(model):
+    model.info.search["stop"] = ("a",)
+    whole = model.generate("the", max_new_tokens=60, seed=4)[0].text
+    assert "a" not in whole
+    assert "".join(model.stream("the", max_new_tokens=60, seed=4)) == whole
+
+
 def test_carried_state_is_one_long_pass(model):
     ids = torch.randint(4, len(model.tokenizer), (2, 24))
     inputs, targets = ids[:, :-1], ids[:, 1:]

@@ -116,7 +116,8 @@ def test_pairs_are_filtered_and_counted(tmp_path):
     train = PairFiles([write(tmp_path / "t.tsv", lines)])
     valid = PairFiles([write(tmp_path / "v.tsv", ["abc\tABC", "\tx"])])
     pairs = build_pairs(train, valid, options(max_length=8, length_ratio=3, lowercase=True))
-    assert pairs.dropped == {"an empty side": 2, "more than 8 tokens": 1, "a ratio above 3": 1}
+    dropped = {"an empty side": 2, "more than 8 tokens": 1, "a ratio above 3": 1}
+    assert pairs.dropped == {**dropped, "an empty side, to validate on": 1}
     decode = pairs.target_tokenizer.decode
     assert [decode(pairs.target[i]) for i in range(len(pairs.target))] == ["abc", "ba"]
     assert [decode(pairs.source[i]) for i in range(len(pairs.source))] == ["abc", "ab"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import subprocess
 import sys
 
@@ -168,10 +170,56 @@ def test_translate_text_and_files(desk, gen, tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+def test_output_into_links_pipes_and_devices(desk, gen, tmp_path):
+    (tmp_path / "link").symlink_to("target.txt")
+    (tmp_path / "target.txt").write_text("old")
+    assert gen("translate", desk / "run", "--text", "abc", "-o", tmp_path / "link")[0] == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target.txt").read_text() == "cba\n"
+    os.mkfifo(tmp_path / "pipe")
+    words = [sys.executable, "-m", "tasks.cli", "translate", str(desk / "run"), "--text", "abc", "-o"]
+    with subprocess.Popen([*words, str(tmp_path / "pipe")]) as process:
+        assert (tmp_path / "pipe").read_text() == "cba\n"
+    assert process.returncode == 0
+    assert (tmp_path / "pipe").is_fifo()
+    assert gen("translate", desk / "run", "--text", "abc", "-o", tmp_path)[0] == 2  # a folder
+
+
+def test_a_byte_order_mark_is_not_text(desk, gen, tmp_path):
+    (tmp_path / "in.txt").write_text("abc\nabc\n", encoding="utf-8-sig")
+    assert gen("translate", desk / "run", "-i", tmp_path / "in.txt")[1] == "cba\ncba\n"
+
+
+def test_what_is_cut_off_is_said(desk, gen):
+    words = ("translate", desk / "run", "--text", "abc", "--text", "abcd", "--min-new-tokens", "100")
+    status, out, err = gen(*words)
+    assert status == 0
+    assert out.count("\n") == 2
+    assert "cut off at the length limit (--max-ratio, --max-new-tokens): translations of line 1, 2" in err
+    assert "cut off" not in gen(*words, "--max-new-tokens", "100")[2]
+
+
+def test_fewer_hypotheses_than_asked_for_keep_lines_in_step(desk, gen):
+    forced = ("--prefix", "a", "--max-new-tokens", "1", "--beam", "3", "--n-best", "3")
+    _, out, _ = gen("translate", desk / "run", "--text", "abc", "--text", "abc", *forced)
+    assert out == "a\n\n\na\n\n\n"
+
+
 def test_standard_input_and_output(desk):
     words = [sys.executable, "-m", "tasks.cli", "translate", str(desk / "run")]
     done = subprocess.run(words, input="abc\n\nfed", capture_output=True, text=True, check=True)
     assert done.stdout == "cba\n\ndef\n"
+
+
+def test_a_pipe_is_answered_line_by_line(desk):
+    words = [sys.executable, "-m", "tasks.cli", "translate", str(desk / "run"), "--batch-size", "1"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for line in ("abc\n", "fed\n"):
+            process.stdin.write(line)
+            process.stdin.flush()
+            assert process.stdout.readline() == line[2::-1] + "\n"
+        process.stdin.close()
+    assert process.returncode == 0
 
 
 def test_ten_thousand_lines_keep_their_order(desk, gen, tmp_path):
@@ -191,8 +239,11 @@ def test_ten_thousand_lines_keep_their_order(desk, gen, tmp_path):
 def test_output_does_not_depend_on_the_batch(desk, gen, tmp_path):
     words = [a for a, _ in sequence_pairs("reverse", 60, seed=6, letters="abcdef", lengths=(1, 9))]
     (tmp_path / "in.txt").write_text("\n".join(words) + "\n")
-    outs = {gen("translate", desk / "other", "-i", tmp_path / "in.txt", "--batch-size", n)[1] for n in (1, 7, 64)}
-    assert len(outs) == 1
+    found = {gen("translate", desk / "run", "-i", tmp_path / "in.txt", "--batch-size", n) for n in (1, 7, 64)}
+    ((status, out, err),) = found
+    assert (status, err) == (0, "")
+    assert out.count("\n") == 60
+    assert len(set(out.split())) > 30
 
 
 def test_forms_of_output(desk, gen):
@@ -216,9 +267,10 @@ def test_forms_of_output(desk, gen):
     assert len(first["translations"]) == 2
     assert first["translations"][0]["score"] == pytest.approx(float(score), abs=1e-3)
     assert second == {"line": 2, "source": "", "translations": []}
-    assert gen("translate", run, "--text", "abc", "--sample", "--seed", "4") == gen(
-        "translate", run, "--text", "abc", "--sample", "--seed", "4", "--batch-size", "1"
-    )
+    sampled = gen("translate", run, "--text", "abc", "--sample", "--seed", "4")
+    assert sampled == gen("translate", run, "--text", "abc", "--sample", "--seed", "4", "--batch-size", "1")
+    assert sampled[0] == 0
+    assert sampled[1].count("\n") == 1
 
 
 def test_a_prefix_is_kept(desk, gen, reverser):
@@ -239,21 +291,34 @@ def test_a_very_long_line_is_translated_in_pieces(desk, gen):
     status, out, err = gen("translate", desk / "run", "--text", "ab", "--text", line, "--text", "abc")
     assert status == 0
     assert len(out.splitlines()) == 3
-    assert "line 2 is more than twice as long as anything seen in training: translated in 15 pieces" in err
+    assert "line 2: a sentence is more than twice as long as any seen in training" in err
     assert out.splitlines()[2] == "cba"
 
 
+def test_a_line_of_several_sentences_is_translated_one_by_one(desk, gen):
+    """The network has learned from single words; of several at once it would leave some out."""
+    words = ["abcd.", "fedc.", "bbac.", "cafe."]
+    alone = gen("translate", desk / "run", *itertools.chain(*(("--text", word) for word in words)))[1]
+    status, out, err = gen("translate", desk / "run", "--text", " ".join(words), "--text", "abc")
+    assert (status, err) == (0, "")
+    assert out == " ".join(alone.splitlines()) + "\ncba\n"
+    _, out, _ = gen("translate", desk / "run", "--text", " ".join(words), "--prefix", "ee")
+    assert out.startswith("ee")
+    assert out.split()[1:] == alone.split()[1:]  # the line begins so, not each of its sentences
+
+
 def test_lines_are_split_at_sentences_first(reverser):
-    reader = SentenceReader(reverser.tokenizer, longest=7)
-    assert split_line(reader, "abc") == ["abc"]
+    reader = SentenceReader(reverser.tokenizer, longest=7, usual=10)  # with their ends
+    assert split_line(reader, "abc") == [["abc"]]
     assert split_line(reader, "") == []
-    assert split_line(reader, "aaa. bbb! ccc? ddd.") == ["aaa. bbb!", "ccc? ddd."]
-    assert split_line(reader, "aaa bbb, ccc ddd, eee. f.") == ["aaa bbb,", "ccc ddd, eee.", "f."]
-    assert split_line(reader, "aaa bbb ccc ddd eee") == ["aaa bbb ccc", "ddd eee"]
-    assert split_line(reader, "a" * 40) == ["a" * 40]  # nowhere to cut; never dropped
-    assert split_line(reader, "aaaa 3.1415 bbb. cccc.") == ["aaaa 3.1415", "bbb.", "cccc."]
-    reader.longest = 0
-    assert split_line(reader, "a b. " * 99) == ["a b. " * 99]
+    assert split_line(reader, "aaa. bbb! ccc? ddd.") == [["aaa. bbb!"], ["ccc? ddd."]]
+    assert split_line(reader, "aaa bbb ccc.") == [["aaa bbb ccc."]]  # unusual, but one sentence
+    assert split_line(reader, "aaa bbb, ccc ddd, eee. f.") == [["aaa bbb,", "ccc ddd, eee."], ["f."]]
+    assert split_line(reader, "aaa bbb ccc ddd eee") == [["aaa bbb ccc", "ddd eee"]]
+    assert split_line(reader, "a" * 40) == [["a" * 13, "a" * 13, "a" * 13, "a"]]
+    assert split_line(reader, "aaaa 3.1415 bbb. cccc.") == [["aaaa 3.1415", "bbb."], ["cccc."]]
+    reader.longest = reader.usual = 0
+    assert split_line(reader, "a b. " * 99) == [["a b. " * 99]]
 
 
 def test_word_alignment(reverser):

@@ -18,7 +18,7 @@ class Prepared:
     """Items made ready for the model.
 
     Attributes:
-        source: what `Encoder.forward` takes: a tensor, a tuple of them, or a number of rows.
+        source: what `Encoder.forward` takes: a tensor, or a number of rows.
         prompts: where the output of each item begins: the prompt of free text, "" for the others.
     """
 

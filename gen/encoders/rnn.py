@@ -36,7 +36,7 @@ class RNNEncoder(Encoder):
         weight_dropout: DropConnect on the recurrent weights.
         lowercase: lower-case sentences first.
         share_embeddings: use the decoder's embeddings, where both sides share a vocabulary.
-        longest: tokens of the longest sentence of the training, for those who cut longer ones; 0: not known.
+        longest, usual: how long the sentences of the training are; see `SentenceReader`.
 
     Example:
         >>> encoder = RNNEncoder(CharTokenizer.train(["hello"]), hidden_size=8)
@@ -59,10 +59,11 @@ class RNNEncoder(Encoder):
         lowercase: bool = False,
         share_embeddings: bool = False,
         longest: int = 0,
+        usual: int = 0,
     ) -> None:
         super().__init__()
         self.tokenizer = tokenizer
-        self.reader: SentenceReader = SentenceReader(tokenizer, lowercase=lowercase, longest=longest)
+        self.reader: SentenceReader = SentenceReader(tokenizer, lowercase=lowercase, longest=longest, usual=usual)
         self.dropout, self.embedding_dropout = dropout, embedding_dropout
         self.share_embeddings = share_embeddings
         self.memory_size = hidden_size * (2 if bidirectional else 1)

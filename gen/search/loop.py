@@ -27,7 +27,7 @@ class Hypothesis:
         score: the model's own log-probability of the tokens, EOS included where there was one; natural log.
         log_probs: the same, a token.
         finished: False when the length limit came before EOS or a stop string.
-        attention: (T, S) float32, the weights behind each token, where they were asked for; S is the length of
+        attention: (T, S) float32, the weights behind each token, where they were kept; S is the length of
             the input's own memory, without padding.
         text: the decoded tokens (`generate` fills it in).
     """

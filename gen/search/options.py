@@ -30,7 +30,7 @@ class SearchOptions:
     max_ratio: float | None = None
     """Stop after this many tokens a token of the input, and ten more; for models that read one."""
     min_new_tokens: int = 0
-    """No end before this many tokens."""
+    """No end-of-text token before this many tokens."""
     temperature: float | None = None
     """Sample: below 1 sharpens the distribution, above 1 flattens it, 0 always takes the best."""
     top_k: int | None = None
@@ -86,7 +86,10 @@ class SearchOptions:
     def errors(self) -> list[str]:
         """Everything that is wrong with the options, a line each."""
         checks = [
-            (self.length_limit < 1, f"--max-new-tokens must be at least 1, not {self.max_new_tokens}"),
+            (
+                not 1 <= self.length_limit < 1 << 31,
+                f"--max-new-tokens must be at least 1 and below 2^31, not {self.max_new_tokens}",
+            ),
             (
                 self.max_ratio is not None and not self.max_ratio > 0,
                 f"--max-ratio must be above 0, not {self.max_ratio}",
@@ -190,7 +193,7 @@ class SearchOptions:
         decode: Callable[[list[int]], str],
     ) -> list[Processor]:
         """The processors that the options ask for. ``never`` are token ids no output may hold."""
-        banned = [token_id for text in self.ban for token_id in encode(text)]
+        banned = [token_id for text in self.ban for token_id in _as_one_token(text, never, encode, decode)]
         processors: list[Processor] = [BannedTokens(banned)] if banned else []
         if self.min_new_tokens:
             processors.append(MinLength(self.min_new_tokens, eos_id))
@@ -229,6 +232,18 @@ class SearchOptions:
 
 _BEAM = ("beam", "length_penalty", "n_best", "beam_groups", "diversity")
 _SAMPLE = ("temperature", "top_k", "top_p", "min_p", "num_samples", "seed")
+
+
+def _as_one_token(
+    text: str, never: Sequence[int], encode: Callable[[str], list[int]], decode: Callable[[list[int]], str]
+) -> set[int]:
+    """A token's id, with a space before it and without. Raises `UserError` where the text is no single token."""
+    spelled = [encode(text), encode(" " + text)]
+    found = {ids[0] for ids in spelled if len(ids) == 1 and ids[0] not in never}
+    if not found:
+        tokens = ", ".join(repr(decode([i])) for i in spelled[0] if i not in never) or "none that is known"
+        raise UserError(f"--ban {text!r}: is not one token, but: {tokens}; ban these, or none")
+    return found
 
 
 def _or(value: float | None, default: float) -> float:

@@ -163,8 +163,9 @@ class StopStrings(Processor):
     def __init__(self, strings: Sequence[str], decode: Callable[[list[int]], str]) -> None:
         self.strings = list(strings)
         self.decode = decode
-        # A token is at least one byte of the text, so a string of n bytes lies within the last n tokens.
-        self._window = max(len(s.encode()) for s in self.strings)
+        # A token is at least one byte of the text, so a string of n bytes lies within the last n tokens. One more,
+        # since a space that begins the first of them may not be decoded.
+        self._window = max(len(s.encode()) for s in self.strings) + 1
 
     def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
         super().start(ops, prompts, vocab_size)

