@@ -16,7 +16,7 @@ class _CrossEntropy(torch.autograd.Function):
     Only that is kept for the way back, in the logits' own dtype (but for float16)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, logits: Tensor, target_ids: Tensor, pad_id: int, smoothing: float, learns: bool
     ) -> Tensor:
         N, V = logits.shape

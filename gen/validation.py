@@ -155,8 +155,7 @@ class Judge:
             with machine.autocast(self.model.device, self.dtype):
                 figures = self.task.validate(self.model)
             value = figures[metric]
-            first = now.best is None or math.isnan(now.best)
-            if first or self.sign * value > self.sign * now.best:
+            if now.best is None or math.isnan(now.best) or self.sign * value > self.sign * now.best:
                 rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
                 self.model.info.metrics = {"step": now.step, "weights": name, **rounded}
                 if all(distributed.every(self.run.save_best(self.model))):
