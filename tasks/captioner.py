@@ -60,8 +60,8 @@ class CaptionCommand:
     """Pictures at a time."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
-    precision: Precision = "fp32"
-    """Of the matrix products; bf16 is faster for many rows at once."""
+    precision: Precision = "auto"
+    """Of the matrix products; auto: bfloat16 where the hardware is fast in it, as the CNN always computes."""
     search: SearchOptions = field(default_factory=SearchOptions)
 
     def options(self) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def load_model(
     if runtime.is_exported(run) or find_spec("torch") is None:
         if device not in ("auto", "cpu"):
             raise UserError(f"--device {device}: exported models run on the CPU")
-        if precision != "fp32":
+        if precision not in ("fp32", "auto"):
             raise UserError(f"--precision {precision}: exported models have their own; see gen export --int8")
         model: Model | runtime.Runtime = runtime.load(run)
     else:
