@@ -207,6 +207,7 @@ def build_corpus(
     """
 
     def fill(folder: Path) -> None:
+        """The vocabulary, and the token ids of both parts."""
         split = None
         if valid is None:
             split = int(sum(len(piece) for piece in train if piece is not None) * (1 - valid_fraction))

@@ -19,6 +19,7 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, target_ids: Tensor, pad_id: int, smoothing: float, learns: bool
     ) -> Tensor:
+        """The summed loss of (N, V) logits; where something ``learns`` from it, their gradient is made as well."""
         N, V = logits.shape
         loss = torch.zeros((), device=logits.device)
         # float16 is for after the scaler: until then its smallest numbers would be lost.

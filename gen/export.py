@@ -59,6 +59,7 @@ def export(model: Model, folder: Path) -> None:
     }
 
     def fill(path: Path) -> None:
+        """Graphs, tokenizer, what the reader needs, and the configuration."""
         for name, graph in graphs.items():
             (path / name).write_bytes(graph)
         (path / runtime.TOKENIZER).write_bytes(model.tokenizer.to_bytes())

@@ -278,6 +278,7 @@ class _Remarks:
         self.unfinished: list[int] = []
 
     def add(self, number: int, found: Translation) -> None:
+        """Says what cannot wait about line ``number``, and keeps in mind what can."""
         if not found.hypotheses or not distributed.is_main():
             return
         if found.cut:
@@ -292,6 +293,7 @@ class _Remarks:
             complain("--alignments: this model has no attention, so it does not say where words come from")
 
     def close(self) -> None:
+        """Says the rest."""
         if self.unfinished and self.expects_ends:
             some = ", ".join(f"{n}" for n in self.unfinished[:12]) + (", …" if len(self.unfinished) > 12 else "")
             complain(f"cut off at the length limit (--max-ratio, --max-new-tokens): translations of line {some}")
