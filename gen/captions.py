@@ -26,8 +26,9 @@ from gen.corpus import (
 )
 from gen.data import Sequences, TokenFile
 from gen.errors import UserError
+from gen.lines import read_lines
 from gen.ptb import BRACKETS, ptb_tokens
-from gen.tables import csv_rows, is_dataset, json_rows, listed, load_dataset, parse_json, read_lines, suffix
+from gen.tables import csv_rows, is_dataset, json_rows, listed, load_dataset, parse_json, suffix
 from gen.tokenizer import Tokenizer
 
 SPLITS = {

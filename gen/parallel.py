@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gen.errors import UserError
-from gen.tables import TABLES, csv_rows, is_dataset, json_rows, listed, load_dataset, read_lines, suffix
+from gen.lines import read_lines
+from gen.tables import TABLES, csv_rows, is_dataset, json_rows, listed, load_dataset, suffix
 
 _NAMES = (("source", "target"), ("src", "tgt"), ("src", "trg"))
 

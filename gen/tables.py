@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gen.errors import UserError
+from gen.lines import read_lines
 
 TABLES = (".tsv", ".csv", ".jsonl", ".ndjson", ".parquet")
 """Endings of files that hold rows with fields."""
@@ -34,23 +34,6 @@ def is_dataset(name: str) -> bool:
 def listed(names: Sequence[str], total: int = 0) -> str:
     """Names for a message, the first dozen of them; ``total`` says how many there are beyond those given."""
     return ", ".join(map(repr, names[:12])) + (", …" if max(len(names), total) > min(len(names), 12) else "")
-
-
-def read_lines(name: str) -> Iterator[str]:
-    """Lines of a UTF-8 text file (or .gz), without their ends."""
-    file: IO[bytes] = gzip.open(name) if name.endswith(".gz") else open(name, "rb")  # type: ignore[assignment]  # noqa: SIM115
-    with file:
-        number = 0
-        try:
-            for number, line in enumerate(file, 1):
-                text = line.decode()
-                yield text.removeprefix("\ufeff").rstrip("\r\n") if number == 1 else text.rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{name}: line {number} is not UTF-8 (byte {error.start} of the line); convert the file"
-            ) from error
-        except (OSError, EOFError) as error:
-            raise UserError(f"{name}: damaged or cut short ({error})") from error
 
 
 def csv_rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:

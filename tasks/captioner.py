@@ -18,13 +18,13 @@ import tyro
 from gen import distributed
 from gen.config import parse_command
 from gen.errors import ConfigError, UserError, complain
+from gen.lines import output
 from gen.pictures import PictureError, ahead, find_pictures
 from gen.readers import PictureReader
 from gen.runtime import Runtime
 from gen.search import Hypothesis
 from gen.search.options import SearchOptions
 from tasks.generate import Precision, load_model
-from tasks.translator import output
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.model import Model

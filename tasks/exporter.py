@@ -27,9 +27,9 @@ from gen.model import Model
 from gen.parallel import PairFiles
 from tasks.caption import held_out_pictures
 from tasks.captioner import caption_pictures
+from tasks.sentences import translate_lines
 from tasks.text import held_out_text
 from tasks.translate import held_out_pairs
-from tasks.translator import translate_lines
 
 
 @dataclass(frozen=True)

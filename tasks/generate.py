@@ -16,6 +16,7 @@ import tyro
 from gen import runtime
 from gen.config import parse_command
 from gen.errors import ConfigError, UserError
+from gen.lines import read_lines
 from gen.search import Hypothesis, SearchOptions
 
 if TYPE_CHECKING:  # exported models run where there is no torch
@@ -108,27 +109,6 @@ def load_model(
         use = f"; use `{WRITES[made_by]} {shlex.quote(run)}`" if made_by in WRITES else ""
         raise UserError(f"{run}: is a {made_by} model, and this command is for {task} models{use}")
     return model
-
-
-def read_lines(name: str) -> Iterator[str]:
-    """The lines of a UTF-8 file or, for "-", of standard input, without their ends, one at a time.
-
-    Raises:
-        UserError: the file is missing, or a line is not UTF-8 (names it).
-    """
-    try:
-        with open(0, "rb", closefd=False) if name == "-" else open(name, "rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    text = line.decode().rstrip("\r\n")
-                    yield text.removeprefix("\ufeff") if number == 1 else text
-                except UnicodeDecodeError as error:
-                    where = "standard input" if name == "-" else name
-                    raise UserError(
-                        f"{where}: line {number} is not UTF-8 (byte {error.start}); convert the file"
-                    ) from error
-    except OSError as error:
-        raise UserError(f"{name}: cannot be read ({error.strerror})") from error
 
 
 def _prompts(config: GenerateConfig) -> Iterator[str]:

@@ -20,6 +20,7 @@ from gen.device import pick_device, tune_cpu
 from gen.errors import ConfigError, UserError, complain
 from gen.files import TextFiles
 from gen.generation import Score
+from gen.lines import read_lines
 from gen.metrics import paired_bootstrap, translation_metrics
 from gen.model import Model
 from gen.optim import TrainOptions
@@ -29,10 +30,10 @@ from gen.search import SearchOptions
 from tasks import display
 from tasks.caption import held_out_pictures
 from tasks.captioner import caption_pictures
-from tasks.generate import load_model, read_lines
+from tasks.generate import load_model
+from tasks.sentences import translate_lines
 from tasks.text import evaluate_files, evaluate_held_out
 from tasks.translate import held_out_pairs
-from tasks.translator import translate_lines
 
 
 @dataclass(frozen=True)

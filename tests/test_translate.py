@@ -20,7 +20,7 @@ from gen.generation import GenerationMixin
 from gen.metrics import translation_metrics
 from gen.readers import SentenceReader
 from tasks.cli import main
-from tasks.translator import align_words, split_line
+from tasks.sentences import align_words, split_line
 
 SMALL = (
     *(
@@ -309,16 +309,16 @@ def test_a_line_of_several_sentences_is_translated_one_by_one(desk, gen):
 
 def test_lines_are_split_at_sentences_first(reverser):
     reader = SentenceReader(reverser.tokenizer, longest=7, usual=10)  # with their ends
-    assert split_line(reader, "abc") == [["abc"]]
-    assert split_line(reader, "") == []
-    assert split_line(reader, "aaa. bbb! ccc? ddd.") == [["aaa. bbb!"], ["ccc? ddd."]]
-    assert split_line(reader, "aaa bbb ccc.") == [["aaa bbb ccc."]]  # unusual, but one sentence
-    assert split_line(reader, "aaa bbb, ccc ddd, eee. f.") == [["aaa bbb,", "ccc ddd, eee."], ["f."]]
-    assert split_line(reader, "aaa bbb ccc ddd eee") == [["aaa bbb ccc", "ddd eee"]]
-    assert split_line(reader, "a" * 40) == [["a" * 13, "a" * 13, "a" * 13, "a"]]
-    assert split_line(reader, "aaaa 3.1415 bbb. cccc.") == [["aaaa 3.1415", "bbb."], ["cccc."]]
+    assert split_line(reader, "abc") == (["abc"], False)
+    assert split_line(reader, "") == ([], False)
+    assert split_line(reader, "aaa. bbb! ccc? ddd.") == (["aaa. bbb!", "ccc? ddd."], False)
+    assert split_line(reader, "aaa bbb ccc.") == (["aaa bbb ccc."], False)  # unusual, but one sentence
+    assert split_line(reader, "aaa bbb, ccc ddd, eee. f.") == (["aaa bbb,", "ccc ddd, eee.", "f."], True)
+    assert split_line(reader, "aaa bbb ccc ddd eee") == (["aaa bbb ccc", "ddd eee"], True)
+    assert split_line(reader, "a" * 40) == (["a" * 13, "a" * 13, "a" * 13, "a"], True)
+    assert split_line(reader, "aaaa 3.1415 bbb. cccc.") == (["aaaa 3.1415", "bbb.", "cccc."], True)
     reader.longest = reader.usual = 0
-    assert split_line(reader, "a b. " * 99) == [["a b. " * 99]]
+    assert split_line(reader, "a b. " * 99) == (["a b. " * 99], False)
 
 
 def test_word_alignment(reverser):

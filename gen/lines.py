@@ -1,0 +1,76 @@
+"""Lines of text in, and out."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from gen.distributed import is_main
+from gen.errors import UserError
+
+
+def read_lines(name: str) -> Iterator[str]:
+    """The lines of a UTF-8 file (or .gz) or, for "-", of standard input, without their ends, one at a time.
+
+    Raises:
+        UserError: the file cannot be read, is cut short, or a line is not UTF-8 (names it).
+    """
+    where = "standard input" if name == "-" else name
+    try:
+        with _open(name) as file:
+            for number, line in enumerate(file, 1):
+                text = line.decode().rstrip("\r\n")
+                yield text.removeprefix("\ufeff") if number == 1 else text
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: line {number} is not UTF-8 (byte {error.start} of the line); convert the file"
+        ) from error
+    except (OSError, EOFError) as error:
+        raise UserError(f"{where}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _open(name: str) -> IO[bytes]:
+    if name == "-":
+        return open(0, "rb", closefd=False)
+    return gzip.open(name) if name.endswith(".gz") else open(name, "rb")  # type: ignore[return-value]
+
+
+@contextmanager
+def output(name: str) -> Iterator[IO[str]]:
+    """A file that is there when all of it is written, or standard output for "-". Of several processes the main
+    one writes."""
+    if not is_main():
+        yield io.StringIO()
+        return
+    if name == "-":
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
+        yield sys.stdout
+        return
+    # A device or a pipe is written to; a file is replaced, or made, at once, and a link to one stays a link.
+    at_once = not Path(name).exists() or Path(name).is_file()
+    path = temporary = Path(name).resolve() if at_once else Path(name)
+    try:
+        if at_once:
+            descriptor, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            temporary = Path(made)
+        else:
+            descriptor = os.open(path, os.O_WRONLY)
+    except OSError as error:
+        raise UserError(f"--output {name}: cannot be written ({error.strerror})") from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            yield file
+        if at_once:
+            temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
+            temporary.replace(path)
+    finally:
+        if at_once:
+            temporary.unlink(missing_ok=True)
