@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from gen.checkpoint import write_text
 from gen.corpus import (
     Again,
     TokenizerOptions,
@@ -26,6 +25,7 @@ from gen.corpus import (
 )
 from gen.data import Sequences, TokenFile
 from gen.errors import UserError
+from gen.folders import write_text
 from gen.lines import read_lines
 from gen.ptb import BRACKETS, ptb_tokens
 from gen.tables import csv_rows, is_dataset, json_rows, listed, load_dataset, parse_json, suffix
@@ -120,7 +120,7 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
 
 def _says_something(caption: str) -> bool:
     """Whether there are words in it."""
-    return any(map(str.isalnum, caption)) or bool(ptb_tokens(caption))
+    return any(map(str.isalnum, caption)) or bool(plain_caption(caption))
 
 
 def _found_in(images: str) -> str:
@@ -178,8 +178,10 @@ def _json(name: str) -> Iterator[_Row]:
             for i, entry in enumerate(data["annotations"]):
                 caption = {"image": names[entry["image_id"]], "caption": entry["caption"]}
                 yield _row(name, f"annotation {i}", caption)
-        except (KeyError, TypeError) as error:
+        except KeyError as error:
             raise UserError(f"{name}: an annotation or image lacks {error}") from error
+        except TypeError as error:
+            raise UserError(f"{name}: an annotation or image is not as COCO has them ({error})") from error
         return
     for i, image in enumerate(images):
         where, picture, texts, split = _row(name, f"image {i}", image)

@@ -1,14 +1,9 @@
-"""Folders on disk that are whole or not there: models, and the state of a training beside them."""
+"""Models on disk, and the state of a training beside them."""
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gen import hub
 from gen.errors import UserError
+from gen.folders import whole_folder
 from gen.runtime import is_exported
 
-FORMAT = 1
+FORMAT = 2
 """Version of the model folder. Raised when older code could no longer read what newer code writes."""
 
 UNREADABLE = (OSError, ValueError, RecursionError, yaml.YAMLError)
@@ -41,85 +37,6 @@ TOKENIZER = "tokenizer.bin"
 TRAINING = "training.pt"
 
 
-def write_folder(path: Path, fill: Callable[[Path], None], keep: Path | None = None) -> None:
-    """Fills a folder so that ``path`` holds the old one or the new one, never a half-written one.
-
-    The new folder is written beside the old one, synced, and renamed. Two renames are needed to replace a
-    folder; should the process die between them, `whole_folder` finds the old one under its other name.
-
-    Args:
-        path: the folder.
-        fill: writes into an empty one.
-        keep: where to leave the folder that is replaced; None: nowhere.
-
-    Raises:
-        OSError: nothing was replaced.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        fill(temporary)
-        for file in temporary.rglob("*"):
-            _sync(file)
-        _sync(temporary)
-        old = keep or _old(path)
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
-        temporary.chmod(0o755)
-        temporary.rename(path)
-        _sync(path.parent)
-        shutil.rmtree(_old(path), ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Lets one process in at a time. The lock dies with its owner; the file stays."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def sweep(folder: Path) -> None:
-    """Removes what a process that was killed while it wrote has left in a folder that nobody writes to now."""
-    for path in folder.glob(".*.*"):
-        if path != _old(path.with_name(path.name[1:].rpartition(".")[0])):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces a text file at once."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def whole_folder(path: Path) -> Path:
-    """``path``, or the folder it replaces if a replacement was cut short between its two renames."""
-    return _old(path) if not path.exists() and _old(path).exists() else path
-
-
-def _old(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def find_model(path: str | Path) -> Path:
     """The model folder meant by ``path``: itself, the best (else the last) model of a run folder, or for
     ``hf:user/name`` the one that `gen.hub.fetch` gets.
@@ -129,7 +46,7 @@ def find_model(path: str | Path) -> Path:
     """
     if str(path).startswith(hub.PREFIX):
         path = hub.fetch(str(path))
-    path = Path(path)
+    path = whole_folder(Path(path))
     if not path.exists():
         raise UserError(f"{path}: no such model folder; `gen train` makes one")
     if not path.is_dir():
@@ -137,7 +54,7 @@ def find_model(path: str | Path) -> Path:
     if is_exported(path):
         raise UserError(f"{path}: is an exported model; this command wants the run that it was made from")
     parts = (path / name for name in ("best", "last", "previous"))
-    for folder in (whole_folder(path), *map(whole_folder, parts)):
+    for folder in (path, *map(whole_folder, parts)):
         if (folder / CONFIG).exists() and (folder / WEIGHTS).exists():
             return folder
     missing = WEIGHTS if (path / CONFIG).exists() else CONFIG

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from gen import checkpoint
 from gen.data import TokenFile
 from gen.errors import UserError
 from gen.files import TextFiles
+from gen.folders import locked, write_folder
 from gen.tokenizer import TOKENIZERS, CharTokenizer, SubwordTokenizer, Tokenizer, WordTokenizer
 
-_VERSION = 4  # of the cache; part of its key
+_VERSION = 5  # of the cache; part of its key
 
 _SIZES = "sizes.json"
 
@@ -53,15 +53,15 @@ def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | No
     if not _whole(folder):
         try:
             base.mkdir(parents=True, exist_ok=True)
-            with checkpoint.locked(base / f".{folder.name}.lock"):
+            with locked(base / f".{folder.name}.lock"):
                 if not _whole(folder):  # still; another process may have been at it
                     for left in base.glob(f".{folder.name}.*/"):  # by one that was killed
                         shutil.rmtree(left)
-                    checkpoint.write_folder(folder, fill_and_count)
+                    write_folder(folder, fill_and_count)
         except OSError as error:
             raise UserError(
-                f"{folder}: the token cache cannot be written ({error.strerror}); "
-                "set GEN_CACHE to a folder with space"
+                f"{error.filename or folder}: {error.strerror or error}; is there space for the token cache? "
+                "GEN_CACHE names another folder for it"
             ) from error
     return folder
 

@@ -33,11 +33,11 @@ class _CrossEntropy(torch.autograd.Function):
             losses = (smoothing - 1) * log_probs.gather(1, targets)
             if smoothing:
                 losses -= smoothing * log_probs.mean(1, keepdim=True)
-            loss += losses.mul_(real).sum()
+            loss += losses.masked_fill_(~real, 0).sum()
             if gradient is not None:
                 piece = log_probs.exp_().sub_(smoothing / V)
                 piece.scatter_add_(1, targets, torch.full_like(losses, smoothing - 1))
-                gradient[at : at + rows] = piece.mul_(real)
+                gradient[at : at + rows] = piece.masked_fill_(~real, 0)
         if gradient is not None:
             ctx.save_for_backward(gradient)
             ctx.dtype = logits.dtype

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from gen import runtime
-from gen.checkpoint import write_folder
 from gen.decoder import Decoder, DecoderState
 from gen.errors import UserError
+from gen.folders import write_folder
 from gen.info import ModelInfo
 from gen.memory import Memory
 from gen.model import Model

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gen.checkpoint import locked
 from gen.corpus import cache_folder
 from gen.data import release
 from gen.encoders.cnn import CNNEncoder
 from gen.errors import UserError
+from gen.folders import locked
 from gen.pictures import PictureError, ahead
 
 _KEY = 20  # bytes that name a picture and a view of it

@@ -10,6 +10,7 @@ import io
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -79,7 +80,7 @@ class TextFiles:
             try:
                 while block := file.read(_BLOCK):
                     yield block
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 raise UserError(f"{path}: damaged or cut short ({error})") from error
 
     def digest(self) -> str:

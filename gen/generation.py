@@ -193,9 +193,7 @@ class GenerationMixin:
         tokenizer = self.tokenizer
         spell: Callable[[str], list[int]] = lambda text: tokenizer.encode(text, strict=True)  # noqa: E731
         never = (tokenizer.bos_id, tokenizer.unk_id)
-        wanted = options.build_processors(
-            never=never, eos_id=tokenizer.eos_id, encode=spell, decode=tokenizer.decode
-        )
+        wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer)
         start = self.start_search(items)
         lengths = start.lengths or [0] * len(items)
         results = yield from search(

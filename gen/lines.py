@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,8 +33,11 @@ def read_lines(name: str) -> Iterator[str]:
         raise UserError(
             f"{where}: line {number} is not UTF-8 (byte {error.start} of the line); convert the file"
         ) from error
-    except (OSError, EOFError) as error:
-        raise UserError(f"{where}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None)  # the system's; without one it is the contents
+        raise UserError(
+            f"{where}: cannot be read ({reason})" if reason else f"{where}: damaged or cut short ({error})"
+        ) from error
 
 
 def _open(name: str) -> IO[bytes]:
@@ -49,13 +53,14 @@ def output(name: str) -> Iterator[IO[str]]:
     if not is_main():
         yield io.StringIO()
         return
-    if name == "-":
+    if name == "-" or _is_stdout(name):
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
         yield sys.stdout
         return
     # A device or a pipe is written to; a file is replaced, or made, at once, and a link to one stays a link.
-    at_once = not Path(name).exists() or Path(name).is_file()
+    in_system = Path(name).absolute().is_relative_to("/dev") or Path(name).absolute().is_relative_to("/proc")
+    at_once = not in_system and (not Path(name).exists() or Path(name).is_file())
     path = temporary = Path(name).resolve() if at_once else Path(name)
     try:
         if at_once:
@@ -69,8 +74,17 @@ def output(name: str) -> Iterator[IO[str]]:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             yield file
         if at_once:
-            temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
+            os.umask(mask := os.umask(0))  # it cannot be read otherwise
+            temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
             temporary.replace(path)
     finally:
         if at_once:
             temporary.unlink(missing_ok=True)
+
+
+def _is_stdout(name: str) -> bool:
+    """Whether a name, such as /dev/stdout, is another one for standard output."""
+    try:
+        return os.path.samestat(os.stat(name), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError):  # no such file yet; or standard output is none
+        return False

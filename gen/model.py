@@ -19,6 +19,7 @@ from gen.data import Batch, sequence_batch
 from gen.decoder import Decoder, DecoderConfig, DecoderState
 from gen.encoders import Encoder, build_encoder
 from gen.errors import UserError
+from gen.folders import write_folder
 from gen.generation import GenerationMixin, Start
 from gen.info import ModelInfo
 from gen.memory import Memory
@@ -208,7 +209,7 @@ class Model(GenerationMixin, nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Writes the model folder, all of it or nothing. See `load`."""
-        checkpoint.write_folder(Path(path), self.write)
+        write_folder(Path(path), self.write)
 
     def write(self, folder: Path) -> None:
         """Puts the model's files into an existing folder."""

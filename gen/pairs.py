@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -59,6 +60,8 @@ class Pairs:
         spellings: how many there are.
         valid: held-out pairs as text.
         dropped: why training pairs were left out, and how many.
+        longest, usual: how many tokens the longest training source has, and at most nine in ten of them, each in
+            its one plain spelling; see `SentenceReader`.
     """
 
     source_tokenizer: Tokenizer
@@ -67,6 +70,8 @@ class Pairs:
     target: Sequences
     valid: list[tuple[str, str]]
     dropped: dict[str, int]
+    longest: int = 0
+    usual: int = 0
     spellings: int = 1
 
 
@@ -113,6 +118,8 @@ def build_pairs(
         target,
         held_out,
         meta["dropped"],
+        meta["longest"],
+        meta["usual"],
         options.spellings,
     )
 
@@ -164,12 +171,18 @@ def _fill(
         source_tokenizer = _train_side(options, "source", Again(lambda: (a for a, _ in pairs)))
         target_tokenizer = _train_side(options, "target", Again(lambda: (b for _, b in pairs)))
     tokenizers = {"source": source_tokenizer, "target": target_tokenizer}
-    dropped = _write(folder, pairs, tokenizers, options)
+    dropped, lengths = _write(folder, pairs, tokenizers, options)
     if empty:
         dropped["an empty side, to validate on"] = empty
     for side, tokenizer in tokenizers.items():
         write_tokenizer(folder / f"{side}.tokenizer", tokenizer)
-    meta = {"dtype": {s: token_dtype(t) for s, t in tokenizers.items()}, "valid": kept, "dropped": dropped}
+    meta = {
+        "dtype": {s: token_dtype(t) for s, t in tokenizers.items()},
+        "valid": kept,
+        "dropped": dropped,
+        "longest": max(lengths),
+        "usual": int(np.quantile(lengths, 0.9)),
+    }
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
 
 
@@ -177,15 +190,18 @@ def _train_side(options: PairOptions, side: str, texts: Again) -> Tokenizer:
     try:
         return options.tokenizer.train(texts)
     except UserError as error:
+        if not str(error).startswith("--"):  # about a file, which it names
+            raise
         raise UserError(f"the {side} side: {error}") from error
 
 
 def _write(
     folder: Path, pairs: _Training, tokenizers: dict[str, Tokenizer], options: PairOptions
-) -> dict[str, int]:
-    """Token ids and offsets of both sides. Returns what was dropped."""
+) -> tuple[dict[str, int], array[int]]:
+    """Token ids and offsets of both sides. Returns what was dropped, and how long sources plainly spelled are."""
     ends: dict[str, list[int]] = {side: [0] for side in tokenizers}
     dropped: Counter[str] = Counter()
+    lengths = array("q")
     seed_sampling()
     with ExitStack() as files:
         opened = {side: files.enter_context((folder / f"{side}.bin").open("wb")) for side in tokenizers}
@@ -195,6 +211,8 @@ def _write(
                 if reason := _too_long(options, len(plain[0]), len(plain[1])):
                     dropped[reason] += spelling == 0
                     continue
+                if spelling == 0:
+                    lengths.append(len(plain[0]) + 1)
                 for (side, tokenizer), text, ids in zip(tokenizers.items(), pair, plain, strict=True):
                     if options.subword_dropout and isinstance(tokenizer, SubwordTokenizer):
                         ids = tokenizer.sample(text, options.subword_dropout)
@@ -207,7 +225,7 @@ def _write(
     if len(ends["source"]) == 1:
         said = "; ".join(f"{n:,} with {reason}" for reason, n in found.items())
         raise UserError(f"no training pairs are left ({said or 'the files hold none'})")
-    return found
+    return found, lengths
 
 
 def _too_long(options: PairOptions, source: int, target: int) -> str:

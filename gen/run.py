@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors import SafetensorError
 
-from gen import checkpoint
+from gen import checkpoint, folders
 from gen.config import differences
 from gen.distributed import every, is_main, main_first
 from gen.errors import UserError, complain
@@ -86,7 +86,7 @@ class RunFolder:
         file = self.path / checkpoint.CONFIG
         if is_main() and not file.exists():
             self.path.mkdir(parents=True, exist_ok=True)
-            checkpoint.write_text(file, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
+            folders.write_text(file, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -109,14 +109,14 @@ class RunFolder:
                     f"--out {self.path}: another process is training there; wait for it, or choose another --out"
                 )
             if is_main():
-                checkpoint.sweep(self.path)
+                folders.sweep(self.path)
             yield
 
     # -- models --------------------------------------------------------------------------------------------
 
     def save_best(self, model: Model) -> bool:
         """Keeps the model that validated best. Returns whether that worked."""
-        return self._write("best", lambda: checkpoint.write_folder(self.path / "best", model.write))
+        return self._write("best", lambda: folders.write_folder(self.path / "best", model.write))
 
     def save_last(self, model: Model, training: dict[str, Any]) -> bool:
         """Keeps the newest model, beside it all that training needs to go on, and the ones before as
@@ -127,7 +127,7 @@ class RunFolder:
             torch.save(training, folder / checkpoint.TRAINING)
 
         return self._write(
-            "last", lambda: checkpoint.write_folder(self.path / "last", fill, keep=self.path / "previous")
+            "last", lambda: folders.write_folder(self.path / "last", fill, keep=self.path / "previous")
         )
 
     def read_last(self) -> dict[str, Any] | None:
@@ -190,12 +190,12 @@ class RunFolder:
         records, samples = self.path / "metrics.jsonl", self.path / "samples.md"
         if records.exists():
             kept = "".join(json.dumps(r) + "\n" for r in self.records() if r["step"] <= step)
-            self._write(records.name, lambda: checkpoint.write_text(records, kept))
+            self._write(records.name, lambda: folders.write_text(records, kept))
         if samples.exists():
             text = samples.read_text(encoding="utf-8", errors="replace")
             later = (m.start() for m in _SECTION.finditer(text) if int(m[1].replace(",", "")) > step)
             before = text[: next(later, len(text))]
-            self._write(samples.name, lambda: checkpoint.write_text(samples, before))
+            self._write(samples.name, lambda: folders.write_text(samples, before))
 
     def _append(self, name: str, text: str) -> None:
         def write() -> None:

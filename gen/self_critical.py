@@ -68,7 +68,9 @@ class SelfCritical:
         self, model: Model, items: list[np.ndarray], *, num_samples: int, temperature: float = 1.0, seed: int = 0
     ) -> list[list[Hypothesis]]:
         strategy = Sample(temperature, num_samples=num_samples, seed=seed, independent=True)
-        return model.generate(items, strategy=strategy, max_new_tokens=self.max_new_tokens)
+        return model.generate(
+            items, strategy=strategy, max_new_tokens=self.max_new_tokens, no_repeat_ngram=0, attention=False
+        )
 
     def _rewards(self, drawn: list[list[Hypothesis]], rows: torch.Tensor) -> np.ndarray:
         """(B, K)"""

@@ -1,4 +1,4 @@
-"""Rows of files: lines of text, CSV, JSON Lines, Parquet and datasets by name."""
+"""Rows of files: CSV, JSON Lines, Parquet and datasets by name."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def is_dataset(name: str) -> bool:
     return Path(base).is_dir() or bool("/" in base and _DATASET.fullmatch(name) and not Path(base).suffix)
 
 
-def listed(names: Sequence[str], total: int = 0) -> str:
-    """Names for a message, the first dozen of them; ``total`` says how many there are beyond those given."""
-    return ", ".join(map(repr, names[:12])) + (", …" if max(len(names), total) > min(len(names), 12) else "")
+def listed(names: Sequence[str]) -> str:
+    """Names for a message, the first dozen of them."""
+    return ", ".join(map(repr, names[:12])) + (", …" if len(names) > 12 else "")
 
 
 def csv_rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:

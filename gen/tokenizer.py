@@ -7,7 +7,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -240,12 +240,21 @@ class SubwordTokenizer(Tokenizer):
         """
         import sentencepiece
 
+        failed: list[BaseException] = []
+
+        def lines() -> Iterator[str]:
+            try:
+                yield from (line for text in texts for line in text.split("\n") if line)
+            except BaseException as error:
+                failed.append(error)
+                raise
+
         wanted = vocab_size
         while True:
             model = io.BytesIO()
             try:
                 sentencepiece.SentencePieceTrainer.train(
-                    sentence_iterator=(line for text in texts for line in text.split("\n") if line),
+                    sentence_iterator=lines(),
                     model_writer=model,
                     vocab_size=wanted,
                     model_type=model_type,
@@ -267,6 +276,8 @@ class SubwordTokenizer(Tokenizer):
                 )
                 return cls(model.getvalue())
             except RuntimeError as error:
+                if failed:  # SentencePiece makes a text of it
+                    raise failed[0] from None
                 largest = re.search(r"<= ?(\d+)", str(error))
                 smallest = re.search(r"\d+ vs (\d+)", str(error))
                 if largest and at_most:

@@ -11,12 +11,12 @@ import numpy as np
 
 from gen.caption_metrics import CaptionScorer, CiderD
 from gen.captions import CaptionCorpus, Captioned, build_captions
-from gen.checkpoint import write_text
 from gen.data import Background, Batch, Batches
 from gen.decoder import DecoderConfig, DecoderState
 from gen.distributed import main_first, total
 from gen.encoders.cnn import CNNEncoder
 from gen.errors import UserError
+from gen.folders import write_text
 from gen.info import ModelInfo
 from gen.model import LossOutput, Model
 from gen.optim import TrainOptions

@@ -124,7 +124,7 @@ def caption_pictures(
         raise UserError(f"a {model.info.task} model does not look at pictures")
     for batch in ahead(paths, reader.preprocessing.pixels, batch_size):
         good = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
-        found = iter(model.generate(good, **options) if good else [])
+        found = iter(model.generate(good, attention=False, **options) if good else [])
         for path, pixels in batch:
             if isinstance(pixels, np.ndarray):
                 yield Caption(path, next(found))

@@ -6,6 +6,8 @@ import os
 import sys
 from difflib import get_close_matches
 from importlib import import_module
+from signal import SIGTERM, signal
+from typing import Any
 
 HELP = """\
 gen: sequence generation around one shared recurrent decoder
@@ -57,9 +59,11 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 0, 1 where part of the input could not be used, 2 for the user's
     mistakes, 130 for Ctrl-C and 143 for SIGTERM, where there was something to save."""
-    argv = sys.argv[1:] if argv is None else argv
     from gen.errors import ConfigError, Terminated, UserError, complain
 
+    if argv is None:
+        argv = sys.argv[1:]
+        signal(SIGTERM, _terminate)  # so that what was begun is cleared away
     try:
         groups = {name.split()[0] for name in COMMANDS if " " in name}
         asks = argv[1:] in (["-h"], ["--help"]) and argv[0] in groups
@@ -106,6 +110,12 @@ def main(argv: list[str] | None = None) -> int:
         complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
         return 2
     return 0
+
+
+def _terminate(number: int, frame: Any) -> None:
+    from gen.errors import Terminated
+
+    raise Terminated
 
 
 def _find(argv: list[str]) -> tuple[str, list[str]]:

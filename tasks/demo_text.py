@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gen.checkpoint import write_text
+from gen.folders import write_text
 from gen.generation import GenerationMixin
 from gen.model import Model
 from gen.optim import TrainOptions

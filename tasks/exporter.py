@@ -16,12 +16,12 @@ import tyro
 from gen import runtime
 from gen.caption_metrics import caption_metrics
 from gen.captions import read_captions
-from gen.checkpoint import write_folder
 from gen.config import parse_command
 from gen.device import tune_cpu
 from gen.errors import ConfigError, UserError, complain
 from gen.export import export, note, quantize, require
 from gen.files import TextFiles
+from gen.folders import write_folder
 from gen.metrics import translation_metrics
 from gen.model import Model
 from gen.parallel import PairFiles

@@ -191,12 +191,16 @@ def _as_learned(model: Model, text: str) -> str:
     training = model.info.training
     if model.info.task == "caption" and not training.get("data", {}).get("verbatim"):
         return plain_caption(text)
-    lowercase = model.info.task == "translate" and training.get("pairs", {}).get("lowercase")
-    return text.lower() if lowercase else text
+    return text.lower() if _is_lowercase(model) else text
+
+
+def _is_lowercase(model: Model) -> bool:
+    """Whether it translates into lower case."""
+    return model.info.task == "translate" and bool(model.info.training.get("pairs", {}).get("lowercase"))
 
 
 def evaluate_command(argv: list[str], command: str) -> int | None:
-    """`gen evaluate RUN`. Returns 1 if some pictures could not be used."""
+    """`gen evaluate RUN`. Returns 1 if some pictures could not be read."""
     config = parse_command(EvaluateConfig, argv, command, repeat=False)
     model = Model.load(config.run, pick_device(config.device))
     config.check(model.info.task)
@@ -224,16 +228,17 @@ def _evaluate_translation(model: Model, config: EvaluateConfig) -> None:
     if config.compare:
         runs[config.compare] = load_model(config.compare, config.device, task="translate")
     tune_cpu()
-    sources, references = [a for a, _ in pairs], [_as_learned(model, b) for _, b in pairs]
+    lowercase = config.lowercase or any(map(_is_lowercase, runs.values()))
+    sources, references = [a for a, _ in pairs], [b.lower() if lowercase else b for _, b in pairs]
     translations = {name: translate_texts(run, sources, config) for name, run in runs.items()}
     names = ("bleu", "chrf", "ter")
     figures = {
-        name: translation_metrics(texts, references, names=names, lowercase=config.lowercase)
+        name: translation_metrics(texts, references, names=names, lowercase=lowercase)
         for name, texts in translations.items()
     }
     p_values = {}
     if config.compare:
-        p_values = paired_bootstrap(*translations.values(), references, names=names, lowercase=config.lowercase)
+        p_values = paired_bootstrap(*translations.values(), references, names=names, lowercase=lowercase)
     if config.json:
         compared = {"compare": figures[config.compare], "p_value": p_values} if config.compare else {}
         print(json.dumps({**figures[config.run], **compared}))

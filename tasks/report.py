@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from gen.checkpoint import write_text
+from gen.folders import write_text
 from gen.pictures import open_picture
 from gen.plots import plot_attention, plot_looks, plot_losses
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 from gen.ensemble import Ensemble
 from gen.runtime import Runtime
 from gen.search import Hypothesis
+from gen.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.model import Model
@@ -123,16 +125,21 @@ def _join(
     model: Model | Ensemble | Runtime, line: str, pieces: Pieces, found: list[list[Hypothesis]]
 ) -> Translation:
     """The pieces' hypotheses as the line's: the best with the best, the second with the second."""
+    begins, at = [], 0
+    for text in pieces.texts:
+        at = line.index(text, at)
+        begins.append(_words_before(line, at))
+        at += len(text)
     hypotheses, alignments = [], []
     for several in zip(*found, strict=False):
         links: list[tuple[int, int]] = []
-        source_words = target_words = 0
-        for text, hypothesis in zip(pieces.texts, several, strict=True):
+        written = ""
+        for text, source_words, hypothesis in zip(pieces.texts, begins, several, strict=True):
+            written = _continued(written, hypothesis.text)
             if hypothesis.attention is not None:
+                target_words = _words_before(written, len(written) - len(hypothesis.text))
                 pairs = align_words(model, text, hypothesis)
                 links += [(s + source_words, t + target_words) for s, t in pairs]
-            source_words += len(text.split())
-            target_words += len(hypothesis.text.split())
         joined = (
             several[0]
             if len(several) == 1
@@ -141,12 +148,24 @@ def _join(
                 sum(h.score for h in several),
                 [p for h in several for p in h.log_probs],
                 all(h.finished for h in several),
-                text=" ".join(h.text for h in several),
+                text=written,
             )
         )
         hypotheses.append(joined)
         alignments.append(links)
     return Translation(line, hypotheses, alignments, pieces.cut)
+
+
+def _continued(text: str, further: str) -> str:
+    """Two pieces of a text, with a space between them where the script has spaces."""
+    wide = text and unicodedata.category(text[-1])[0] == "P" and unicodedata.east_asian_width(text[-1]) in "WF"
+    return f"{text} {further}" if text and not wide else text + further
+
+
+def _words_before(text: str, at: int) -> int:
+    """The number, from 0, of the word at a place in a text."""
+    inside = at > 0 and not text[at - 1].isspace()
+    return len(text[:at].split()) - inside
 
 
 def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypothesis) -> list[tuple[int, int]]:
@@ -161,13 +180,15 @@ def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypo
     return [(int(weights[t].argmax()), t) for t in range(len(weights))]
 
 
-def _words(tokenizer: Any, token_ids: list[int]) -> list[int]:
+def _words(tokenizer: Tokenizer, token_ids: list[int]) -> list[int]:
     """Which word (whitespace between them) of the decoded text each token belongs to, from 0."""
-    found, text = [], ""
-    for i in range(len(token_ids)):
+    found, text, word = [], "", -1
+    for i, token_id in enumerate(token_ids):
         longer = tokenizer.decode(token_ids[: i + 1])
         new = longer[len(text) :]
-        begins = bool(new.strip()) and (new[0].isspace() or not text or text[-1].isspace())
-        found.append(max(len(text.split()) - (0 if begins else 1), 0))
+        # A vocabulary of words has one token for all that it does not know, and it has lost its space.
+        lost = tokenizer.kind == "word" and token_id == tokenizer.unk_id
+        word += bool(new.strip()) and (lost or new[0].isspace() or not text or text[-1].isspace())
+        found.append(max(word, 0))
         text = longer
     return found

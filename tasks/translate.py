@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from gen.data import PADDED_TO, Batch, SequenceBatches, pad, sequence_batch
 from gen.decoder import DecoderConfig
 from gen.distributed import gather, main_first, mine, total
@@ -23,6 +21,7 @@ from gen.plots import plot_attention
 from gen.tokenizer import Tokenizer
 from gen.validation import Task
 from tasks import display, training
+from tasks.sentences import translate_lines
 from tasks.translate_config import SEARCH, TranslateConfig, TranslateData, TranslateModel, choose
 
 # -- data ------------------------------------------------------------------------------------------------
@@ -76,8 +75,8 @@ def build_model(options: TranslateModel, pairs: Pairs, info: ModelInfo, lowercas
         weight_dropout=options.weight_dropout,
         lowercase=lowercase,
         share_embeddings=options.tie == "all",
-        longest=int(pairs.source.lengths.max()),
-        usual=int(np.quantile(pairs.source.lengths, 0.9)),
+        longest=pairs.longest,
+        usual=pairs.usual,
     )
     decoder = DecoderConfig(
         len(pairs.target_tokenizer),
@@ -116,7 +115,7 @@ class TranslateTask(Task):
         loss_sum, num_tokens = total(*model.evaluate(pair_batches(model, pairs)))
         sources = [source for source, _ in pairs]
         limit = {"max_new_tokens": 8} if quick else {}
-        found = model.generate_many(mine(sources), batch_size=128, temperature=0, **limit)
+        found = model.generate_many(mine(sources), batch_size=128, temperature=0, attention=False, **limit)
         self._translations = gather([hypotheses[0].text for hypotheses in found])
         scores = translation_metrics(self._translations, [target for _, target in pairs])
         return {"loss": loss_sum / max(num_tokens, 1), **scores}
@@ -179,15 +178,15 @@ def finish(pairs: Pairs, session: training.Session) -> dict[str, Any]:
     """Final figures by beam search, an attention plot, and what to type next."""
     run = session.run
     model = Model.load(run.path)
-    found = list(model.generate_many([source for source, _ in pairs.valid]))
-    translations = [hypotheses[0].text for hypotheses in found]
+    found = list(translate_lines(model, [source for source, _ in pairs.valid], attention=True))
+    translations = [translation.hypotheses[0].text for translation in found]
     figures = translation_metrics(
         translations, [target for _, target in pairs.valid], names=("bleu", "chrf", "ter")
     )
     display.show_scores("Validation, beam search", figures)
     (run.path / "translations.txt").write_text("\n".join(translations) + "\n", encoding="utf-8")
     source = pairs.valid[0][0]
-    best = found[0][0]
+    best = found[0].hypotheses[0]
     if best.attention is not None and best.token_ids:
         plot_attention(*attention_of(model, source, best), run.path / "plots" / "attention.png")
     out = shlex.quote(str(run.path))

@@ -85,7 +85,7 @@ def translate_command(argv: list[str], command: str) -> None:
     distributed.start()
     model = load_ensemble(config.run, config.device, config.precision)
     lines: Iterable[str] = config.text or read_lines(config.input)
-    talking = config.input == "-" and not config.text and sys.stdin.isatty()
+    talking = config.batch_size == 1 or (config.input == "-" and not config.text and sys.stdin.isatty())
     blocks: Iterable[Iterable[str]] = ([line] for line in lines) if talking else [lines]
     many = SearchOptions.make(model.search_defaults, options)
     width = (many.n_best if many.beam else many.num_samples) or 1

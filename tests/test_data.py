@@ -139,6 +139,7 @@ def test_bad_text_names_the_file_and_the_place(tmp_path):
         read(bad)
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "spoiled.gz").write_bytes(gzip.compress(b"x")[:10] + b"\xff" * 40)
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"x" * 10_000)[:30])
     for name, message in {
         "empty.txt": "is empty",
@@ -146,6 +147,7 @@ def test_bad_text_names_the_file_and_the_place(tmp_path):
         "folder": "holds no .txt",
         "*.csv": "no file matches",
         "cut.gz": "damaged or cut short",
+        "spoiled.gz": "damaged or cut short",
     }.items():
         with pytest.raises(UserError, match=message):
             read(tmp_path / name)

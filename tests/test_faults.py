@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gen import checkpoint
+from gen import checkpoint, folders
 from gen.data import Batch, SequenceBatches, Sequences, TokenFile
 from gen.errors import UserError
 from gen.model import LossOutput, Model
@@ -201,7 +201,7 @@ def test_a_batch_in_pieces(tokenizer):
 
 def test_a_full_disk_does_not_end_a_training(tokens, tokenizer, tmp_path, monkeypatch, capsys):
     """Saving fails for a while: the user is told once, the old checkpoint stays, a later save works."""
-    saved, attempts = checkpoint.write_folder, []
+    saved, attempts = folders.write_folder, []
 
     def full(path, fill, keep=None):
         attempts.append(path.name)
@@ -210,7 +210,7 @@ def test_a_full_disk_does_not_end_a_training(tokens, tokenizer, tmp_path, monkey
             raise OSError(errno.ENOSPC, "No space left on device")
         saved(path, fill, keep)
 
-    monkeypatch.setattr(checkpoint, "write_folder", full)
+    monkeypatch.setattr(folders, "write_folder", full)
     model, now, _ = fit(Words(tokens), tokenizer, tmp_path / "run")
     assert now.done
     said = capsys.readouterr().err
@@ -223,7 +223,7 @@ def test_a_disk_full_to_the_end_is_an_error(tokens, tokenizer, tmp_path, monkeyp
     def full(path, fill, keep=None):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_folder", full)
+    monkeypatch.setattr(folders, "write_folder", full)
     with pytest.raises(UserError, match="the trained model could not be saved; make room"):
         fit(Words(tokens), tokenizer, tmp_path / "run")
 

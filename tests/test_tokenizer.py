@@ -63,6 +63,17 @@ def test_a_vocabulary_too_large_says_how_large_it_may_be():
     assert len(SubwordTokenizer.train([PROSE], at_most=True)) > 256  # by default, as many as there are
 
 
+@pytest.mark.parametrize("error", [UserError("book.txt: line 3"), KeyboardInterrupt()])
+def test_what_ends_the_text_is_not_about_the_vocabulary(error):
+    def texts():
+        yield PROSE
+        raise error
+
+    with pytest.raises(type(error)) as found:
+        SubwordTokenizer.train(texts())
+    assert found.value is error
+
+
 @pytest.mark.parametrize("kind", [CharTokenizer, WordTokenizer, SubwordTokenizer])
 @pytest.mark.parametrize("data", [b"", b"\x80\x04K\x01.", b"[]", b'{"characters": 3, "words": 3}'])
 def test_other_bytes_are_refused(kind, data):

@@ -19,8 +19,9 @@ from gen.errors import UserError
 from gen.generation import GenerationMixin
 from gen.metrics import translation_metrics
 from gen.readers import SentenceReader
+from gen.tokenizer import WordTokenizer
 from tasks.cli import main
-from tasks.sentences import align_words, split_line
+from tasks.sentences import _continued, _words, _words_before, align_words, split_line
 
 SMALL = (
     *(
@@ -183,6 +184,11 @@ def test_output_into_links_pipes_and_devices(desk, gen, tmp_path):
     assert process.returncode == 0
     assert (tmp_path / "pipe").is_fifo()
     assert gen("translate", desk / "run", "--text", "abc", "-o", tmp_path)[0] == 2  # a folder
+    with (tmp_path / "log").open("w") as log:
+        log.write("before\n")
+        log.flush()
+        subprocess.run([*words, "/dev/stdout"], stdout=log, check=True)
+    assert (tmp_path / "log").read_text() == "before\ncba\n"
 
 
 def test_a_byte_order_mark_is_not_text(desk, gen, tmp_path):
@@ -197,6 +203,7 @@ def test_what_is_cut_off_is_said(desk, gen):
     assert out.count("\n") == 2
     assert "cut off at the length limit (--max-ratio, --max-new-tokens): translations of line 1, 2" in err
     assert "cut off" not in gen(*words, "--max-new-tokens", "100")[2]
+    assert gen("translate", desk / "run", "--text", "abc", "--max-ratio", "inf")[1] == "cba\n"
 
 
 def test_fewer_hypotheses_than_asked_for_keep_lines_in_step(desk, gen):
@@ -214,10 +221,10 @@ def test_standard_input_and_output(desk):
 def test_a_pipe_is_answered_line_by_line(desk):
     words = [sys.executable, "-m", "tasks.cli", "translate", str(desk / "run"), "--batch-size", "1"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        for line in ("abc\n", "fed\n"):
+        for line in ("abc\n", "\n", "fed\n"):
             process.stdin.write(line)
             process.stdin.flush()
-            assert process.stdout.readline() == line[2::-1] + "\n"
+            assert process.stdout.readline() == line.strip()[::-1] + "\n"
         process.stdin.close()
     assert process.returncode == 0
 
@@ -329,6 +336,7 @@ def test_word_alignment(reverser):
         encode = staticmethod(lambda text: [*[ord(c) for c in text], 2])
 
     class Spelling:
+        kind = "char"
         decode = staticmethod(lambda ids: "".join(map(chr, ids)))
 
     class Fake:
@@ -341,6 +349,15 @@ def test_word_alignment(reverser):
     attention[[0, 1, 2, 3], [3, 3, 0, 1]] = 1
     hypothesis = Hypothesis([ord(c) for c in "x yz"], 0.0, [], True, attention.numpy())
     assert align_words(Fake(), "ab c", hypothesis) == [(1, 0), (0, 1)]
+
+
+def test_words_are_counted_across_pieces_and_unknown_ones():
+    words = WordTokenizer.train(["the dog , the cat"], min_frequency=1)
+    assert _words(words, words.encode("the zyx dog zyx")) == [0, 1, 2, 3]
+    assert [_words_before("ab cd ef", at) for at in (0, 1, 3, 4, 6)] == [0, 0, 1, 1, 2]
+    assert _words_before("你好。世界。", 3) == 0
+    assert _continued(_continued("", "A."), "B.") == "A. B."
+    assert _continued("你好。", "世界。") == "你好。世界。"
 
 
 def test_streaming_spells_what_generate_says(reverser):

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from gen.errors import ConfigError, UserError
+from gen.folders import whole_folder
 from gen.generation import GenerationMixin, Start
 from gen.info import ModelInfo
 from gen.readers import READERS, Reader
@@ -106,7 +107,7 @@ class Runtime(GenerationMixin):
 
 def is_exported(path: str | Path) -> bool:
     """Whether a folder is one that `gen export` made."""
-    return (Path(path) / CONFIG).is_file()
+    return (whole_folder(Path(path)) / CONFIG).is_file()
 
 
 def load(path: str | Path, threads: int = 0) -> Runtime:
@@ -119,7 +120,7 @@ def load(path: str | Path, threads: int = 0) -> Runtime:
     Raises:
         UserError: the folder is incomplete, damaged, or of a newer version; the message says which.
     """
-    folder = Path(path)
+    folder = whole_folder(Path(path))
     config = _read_config(folder)
     try:
         tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(_read(folder, TOKENIZER))

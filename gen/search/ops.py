@@ -31,6 +31,7 @@ class Ops(Protocol):
     def at(self, x: Array, token_ids: Array) -> Array: ...
     def put(self, x: Array, mask: Array, row: Array) -> Array: ...
     def ban(self, x: Array, rows: Array | None, token_ids: Array) -> Array: ...
+    def ban_each(self, x: Array, mask: Array, token_ids: Array) -> Array: ...
     def concat(self, arrays: list[Array], axis: int) -> Array: ...
     def numpy(self, x: Array) -> np.ndarray: ...
 
@@ -97,6 +98,13 @@ class NumpyOps:
             x[:, token_ids] = -np.inf
         elif rows.any():
             x[np.flatnonzero(rows)[:, None], token_ids] = -np.inf
+        return x
+
+    def ban_each(self, x: np.ndarray, mask: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
+        """``x`` (R, V) with -inf for those of each row's own tokens (R, K) that ``mask`` (R, K) marks. ``x`` may
+        be changed."""
+        rows, at = np.nonzero(mask)
+        x[rows, token_ids[rows, at]] = -np.inf
         return x
 
     def concat(self, arrays: list[np.ndarray], axis: int) -> np.ndarray:
@@ -175,6 +183,10 @@ class TorchOps:
     def ban(self, x: Array, rows: Array | None, token_ids: Array) -> Array:
         banned = x.index_fill(-1, token_ids, -np.inf)
         return banned if rows is None else self.torch.where(rows[:, None], banned, x)
+
+    def ban_each(self, x: Array, mask: Array, token_ids: Array) -> Array:
+        worst = self.torch.where(mask, -np.inf, np.inf).to(x.dtype)
+        return x.scatter_reduce(-1, token_ids.clamp(min=0), worst, "amin")
 
     def concat(self, arrays: list[Array], axis: int) -> Array:
         return self.torch.cat(arrays, axis)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 from gen.errors import ConfigError, UserError
@@ -19,6 +20,7 @@ from gen.search.processors import (
 )
 from gen.search.sample import Sample
 from gen.search.strategy import STRATEGIES, Strategy
+from gen.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class SearchOptions:
     """A strategy by name: greedy, or one that you registered."""
     repetition_penalty: float = 1.0
     """Above 1 makes tokens that have been seen less likely."""
-    no_repeat_ngram: int = 0
+    no_repeat_ngram: int | None = None
     """No n tokens in a row come twice (0: they may)."""
     prefix: str = ""
     """Every output begins with this text."""
@@ -76,7 +78,7 @@ class SearchOptions:
         if self.max_ratio is None:
             return [self.length_limit] * len(input_lengths)
         return [
-            min(self.length_limit, int(self.max_ratio * n) + 10) if n else self.length_limit for n in input_lengths
+            int(min(self.length_limit, self.max_ratio * n + 10)) if n else self.length_limit for n in input_lengths
         ]
 
     def given(self) -> dict[str, Any]:
@@ -134,8 +136,9 @@ class SearchOptions:
                 not 1 <= self.repetition_penalty < float("inf"),
                 f"--repetition-penalty must be at least 1, not {self.repetition_penalty}",
             ),
-            (self.no_repeat_ngram < 0, f"--no-repeat-ngram must be 0 or more, not {self.no_repeat_ngram}"),
+            ((self.no_repeat_ngram or 0) < 0, f"--no-repeat-ngram must be 0 or more, not {self.no_repeat_ngram}"),
             ("" in self.stop, "--stop must not be empty"),
+            ("" in self.ban, "--ban must not be empty"),
             (
                 self.strategy is not None and self.strategy not in STRATEGIES,
                 f"--strategy must be one of {', '.join(sorted(STRATEGIES))}, not {self.strategy!r}",
@@ -189,11 +192,11 @@ class SearchOptions:
         *,
         never: Sequence[int],
         eos_id: int,
-        encode: Callable[[str], list[int]],
-        decode: Callable[[list[int]], str],
+        tokenizer: Tokenizer,
     ) -> list[Processor]:
         """The processors that the options ask for. ``never`` are token ids no output may hold."""
-        banned = [token_id for text in self.ban for token_id in _as_one_token(text, never, encode, decode)]
+        encode, decode = partial(tokenizer.encode, strict=True), tokenizer.decode
+        banned = [token_id for text in self.ban for token_id in _as_one_token(text, never, tokenizer)]
         processors: list[Processor] = [BannedTokens(banned)] if banned else []
         if self.min_new_tokens:
             processors.append(MinLength(self.min_new_tokens, eos_id))
@@ -234,15 +237,16 @@ _BEAM = ("beam", "length_penalty", "n_best", "beam_groups", "diversity")
 _SAMPLE = ("temperature", "top_k", "top_p", "min_p", "num_samples", "seed")
 
 
-def _as_one_token(
-    text: str, never: Sequence[int], encode: Callable[[str], list[int]], decode: Callable[[list[int]], str]
-) -> set[int]:
+def _as_one_token(text: str, never: Sequence[int], tokenizer: Tokenizer) -> list[int]:
     """A token's id, with a space before it and without. Raises `UserError` where the text is no single token."""
-    spelled = [encode(text), encode(" " + text)]
-    found = {ids[0] for ids in spelled if len(ids) == 1 and ids[0] not in never}
+    tokens = tokenizer.tokens()
+    found = [i for i, token in enumerate(tokens) if token in (text, f" {text}") and i not in never]
     if not found:
-        tokens = ", ".join(repr(decode([i])) for i in spelled[0] if i not in never) or "none that is known"
-        raise UserError(f"--ban {text!r}: is not one token, but: {tokens}; ban these, or none")
+        spelled = tokenizer.encode(text, strict=True)
+        known = ", ".join(repr(token) for i in spelled if i not in never and (token := tokens[i].strip()))
+        raise UserError(
+            f"--ban {text!r}: is not one token, but: {known or 'none that is known'}; ban these, or none"
+        )
     return found
 
 

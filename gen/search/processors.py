@@ -122,34 +122,22 @@ class NoRepeatNgram(Processor):
 
     def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
         super().start(ops, prompts, vocab_size)
-        self._tails: list[tuple[int, ...]] = []
-        self._followers: list[dict[tuple[int, ...], tuple[int, ...]]] = []
-        for prompt in prompts:
-            self._tails.append(())
-            self._followers.append({})
-            for token_id in prompt:
-                self._add(len(self._tails) - 1, token_id)
-
-    def _add(self, row: int, token_id: int) -> None:
-        tail = self._tails[row]
-        if len(tail) == self.n - 1:
-            followers = self._followers[row]
-            followers[tail] = (*followers.get(tail, ()), token_id)
-        self._tails[row] = (*tail, token_id)[-(self.n - 1) :] if self.n > 1 else ()
+        longest = max(map(len, prompts), default=0)
+        self._seen = ops.asarray([[-1] * (longest - len(p)) + list(p) for p in prompts], "int64")  # (R, T)
 
     def __call__(self, log_probs: Array, lengths: Array) -> Array:
-        banned = np.zeros(tuple(log_probs.shape), dtype=bool)
-        for row, tail in enumerate(self._tails):
-            banned[row, list(self._followers[row].get(tail, ()))] = True
-        return _ban(self.ops, log_probs, self.ops.asarray(banned, "bool"))
+        seen, windows = self._seen, self._seen.shape[1] - self.n + 1
+        if windows < 1:
+            return log_probs
+        # Windows of n tokens; the first n - 1 of each beside the last n - 1 that there are.
+        repeats = seen[:, :windows] >= 0
+        for i in range(self.n - 1):
+            repeats = repeats & (seen[:, i : windows + i] == seen[:, windows + i, None])
+        return self.ops.ban_each(log_probs, repeats, seen[:, self.n - 1 :])
 
     def observe(self, parents: Array | None, token_ids: Array, live: Array) -> None:
-        if parents is not None:
-            order = self.ops.numpy(parents).tolist()
-            self._tails = [self._tails[p] for p in order]
-            self._followers = [dict(self._followers[p]) for p in order]
-        for row, token_id in enumerate(self.ops.numpy(token_ids).tolist()):
-            self._add(row, token_id)
+        seen = self._seen if parents is None else self._seen[parents]
+        self._seen = self.ops.concat([seen, token_ids[:, None]], 1)
 
 
 class StopStrings(Processor):
