@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from gen.errors import UserError
 from gen.generation import GenerationMixin, Start
 from gen.search.ops import Array
@@ -20,6 +22,9 @@ class _States:
 
     def select(self, rows: Array) -> _States:
         return _States(tuple(state.select(rows) for state in self.each))
+
+    def keep(self, inputs: np.ndarray, rows: np.ndarray) -> _States:
+        return _States(tuple(state.keep(inputs, rows) for state in self.each))
 
 
 class Ensemble(GenerationMixin):

@@ -38,6 +38,9 @@ class _Recent:
 
     token_ids: np.ndarray
 
+    def keep(self, inputs: np.ndarray, rows: np.ndarray) -> _Recent:
+        return self.select(rows)
+
     def select(self, rows: np.ndarray) -> _Recent:
         return _Recent(self.token_ids[rows])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,6 +38,12 @@ class Memory:
             mask=torch.zeros(batch, 0, dtype=torch.bool, device=device),
             summary=torch.zeros(batch, 0, device=device),
         )
+
+    def select(self, inputs: Tensor | np.ndarray) -> Memory:
+        """The memory of some of the inputs."""
+        index = torch.as_tensor(inputs, device=self.values.device)
+        keys = None if self.keys is None else tuple(key[index] for key in self.keys)
+        return Memory(self.values[index], self.mask[index], self.summary[index], keys)
 
     def with_keys(self, keys: tuple[Tensor, ...]) -> Memory:
         """The same memory with its attention keys prepared."""

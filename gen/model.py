@@ -43,6 +43,20 @@ def _distance(logits: Tensor) -> Tensor:
     return ((p.exp() - q.exp()) * (p - q)).sum(-1)
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """Where a search stands: the decoder's state, a row a hypothesis, and what it reads, a row an input."""
+
+    decoder: DecoderState
+    memory: Memory
+
+    def select(self, rows: Tensor | np.ndarray) -> _Reading:
+        return _Reading(self.decoder.select(rows), self.memory)
+
+    def keep(self, inputs: np.ndarray, rows: np.ndarray) -> _Reading:
+        return _Reading(self.decoder.select(rows), self.memory.select(inputs))
+
+
 class Model(GenerationMixin, nn.Module):
     """An encoder, the decoder and the tokenizer of what the decoder writes.
 
@@ -163,18 +177,17 @@ class Model(GenerationMixin, nn.Module):
         dtype = machine.compute_dtype(self.precision, self.device)
         with torch.no_grad(), machine.autocast(self.device, dtype):
             memory = self.decoder.prepare(self.encoder(prepared.source))
-            state = self.decoder.init_state(memory)
+            state = _Reading(self.decoder.init_state(memory), memory)
 
         @torch.inference_mode()
-        def step(token_ids: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState, Tensor | None]:
+        def step(token_ids: Tensor, state: _Reading) -> tuple[Tensor, _Reading, Tensor | None]:
             with machine.autocast(self.device, dtype):
-                output = self.decoder(token_ids, state, memory)
+                output = self.decoder(token_ids, state.decoder, state.memory)
             attention = None if output.attention is None else output.attention[:, -1]
-            return output.logits[:, -1].float().log_softmax(-1), output.state, attention
+            after = _Reading(output.state, state.memory)
+            return output.logits[:, -1].float().log_softmax(-1), after, attention
 
-        def in_numpy(
-            token_ids: np.ndarray, state: DecoderState
-        ) -> tuple[np.ndarray, DecoderState, np.ndarray | None]:
+        def in_numpy(token_ids: np.ndarray, state: _Reading) -> tuple[np.ndarray, _Reading, np.ndarray | None]:
             log_probs, state, attention = step(torch.from_numpy(token_ids).to(self.device), state)
             return log_probs.cpu().numpy(), state, None if attention is None else attention.cpu().numpy()
 

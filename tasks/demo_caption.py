@@ -30,7 +30,7 @@ def caption_part(out: Path, budget: str) -> list[str]:
         memory_size=128, embedding_size=64, hidden_size=128, dropout=0.1, embedding_dropout=0.0, attention="dot"
     )
     options = TrainOptions(budget=budget, learning_rate=7e-3, label_smoothing=0.0, ema=0.99, validations=5)
-    data = CaptionData(images=str(pictures), batch_tokens=500)
+    data = CaptionData(images=str(pictures), batch_tokens=500, augment=0)
     result = train_caption(
         CaptionConfig(data, sizes, train=options, out=str(out / "caption")), f"gen demo --budget {budget}"
     )

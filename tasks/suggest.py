@@ -48,12 +48,14 @@ class _Typing:
     begun: tuple[bool, ...]
 
     def select(self, rows: Any) -> _Typing:
+        return self._of(self.state.select(rows), rows)
+
+    def keep(self, inputs: Any, rows: Any) -> _Typing:
+        return self._of(self.state.keep(inputs, rows), rows)
+
+    def _of(self, state: Any, rows: Any) -> _Typing:
         order = rows.tolist()
-        return _Typing(
-            self.state.select(rows),
-            tuple(self.left[r] for r in order),
-            tuple(self.begun[r] for r in order),
-        )
+        return _Typing(state, tuple(self.left[r] for r in order), tuple(self.begun[r] for r in order))
 
 
 class _WordStep:

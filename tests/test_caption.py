@@ -35,7 +35,7 @@ def words(text):
 
 SMALL = words(
     "--memory-size 64 --embedding-size 32 --hidden-size 64 --num-layers 2 --dropout 0.05 --embedding-dropout 0 "
-    "--label-smoothing 0 --ema 0.98 --validations 2 --batch-tokens 500 --device cpu"
+    "--label-smoothing 0 --ema 0.98 --validations 2 --batch-tokens 500 --augment 0 --device cpu"
 )
 
 

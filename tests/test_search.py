@@ -38,6 +38,9 @@ class State:
     def select(self, rows):
         return State([self.history[r] for r in rows.tolist()])
 
+    def keep(self, inputs, rows):
+        return self.select(rows)
+
 
 def table_step(table, ops):
     """A model whose log-probabilities depend on the last two tokens it has really read in this row."""
@@ -270,8 +273,8 @@ def test_a_finished_row_waits_with_padding_at_no_cost(ops):
     table[:, 4, EOS] = -50
     running = search(
         table_step(table, ops),
-        State([[], []]),
-        [[BOS, 3], [BOS, 4]],
+        State([[] for _ in range(6)]),
+        [[BOS, 3], *[[BOS, 4]] * 5],  # one in six is too few to leave
         Greedy(),
         ops=ops,
         eos_id=EOS,
@@ -282,6 +285,55 @@ def test_a_finished_row_waits_with_padding_at_no_cost(ops):
     assert ops.numpy(columns[0].token_ids)[0] == EOS
     assert all(ops.numpy(c.token_ids)[0] == PAD and not bool(c.live[0]) for c in columns[1:])
     assert all(float(c.log_probs[0]) == 0 for c in columns[1:])
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [Greedy(), Sample(seed=3, num_samples=2), Beam(3, n_best=3), DiverseBeam(4, groups=2, n_best=4)],
+    ids=lambda s: type(s).__name__,
+)
+def test_inputs_that_have_ended_leave(strategy):
+    """With numpy they do, with torch they stay: the same comes of it, from fewer rows."""
+    table = make_table(7, 5)
+    prompts = [[BOS, *[3 + (i * j) % 4 for j in range(i % 3)]] for i in range(32)]
+
+    def searched(ops):
+        step, sizes = table_step(table, ops), []
+
+        def spied(token_ids, state):
+            sizes.append(len(token_ids))
+            log_probs, state, _ = step(token_ids, state)
+            where = [[len(h), h[-1], h[0]] for h in state.history]
+            return log_probs, state, ops.asarray(where, "float32")
+
+        processors = [
+            MinLength(2, EOS),
+            NoRepeatNgram(3),
+            RepetitionPenalty(1.1),
+            StopStrings(["55"], lambda ids: "".join(map(str, ids))),
+        ]
+        running = search(
+            spied,
+            State([[] for _ in prompts]),
+            prompts,
+            strategy,
+            ops=ops,
+            eos_id=EOS,
+            pad_id=PAD,
+            max_new_tokens=[4 + i for i in range(32)],
+            processors=processors,
+            keep_attention=True,
+        )
+        return drain(running), sizes
+
+    (ours, fewer), (theirs, all_rows) = searched(NumpyOps()), searched(TorchOps())
+    assert all(size == 32 * strategy.width for size in all_rows[1:])
+    assert len(fewer) == len(all_rows)
+    assert sum(fewer) < 0.9 * sum(all_rows)
+    for a, b in zip(itertools.chain(*ours), itertools.chain(*theirs), strict=True):
+        assert (a.token_ids, a.finished) == (b.token_ids, b.finished)
+        assert a.score == pytest.approx(b.score, abs=1e-4)
+        assert a.attention.tolist() == b.attention.tolist()
 
 
 @torch.no_grad()

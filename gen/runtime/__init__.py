@@ -41,12 +41,17 @@ MOST_CONFIG = 1 << 24
 
 @dataclass(frozen=True)
 class _State:
-    """The decoder's state: (R, H) arrays, in the order of the step's inputs."""
+    """Where a search stands: the decoder's state, (R, H) arrays in the order of the step's inputs, and what it
+    reads, by name, a row an input."""
 
     arrays: tuple[np.ndarray, ...]
+    memory: dict[str, np.ndarray]
 
     def select(self, rows: np.ndarray) -> _State:
-        return _State(tuple(a[rows] for a in self.arrays))
+        return _State(tuple(a[rows] for a in self.arrays), self.memory)
+
+    def keep(self, inputs: np.ndarray, rows: np.ndarray) -> _State:
+        return _State(tuple(a[rows] for a in self.arrays), {n: a[inputs] for n, a in self.memory.items()})
 
 
 class Runtime(GenerationMixin):
@@ -87,11 +92,11 @@ class Runtime(GenerationMixin):
             arrays, ids = state.arrays, token_ids.astype(np.int64, copy=False)  # Windows may count in int32
             for t in range(token_ids.shape[1]):
                 given = dict(zip(states, arrays, strict=True))
-                log_probs, *rest = self.step.run(self._outputs, {"token_ids": ids[:, t], **given, **memory})
+                log_probs, *rest = self.step.run(self._outputs, {"token_ids": ids[:, t], **given, **state.memory})
                 arrays = rest[: self._num_states]
-            return log_probs, _State(tuple(arrays)), rest[-1] if self._looks else None
+            return log_probs, _State(tuple(arrays), state.memory), rest[-1] if self._looks else None
 
-        first = _State(tuple(made[name] for name in states))
+        first = _State(tuple(made[name] for name in states), memory)
         return Start(step, first, self.reader.prompts(items), NumpyOps(), lengths)
 
     def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:

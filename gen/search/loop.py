@@ -14,8 +14,9 @@ from gen.search.strategy import Strategy
 
 Step = Callable[[Array, Any], tuple[Array, Any, Array | None]]
 """The model as search sees it: (token_ids (R, T) int64, state) → (log-probabilities (R, V) float32 of what comes
-after the last token, state, attention (R, S) or None). The state only has to know ``select(rows)``; before the
-first call it has a row an input, from then on W. The log-probabilities are the search's to write into."""
+after the last token, state, attention (R, S) or None). Before the first call the state has a row an input, from
+then on W. It has to know ``select(rows)``, which may copy and leave out rows of an input, and
+``keep(inputs, rows)``, which leaves out other inputs. The log-probabilities are the search's to write into."""
 
 
 @dataclass
@@ -64,6 +65,10 @@ class Column:
     attention: Array | None
 
 
+_TOGETHER = 8
+"""Inputs leave until a multiple of so many is left: a number of rows that is new wants kernels made for it."""
+
+
 @dataclass
 class _Rows:
     """Where the R rows stand."""
@@ -72,7 +77,16 @@ class _Rows:
     lengths: Array  # (R,) int64, tokens generated
     ended: Array  # (R,) bool, takes no more tokens
     finished: Array  # (R,) bool, ended by EOS or a stop string
+    limit: Array  # (R,) int64, most tokens
+    forced: Array  # (R, F) int64, see `_forced_tokens`
     columns: list[Column] = field(default_factory=list)
+    moved: dict[int, np.ndarray] = field(default_factory=dict)  # after column t: which rows were kept
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Leaves the other rows out."""
+        self.scores, self.lengths, self.ended = self.scores[rows], self.lengths[rows], self.ended[rows]
+        self.finished, self.limit, self.forced = self.finished[rows], self.limit[rows], self.forced[rows]
+        self.moved[len(self.columns) - 1] = rows
 
 
 def search(
@@ -92,8 +106,9 @@ def search(
     """Unrolls the decoder: yields a `Column` a step, returns the hypotheses of every input.
 
     Prompts of different lengths need no padding: what all of them have is read in one pass, the rest is
-    forced token by token while shorter ones already write. A row that has ended stays in place and takes PAD
-    at cost 0, so a neighbour never changes what a row sees.
+    forced token by token while shorter ones already write. A row that has ended takes PAD at cost 0, so a
+    neighbour never changes what a row sees; on a CPU, inputs whose rows have all ended leave when there are enough
+    of them.
 
     Args:
         step: the model; see `Step`.
@@ -118,7 +133,6 @@ def search(
     if W > 1:
         log_probs, state = log_probs[input_of_row], state.select(input_of_row)
         attention = None if attention is None else attention[input_of_row]
-    forced = _forced_tokens(ops, prompts, shared, W)
     vocab_size = log_probs.shape[-1]
     strategy.start(ops, R)
     for processor in processors:
@@ -126,9 +140,16 @@ def search(
     forbidden = ops.asarray([pad_id, *never], "int64")
     pad_only = ops.where(ops.arange(vocab_size) == pad_id, 0.0, ops.full((1,), -np.inf, "float32"))  # (V,)
     zero, nobody = ops.full((R,), 0.0, "float32"), ops.full((R,), 0, "bool")
-    rows = _Rows(scores=zero, lengths=ops.full((R,), 0, "int64"), ended=nobody, finished=nobody)
-    index = ops.arange(R)
-    limit = ops.asarray(np.repeat(np.broadcast_to(max_new_tokens, B), W), "int64")
+    rows = _Rows(
+        scores=zero,
+        lengths=ops.full((R,), 0, "int64"),
+        ended=nobody,
+        finished=nobody,
+        limit=ops.asarray(np.repeat(np.broadcast_to(max_new_tokens, B), W), "int64"),
+        forced=_forced_tokens(ops, prompts, shared, W),
+    )
+    inputs = np.arange(B)  # those still here
+    results: dict[int, list[Hypothesis]] = {}
     some_ended = False
     while True:
         t = len(rows.columns)
@@ -141,11 +162,11 @@ def search(
         parents, token_ids, scores = strategy.pick(choice, rows.scores, rows.ended, rows.lengths)
         stuck = scores == -np.inf  # everything was forbidden, or a beam row that is not in use yet
         live = ~stuck & ~(rows.ended if parents is None else rows.ended[parents])
-        if t < forced.shape[1]:
-            is_forced = forced[:, t] >= 0
-            token_ids = ops.where(is_forced, forced[:, t], token_ids)
+        if t < rows.forced.shape[1]:
+            is_forced = rows.forced[:, t] >= 0
+            token_ids = ops.where(is_forced, rows.forced[:, t], token_ids)
             scores = ops.where(is_forced, rows.scores, scores)
-            parents = None if parents is None else ops.where(is_forced, index, parents)
+            parents = None if parents is None else ops.where(is_forced, ops.arange(len(parents)), parents)
             live, stuck = live & ~is_forced, stuck & ~is_forced
         if parents is None:
             scores = ops.where(stuck, rows.scores, scores)
@@ -153,22 +174,34 @@ def search(
         else:
             picked = log_probs[parents, token_ids]
             rows.lengths, rows.finished = rows.lengths[parents], rows.finished[parents]
-        picked = ops.where(live, picked, zero)
+        picked = ops.where(live, picked, zero[: len(live)])
         rows.scores = scores
         rows.lengths = rows.lengths + live
         rows.finished = rows.finished | (live & (token_ids == eos_id))
         for processor in processors:
             stopped = processor.observe(parents, token_ids, live)
             rows.finished = rows.finished if stopped is None else rows.finished | (stopped & live)
-        rows.ended = rows.finished | stuck | (rows.lengths >= limit)
+        rows.ended = rows.finished | stuck | (rows.lengths >= rows.limit)
         column = Column(parents, token_ids, picked, live, attention if keep_attention else None)
         rows.columns.append(column)
         yield column
         num_ended = int(rows.ended.sum())  # the one place where a step waits for a device
         some_ended = num_ended > 0
-        if num_ended == R:
-            return _hypotheses(ops, rows, strategy, B, eos_id)
-        if parents is not None:
+        leaves = _leaving(ops, rows.ended, num_ended, W)
+        if leaves is not None:
+            found = _hypotheses(ops, rows, strategy, np.flatnonzero(leaves), eos_id)
+            results |= zip(inputs[leaves].tolist(), found, strict=True)
+            if leaves.all():
+                return [results[b] for b in range(B)]
+            kept = np.flatnonzero(~leaves)
+            inputs, at = inputs[kept], (kept[:, None] * W + np.arange(W)).reshape(-1)
+            state = state.keep(kept, at if parents is None else parents[at])
+            token_ids = token_ids[at]
+            rows.keep(at)
+            strategy.keep(at)
+            for processor in processors:
+                processor.keep(at)
+        elif parents is not None:
             state = state.select(parents)
         log_probs, state, attention = step(token_ids[:, None], state)
 
@@ -182,6 +215,16 @@ def drain(running: Generator[Column, None, list[list[Hypothesis]]]) -> list[list
             return stop.value
 
 
+def _leaving(ops: Ops, ended: Array, num_ended: int, W: int) -> np.ndarray | None:
+    """(B,) bool, which of the inputs whose rows have all ended leave; None where it is too early."""
+    if num_ended < len(ended) and (num_ended < W or not ops.drops):
+        return None
+    done = np.all(ops.numpy(ended).reshape(-1, W), axis=1)
+    stay = -(-int((~done).sum()) // _TOGETHER) * _TOGETHER
+    leaves: np.ndarray = done & (np.cumsum(done) <= len(done) - stay)
+    return leaves if leaves.any() else None
+
+
 def _forced_tokens(ops: Ops, prompts: Sequence[Sequence[int]], shared: int, W: int) -> Array:
     """What the longer prompts still have to say: (R, F) int64, -1 where a row is free."""
     longest = max(len(p) for p in prompts)
@@ -191,27 +234,27 @@ def _forced_tokens(ops: Ops, prompts: Sequence[Sequence[int]], shared: int, W: i
     return ops.asarray(np.repeat(forced, W, axis=0), "int64")
 
 
-def _hypotheses(ops: Ops, rows: _Rows, strategy: Strategy, B: int, eos_id: int) -> list[list[Hypothesis]]:
-    """Follows the parents back from the last step and ranks the rows of every input."""
-    R = len(rows.scores)
-    T = len(rows.columns)
-    token_ids, log_probs, live = (np.zeros((T, R), d) for d in (np.int64, np.float32, bool))
+def _hypotheses(
+    ops: Ops, rows: _Rows, strategy: Strategy, inputs: np.ndarray, eos_id: int
+) -> list[list[Hypothesis]]:
+    """Follows the parents of some inputs' rows back from the last step and ranks them."""
+    W, T = strategy.width, len(rows.columns)
+    last = at = (inputs[:, None] * W + np.arange(W)).reshape(-1)
+    token_ids, log_probs, live = (np.zeros((T, len(at)), d) for d in (np.int64, np.float32, bool))
     attention: list[np.ndarray] = []
-    at = np.arange(R)
     for t in range(T - 1, -1, -1):
         column = rows.columns[t]
+        at = rows.moved[t][at] if t in rows.moved else at
         token_ids[t] = ops.numpy(column.token_ids)[at]
         log_probs[t] = ops.numpy(column.log_probs)[at]
         live[t] = ops.numpy(column.live)[at]
         at = at if column.parents is None else ops.numpy(column.parents)[at]
         if column.attention is not None:
             attention.append(ops.numpy(column.attention)[at])
-    scores, lengths = ops.numpy(rows.scores), ops.numpy(rows.lengths)
-    finished = ops.numpy(rows.finished)
+    scores, lengths, finished = (ops.numpy(each)[last] for each in (rows.scores, rows.lengths, rows.finished))
     weights = np.stack(attention[::-1]) if attention else None  # (T, R, S)
     results: list[list[Hypothesis]] = []
-    W = R // B
-    for b in range(B):
+    for b in range(len(inputs)):
         mine = slice(b * W, (b + 1) * W)
         order = b * W + strategy.rank(scores[mine], lengths[mine])
         possible = [r for r in order if scores[r] > -np.inf] or list(order[:1])

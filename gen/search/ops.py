@@ -17,7 +17,13 @@ Array = Any
 
 
 class Ops(Protocol):
-    """What an array library has to offer. ``dtype`` is one of "int64", "float32", "bool"."""
+    """What an array library has to offer. ``dtype`` is one of "int64", "float32", "bool".
+
+    Attributes:
+        drops: whether inputs that have ended leave the search.
+    """
+
+    drops: bool
 
     def asarray(self, values: Any, dtype: str) -> Array: ...
     def arange(self, n: int) -> Array: ...
@@ -38,6 +44,8 @@ class Ops(Protocol):
 
 class NumpyOps:
     """`Ops` for numpy."""
+
+    drops = True
 
     def asarray(self, values: Any, dtype: str) -> np.ndarray:
         return np.asarray(values, dtype=dtype)
@@ -137,6 +145,8 @@ def _largest_blocks(x: np.ndarray, k: int) -> np.ndarray:
 
 class TorchOps:
     """`Ops` for torch, on one device."""
+
+    drops = False  # GPUs take few rows and many alike, and kernels for new shapes have to be found first
 
     def __init__(self, device: Any = "cpu") -> None:
         import torch

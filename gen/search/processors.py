@@ -42,6 +42,10 @@ class Processor:
         """
         return None
 
+    def keep(self, rows: np.ndarray) -> None:
+        """Inputs that have ended have left the search: row i is now what row ``rows[i]`` was. For processors that
+        remember something of their rows."""
+
 
 class MinLength(Processor):
     """No EOS before ``length`` tokens."""
@@ -113,6 +117,9 @@ class RepetitionPenalty(Processor):
             self._seen = self._seen[parents]
         self._seen[self.ops.arange(len(token_ids)), token_ids] = True
 
+    def keep(self, rows: np.ndarray) -> None:
+        self._seen = self._seen[rows]
+
 
 class NoRepeatNgram(Processor):
     """No n tokens in a row come twice (Paulus et al., 2018), prompt included."""
@@ -138,6 +145,9 @@ class NoRepeatNgram(Processor):
     def observe(self, parents: Array | None, token_ids: Array, live: Array) -> None:
         seen = self._seen if parents is None else self._seen[parents]
         self._seen = self.ops.concat([seen, token_ids[:, None]], 1)
+
+    def keep(self, rows: np.ndarray) -> None:
+        self._seen = self._seen[rows]
 
 
 class StopStrings(Processor):
@@ -168,6 +178,9 @@ class StopStrings(Processor):
         ]
         texts = [self.decode(list(tail)) for tail in self._tails]
         return self.ops.asarray([any(s in text for s in self.strings) for text in texts], "bool")
+
+    def keep(self, rows: np.ndarray) -> None:
+        self._tails = [self._tails[r] for r in rows]
 
 
 def _ban(ops: Ops, log_probs: Array, mask: Array) -> Array:

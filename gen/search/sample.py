@@ -64,6 +64,9 @@ class Sample(Strategy):
         block = np.stack([g.random(_BLOCK, dtype=np.float32) for g in self._streams], axis=1)
         self._uniform = self.ops.concat([self._uniform, self.ops.asarray(block, "float32")], 0)
 
+    def keep(self, rows: np.ndarray) -> None:
+        self._stream_of_row = self._stream_of_row[rows]
+
     def pick(self, log_probs: Array, scores: Array, finished: Array, lengths: Array) -> tuple[None, Array, Array]:
         if self._steps == len(self._uniform):  # no row is longer than the number of steps
             self._draw()

@@ -50,6 +50,10 @@ class Strategy:
         """
         raise NotImplementedError
 
+    def keep(self, rows: np.ndarray) -> None:
+        """Inputs that have ended have left the search: row i is now what row ``rows[i]`` was. For strategies that
+        remember something of their rows."""
+
     def rank(self, scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The order of an input's hypotheses, best first, from their scores and lengths, each (W,)."""
         return np.arange(len(scores))
