@@ -159,7 +159,7 @@ def _join(
 def _continued(text: str, further: str) -> str:
     """Two pieces of a text, with a space between them where the script has spaces."""
     wide = text and unicodedata.category(text[-1])[0] == "P" and unicodedata.east_asian_width(text[-1]) in "WF"
-    return f"{text} {further}" if text and not wide else text + further
+    return f"{text} {further}" if text and further and not wide else text + further
 
 
 def _words_before(text: str, at: int) -> int:

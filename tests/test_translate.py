@@ -358,6 +358,7 @@ def test_words_are_counted_across_pieces_and_unknown_ones():
     assert _words_before("你好。世界。", 3) == 0
     assert _continued(_continued("", "A."), "B.") == "A. B."
     assert _continued("你好。", "世界。") == "你好。世界。"
+    assert _continued("A.", "") == "A."
 
 
 def test_streaming_spells_what_generate_says(reverser):
