@@ -82,6 +82,7 @@ def quantize(exported: Path, folder: Path) -> None:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     def fill(path: Path) -> None:
+        """The float32 folder's files, both graphs quantized."""
         shutil.copytree(exported, path, dirs_exist_ok=True)
         for name in (runtime.ENCODER, runtime.STEP):
             with _quiet():

@@ -82,6 +82,13 @@ class _Rows:
     columns: list[Column] = field(default_factory=list)
     moved: dict[int, np.ndarray] = field(default_factory=dict)  # after column t: which rows were kept
 
+    @classmethod
+    def begin(cls, ops: Ops, limit: Array, forced: Array) -> _Rows:
+        """Rows that have written nothing."""
+        R = len(limit)
+        nobody = ops.full((R,), 0, "bool")
+        return cls(ops.full((R,), 0.0, "float32"), ops.full((R,), 0, "int64"), nobody, nobody, limit, forced)
+
     def keep(self, rows: np.ndarray) -> None:
         """Leaves the other rows out."""
         self.scores, self.lengths, self.ended = self.scores[rows], self.lengths[rows], self.ended[rows]
@@ -139,15 +146,9 @@ def search(
         processor.start(ops, [prompts[r // W][:shared] for r in range(R)], vocab_size)
     forbidden = ops.asarray([pad_id, *never], "int64")
     pad_only = ops.where(ops.arange(vocab_size) == pad_id, 0.0, ops.full((1,), -np.inf, "float32"))  # (V,)
-    zero, nobody = ops.full((R,), 0.0, "float32"), ops.full((R,), 0, "bool")
-    rows = _Rows(
-        scores=zero,
-        lengths=ops.full((R,), 0, "int64"),
-        ended=nobody,
-        finished=nobody,
-        limit=ops.asarray(np.repeat(np.broadcast_to(max_new_tokens, B), W), "int64"),
-        forced=_forced_tokens(ops, prompts, shared, W),
-    )
+    limit = ops.asarray(np.repeat(np.broadcast_to(max_new_tokens, B), W), "int64")
+    rows = _Rows.begin(ops, limit, _forced_tokens(ops, prompts, shared, W))
+    zero = rows.scores
     inputs = np.arange(B)  # those still here
     results: dict[int, list[Hypothesis]] = {}
     some_ended = False
