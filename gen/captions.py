@@ -80,8 +80,8 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
         images: the folder of the pictures.
         captions: JSON Lines or CSV (a row a picture, or a row a caption), Flickr's token file (``name#0``, tab,
             caption), Karpathy's ``dataset_*.json``, COCO's annotation JSON, Parquet, or a dataset's name,
-            ``owner/name[:configuration][:split]``; "" for the file of captions in the folder itself, as
-            Hugging Face's imagefolder has it.
+            ``owner/name[:configuration][:split]``; "" for the file of captions in the folder itself, or for one
+            in each of its folders train, validation and test, as Hugging Face's imagefolder has them.
 
     Raises:
         UserError: a file is missing or damaged, a line lacks a field (names it), or nothing is left.
@@ -89,21 +89,22 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
     Example:
         >>> read_captions("flickr8k/images", "flickr8k/captions.jsonl").split("train")[0].captions[0]
     """
-    name = captions or _found_in(images)
-    if not is_dataset(name) and not Path(name).is_file():
-        raise UserError(f"{name}: no such file")
+    if captions and not is_dataset(captions) and not Path(captions).is_file():
+        raise UserError(f"{captions}: no such file")
     if images and not Path(images).is_dir():
         raise UserError(f"--images {images}: no such folder")
     merged: dict[str, Captioned] = {}
-    empty = 0
-    for where, picture, texts, split in _rows(name, images):
-        if split.lower() not in SPLITS:
-            raise UserError(f"{name}: {where} has a split {split!r}; known are {', '.join(filter(None, SPLITS))}")
-        entry = merged.setdefault(picture, Captioned(Path(images) / picture, [], SPLITS[split.lower()]))
-        kept = [text for text in (" ".join(t.split()) for t in texts) if _says_something(text)]
-        empty += len(texts) - len(kept)
-        entry.captions += kept
-    dropped = [f"{empty:,} empty captions"] if empty else []
+    dropped: list[str] = []
+    for name, folder in {captions: ""}.items() if captions else _found_in(images).items():
+        for where, picture, texts, split in _rows(name, images):
+            picture, split = os.path.join(folder, picture), (split or folder).lower()
+            if split not in SPLITS:
+                known = ", ".join(filter(None, SPLITS))
+                raise UserError(f"{name}: {where} has a split {split!r}; known are {known}")
+            entry = merged.setdefault(picture, Captioned(Path(images) / picture, [], SPLITS[split]))
+            kept = [text for text in (" ".join(t.split()) for t in texts) if _says_something(text)]
+            dropped += [f"{name}: {where}: an empty caption of {picture}"] * (len(texts) - len(kept))
+            entry.captions += kept
     left = []
     for picture, entry in merged.items():
         if not entry.captions:
@@ -114,7 +115,7 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
             left.append(entry)
     if not left:
         reasons = "; ".join(dropped[:3]) + ("; …" if len(dropped) > 3 else "")
-        raise UserError(f"{name}: no picture with a caption is left ({reasons or 'it holds none'})")
+        raise UserError(f"{captions or images}: no picture with a caption is left ({reasons or 'it holds none'})")
     return CaptionSet(left, dropped)
 
 
@@ -123,11 +124,15 @@ def _says_something(caption: str) -> bool:
     return any(map(str.isalnum, caption)) or bool(plain_caption(caption))
 
 
-def _found_in(images: str) -> str:
-    found = [Path(images) / n for n in _IN_FOLDER if (Path(images) / n).is_file()]
+def _found_in(images: str) -> dict[str, str]:
+    """The file of captions in a folder of pictures, or those in its folders of splits: file → folder of its
+    pictures."""
+    places = ((folder, Path(images, folder, name)) for folder in SPLITS for name in _IN_FOLDER[::-1])
+    found = {folder: path for folder, path in places if path.is_file()}
     if not found:
         raise UserError(f"--captions: name the file of captions; {images} holds none ({', '.join(_IN_FOLDER)})")
-    return str(found[0])
+    found = {"": found[""]} if "" in found else found
+    return {str(path): folder for folder, path in found.items()}
 
 
 _Row = tuple[str, str, list[str], str]

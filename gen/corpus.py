@@ -19,7 +19,7 @@ from gen.files import TextFiles
 from gen.folders import locked, write_folder
 from gen.tokenizer import TOKENIZERS, CharTokenizer, SubwordTokenizer, Tokenizer, WordTokenizer
 
-_VERSION = 5  # of the cache; part of its key
+_VERSION = 6  # of the cache; part of its key
 
 _SIZES = "sizes.json"
 

@@ -37,8 +37,13 @@ class _CrossEntropy(torch.autograd.Function):
             if gradient is not None:
                 piece = log_probs.exp_().sub_(smoothing / V)
                 piece.scatter_add_(1, targets, torch.full_like(losses, smoothing - 1))
-                gradient[at : at + rows] = piece.masked_fill_(~real, 0)
+                gradient[at : at + rows] = piece
         if gradient is not None:
+            padding = target_ids == pad_id
+            if logits.device.type == "cpu":  # few rows; a GPU would have to be waited for to know which
+                gradient.index_fill_(0, padding.nonzero().squeeze(1), 0)
+            else:
+                gradient.masked_fill_(padding[:, None], 0)
             ctx.save_for_backward(gradient)
             ctx.dtype = logits.dtype
         return loss
@@ -46,6 +51,8 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (gradient,) = ctx.saved_tensors
+        if gradient.device.type == "cpu" and gradients[0] == 1:  # as it is where nothing scales the loss
+            return gradient.to(ctx.dtype), None, None, None, None
         return (gradient * gradients[0].to(gradient.dtype)).to(ctx.dtype), None, None, None, None
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gen import device as machine
 from gen.corpus import cache_folder
 from gen.data import release
 from gen.encoders.cnn import CNNEncoder
@@ -154,6 +155,7 @@ class FeatureStore:
             key = hashlib.blake2b(data, digest_size=_KEY).digest() + bytes([view])
             return key, preprocessing.pixels(data, view, name=paths[i])
 
+        device = self.encoder.where.device
         done, row = 0, self._file("keys").stat().st_size // (_KEY + 1)
         with self._file("features").open("ab") as features, self._file("keys").open("ab") as keys:
             for batch in ahead(missing, work, batch_size):
@@ -161,7 +163,8 @@ class FeatureStore:
                 good = [result for _, result in batch if not isinstance(result, UserError)]
                 if good:
                     pixels = torch.from_numpy(np.stack([array for _, array in good]))
-                    seen = self.encoder.look(pixels.to(self.encoder.where.device))
+                    with machine.autocast(device, machine.compute_dtype("auto", device)):
+                        seen = self.encoder.look(pixels.to(device))
                     features.write(seen.float().cpu().numpy().astype(self.dtype).tobytes())
                     features.flush()
                     os.fsync(features.fileno())  # a power cut must not leave keys without their features

@@ -16,6 +16,7 @@ import numpy as np
 from gen.corpus import Again, TokenizerOptions, cached, digest, read_tokenizer, token_dtype, write_tokenizer
 from gen.data import Sequences, TokenFile
 from gen.errors import UserError
+from gen.lines import sentence_ends
 from gen.parallel import PairFiles
 from gen.tokenizer import SubwordTokenizer, Tokenizer, seed_sampling
 
@@ -60,8 +61,8 @@ class Pairs:
         spellings: how many there are.
         valid: held-out pairs as text.
         dropped: why training pairs were left out, and how many.
-        longest, usual: how many tokens the longest training source has, and at most nine in ten of them, each in
-            its one plain spelling; see `SentenceReader`.
+        longest: how many tokens the longest training source has, plainly spelled; see `SentenceReader`.
+        usual: how many nine in ten of those have at most that hold several sentences; 1 where hardly any does.
     """
 
     source_tokenizer: Tokenizer
@@ -171,7 +172,7 @@ def _fill(
         source_tokenizer = _train_side(options, "source", Again(lambda: (a for a, _ in pairs)))
         target_tokenizer = _train_side(options, "target", Again(lambda: (b for _, b in pairs)))
     tokenizers = {"source": source_tokenizer, "target": target_tokenizer}
-    dropped, lengths = _write(folder, pairs, tokenizers, options)
+    dropped, longest, usual = _write(folder, pairs, tokenizers, options)
     if empty:
         dropped["an empty side, to validate on"] = empty
     for side, tokenizer in tokenizers.items():
@@ -180,8 +181,8 @@ def _fill(
         "dtype": {s: token_dtype(t) for s, t in tokenizers.items()},
         "valid": kept,
         "dropped": dropped,
-        "longest": max(lengths),
-        "usual": int(np.quantile(lengths, 0.9)),
+        "longest": longest,
+        "usual": usual,
     }
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
 
@@ -197,11 +198,11 @@ def _train_side(options: PairOptions, side: str, texts: Again) -> Tokenizer:
 
 def _write(
     folder: Path, pairs: _Training, tokenizers: dict[str, Tokenizer], options: PairOptions
-) -> tuple[dict[str, int], array[int]]:
-    """Token ids and offsets of both sides. Returns what was dropped, and how long sources plainly spelled are."""
+) -> tuple[dict[str, int], int, int]:
+    """Token ids and offsets of both sides. Returns what was dropped, and the lengths that `Pairs` explains."""
     ends: dict[str, list[int]] = {side: [0] for side in tokenizers}
     dropped: Counter[str] = Counter()
-    lengths = array("q")
+    lengths, of_several = array("q"), array("q")
     seed_sampling()
     with ExitStack() as files:
         opened = {side: files.enter_context((folder / f"{side}.bin").open("wb")) for side in tokenizers}
@@ -213,6 +214,7 @@ def _write(
                     continue
                 if spelling == 0:
                     lengths.append(len(plain[0]) + 1)
+                    of_several.extend(lengths[-1:] if sentence_ends(pair[0]) else ())
                 for (side, tokenizer), text, ids in zip(tokenizers.items(), pair, plain, strict=True):
                     if options.subword_dropout and isinstance(tokenizer, SubwordTokenizer):
                         ids = tokenizer.sample(text, options.subword_dropout)
@@ -225,7 +227,13 @@ def _write(
     if len(ends["source"]) == 1:
         said = "; ".join(f"{n:,} with {reason}" for reason, n in found.items())
         raise UserError(f"no training pairs are left ({said or 'the files hold none'})")
-    return found, lengths
+    learned = len(of_several) >= _SEVERAL * len(lengths)
+    return found, max(lengths), int(np.quantile(of_several, 0.9)) if learned else 1
+
+
+_SEVERAL = 0.1
+"""Lines of several sentences have to be this part of all to be learned from: a network that knows only single ones
+leaves out the second."""
 
 
 def _too_long(options: PairOptions, source: int, target: int) -> str:

@@ -77,7 +77,7 @@ class SentenceReader(Reader):
         tokenizer: of the sentences.
         lowercase: lower-case them first.
         longest: tokens of the longest sentence of the training, for those who cut longer ones; 0: not known.
-        usual: nine in ten had no more than this many; 0: not known.
+        usual: tokens up to which a line may well hold several sentences, for those who split lines; 0: not known.
 
     Example:
         >>> SentenceReader(CharTokenizer.train(["hello"])).read(["hell", "o"]).shape

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from gen.data import PADDED_TO, Batch, sequence_batch
 from gen.model import LossOutput, Model
@@ -48,7 +50,7 @@ class SelfCritical:
         """The loss whose gradient is the policy's: −(reward − baseline) · log p, summed over the samples' tokens.
 
         Args:
-            model: samples in eval mode; the gradient is taken in the mode it is in.
+            model: in either mode: samples are drawn without dropout, and the gradient is that of what drew them.
             batch: ``source`` of B items as a tensor, ``rows`` their indices for the reward.
         """
         rows = batch.rows if batch.rows is not None else torch.arange(len(batch.source))
@@ -62,7 +64,8 @@ class SelfCritical:
             baseline = (rewards.sum(1, keepdims=True) - rewards) / (self.samples - 1)
         torch.clear_autocast_cache()  # older versions of torch would keep its weights, which know no gradient
         advantages = torch.as_tensor(rewards - baseline, dtype=torch.float32, device=model.device)  # (B, K)
-        return self._loss(model, batch, [h for several in drawn for h in several], advantages.flatten())
+        with _without_dropout(model):
+            return self._loss(model, batch, [h for several in drawn for h in several], advantages.flatten())
 
     def _search(
         self, model: Model, items: list[np.ndarray], *, num_samples: int, temperature: float = 1.0, seed: int = 0
@@ -101,3 +104,18 @@ class SelfCritical:
         real = taught.target_ids != tokenizer.pad_id
         loss_sum = -(advantages[:, None] * log_probs.masked_fill(~real, 0.0)).sum()
         return LossOutput(loss_sum, int(real.sum()), output.state)
+
+
+@contextmanager
+def _without_dropout(model: Model) -> Iterator[None]:
+    """Eval mode, but for the recurrent layers: cuDNN has their gradients in training mode only, and dropout is not
+    theirs."""
+    before = model.training
+    model.eval()
+    for layer in model.modules():
+        if isinstance(layer, nn.RNNBase):
+            layer.train()
+    try:
+        yield
+    finally:
+        model.train(before)

@@ -37,17 +37,21 @@ def listed(names: Sequence[str]) -> str:
 
 
 def csv_rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, fields) of a CSV file with a header."""
-    reader = csv.DictReader(line + "\n" for line in read_lines(name))
+    """(number of the first line, fields) of each row of a CSV file with a header."""
+    reader = csv.DictReader((line + "\n" for line in read_lines(name)), strict=True)
     try:
-        for row in reader:
+        while True:
+            first = max(reader.line_num + 1, 2)
+            row = next(reader, None)
+            if row is None:
+                return
             if None in row:
                 raise UserError(
-                    f"{name}: line {reader.line_num} has more fields than the header: quote texts that hold commas"
+                    f"{name}: line {first} has more fields than the header: quote texts that hold commas"
                 )
-            yield reader.line_num, row
+            yield first, row
     except csv.Error as error:
-        raise UserError(f"{name}: line {reader.line_num}: {error}") from error
+        raise UserError(f"{name}: line {first}: {error}; is a quote left open there?") from error
 
 
 def json_rows(name: str) -> Iterator[tuple[int, Any]]:
@@ -78,6 +82,7 @@ def load_dataset(name: str) -> Any:
         problem = "needs the datasets library" if Path(name).exists() else "no such file, nor is there"
         problem += "" if Path(name).exists() else " the datasets library to look for a dataset of that name"
         raise UserError(f"{name}: {problem}: pip install 'gen-toolkit[hub]'") from error
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said once, by us
     try:
         if suffix(name) == ".parquet":
             return datasets.load_dataset("parquet", data_files=name, split="train")

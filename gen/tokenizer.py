@@ -278,17 +278,7 @@ class SubwordTokenizer(Tokenizer):
             except RuntimeError as error:
                 if failed:  # SentencePiece makes a text of it
                     raise failed[0] from None
-                largest = re.search(r"<= ?(\d+)", str(error))
-                smallest = re.search(r"\d+ vs (\d+)", str(error))
-                if largest and at_most:
-                    wanted = int(largest[1])
-                elif largest:
-                    raise UserError(
-                        f"--vocab-size {vocab_size} is too large for this text: at most {largest[1]} pieces"
-                    ) from error
-                else:
-                    reason = f"at least {smallest[1]}" if smallest else str(error).splitlines()[0]
-                    raise UserError(f"--vocab-size {wanted} does not suit this text: {reason}") from error
+                wanted = _supported(error, wanted, at_most)
 
     def __len__(self) -> int:
         return self._processor.get_piece_size()
@@ -316,6 +306,19 @@ class SubwordTokenizer(Tokenizer):
     @classmethod
     def from_bytes(cls, data: bytes) -> SubwordTokenizer:
         return cls(data)
+
+
+def _supported(error: RuntimeError, vocab_size: int, at_most: bool) -> int:
+    """The largest vocabulary that a text supports, from what SentencePiece says of one that did not fit."""
+    said = str(error)
+    largest, smallest = re.search(r"<= ?(\d+)", said), re.search(r"\d+ vs (\d+)", said)
+    if largest and at_most:
+        return int(largest[1])
+    if largest:
+        reason = f"is too large for this text: at most {largest[1]} pieces"
+    else:
+        reason = f"does not suit this text: {f'at least {smallest[1]}' if smallest else said.splitlines()[0]}"
+    raise UserError(f"--vocab-size {vocab_size} {reason}") from error
 
 
 def seed_sampling(seed: int = 0) -> None:

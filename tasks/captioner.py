@@ -169,7 +169,7 @@ def caption_command(argv: list[str], command: str) -> int:
                 shown.append(caption)
     if not distributed.is_main():
         return 0
-    if config.show:
+    if shown:
         _gallery(Path(config.show), config.run, shown)
     if failed:
         complain(f"{failed:,} of {done:,} pictures could not be used")

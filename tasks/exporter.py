@@ -131,12 +131,9 @@ def _check_output(folder: Path) -> None:
     others = {name for name in there - ours if not name.startswith("reader-")}
     if (folder.exists() and not folder.is_dir()) or others or (there and runtime.CONFIG not in there):
         raise UserError(f"--output {folder}: is there, and is no exported model: name another folder")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {folder}: cannot be written ({error.strerror})") from error
-    if not os.access(folder.parent, os.W_OK):
-        raise UserError(f"--output {folder}: cannot be written (no permission)")
+    parent = next(path for path in folder.absolute().parents if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"--output {folder}: cannot be written ({parent} is no folder that you may write to)")
 
 
 def _compare(judge: Judge, plain: Path, small: Path, config: ExportConfig) -> dict[str, Any]:

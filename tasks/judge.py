@@ -200,7 +200,7 @@ def _is_lowercase(model: Model) -> bool:
 
 
 def evaluate_command(argv: list[str], command: str) -> int | None:
-    """`gen evaluate RUN`. Returns 1 if some pictures could not be read."""
+    """`gen evaluate RUN`. Returns 1 if some pictures or captions could not be used."""
     config = parse_command(EvaluateConfig, argv, command, repeat=False)
     model = Model.load(config.run, pick_device(config.device))
     config.check(model.info.task)
@@ -224,6 +224,8 @@ def _evaluate_text(model: Model, config: EvaluateConfig) -> None:
 
 def _evaluate_translation(model: Model, config: EvaluateConfig) -> None:
     pairs = list(PairFiles([config.src, config.ref])) if config.src else held_out_pairs(model)
+    if not any(reference.strip() for _, reference in pairs):
+        raise UserError(f"{config.ref or config.run}: holds nothing but empty lines")
     runs = {config.run: model}
     if config.compare:
         runs[config.compare] = load_model(config.compare, config.device, task="translate")
@@ -255,10 +257,12 @@ def _evaluate_translation(model: Model, config: EvaluateConfig) -> None:
 
 
 def _evaluate_captions(model: Model, config: EvaluateConfig) -> int:
+    dropped: list[str] = []
     if config.images or config.captions:
         found = read_captions(config.images, config.captions)
         chosen = found.pictures if config.split == "all" else found.split(config.split)
-        for line in found.dropped:
+        dropped = found.dropped
+        for line in dropped:
             complain(f"left out: {line}")
     else:
         chosen = held_out_pictures(model)
@@ -276,7 +280,7 @@ def _evaluate_captions(model: Model, config: EvaluateConfig) -> int:
         print(json.dumps({**figures, "pictures": len(kept)}))
     else:
         display.show_captions(f"{config.run}, {len(kept):,} pictures", figures)
-    return int(len(kept) < len(chosen))
+    return int(len(kept) < len(chosen) or bool(dropped))
 
 
 def translate_texts(model: Model, sources: Sequence[str], config: EvaluateConfig) -> list[str]:

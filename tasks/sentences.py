@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gen.ensemble import Ensemble
+from gen.lines import sentence_ends
 from gen.runtime import Runtime
 from gen.search import Hypothesis
 from gen.tokenizer import Tokenizer
@@ -57,8 +58,8 @@ def translate_lines(
 ) -> Iterator[Translation]:
     """Translates any number of lines; yields in their order, as soon as it is ready.
 
-    A line that is longer than what the encoder was usually trained on is translated in pieces; see `split_line`.
-    A forced prefix is that of the line, not of its pieces.
+    A line of several sentences is translated in pieces, unless training had many of those; see `split_line`. A
+    forced prefix is that of the line, not of its pieces.
     """
     waiting: deque[tuple[str, Pieces, int]] = deque()
     many = partial(model.generate_many, batch_size=batch_size, attention=attention)
@@ -82,37 +83,40 @@ def translate_lines(
         yield Translation(line, [], [])
 
 
-_SENTENCE_ENDS = r"(?<=[.!?…])\s+|(?<=[。！？])"
 _PAUSES = r"(?<=[,;:—])\s+|(?<=[，；：、])"
 
 
 def split_line(reader: Any, line: str) -> Pieces:
     """The pieces in which a line is translated.
 
-    A network that has learned from single sentences skips some where there are several. So a line longer than
-    nine in ten of the training is taken apart at its sentence ends, and neighbours are put together while they are
-    no longer than that. A sentence more than twice as long as all of the training is cut: at pauses, between
+    A network that has learned from single sentences skips some where there are several. So a line is taken apart
+    at its sentence ends, and neighbours are put together while they are no longer than lines of several sentences
+    usually were in training. A sentence more than twice as long as all of the training is cut: at pauses, between
     words, or anywhere.
     """
     most = 2 * reader.longest or sys.maxsize
 
-    def split(text: str, boundary: str, limit: int) -> list[str]:
+    def split(text: str, ends: Callable[[str], list[int]], limit: int) -> list[str]:
         def fits(part: str) -> bool:
             # A character is four tokens at most (bytes); only long texts have to be counted.
             return 4 * len(part) + 2 <= limit or len(reader.encode(part)) <= limit
 
-        return [text] if fits(text) else _cut(text, boundary, fits)
+        return [text] if fits(text) else _cut(text, ends(text), fits)
 
-    sentences = split(line, _SENTENCE_ENDS, reader.usual or most) if line else []
+    sentences = split(line, sentence_ends, reader.usual or most) if line else []
     texts = sentences
     for boundary in (_PAUSES, r"\s+", ""):
-        texts = [part for text in texts for part in split(text, boundary, most)]
+        texts = [part for text in texts for part in split(text, partial(_ends_of, boundary), most)]
     return Pieces(texts, len(texts) > len(sentences))
 
 
-def _cut(text: str, boundary: str, fits: Callable[[str], bool]) -> list[str]:
-    """A text cut at boundaries, but only where the next part would no longer fit."""
-    cuts = sorted({*(match.end() for match in re.finditer(boundary, text)), len(text)})
+def _ends_of(boundary: str, text: str) -> list[int]:
+    return [match.end() for match in re.finditer(boundary, text)]
+
+
+def _cut(text: str, ends: list[int], fits: Callable[[str], bool]) -> list[str]:
+    """A text cut at some of ``ends``: only where the next part would no longer fit."""
+    cuts = sorted({*ends, len(text)})
     parts, begin = [], 0
     for cut, following in pairwise([*cuts, None]):
         if following is None or not fits(text[begin:following].strip()):
@@ -169,15 +173,17 @@ def _words_before(text: str, at: int) -> int:
 
 
 def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypothesis) -> list[tuple[int, int]]:
-    """For every word of a hypothesis the source word that had the most attention: (source, target), from 0."""
+    """For every word of a hypothesis the source word that had the most attention: (source, target), from 0. A word
+    that came while the end of the sentence had most has no link."""
     if hypothesis.attention is None or not hypothesis.token_ids:
         return []
     source_ids = model.reader.encode(source)[:-1]
     rows = _words(model.tokenizer, hypothesis.token_ids)
     columns = _words(model.reader.tokenizer, source_ids)
-    weights = np.zeros((max(rows) + 1, max(columns, default=0) + 1))
-    np.add.at(weights, (np.array(rows)[:, None], np.array(columns)[None]), hypothesis.attention[:, : len(columns)])
-    return [(int(weights[t].argmax()), t) for t in range(len(weights))]
+    end = max(columns, default=-1) + 1
+    weights = np.zeros((max(rows) + 1, end + 1))
+    np.add.at(weights, (np.array(rows)[:, None], np.array([*columns, end])[None]), hypothesis.attention)
+    return [(s, t) for t, s in enumerate(weights.argmax(1).tolist()) if s != end]
 
 
 def _words(tokenizer: Tokenizer, token_ids: list[int]) -> list[int]:

@@ -157,11 +157,12 @@ def test_self_critical_training_raises_the_reward(baseline, samples, length):
 
 
 def test_the_self_critical_loss_is_the_policy_gradient():
-    """Against the definition: Σ advantage · −log p, the log-probabilities those of the samples themselves."""
+    """Against the definition: Σ advantage · −log p, the log-probabilities those of the samples themselves, which
+    were drawn without dropout."""
     torch.manual_seed(0)
     tokenizer = CharTokenizer.train(["abcd"])
-    config = DecoderConfig(len(tokenizer), embedding_size=8, hidden_size=8, attention="dot")
-    model = Model(Vectors(), config, tokenizer, ModelInfo()).eval()
+    config = DecoderConfig(len(tokenizer), embedding_size=8, hidden_size=8, attention="dot", dropout=0.5)
+    model = Model(Vectors(), config, tokenizer, ModelInfo()).train()
     with torch.no_grad():  # what is never sampled has no probability, or scores would count it
         model.decoder.output.bias[[tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id]] = -1e4
     batch = Batch(torch.eye(4)[:2], torch.zeros(2, 0).long(), torch.zeros(2, 0).long(), rows=torch.arange(2))
@@ -176,6 +177,8 @@ def test_the_self_critical_loss_is_the_policy_gradient():
     advantages = rewards - (rewards.sum(1, keepdims=True) - rewards) / 2
     wanted = -sum(a * h.score for a, h in zip(advantages.flatten(), seen, strict=True))
     assert float(loss.loss_sum.detach()) == pytest.approx(wanted, rel=1e-4)
+    assert model.training
+    assert model.decoder.reader.training
     assert objective_loss.num_tokens == sum(len(h.log_probs) for h in seen)
 
 
@@ -338,7 +341,7 @@ def test_no_picture_can_be_used(gen, tmp_path):
         (("a.jpg", "--num-captions", "0"), "--num-captions must be at least 1"),
         (("a.jpg", "--show", "page.txt"), "name an .html file"),
         (("a.jpg", "--show", "nowhere/page.html"), "there is no folder nowhere"),
-        (("a.jpg", "--beam", "0"), "--beam must be at least 1"),
+        (("a.jpg", "--beam", "0"), "--beam must be between 1 and 1,000"),
         (("a.jpg", "--num-caption", "2"), "did you mean --num-captions"),
     ],
 )
@@ -375,6 +378,14 @@ def test_evaluate(gen, shapes):
     status, out, _ = gen("evaluate", shapes / "run", "--images", folder, "--split", "valid", "--json")
     assert json.loads(out) == held_out
     assert "CIDEr-D" in gen("evaluate", shapes / "run")[1]
+    rows = [{"image": sorted(p.name for p in folder.glob("*.png"))[0], "caption": "a red square"}]
+    (folder.parent / "some.jsonl").write_text(
+        "\n".join(map(json.dumps, [*rows, {"image": "gone.png", "caption": "x"}]))
+    )
+    some = ("--images", folder, "--captions", folder.parent / "some.jsonl")
+    status, _, err = gen("evaluate", shapes / "run", *some)
+    assert status == 1
+    assert "gone.png: is not in" in err
     status, _, err = gen("evaluate", shapes / "run", "--src", "a")
     assert status == 2
     assert "--src does not go with a caption model" in err

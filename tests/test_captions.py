@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -85,6 +86,17 @@ def test_an_imagefolder_brings_its_captions(images):
     (images / "metadata.jsonl").write_text(FORMATS["rows.jsonl"])
     assert len(read_captions(str(images)).pictures) == 3
     (images / "metadata.jsonl").unlink()
+    for split in ("train", "validation"):
+        (images / split).mkdir()
+        (images / split / "metadata.jsonl").write_text('{"file_name": "x.jpg", "text": "A dog"}\n')
+        shutil.copy(images / "a.jpg", images / split / "x.jpg")
+    found = read_captions(str(images))
+    assert [(c.picture.parent.name, c.split) for c in found.pictures] == [
+        ("train", "train"),
+        ("validation", "valid"),
+    ]
+    shutil.rmtree(images / "train")
+    shutil.rmtree(images / "validation")
     with pytest.raises(UserError, match="name the file of captions"):
         read_captions(str(images))
 
@@ -110,7 +122,7 @@ def test_what_is_missing_is_reported(tmp_path, images):
     found = read_captions(str(images), str(tmp_path / "c.jsonl"))
     assert [c.captions for c in found.pictures] == [["A dog", "🙂"]]
     said = "\n".join(found.dropped)
-    assert "3 empty captions" in said
+    assert said.count("line 1: an empty caption of a.jpg") == 3
     assert "b.jpg: has no caption" in said
     assert f"gone.jpg: is not in {images}" in said
 

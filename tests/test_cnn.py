@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gen import device as machine
 from gen.decoder import DecoderConfig
 from gen.encoders.backbones import LITE, backbone_names, grid, load_backbone, stages
 from gen.encoders.cnn import CNNEncoder
@@ -243,12 +244,18 @@ def test_a_saved_model_sees_the_same(tmp_path, encoder, photos):
 # -- the cache -------------------------------------------------------------------------------------------
 
 
+def looked(encoder, photos):
+    """What the trunk sees of them, in the precision that a cache is filled in."""
+    with machine.autocast(torch.device("cpu"), machine.compute_dtype("auto", torch.device("cpu"))):
+        return encoder.look(encoder.prepare(photos).source)
+
+
 def test_cached_is_uncached(encoder, photos):
     store = FeatureStore(encoder)
     rows, failed = store.fill(photos, batch_size=4)
     assert not failed
     assert rows.shape == (9, 1)
-    cached, fresh = encoder(store.read(rows[:, 0])), encoder(encoder.prepare(photos).source)
+    cached, fresh = encoder(store.read(rows[:, 0])), encoder(looked(encoder, photos))
     torch.testing.assert_close(cached.values, fresh.values, atol=0.05, rtol=0.05)
     assert store.read(rows[[3, 0], 0]).shape == (2, 49, 1280)
     torch.testing.assert_close(store.read(rows[[3, 0], 0])[1], store.read(rows[[0], 0])[0])
@@ -268,7 +275,7 @@ def test_a_changed_picture_is_noticed(encoder, photos):
     Image.new("RGB", (50, 50), "red").save(photos[4])
     after, _ = FeatureStore(encoder).fill(photos)
     assert (before != after)[:, 0].tolist() == [i == 4 for i in range(9)]
-    fresh = encoder.look(encoder.prepare([photos[4]]).source).float()
+    fresh = looked(encoder, [photos[4]]).float()
     torch.testing.assert_close(FeatureStore(encoder).read(after[[4], 0]).float(), fresh, atol=0.05, rtol=0.05)
 
 
@@ -306,7 +313,7 @@ def test_an_interrupted_cache_goes_on(encoder, photos):
     rows, failed = FeatureStore(encoder).fill(photos)
     assert not failed
     torch.testing.assert_close(FeatureStore(encoder).read(rows[:5, 0]), wanted)
-    fresh = encoder.look(encoder.prepare(photos[5:]).source).half()
+    fresh = looked(encoder, photos[5:]).half()
     torch.testing.assert_close(FeatureStore(encoder).read(rows[5:, 0]), fresh, atol=0.05, rtol=0.05)
 
 
@@ -349,7 +356,7 @@ def test_killed_and_started_twice(encoder, photos, tmp_path):
     assert queue.get() + queue.get() == len(photos) - done
     rows, failed = FeatureStore(encoder, cache=tmp_path).fill(photos)
     assert not failed
-    fresh = encoder.look(encoder.prepare(photos).source).half()
+    fresh = looked(encoder, photos).half()
     torch.testing.assert_close(FeatureStore(encoder, cache=tmp_path).read(rows[:, 0]), fresh, atol=0.05, rtol=0.05)
 
 

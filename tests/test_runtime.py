@@ -152,7 +152,6 @@ def test_every_kind_of_layer_can_be_exported(tmp_path, kinds):
 def test_captions_are_those_of_torch(tmp_path):
     torch.manual_seed(0)
     encoder = CNNEncoder("alexnet", "none", memory_size=16)  # few layers: tracing takes its time
-    encoder.get_traceable()  # the trunk in float32, as it is exported
     config = DecoderConfig(len(WORDS), 12, 16, 2, attention="multihead", num_heads=4, residual=True)
     model = Model(encoder, config, WORDS, ModelInfo("caption", search={"beam": 3})).eval()
     with torch.no_grad():

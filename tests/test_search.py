@@ -232,6 +232,10 @@ def test_processors(ops):
             assert len(h.token_ids) >= 4
         for h in run(table, ops, strategy, processors=[BannedTokens([3, BOS])])[0]:
             assert not {3, BOS} & set(h.token_ids)
+        again = [NoRepeatNgram(1, forced=3), ForcedPrefix([5, 3, 5])]
+        for h in run(table, ops, strategy, processors=again)[0]:
+            assert h.token_ids[:3] == [5, 3, 5]
+            assert not {3, 5} & set(h.token_ids[3:])
         for h in run(table, ops, strategy, processors=[ForcedPrefix([5, 3, 5])])[0]:
             assert h.token_ids[:3] == [5, 3, 5]
         for h in run(table, ops, strategy, [[BOS, 3, 4]], [NoRepeatNgram(2), MinLength(8, EOS)], 12)[0]:

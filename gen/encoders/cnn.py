@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gen import device as machine
 from gen.encoders.backbones import LITE, grid, load_backbone, stages
 from gen.encoders.base import Encoder
 from gen.memory import Memory
@@ -24,9 +23,7 @@ class CNNEncoder(Encoder):
     The memory holds a vector a place of the last feature map, in reading order, made of the features there and
     of where it is; the summary is their mean.
 
-    The trunk always runs in eval mode: its batch norms keep the statistics they were trained with. Frozen, it
-    computes in the fastest precision that the machine has, so that features are the same whether they come
-    out of a cache or not.
+    The trunk always runs in eval mode: its batch norms keep the statistics they were trained with.
 
     Args:
         backbone: see `load_backbone`.
@@ -48,7 +45,7 @@ class CNNEncoder(Encoder):
 
     AT_ONCE = 32  # pictures in the frozen trunk
 
-    _plain = False  # float32, all pictures at once
+    _plain = False  # all pictures at once, for tracing
 
     def __init__(
         self,
@@ -116,11 +113,10 @@ class CNNEncoder(Encoder):
         return digest.hexdigest()
 
     def look(self, pixels: Tensor) -> Tensor:
-        """(B, 3, size, size) uint8 pictures → (B, S, C) features."""
+        """(B, 3, size, size) uint8 pictures → (B, S, C) features, in the precision that the caller has chosen."""
         if (self.finetune and self.training) or self._plain:
             return self._see(pixels)
-        device = pixels.device
-        with torch.no_grad(), machine.autocast(device, machine.compute_dtype("auto", device)):
+        with torch.no_grad():
             # In parts: the first maps of a picture are a hundred times as large as what is left of it.
             return torch.cat([self._see(part) for part in pixels.split(self.AT_ONCE)])
 

@@ -118,7 +118,14 @@ class SearchOptions:
                 f"--num-samples must be at least 1, not {self.num_samples}",
             ),
             (self.seed is not None and self.seed < 0, f"--seed must be 0 or more, not {self.seed}"),
-            (self.beam is not None and self.beam < 1, f"--beam must be at least 1, not {self.beam}"),
+            (
+                self.beam is not None and not 1 <= self.beam <= MOST_BEAMS,
+                f"--beam must be between 1 and {MOST_BEAMS:,}, not {self.beam}",
+            ),
+            (
+                self.length_penalty is not None and not abs(self.length_penalty) < float("inf"),
+                f"--length-penalty must be a number, not {self.length_penalty}",
+            ),
             (
                 self.n_best is not None and not 1 <= self.n_best <= (self.beam or 1),
                 f"--n-best must be between 1 and --beam ({self.beam or 1}), not {self.n_best}",
@@ -197,15 +204,15 @@ class SearchOptions:
         """The processors that the options ask for. ``never`` are token ids no output may hold."""
         encode, decode = partial(tokenizer.encode, strict=True), tokenizer.decode
         banned = [token_id for text in self.ban for token_id in _as_one_token(text, never, tokenizer)]
+        begin = encode(self.prefix) if self.prefix else []
         processors: list[Processor] = [BannedTokens(banned)] if banned else []
         if self.min_new_tokens:
             processors.append(MinLength(self.min_new_tokens, eos_id))
         if self.repetition_penalty != 1:
             processors.append(RepetitionPenalty(self.repetition_penalty))
         if self.no_repeat_ngram:
-            processors.append(NoRepeatNgram(self.no_repeat_ngram))
-        if self.prefix:
-            begin = encode(self.prefix)
+            processors.append(NoRepeatNgram(self.no_repeat_ngram, forced=len(begin)))
+        if begin:
             if unknown := sorted(set(begin) & {*banned, *never}):
                 lacks = ", ".join(repr(decode([i])) for i in unknown)
                 raise UserError(f"--prefix {self.prefix!r}: no output can begin so: {lacks} is unknown or banned")
@@ -232,6 +239,9 @@ class SearchOptions:
             defaults = {name: value for name, value in defaults.items() if name not in ways}
         return cls(**{**defaults, **given}).check()
 
+
+MOST_BEAMS = 1000
+"""Memory grows with the beam, and quality has long stopped to."""
 
 _BEAM = ("beam", "length_penalty", "n_best", "beam_groups", "diversity")
 _SAMPLE = ("temperature", "top_k", "top_p", "min_p", "num_samples", "seed")

@@ -82,12 +82,15 @@ class ForcedPrefix(Processor):
     def __init__(self, token_ids: Sequence[int]) -> None:
         self.token_ids = list(token_ids)
 
+    def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
+        super().start(ops, prompts, vocab_size)
+        self._begin = ops.asarray(self.token_ids, "int64")
+
     def __call__(self, log_probs: Array, lengths: Array) -> Array:
         n = len(self.token_ids)
         if n == 0:
             return log_probs
-        index = lengths * (lengths < n)
-        wanted = self.ops.asarray(self.token_ids, "int64")[index]
+        wanted = self._begin[lengths * (lengths < n)]
         other = self.ops.arange(log_probs.shape[-1])[None] != wanted[:, None]
         return _ban(self.ops, log_probs, (lengths < n)[:, None] & other)
 
@@ -122,10 +125,15 @@ class RepetitionPenalty(Processor):
 
 
 class NoRepeatNgram(Processor):
-    """No n tokens in a row come twice (Paulus et al., 2018), prompt included."""
+    """No n tokens in a row come twice (Paulus et al., 2018), prompt included.
 
-    def __init__(self, n: int) -> None:
-        self.n = n
+    Args:
+        n: how many.
+        forced: so many tokens at the beginning are what they are.
+    """
+
+    def __init__(self, n: int, forced: int = 0) -> None:
+        self.n, self.forced = n, forced
 
     def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
         super().start(ops, prompts, vocab_size)
@@ -140,6 +148,8 @@ class NoRepeatNgram(Processor):
         repeats = seen[:, :windows] >= 0
         for i in range(self.n - 1):
             repeats = repeats & (seen[:, i : windows + i] == seen[:, windows + i, None])
+        if self.forced:
+            repeats = repeats & (lengths >= self.forced)[:, None]
         return self.ops.ban_each(log_probs, repeats, seen[:, self.n - 1 :])
 
     def observe(self, parents: Array | None, token_ids: Array, live: Array) -> None:

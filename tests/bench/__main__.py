@@ -37,13 +37,15 @@ def main(names: list[str]) -> None:
         ("bar", "right"),
     ):
         table.add_column(name, justify=justify)
-    rows = [row for name in names or BENCHES for row in import_module(f"tests.bench.{name}").run()]
-    for row in rows:
-        table.add_row(row["what"], row["ours"], row["baseline"], row["ratio"], row["bar"])
-    Console().print(table)
     path = Path("runs/bench.json")
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(rows, indent=2) + "\n")
+    rows = []
+    for name in names or BENCHES:
+        for row in import_module(f"tests.bench.{name}").run():
+            rows.append(row)
+            table.add_row(row["what"], row["ours"], row["baseline"], row["ratio"], row["bar"])
+            path.write_text(json.dumps(rows, indent=2) + "\n")  # whatever fails later
+    Console().print(table)
 
 
 if __name__ == "__main__":
