@@ -70,7 +70,8 @@ class GenerationMixin:
         """Writes something for every item: continues a prompt, translates a sentence, captions a picture.
 
         Args:
-            items: one item, or a list or tuple of them.
+            items: one item, or a list or tuple of them. To a translation model a text is one sentence: only
+                ``gen translate`` takes apart what holds several.
             strategy: a `Strategy` object, or the name of one; else the options decide.
             processors: further `Processor` objects.
             attention: False forgets the attention weights.
