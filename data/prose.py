@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from gen.errors import UserError
+from gen.base.errors import UserError
 
 
 def python_documentation() -> str:

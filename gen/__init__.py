@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from gen.model import Model
+    from gen.models.model import Model
     from gen.runtime import Runtime
 
 _LAZY = {
-    "Model": "gen.model",
-    "Memory": "gen.memory",
-    "Encoder": "gen.encoders",
-    "Decoder": "gen.decoder",
-    "DecoderConfig": "gen.decoder",
+    "Model": "gen.models.model",
+    "Memory": "gen.models.memory",
+    "Encoder": "gen.models.encoders",
+    "Decoder": "gen.models.decoder",
+    "DecoderConfig": "gen.models.decoder",
     "Strategy": "gen.search",
     "Greedy": "gen.search",
     "Sample": "gen.search",
     "Beam": "gen.search",
     "Hypothesis": "gen.search",
-    "UserError": "gen.errors",
+    "UserError": "gen.base.errors",
 }
 
 
@@ -36,13 +36,13 @@ def load(path: str, device: str = "cpu", precision: str = "fp32") -> Model | Run
     from importlib.util import find_spec
 
     from gen import runtime
-    from gen.errors import UserError
+    from gen.base.errors import UserError
 
     if runtime.is_exported(path) or find_spec("torch") is None:
         if device != "cpu" or precision != "fp32":
             raise UserError(f"{path}: exported models run on the CPU, in the precision they were exported in")
         return runtime.load(path)
-    from gen.model import Model
+    from gen.models.model import Model
 
     return Model.load(path, device, precision)
 

@@ -37,21 +37,21 @@ gen: sequence generation around one shared recurrent decoder
 """
 
 COMMANDS = {
-    "train text": "tasks.text:train_command",
-    "train translate": "tasks.translate:train_command",
-    "train caption": "tasks.caption:train_command",
-    "generate": "tasks.generate:generate_command",
-    "translate": "tasks.translator:translate_command",
-    "caption": "tasks.captioner:caption_command",
-    "plot attention": "tasks.plotting:attention_command",
-    "suggest": "tasks.suggest:suggest_command",
-    "score": "tasks.judge:score_command",
-    "evaluate": "tasks.judge:evaluate_command",
-    "info": "tasks.judge:info_command",
-    "compare": "tasks.compare:compare_command",
-    "export": "tasks.exporter:export_command",
-    "push": "tasks.share:push_command",
-    "demo": "tasks.demo:demo_command",
+    "train text": "tasks.text.task:train_command",
+    "train translate": "tasks.translate.task:train_command",
+    "train caption": "tasks.caption.task:train_command",
+    "generate": "tasks.text.generate:generate_command",
+    "translate": "tasks.translate.command:translate_command",
+    "caption": "tasks.caption.command:caption_command",
+    "plot attention": "tasks.commands.plot:attention_command",
+    "suggest": "tasks.text.suggest:suggest_command",
+    "score": "tasks.commands.evaluate:score_command",
+    "evaluate": "tasks.commands.evaluate:evaluate_command",
+    "info": "tasks.commands.evaluate:info_command",
+    "compare": "tasks.commands.compare:compare_command",
+    "export": "tasks.commands.export:export_command",
+    "push": "tasks.commands.push:push_command",
+    "demo": "tasks.demo.command:demo_command",
 }
 """What is typed → the module and the function that does it, given the words after it and the command itself."""
 
@@ -59,7 +59,7 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 0, 1 where part of the input could not be used, 2 for the user's
     mistakes, 130 for Ctrl-C and 143 for SIGTERM, where there was something to save."""
-    from gen.errors import ConfigError, Terminated, UserError, complain
+    from gen.base.errors import ConfigError, Terminated, UserError, complain
 
     if argv is None:
         argv = sys.argv[1:]
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         from importlib.util import find_spec
 
-        if find_spec("gen.model"):  # all of the toolkit is here, and should be whole
+        if find_spec("gen.models.model"):  # all of the toolkit is here, and should be whole
             raise
         remedy = "'gen-runtime[cli]'" if error.name in ("tyro", "yaml") else "gen-toolkit instead of gen-runtime"
         complain(f"this needs {error.name}, which is not installed here: pip install {remedy}")
@@ -113,14 +113,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _terminate(number: int, frame: Any) -> None:
-    from gen.errors import Terminated
+    from gen.base.errors import Terminated
 
     raise Terminated
 
 
 def _find(argv: list[str]) -> tuple[str, list[str]]:
     """The command that ``argv`` begins with, and the words after it."""
-    from gen.errors import UserError
+    from gen.base.errors import UserError
 
     for words in (2, 1):
         name = " ".join(argv[:words])

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from gen.config import Budget
-from gen.model import Model
-from gen.optim import TrainOptions
-from gen.validation import Event
+from gen.base.config import Budget
+from gen.models.model import Model
+from gen.training.options import TrainOptions
+from gen.training.validation import Event
 
 console = Console(highlight=False)
 

@@ -10,9 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from gen.folders import write_text
-from gen.pictures import open_picture
-from gen.plots import plot_attention, plot_looks, plot_losses
+from gen.base.folders import write_text
+from gen.inputs.pictures import open_picture
+from gen.metrics.plots import plot_attention, plot_looks, plot_losses
 
 _STYLE = """
 :root { color-scheme: light; --ink: #1d2430; --soft: #667085; --line: #e3e6ea; --paper: #fff; --accent: #b5442e; }

@@ -12,10 +12,10 @@ os.environ.setdefault("HF_HOME", os.path.join(tempfile.gettempdir(), "gen-tests-
 
 import torch
 
-from gen.decoder import DecoderConfig
-from gen.info import ModelInfo
-from gen.model import Model
-from gen.tokenizer import CharTokenizer
+from gen.inputs.tokenizer import CharTokenizer
+from gen.models.decoder import DecoderConfig
+from gen.models.model import Model
+from gen.search.info import ModelInfo
 from tasks.cli import main
 
 TEXT = "the cat sat on the mat. the dog ran to the cat, and the cat ran off the mat.\n"

@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 from tasks.data.sequences import sequence_pairs
 
-import tasks.caption
-import tasks.text
-import tasks.training
-import tasks.translate
+import tasks.caption.task
+import tasks.commands.train
+import tasks.text.task
+import tasks.translate.task
 from data.shapes import write_shapes
-from gen.step import Stepper
-from gen.validation import Judge, Task
+from gen.training.step import Stepper
+from gen.training.validation import Judge, Task
 from tasks.cli import main
 
 torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)  # the first one imports for seconds
@@ -80,7 +80,9 @@ def _work(argv: list[str], environment: dict[str, str], die_at: str, log: str) -
     os.environ.update(environment)
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(log, "w")  # noqa: SIM115
-    tasks.training.plot_losses = tasks.translate.plot_attention = tasks.caption.plot_looks = _nothing
+    tasks.commands.train.plot_losses = tasks.translate.task.plot_attention = tasks.caption.task.plot_looks = (
+        _nothing
+    )
     if die_at:
         _die_at(*die_at.split(":"), argv[argv.index("--out") + 1])
     sys.exit(main(argv))

@@ -16,16 +16,16 @@ from PIL import Image
 
 import gen as toolkit
 from data.shapes import OPPOSITES, Scene, Thing, draw, scenes, write_shapes
-from gen.caption_metrics import CiderD
-from gen.data import Batch
-from gen.decoder import DecoderConfig
-from gen.encoders import Encoder, Prepared
-from gen.info import ModelInfo
-from gen.memory import Memory
-from gen.model import Model
-from gen.plots import plot_looks
-from gen.self_critical import SelfCritical
-from gen.tokenizer import CharTokenizer
+from gen.datasets.batches import Batch
+from gen.inputs.tokenizer import CharTokenizer
+from gen.metrics.captions import CiderD
+from gen.metrics.plots import plot_looks
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders import Encoder, Prepared
+from gen.models.memory import Memory
+from gen.models.model import Model
+from gen.search.info import ModelInfo
+from gen.training.self_critical import SelfCritical
 from tasks.cli import main
 
 
@@ -475,7 +475,7 @@ def test_train_errors(gen, tmp_path):
 
 
 def teach(model, **options):
-    from gen.data import sequence_batch
+    from gen.datasets.batches import sequence_batch
 
     t = model.tokenizer
     texts = [t.encode_array(text) for text in ("abca", "bd")]

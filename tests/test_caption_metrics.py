@@ -7,9 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from gen.caption_metrics import CaptionScorer, CiderD, bleu, caption_metrics, rouge_l
-from gen.captions import plain_caption
-from gen.ptb import ptb_tokens
+from gen.datasets.captions import plain_caption
+from gen.inputs.ptb import ptb_tokens
+from gen.metrics.captions import CaptionScorer, CiderD, bleu, caption_metrics, rouge_l
 
 
 def words(text):

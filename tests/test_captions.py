@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gen.captions import CAPTION_WORDS, Captioned, build_captions, read_captions
-from gen.corpus import TokenizerOptions
-from gen.errors import UserError
-from gen.tokenizer import WordTokenizer
+from gen.base.errors import UserError
+from gen.datasets.captions import CAPTION_WORDS, Captioned, build_captions, read_captions
+from gen.datasets.corpus import TokenizerOptions
+from gen.inputs.tokenizer import WordTokenizer
 
 CAPTIONS = {"a.jpg": ["A dog runs .", "The dog is running"], "b.jpg": ["Two men sit ."], "c.png": ["A red ball"]}
 SPLITS = {"a.jpg": "train", "b.jpg": "val", "c.png": "test"}

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from gen.config import Budget, option_names
-from gen.errors import ConfigError
-from tasks.generate import GenerateConfig
-from tasks.text_config import TextConfig
+from gen.base.config import Budget, option_names
+from gen.base.errors import ConfigError
+from tasks.text.generate import GenerateConfig
+from tasks.text.options import TextConfig
 from tests.conftest import TEXT, TINY
 
 ROOT = Path(__file__).parents[1]

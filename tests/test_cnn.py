@@ -12,17 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from gen import device as machine
-from gen.decoder import DecoderConfig
-from gen.encoders.backbones import LITE, backbone_names, grid, load_backbone, stages
-from gen.encoders.cnn import CNNEncoder
-from gen.errors import UserError
-from gen.features import FeatureStore
-from gen.info import ModelInfo
-from gen.model import Model
-from gen.optim import TrainOptions, make_optimizer
-from gen.pictures import Preprocessing
-from gen.tokenizer import CharTokenizer
+from gen.base.errors import UserError
+from gen.datasets.features import FeatureStore
+from gen.inputs.pictures import Preprocessing
+from gen.inputs.tokenizer import CharTokenizer
+from gen.models import device as machine
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders.backbones import LITE, backbone_names, grid, load_backbone, stages
+from gen.models.encoders.cnn import CNNEncoder
+from gen.models.model import Model
+from gen.search.info import ModelInfo
+from gen.training.options import TrainOptions, make_optimizer
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def make(encoder):
 
 def learn(model, photos):
     """Some steps of training that would like to change everything."""
-    from gen.data import sequence_batch
+    from gen.datasets.batches import sequence_batch
 
     t = model.tokenizer
     optimizer = make_optimizer(model, TrainOptions(learning_rate=0.1))

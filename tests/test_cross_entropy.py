@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gen import cross_entropy as module
-from gen.cross_entropy import cross_entropy
+from gen.models import cross_entropy as module
+from gen.models.cross_entropy import cross_entropy
 
 PAD = 3
 

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from gen.corpus import TokenizerOptions, build_corpus, tokenize
-from gen.data import SequenceBatches, Sequences, TokenFile, length_buckets, pad
-from gen.errors import UserError
-from gen.files import TextFiles
-from gen.streams import StreamBatches, stream_evaluation
-from gen.tokenizer import CharTokenizer, Tokenizer
+from gen.base.errors import UserError
+from gen.base.files import TextFiles
+from gen.datasets.batches import SequenceBatches, Sequences, TokenFile, length_buckets, pad
+from gen.datasets.corpus import TokenizerOptions, build_corpus, tokenize
+from gen.datasets.streams import StreamBatches, stream_evaluation
+from gen.inputs.tokenizer import CharTokenizer, Tokenizer
 
 BOS, EOS, PAD = 1, 2, 0
 

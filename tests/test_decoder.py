@@ -7,11 +7,11 @@ import itertools
 import pytest
 import torch
 
-from gen.attention import ATTENTIONS, build_attention, masked_softmax
-from gen.data import sequence_batch
-from gen.decoder import Decoder, DecoderConfig
-from gen.memory import Memory
-from gen.recurrent import CELLS, RecurrentStack, _drop_connections, variational_dropout
+from gen.datasets.batches import sequence_batch
+from gen.models.attention import ATTENTIONS, build_attention, masked_softmax
+from gen.models.decoder import Decoder, DecoderConfig
+from gen.models.memory import Memory
+from gen.models.recurrent import CELLS, RecurrentStack, _drop_connections, variational_dropout
 from tests.conftest import make_model
 
 V, B, W, T, M = 11, 2, 3, 5, 6

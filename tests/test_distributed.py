@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from gen import distributed
-from gen.data import SequenceBatches, Sequences, TokenFile
-from gen.streams import StreamBatches, stream_evaluation
+from gen.base import distributed
+from gen.datasets.batches import SequenceBatches, Sequences, TokenFile
+from gen.datasets.streams import StreamBatches, stream_evaluation
 from tasks.cli import main
 from tests import faults
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gen.decoder import DecoderConfig
-from gen.encoders import RNNEncoder
-from gen.model import Model
+from gen.inputs.tokenizer import CharTokenizer
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders import RNNEncoder
+from gen.models.model import Model
 from gen.search import Beam
-from gen.tokenizer import CharTokenizer
 
 SENTENCES = ["abcdefgh", "c", "", "hgfed"]
 LETTERS = CharTokenizer.train(["abcdefgh"])

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from gen import checkpoint, folders
-from gen.data import Batch, SequenceBatches, Sequences, TokenFile
-from gen.errors import UserError
-from gen.model import LossOutput, Model
-from gen.optim import TrainOptions
-from gen.run import RunFolder
-from gen.streams import StreamBatches
-from gen.train import train
-from gen.validation import Task
+from gen.base import folders
+from gen.base.errors import UserError
+from gen.datasets.batches import Batch, SequenceBatches, Sequences, TokenFile
+from gen.datasets.streams import StreamBatches
+from gen.models import checkpoint
+from gen.models.model import LossOutput, Model
+from gen.training.loop import train
+from gen.training.options import TrainOptions
+from gen.training.run_folder import RunFolder
+from gen.training.validation import Task
 from tests import faults
 from tests.conftest import TINY, make_model
 

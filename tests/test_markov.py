@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gen.markov import MarkovChain
-from gen.tokenizer import CharTokenizer
-from tasks.suggest import suggest
+from gen.inputs.tokenizer import CharTokenizer
+from gen.metrics.markov import MarkovChain
+from tasks.text.suggest import suggest
 from tests.conftest import TEXT
 
 
@@ -58,7 +58,7 @@ def test_it_is_a_distribution_and_the_search_loop_drives_it():
 
 @pytest.mark.parametrize("kind", ["char", "word", "subword"])
 def test_suggestions_complete_the_word(kind):
-    from gen.tokenizer import SubwordTokenizer, WordTokenizer
+    from gen.inputs.tokenizer import SubwordTokenizer, WordTokenizer
 
     text = "the start of the state. the staff start. the stairs, the start, the cat stays.\n" * 5
     tokenizer = {

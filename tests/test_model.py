@@ -9,12 +9,13 @@ import torch
 import yaml
 
 import gen as toolkit
-from gen import checkpoint, folders
-from gen.data import Batch
-from gen.errors import ConfigError, UserError
-from gen.model import Model
-from gen.streams import stream_evaluation
-from gen.tokenizer import CharTokenizer, SubwordTokenizer, WordTokenizer
+from gen.base import folders
+from gen.base.errors import ConfigError, UserError
+from gen.datasets.batches import Batch
+from gen.datasets.streams import stream_evaluation
+from gen.inputs.tokenizer import CharTokenizer, SubwordTokenizer, WordTokenizer
+from gen.models import checkpoint
+from gen.models.model import Model
 from tests.conftest import TEXT, make_model
 
 
@@ -126,8 +127,8 @@ def test_carried_state_is_one_long_pass(model):
 
 
 def test_evaluation_is_the_sum_over_the_text(model, tmp_path):
-    from gen.corpus import tokenize
-    from gen.files import TextFiles
+    from gen.base.files import TextFiles
+    from gen.datasets.corpus import tokenize
 
     path = tmp_path / "t.txt"
     path.write_text(TEXT * 5)
@@ -250,8 +251,8 @@ def test_other_folders_are_refused(model, tmp_path):
 
 
 def test_an_unnamed_encoder_cannot_be_saved(tokenizer, tmp_path):
-    from gen.decoder import DecoderConfig
-    from gen.encoders import NoneEncoder
+    from gen.models.decoder import DecoderConfig
+    from gen.models.encoders import NoneEncoder
 
     model = Model(NoneEncoder(), DecoderConfig(len(tokenizer), 4, 4), tokenizer)
     with pytest.raises(UserError, match="register"):

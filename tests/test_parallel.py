@@ -7,11 +7,11 @@ import json
 
 import pytest
 
-from gen.corpus import TokenizerOptions
-from gen.errors import UserError
-from gen.pairs import PairOptions, build_pairs
-from gen.parallel import PairFiles
-from tasks.translate import make_batches
+from gen.base.errors import UserError
+from gen.datasets.corpus import TokenizerOptions
+from gen.datasets.pair_files import PairFiles
+from gen.datasets.pairs import PairOptions, build_pairs
+from tasks.translate.task import make_batches
 
 PAIRS = [("a dog", "ein Hund"), ("the cat", "die Katze"), ("é, yes", 'ja "so"')]
 

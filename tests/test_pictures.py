@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gen.errors import UserError
-from gen.pictures import PictureError, Preprocessing, ahead, find_pictures, open_picture
+from gen.base.errors import UserError
+from gen.inputs.pictures import PictureError, Preprocessing, ahead, find_pictures, open_picture
 
 
 def gradient(width=40, height=30):

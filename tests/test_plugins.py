@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import gen as toolkit
-from gen.decoder import DecoderConfig
-from gen.encoders import ENCODERS, Encoder, Prepared, register
-from gen.memory import Memory
-from gen.model import Model
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders import ENCODERS, Encoder, Prepared, register
+from gen.models.memory import Memory
+from gen.models.model import Model
 from gen.search import STRATEGIES, Strategy
 from gen.search import register as register_strategy
 

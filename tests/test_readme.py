@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from data.shapes import draw, scenes, write_shapes
-from tasks import demo_caption, demo_translation
+from tasks.demo.command import caption as demo_caption
+from tasks.demo.command import translation as demo_translation
 from tests.conftest import TEXT, TINY
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

@@ -14,17 +14,18 @@ import pytest
 import torch
 
 import gen
-from gen import export, runtime
-from gen.decoder import DecoderConfig
-from gen.encoders import CNNEncoder, Encoder, RNNEncoder
-from gen.ensemble import Ensemble
-from gen.errors import UserError
-from gen.info import ModelInfo
-from gen.memory import Memory
-from gen.model import Model
+from gen import runtime
+from gen.base.errors import UserError
+from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
+from gen.models import export
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders import CNNEncoder, Encoder, RNNEncoder
+from gen.models.memory import Memory
+from gen.models.model import Model
 from gen.search import Beam, Greedy, Sample
+from gen.search.ensemble import Ensemble
+from gen.search.info import ModelInfo
 from gen.search.ops import NumpyOps
-from gen.tokenizer import CharTokenizer, WordTokenizer
 from tasks.cli import main
 from tests import torchfree
 
@@ -225,7 +226,7 @@ def saved(tmp_path, folders, monkeypatch):
     def copied(model, folder):
         shutil.copytree(folders / model.info.task, folder)
 
-    monkeypatch.setattr("tasks.exporter.export", copied)
+    monkeypatch.setattr("tasks.commands.export.export", copied)
     translator().save(tmp_path / "model")
     for name in ("src", "ref"):
         (tmp_path / name).write_text("\n".join(SENTENCES) + "\n")
@@ -247,7 +248,7 @@ def test_int8_is_judged_before_it_is_written(saved, capsys):
 
 def test_int8_that_loses_too_much_is_refused(saved, capsys, monkeypatch):
     figures = iter([30.0, 29.0])
-    monkeypatch.setattr("tasks.exporter._bleu", lambda model, pairs: next(figures))
+    monkeypatch.setattr("tasks.commands.export._bleu", lambda model, pairs: next(figures))
     judged = ["--src", str(saved / "src"), "--ref", str(saved / "ref"), "--max-loss", "0.5"]
     assert main(["export", str(saved / "model"), "-o", str(saved / "out"), "--int8", *judged]) == 2
     error = capsys.readouterr().err
@@ -443,7 +444,7 @@ def test_the_distribution_holds_what_it_imports(wheel):
         }
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import gen.runtime, tasks.cli, tasks.generate, tasks.translator, tasks.captioner\n"
+        "import gen.runtime, tasks.cli, tasks.text.generate, tasks.translate.command, tasks.caption.command\n"
         "print(*[n for n in sys.modules if n.split('.')[0] in ('gen', 'tasks')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=torchfree.ROOT)

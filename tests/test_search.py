@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gen.errors import UserError
+from gen.base.errors import UserError
 from gen.search import (
     BannedTokens,
     Beam,

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import gen as toolkit
-from gen.errors import UserError
-from gen.hub import fetch, push
+from gen.base.errors import UserError
+from gen.base.hub import fetch, push
 
 pytest.importorskip("huggingface_hub")
 

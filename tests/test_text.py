@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gen.corpus import TokenizerOptions, build_corpus
-from gen.files import TextFiles
-from gen.optim import TrainOptions
-from tasks.text import evaluate_part, fit_markov, markov_metrics
-from tasks.text_config import TextConfig, TextData, TextModel, choose
+from gen.base.files import TextFiles
+from gen.datasets.corpus import TokenizerOptions, build_corpus
+from gen.training.options import TrainOptions
+from tasks.text.options import TextConfig, TextData, TextModel, choose
+from tasks.text.task import evaluate_part, fit_markov, markov_metrics
 from tests.conftest import make_model
 
 SHAKESPEARE = Path(__file__).parents[2] / "shared" / "data" / "shakespeare" / "input.txt"

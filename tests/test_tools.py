@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import gen as toolkit
-from gen.errors import UserError
-from gen.optim import TrainOptions
-from gen.tokenizer import CharTokenizer
-from gen.trackers import figures_of, tracked
-from gen.transfer import freeze, with_vocabulary
-from tasks.preflight import find_rate
+from gen.base.errors import UserError
+from gen.inputs.tokenizer import CharTokenizer
+from gen.models.transfer import freeze, with_vocabulary
+from gen.training.options import TrainOptions
+from gen.training.trackers import figures_of, tracked
+from tasks.commands.preflight import find_rate
 from tests.conftest import TINY, make_model
 
 # -- before ----------------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def test_learning_rates(train, tmp_path):
 
 def test_the_rate_is_that_of_the_steepest_fall(monkeypatch, tmp_path):
     """A loss that falls around 1e-3 and explodes around 1e-1."""
-    from tasks import preflight
+    from tasks.commands import preflight
 
     class Known:
         def __init__(self, *args):
@@ -205,8 +205,8 @@ def test_freezing(model, train, trained, tmp_path):
 
 def make_like(model):
     """The model as it was before its training."""
-    from gen.device import seed_everything
-    from gen.model import Model
+    from gen.models.device import seed_everything
+    from gen.models.model import Model
 
     seed_everything(1)
     return Model({"name": "none"}, model.decoder.config, model.tokenizer)

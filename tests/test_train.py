@@ -8,16 +8,16 @@ import sys
 import pytest
 import torch
 
-from gen import checkpoint
-from gen.data import Batch, TokenFile
-from gen.device import compute_dtype, pick_device
-from gen.errors import Terminated, UserError
-from gen.model import Model
-from gen.optim import TrainOptions, learning_rate
-from gen.run import RunFolder
-from gen.streams import StreamBatches
-from gen.train import train
-from gen.validation import Task
+from gen.base.errors import Terminated, UserError
+from gen.datasets.batches import Batch, TokenFile
+from gen.datasets.streams import StreamBatches
+from gen.models import checkpoint
+from gen.models.device import compute_dtype, pick_device
+from gen.models.model import Model
+from gen.training.loop import train
+from gen.training.options import TrainOptions, learning_rate
+from gen.training.run_folder import RunFolder
+from gen.training.validation import Task
 from tests.conftest import TINY, make_model
 
 
@@ -119,7 +119,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
 
 _OWNER = """
 import sys
-from gen.run import RunFolder
+from gen.training.run_folder import RunFolder
 with RunFolder(sys.argv[1], {}).locked():
     print("locked", flush=True)
     sys.stdin.read()

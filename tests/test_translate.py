@@ -13,19 +13,19 @@ import torch
 from tasks.data.sequences import sequence_pairs
 
 import gen as toolkit
-from gen.average import Averages, copy_of, mean, swapped
-from gen.corpus import TokenizerOptions
-from gen.ensemble import Ensemble
-from gen.errors import UserError
-from gen.generation import GenerationMixin
-from gen.lines import sentence_ends
-from gen.metrics import translation_metrics
-from gen.pairs import PairOptions, build_pairs
-from gen.parallel import PairFiles
-from gen.readers import SentenceReader
-from gen.tokenizer import WordTokenizer
+from gen.base.errors import UserError
+from gen.base.lines import sentence_ends
+from gen.datasets.corpus import TokenizerOptions
+from gen.datasets.pair_files import PairFiles
+from gen.datasets.pairs import PairOptions, build_pairs
+from gen.inputs.processors import SentenceReader
+from gen.inputs.tokenizer import WordTokenizer
+from gen.metrics.scores import translation_metrics
+from gen.search.ensemble import Ensemble
+from gen.search.generation import GenerationMixin
+from gen.training.averages import Averages, copy_of, mean, swapped
 from tasks.cli import main
-from tasks.sentences import _continued, _words, _words_before, align_words, split_line
+from tasks.translate.lines import _continued, _words, _words_before, align_words, split_line
 
 SMALL = (
     *(

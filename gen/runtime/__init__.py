@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from gen.errors import ConfigError, UserError
-from gen.folders import whole_folder
-from gen.generation import GenerationMixin, Start
-from gen.info import ModelInfo
-from gen.readers import READERS, Reader
+from gen.base.errors import ConfigError, UserError
+from gen.base.folders import whole_folder
+from gen.inputs.processors import READERS, Reader
+from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 from gen.search import SearchOptions
+from gen.search.generation import GenerationMixin, Start
+from gen.search.info import ModelInfo
 from gen.search.ops import NumpyOps
-from gen.tokenizer import TOKENIZERS, Tokenizer
 
 FORMAT = 1
 """Version of the exported folder. Raised when older code could no longer read what newer code writes."""

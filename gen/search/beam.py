@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gen.errors import UserError
+from gen.base.errors import UserError
 from gen.search.ops import Array
 from gen.search.strategy import Strategy, register
 

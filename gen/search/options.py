@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
-from gen.errors import ConfigError, UserError
+from gen.base.errors import ConfigError, UserError
+from gen.inputs.tokenizer import Tokenizer
 from gen.search.beam import Beam, DiverseBeam
 from gen.search.processors import (
     BannedTokens,
@@ -20,7 +21,6 @@ from gen.search.processors import (
 )
 from gen.search.sample import Sample
 from gen.search.strategy import STRATEGIES, Strategy
-from gen.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

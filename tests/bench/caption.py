@@ -11,20 +11,20 @@ import numpy as np
 import torch
 
 from data.shapes import draw, scenes
-from gen import device as machine
-from gen.data import sequence_batch
-from gen.decoder import DecoderConfig
-from gen.encoders.backbones import grid
-from gen.encoders.cnn import CNNEncoder
-from gen.features import FeatureStore
-from gen.info import ModelInfo
-from gen.model import Model
-from gen.optim import TrainOptions
-from gen.step import Stepper
-from gen.tokenizer import WordTokenizer
-from gen.validation import Task
-from tasks.caption_config import SEARCH
-from tasks.captioner import caption_pictures
+from gen.datasets.batches import sequence_batch
+from gen.datasets.features import FeatureStore
+from gen.inputs.tokenizer import WordTokenizer
+from gen.models import device as machine
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders.backbones import grid
+from gen.models.encoders.cnn import CNNEncoder
+from gen.models.model import Model
+from gen.search.info import ModelInfo
+from gen.training.options import TrainOptions
+from gen.training.step import Stepper
+from gen.training.validation import Task
+from tasks.caption.command import caption_pictures
+from tasks.caption.options import SEARCH
 from tests.bench.decode import alone, exported
 from tests.bench.translation import InputFeeding
 

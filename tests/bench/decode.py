@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from gen import runtime
-from gen.decoder import DecoderConfig
-from gen.model import Model
-from gen.tokenizer import CharTokenizer
+from gen.inputs.tokenizer import CharTokenizer
+from gen.models.decoder import DecoderConfig
+from gen.models.model import Model
 
 TOKENS, SIZE = 100, 512
 TOKENIZER = CharTokenizer([chr(c) for c in range(32, 127)])
@@ -76,7 +76,7 @@ EXPORT = """
 import sys
 from pathlib import Path
 import gen
-from gen import export
+from gen.models import export
 model, plain, small = map(Path, sys.argv[1:])
 export.export(gen.load(model), plain)
 export.quantize(plain, small)

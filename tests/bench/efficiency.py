@@ -9,17 +9,17 @@ from collections import Counter
 import numpy as np
 import torch
 
-from gen import device as machine
-from gen.data import Batch, pad, sequence_batch
-from gen.decoder import DecoderConfig
-from gen.encoders import RNNEncoder
-from gen.encoders.base import Encoder
-from gen.memory import Memory
-from gen.model import Model
-from gen.optim import TrainOptions
-from gen.step import Stepper
-from gen.tokenizer import CharTokenizer, WordTokenizer
-from gen.validation import Task
+from gen.datasets.batches import Batch, pad, sequence_batch
+from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
+from gen.models import device as machine
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders import RNNEncoder
+from gen.models.encoders.base import Encoder
+from gen.models.memory import Memory
+from gen.models.model import Model
+from gen.training.options import TrainOptions
+from gen.training.step import Stepper
+from gen.training.validation import Task
 
 ROUNDS, STEPS = 8, 3
 

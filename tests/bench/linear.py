@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from gen.decoder import DecoderConfig
-from gen.info import ModelInfo
-from gen.model import Model
-from gen.tokenizer import CharTokenizer
+from gen.inputs.tokenizer import CharTokenizer
+from gen.models.decoder import DecoderConfig
+from gen.models.model import Model
+from gen.search.info import ModelInfo
 from tests.bench.decode import exported, seconds
 from tests.bench.startup import cold
 from tests.bench.translation import build

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from gen import device as machine
-from gen.data import TokenFile
-from gen.decoder import DecoderConfig
-from gen.model import Model
-from gen.optim import TrainOptions, make_optimizer
-from gen.run import RunFolder
-from gen.streams import StreamBatches
-from gen.tokenizer import CharTokenizer
-from gen.train import train
-from gen.validation import Task
+from gen.datasets.batches import TokenFile
+from gen.datasets.streams import StreamBatches
+from gen.inputs.tokenizer import CharTokenizer
+from gen.models import device as machine
+from gen.models.decoder import DecoderConfig
+from gen.models.model import Model
+from gen.training.loop import train
+from gen.training.options import TrainOptions, make_optimizer
+from gen.training.run_folder import RunFolder
+from gen.training.validation import Task
 
 B, T, STEPS, ROUNDS = 32, 64, 150, 5
 

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from gen import device as machine
-from gen.data import Batch
-from gen.decoder import DecoderConfig
-from gen.model import Model
-from gen.optim import TrainOptions
-from gen.step import Stepper
-from gen.validation import Task
+from gen.datasets.batches import Batch
+from gen.models import device as machine
+from gen.models.decoder import DecoderConfig
+from gen.models.model import Model
+from gen.training.options import TrainOptions
+from gen.training.step import Stepper
+from gen.training.validation import Task
 from tests.bench import translation
 from tests.bench.decode import SIZE, TOKENIZER, TOKENS, alone, row, seconds
 

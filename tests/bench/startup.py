@@ -8,9 +8,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from gen.decoder import DecoderConfig
-from gen.model import Model
-from gen.tokenizer import CharTokenizer
+from gen.inputs.tokenizer import CharTokenizer
+from gen.models.decoder import DecoderConfig
+from gen.models.model import Model
 from tests import torchfree
 
 # What `wait` reports of a child's memory begins with that of its parent.
@@ -41,7 +41,7 @@ def fastest(*ways, rounds=7):
 def run():
     ((ours, _),) = fastest(("--help",))
     yield {"what": "gen --help", "ours": f"{ours:.3f} s", "baseline": "", "ratio": "", "bar": "< 0.5 s"}
-    from gen import export
+    from gen.models import export
 
     tokenizer = CharTokenizer([chr(c) for c in range(32, 127)])
     config = DecoderConfig(len(tokenizer), embedding_size=512, hidden_size=512, num_layers=2)

@@ -6,14 +6,14 @@ import time
 
 import torch
 
-from gen import device as machine
-from gen.data import Batch
-from gen.decoder import DecoderConfig
-from gen.model import Model
-from gen.optim import TrainOptions
-from gen.step import Stepper
-from gen.tokenizer import CharTokenizer
-from gen.validation import Task
+from gen.datasets.batches import Batch
+from gen.inputs.tokenizer import CharTokenizer
+from gen.models import device as machine
+from gen.models.decoder import DecoderConfig
+from gen.models.model import Model
+from gen.training.options import TrainOptions
+from gen.training.step import Stepper
+from gen.training.validation import Task
 
 B, T, STEPS = 32, 64, 12
 

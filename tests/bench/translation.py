@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gen import device as machine
-from gen.data import pad, sequence_batch
-from gen.decoder import DecoderConfig
-from gen.encoders import RNNEncoder
-from gen.model import Model
-from gen.optim import TrainOptions
-from gen.step import Stepper
-from gen.tokenizer import WordTokenizer
-from gen.validation import Task
+from gen.datasets.batches import pad, sequence_batch
+from gen.inputs.tokenizer import WordTokenizer
+from gen.models import device as machine
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders import RNNEncoder
+from gen.models.model import Model
+from gen.training.options import TrainOptions
+from gen.training.step import Stepper
+from gen.training.validation import Task
 from tests.bench.decode import alone, exported, row, seconds
 
 VOCABULARY, EMBEDDING, ENCODER, HIDDEN = 5000, 256, 160, 320

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, configuration, whole files, text and tables. Knows no torch."""

@@ -1,0 +1,81 @@
+"""Models shared on the Hugging Face Hub, through its own library."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from gen.base.errors import UserError
+
+PREFIX = "hf:"
+FILES = ["config.yaml", "model.safetensors", "tokenizer.bin", "encoder-*", "README.md"]
+"""What a model folder consists of; nothing else is sent or fetched."""
+
+
+def push(folder: Path, name: str, *, private: bool = False, message: str = "Upload a model") -> str:
+    """Uploads a model folder.
+
+    Args:
+        folder: of the model.
+        name: ``user/name``; made if it is not there.
+        private: make it private.
+        message: of the commit.
+
+    Returns:
+        The address of the model.
+
+    Raises:
+        UserError: the library is missing, nobody is logged in, or the hub says no.
+    """
+    _check(name)
+    library = _library()
+    api = library.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    try:
+        address = api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(folder_path=folder, repo_id=name, commit_message=message, allow_patterns=FILES)
+    except Exception as error:  # the library raises those of its HTTP client, too
+        raise UserError(f"{name}: could not be uploaded ({_line(error)}); `hf auth login` logs in") from error
+    return str(address)
+
+
+def fetch(name: str) -> Path:
+    """Downloads a model, or finds it where it was downloaded before.
+
+    Args:
+        name: ``hf:user/name``, or ``hf:user/name@revision``.
+
+    Returns:
+        The model folder.
+
+    Raises:
+        UserError: the library is missing, or there is no such model.
+    """
+    name, _, revision = name.removeprefix(PREFIX).partition("@")
+    _check(name)
+    library = _library()
+    try:
+        found = library.snapshot_download(
+            name, revision=revision or None, allow_patterns=FILES, endpoint=os.environ.get("HF_ENDPOINT")
+        )
+    except Exception as error:
+        raise UserError(f"{PREFIX}{name}: could not be downloaded ({_line(error)})") from error
+    return Path(found)
+
+
+def _check(name: str) -> None:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
+        raise UserError(f"{name}: a model on the hub is named user/name")
+
+
+def _library() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UserError("the Hugging Face Hub needs its library: pip install 'gen-toolkit[hub]'") from error
+    return huggingface_hub
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

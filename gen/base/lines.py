@@ -1,0 +1,117 @@
+"""Lines of text in, and out."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import re
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from gen.base.distributed import is_main
+from gen.base.errors import UserError
+
+
+def read_lines(name: str) -> Iterator[str]:
+    """The lines of a UTF-8 file (or .gz) or, for "-", of standard input, without their ends, one at a time.
+
+    Raises:
+        UserError: the file cannot be read, is cut short, or a line is not UTF-8 (names it).
+    """
+    where = "standard input" if name == "-" else name
+    try:
+        with _open(name) as file:
+            for number, line in enumerate(file, 1):
+                text = line.decode().rstrip("\r\n")
+                yield text.removeprefix("\ufeff") if number == 1 else text
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: line {number} is not UTF-8 (byte {error.start} of the line); convert the file"
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None)  # the system's; without one it is the contents
+        raise UserError(
+            f"{where}: cannot be read ({reason})" if reason else f"{where}: damaged or cut short ({error})"
+        ) from error
+
+
+_ENDS = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+(?=\S)|(?<=[。！？])(?=\S)")
+
+
+def sentence_ends(text: str) -> list[int]:
+    """Where sentences after the first one begin.
+
+    In doubt there is no end: before a small letter (but where there are no others), and after a full stop that may
+    be an abbreviation's: after a number, after a short word with a capital, after one with stops inside.
+
+    Example:
+        >>> sentence_ends("Mr. Smith has a dog. It runs.")
+        [21]
+    """
+    small = not text.islower()
+
+    def ends(match: re.Match[str]) -> bool:
+        word = text[max(match.start() - 20, 0) : match.start()].split()[-1]
+        if small and text[match.end()].islower():
+            return False
+        stem = word.removesuffix(".").strip("\"'“”„‘’«»()[]")
+        short = len(stem) <= 4 and stem[:1].isupper()
+        return not word.endswith(".") or not (stem.isdigit() or "." in stem or short)
+
+    return [match.end() for match in _ENDS.finditer(text) if ends(match)]
+
+
+def _open(name: str) -> IO[bytes]:
+    if name == "-":
+        return open(0, "rb", closefd=False)
+    return gzip.open(name) if name.endswith(".gz") else open(name, "rb")  # type: ignore[return-value]
+
+
+@contextmanager
+def output(name: str) -> Iterator[IO[str]]:
+    """A file that is there when all of it is written, or standard output for "-". Of several processes the main
+    one writes."""
+    if not is_main():
+        yield io.StringIO()
+        return
+    if name == "-" or _is_stdout(name):
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
+        yield sys.stdout
+        return
+    # A device or a pipe is written to; a file is replaced, or made, at once, and a link to one stays a link.
+    in_system = Path(name).absolute().is_relative_to("/dev") or Path(name).absolute().is_relative_to("/proc")
+    at_once = not in_system and (not Path(name).exists() or Path(name).is_file())
+    path = temporary = Path(name).resolve() if at_once else Path(name)
+    try:
+        if at_once:
+            descriptor, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            temporary = Path(made)
+        else:
+            descriptor = os.open(path, os.O_WRONLY)
+    except OSError as error:
+        raise UserError(f"--output {name}: cannot be written ({error.strerror})") from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            yield file
+        if at_once:
+            os.umask(mask := os.umask(0))  # it cannot be read otherwise
+            temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
+            temporary.replace(path)
+    finally:
+        if at_once:
+            temporary.unlink(missing_ok=True)
+
+
+def _is_stdout(name: str) -> bool:
+    """Whether a name, such as /dev/stdout, is another one for standard output."""
+    try:
+        return os.path.samestat(os.stat(name), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError):  # no such file yet; or standard output is none
+        return False

@@ -1,0 +1,1 @@
+"""From files to batches: token files, streams, pairs, captions, picture features."""

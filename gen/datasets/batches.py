@@ -1,0 +1,284 @@
+"""Batches: tokens on disk, padded sequences in length buckets.
+
+Every order is computed from (seed, epoch) and a position, so resuming has nothing to restore but numbers.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gen.base.distributed import mine
+from gen.inputs.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the model trains on.
+
+    Attributes:
+        source: what `Encoder.forward` takes for these rows: a tensor of B rows, or B where there is nothing.
+        input_ids: (B, T) int64, [BOS] + y for a sequence, the stream shifted by one for a stream.
+        target_ids: (B, T) int64; PAD is not counted.
+        carries: the rows continue those of the batch before, so its last state is this one's first.
+        rows: (B,) int64, which items of the training set they are, for objectives that ask.
+    """
+
+    source: Any
+    input_ids: Tensor
+    target_ids: Tensor
+    carries: bool = False
+    rows: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device; copies from pinned memory do not block."""
+        moved = [t.to(device, non_blocking=True) for t in (self.input_ids, self.target_ids)]
+        source = self.source.to(device, non_blocking=True) if isinstance(self.source, Tensor) else self.source
+        return replace(self, source=source, input_ids=moved[0], target_ids=moved[1])
+
+    def pin(self) -> Batch:
+        """The same batch in memory that a GPU copies from without waiting."""
+        pinned = [t.pin_memory() for t in (self.input_ids, self.target_ids)]
+        source = self.source.pin_memory() if isinstance(self.source, Tensor) else self.source
+        return replace(self, source=source, input_ids=pinned[0], target_ids=pinned[1])
+
+    def take(self, rows: Tensor) -> Batch:
+        """Some of its rows: (b,) int64 → b rows."""
+        source = len(rows) if isinstance(self.source, int) else self.source[rows]
+        which = None if self.rows is None else self.rows[rows.to(self.rows.device)]
+        return replace(
+            self, source=source, input_ids=self.input_ids[rows], target_ids=self.target_ids[rows], rows=which
+        )
+
+
+class Batches(Protocol):
+    """A training set: the same batches for the same epoch, from any position on. Where several processes train,
+    each gets its share of the rows of every batch, so that together they do what one would do."""
+
+    batches_per_epoch: int
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
+
+
+class TokenFile:
+    """Token ids on disk, memory-mapped: reading takes memory only for what is read.
+
+    Example:
+        >>> tokens = TokenFile("train.bin", "uint16")
+        >>> tokens.read(0, 10)   # int64 array of 10 ids
+    """
+
+    RELEASE_EVERY = 32 << 20  # bytes
+
+    def __init__(self, path: str | Path, dtype: str) -> None:
+        self.path = Path(path)
+        empty = self.path.stat().st_size == 0
+        self._map = np.empty(0, dtype) if empty else np.memmap(self.path, dtype=dtype, mode="r")
+        self._touched = 0
+
+    def __len__(self) -> int:
+        return len(self._map)
+
+    def read(self, start: int, length: int) -> np.ndarray:
+        """``length`` ids from ``start`` on, an int64 copy. Ends early at the end of the file."""
+        piece = self._map[start : start + length].astype(np.int64)
+        self._touched += piece.size * self._map.itemsize
+        if self._touched > self.RELEASE_EVERY:
+            self.release()
+        return piece
+
+    def release(self) -> None:
+        """Gives pages back that were read."""
+        self._touched = 0
+        release(self._map)
+
+
+def release(mapped: np.ndarray) -> None:
+    """Gives back the pages of a memory-mapped array: read, they would count as this process's memory for ever."""
+    while mapped.base is not None and not hasattr(mapped, "_mmap"):
+        mapped = mapped.base
+    pages = getattr(mapped, "_mmap", None)
+    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
+
+
+ROWS_AT_ONCE = 16
+"""Matrix units take this many rows at a time: 65 cost what 80 do."""
+
+PADDED_TO = 2
+"""Training batches have lengths that are multiples of this. The kernels of a shape are made when it is first met,
+which takes longer than using them: so there should be few."""
+
+
+def length_buckets(lengths: np.ndarray, batch_tokens: int, seed: tuple[int, ...]) -> list[np.ndarray]:
+    """Groups sequences of like length into batches of at most ``batch_tokens`` padded tokens; of more than
+    `ROWS_AT_ONCE` rows, a multiple of it.
+
+    Sequences are shuffled before they are sorted by length, and the batches are shuffled after, so equal
+    lengths meet other neighbours in every epoch.
+
+    Args:
+        lengths: (N,) int, or (N, K) where K sequences belong together; then the longest of them counts, and
+            those that are equally long are sorted by the others.
+        batch_tokens: rows × longest row of a batch; a longer sequence is a batch of its own.
+        seed: of the order, such as (seed, epoch).
+
+    Returns:
+        Arrays of indices into ``lengths``.
+    """
+    rng = np.random.default_rng(seed)
+    columns = lengths.reshape(len(lengths), -1)
+    longest = -(-columns.max(1, initial=1) // PADDED_TO) * PADDED_TO
+    order = rng.permutation(len(lengths))
+    order = order[np.lexsort((*columns[order].T, longest[order]))]
+    batches, begin = [], 0
+    while begin < len(order):
+        size = max(1, batch_tokens // int(longest[order[begin]]))
+        # Lengths grow, so the last of the batch decides how many fit.
+        while size > 1 and int(longest[order[min(begin + size, len(order)) - 1]]) * size > batch_tokens:
+            size -= 1
+        size -= size % ROWS_AT_ONCE if size > ROWS_AT_ONCE else 0
+        batches.append(order[begin : begin + size])
+        begin += size
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def pad(sequences: Sequence[Sequence[int] | np.ndarray], pad_id: int, multiple: int = 1) -> Tensor:
+    """Sequences of ids → (B, longest) int64, padded on the right up to a multiple of ``multiple``."""
+    width = -(-max((len(s) for s in sequences), default=0) // multiple) * multiple
+    padded = torch.full((len(sequences), width), pad_id, dtype=torch.int64)
+    for row, sequence in zip(padded, sequences, strict=True):
+        row[: len(sequence)] = torch.as_tensor(sequence)
+    return padded
+
+
+def sequence_batch(
+    source: Any, sequences: Sequence[np.ndarray], bos: int, eos: int, pad_id: int, multiple: int = 1
+) -> Batch:
+    """Whole sequences y → inputs [BOS] + y and targets y + [EOS]; see `pad`."""
+    inputs = pad([np.concatenate([[bos], s]) for s in sequences], pad_id, multiple)
+    targets = pad([np.concatenate([s, [eos]]) for s in sequences], pad_id, multiple)
+    return Batch(source, inputs, targets)
+
+
+def uncounted(batch: Batch, pad_id: int) -> Batch:
+    """A batch of which no target counts, for a process that has no row of its own in this step."""
+    return replace(batch, target_ids=torch.full_like(batch.target_ids, pad_id))
+
+
+class Sequences:
+    """Sequences of token ids on disk: lines, sentences, captions.
+
+    Args:
+        tokens: all of them, one after the other.
+        offsets: (N + 1,) int64, where each begins.
+
+    Example:
+        >>> sentences = Sequences(TokenFile("train.bin", "uint16"), np.array([0, 3, 7]))
+        >>> sentences[1]   # int64 array of 4 ids
+    """
+
+    def __init__(self, tokens: TokenFile, offsets: np.ndarray) -> None:
+        self.tokens = tokens
+        self.offsets = offsets
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        begin, end = int(self.offsets[row]), int(self.offsets[row + 1])
+        return self.tokens.read(begin, end - begin)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) int64."""
+        return np.diff(self.offsets)
+
+
+class SequenceBatches:
+    """Whole sequences in length buckets, with what each of them is about.
+
+    Args:
+        targets: what the decoder learns to write.
+        batch_tokens: padded tokens a batch, of the longer side.
+        tokenizer: of the targets, for the ids that surround them.
+        source: makes the encoder's source of the rows of a batch and the number of the epoch; the default is for
+            the encoder "none".
+        source_lengths: (N,) int, where the sources are sequences too.
+        spellings: the targets (and sources) are this many versions of the same, one after the other; epochs take
+            turns.
+        seed: of the order.
+    """
+
+    def __init__(
+        self,
+        targets: Sequences,
+        batch_tokens: int,
+        tokenizer: Tokenizer,
+        *,
+        source: Callable[[np.ndarray, int], Any] = lambda rows, epoch: len(rows),
+        source_lengths: np.ndarray | None = None,
+        spellings: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.targets = targets
+        self.batch_tokens = batch_tokens
+        self.ids = (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
+        self.source = source
+        self.seed = seed
+        columns = [targets.lengths + 1] if source_lengths is None else [source_lengths, targets.lengths + 1]
+        lengths = np.stack(columns, 1)  # with EOS
+        self.lengths = lengths.reshape(spellings, -1, len(columns))
+        self.batches_per_epoch = len(length_buckets(self.lengths[0], batch_tokens, (seed, 0)))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The epoch's batches from position ``start`` on."""
+        spelling = epoch % len(self.lengths)
+        first = spelling * self.lengths.shape[1]
+        for whole in length_buckets(self.lengths[spelling], self.batch_tokens, (self.seed, epoch))[start:]:
+            share = mine(whole)
+            rows = (share if len(share) else whole[:1]) + first
+            batch = sequence_batch(self.source(rows, epoch), [self.targets[r] for r in rows], *self.ids, PADDED_TO)
+            yield batch if len(share) else uncounted(batch, self.ids[-1])
+
+
+class Background:
+    """Batches that a thread makes ahead of the loop: pictures are decoded while the network learns from others.
+
+    Args:
+        batches: what to make.
+        ahead: how many may wait.
+        pin: put them into memory that a GPU copies from without waiting.
+    """
+
+    def __init__(self, batches: Batches, ahead: int = 2, *, pin: bool = False) -> None:
+        self.batches = batches
+        self.ahead = ahead
+        self.pin = pin
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return self.batches.batches_per_epoch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The epoch's batches from position ``start`` on, in their order."""
+        with ThreadPoolExecutor(1) as pool:
+            source = self.batches.epoch(epoch, start)
+            source = (batch.pin() for batch in source) if self.pin else source
+            waiting = deque(pool.submit(next, source, None) for _ in range(self.ahead))
+            try:
+                while (batch := waiting.popleft().result()) is not None:
+                    waiting.append(pool.submit(next, source, None))
+                    yield batch
+            finally:
+                for future in waiting:
+                    future.cancel()

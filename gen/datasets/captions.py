@@ -1,0 +1,314 @@
+"""Captions from where a user has them, and their token ids on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gen.base.errors import UserError
+from gen.base.folders import write_text
+from gen.base.lines import read_lines
+from gen.base.tables import csv_rows, is_dataset, json_rows, listed, load_dataset, parse_json, suffix
+from gen.datasets.batches import Sequences, TokenFile
+from gen.datasets.corpus import (
+    Again,
+    TokenizerOptions,
+    cache_folder,
+    cached,
+    digest,
+    read_tokenizer,
+    token_dtype,
+    write_tokenizer,
+)
+from gen.inputs.ptb import BRACKETS, ptb_tokens
+from gen.inputs.tokenizer import Tokenizer
+
+SPLITS = {
+    "": "train",
+    "train": "train",
+    "training": "train",
+    "restval": "train",  # Karpathy: what COCO's validation has beyond his own
+    "val": "valid",
+    "valid": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "test": "test",
+}
+_PICTURE = ("image", "image_name", "file_name", "filename", "img", "picture", "path")
+_TEXT = ("captions", "caption", "text", "sentences", "comment", "sentence")
+_IN_FOLDER = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.json", "captions.csv", "captions.txt")
+
+
+@dataclass(slots=True)
+class Captioned:
+    """A picture with what people wrote about it, and its split: "train", "valid" or "test"."""
+
+    picture: Path
+    captions: list[str] = field(default_factory=list)
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class CaptionSet:
+    """Pictures with captions.
+
+    Attributes:
+        pictures: all of them, each once, in the order of the file.
+        dropped: what was left out, and why; a line each.
+    """
+
+    pictures: list[Captioned]
+    dropped: list[str]
+
+    def split(self, name: str) -> list[Captioned]:
+        """The pictures of one split."""
+        return [c for c in self.pictures if c.split == name]
+
+
+def read_captions(images: str, captions: str = "") -> CaptionSet:
+    """Reads captions and looks for the pictures they are about.
+
+    Args:
+        images: the folder of the pictures.
+        captions: JSON Lines or CSV (a row a picture, or a row a caption), Flickr's token file (``name#0``, tab,
+            caption), Karpathy's ``dataset_*.json``, COCO's annotation JSON, Parquet, or a dataset's name,
+            ``owner/name[:configuration][:split]``; "" for the file of captions in the folder itself, or for one
+            in each of its folders train, validation and test, as Hugging Face's imagefolder has them.
+
+    Raises:
+        UserError: a file is missing or damaged, a line lacks a field (names it), or nothing is left.
+
+    Example:
+        >>> read_captions("flickr8k/images", "flickr8k/captions.jsonl").split("train")[0].captions[0]
+    """
+    if captions and not is_dataset(captions) and not Path(captions).is_file():
+        raise UserError(f"{captions}: no such file")
+    if images and not Path(images).is_dir():
+        raise UserError(f"--images {images}: no such folder")
+    merged: dict[str, Captioned] = {}
+    dropped: list[str] = []
+    for name, folder in {captions: ""}.items() if captions else _found_in(images).items():
+        for where, picture, texts, split in _rows(name, images):
+            picture, split = os.path.join(folder, picture), (split or folder).lower()
+            if split not in SPLITS:
+                known = ", ".join(filter(None, SPLITS))
+                raise UserError(f"{name}: {where} has a split {split!r}; known are {known}")
+            entry = merged.setdefault(picture, Captioned(Path(images) / picture, [], SPLITS[split]))
+            kept = [text for text in (" ".join(t.split()) for t in texts) if _says_something(text)]
+            dropped += [f"{name}: {where}: an empty caption of {picture}"] * (len(texts) - len(kept))
+            entry.captions += kept
+    left = []
+    for picture, entry in merged.items():
+        if not entry.captions:
+            dropped.append(f"{picture}: has no caption")
+        elif not entry.picture.is_file():
+            dropped.append(f"{picture}: is not in {images or 'the dataset'}")
+        else:
+            left.append(entry)
+    if not left:
+        reasons = "; ".join(dropped[:3]) + ("; …" if len(dropped) > 3 else "")
+        raise UserError(f"{captions or images}: no picture with a caption is left ({reasons or 'it holds none'})")
+    return CaptionSet(left, dropped)
+
+
+def _says_something(caption: str) -> bool:
+    """Whether there are words in it."""
+    return any(map(str.isalnum, caption)) or bool(plain_caption(caption))
+
+
+def _found_in(images: str) -> dict[str, str]:
+    """The file of captions in a folder of pictures, or those in its folders of splits: file → folder of its
+    pictures."""
+    places = ((folder, Path(images, folder, name)) for folder in SPLITS for name in _IN_FOLDER[::-1])
+    found = {folder: path for folder, path in places if path.is_file()}
+    if not found:
+        raise UserError(f"--captions: name the file of captions; {images} holds none ({', '.join(_IN_FOLDER)})")
+    found = {"": found[""]} if "" in found else found
+    return {str(path): folder for folder, path in found.items()}
+
+
+_Row = tuple[str, str, list[str], str]
+"""Where it stands (for messages), the picture, its captions, its split."""
+
+
+def _rows(name: str, images: str) -> Iterator[_Row]:
+    kind = "" if is_dataset(name) else suffix(name)
+    if kind in (".jsonl", ".ndjson"):
+        yield from (_row(name, f"line {n}", row) for n, row in json_rows(name))
+    elif kind == ".json":
+        yield from _json(name)
+    elif kind == ".parquet" or is_dataset(name):
+        yield from _dataset(name)
+    elif kind == ".csv" or next(read_lines(name), "").lower().startswith(("image,", "image_name,")):
+        yield from (_row(name, f"line {n}", row) for n, row in csv_rows(name))
+    else:
+        yield from _token_file(name)
+
+
+def _row(name: str, where: str, row: Any) -> _Row:
+    """A row with named fields, whatever their names."""
+    if not isinstance(row, dict):
+        raise UserError(f"{name}: {where} is not an object with named fields")
+    picture = next((row[f] for f in _PICTURE if isinstance(row.get(f), str) and row[f]), None)
+    if picture is None:
+        raise UserError(f"{name}: {where} names no picture; one of the fields {', '.join(_PICTURE)} has to")
+    texts: Any = next((row[f] for f in _TEXT if row.get(f) is not None), [])
+    texts = [texts] if isinstance(texts, str) else texts
+    texts = [t.get("raw", "") if isinstance(t, dict) else t for t in texts] if isinstance(texts, list) else [None]
+    if not all(isinstance(t, str) for t in texts):
+        raise UserError(f"{name}: {where}: captions are texts, or a list of texts")
+    return where, picture, texts, str(row.get("split") or "")
+
+
+def _json(name: str) -> Iterator[_Row]:
+    """Karpathy's splits, or COCO's annotations."""
+    data = parse_json("\n".join(read_lines(name)), name)
+    images = data.get("images") if isinstance(data, dict) else None
+    if not isinstance(images, list):
+        raise UserError(
+            f"{name}: has no list of images; known are COCO's annotations and Karpathy's dataset_*.json"
+        )
+    if isinstance(data.get("annotations"), list):
+        try:
+            names = {image["id"]: str(image["file_name"]) for image in images}
+            yield from ((f"image {i}", picture, [], "") for i, picture in names.items())
+            for i, entry in enumerate(data["annotations"]):
+                caption = {"image": names[entry["image_id"]], "caption": entry["caption"]}
+                yield _row(name, f"annotation {i}", caption)
+        except KeyError as error:
+            raise UserError(f"{name}: an annotation or image lacks {error}") from error
+        except TypeError as error:
+            raise UserError(f"{name}: an annotation or image is not as COCO has them ({error})") from error
+        return
+    for i, image in enumerate(images):
+        where, picture, texts, split = _row(name, f"image {i}", image)
+        folder = image.get("filepath")
+        yield where, f"{folder}/{picture}" if isinstance(folder, str) and folder else picture, texts, split
+
+
+def _token_file(name: str) -> Iterator[_Row]:
+    """Flickr's ``name.jpg#0<tab>caption``."""
+    for number, line in enumerate(read_lines(name), 1):
+        if not line.strip():
+            continue
+        picture, tab, caption = line.partition("\t")
+        if not tab:
+            raise UserError(f"{name}: line {number} has no tab: a picture's name, #, a number, tab, caption")
+        yield f"line {number}", picture.partition("#")[0], [caption], ""
+
+
+def _dataset(name: str) -> Iterator[_Row]:
+    """A dataset with a column of pictures; those that are not files yet become files in the cache."""
+    data = load_dataset(name)  # says how to install the library
+    import datasets
+
+    column = next((c for c, kind in data.features.items() if isinstance(kind, datasets.Image)), None)
+    if column is None:
+        raise UserError(f"{name}: has no column of pictures; there is {listed(list(data.features))}")
+    data = data.cast_column(column, datasets.Image(decode=False))
+    folder = cache_folder() / f"pictures-{data._fingerprint}"
+    for number, row in enumerate(data):
+        picture = row[column] or {"path": "", "bytes": b""}
+        path = Path(picture["path"] or "")
+        if picture["bytes"]:
+            path = folder / f"{number:07}{path.suffix or '.jpg'}"
+            if not path.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                whole = path.with_name(f".{path.name}.{os.getpid()}")  # others may be at it, too
+                whole.write_bytes(picture["bytes"])
+                whole.replace(path)
+        yield _row(name, f"row {number}", {**row, column: None, "image": str(path.absolute())})
+
+
+# -- text ------------------------------------------------------------------------------------------------
+
+CAPTION_WORDS = r" ?[^\s']+| ?'[^\s']*"
+"""Words of captions for `WordTokenizer`: their clitics ('s, 't) are tokens of their own."""
+
+
+def plain_caption(caption: str) -> str:
+    """A caption as captions are usually learned: lower-case, single spaces, no punctuation.
+
+    Example:
+        >>> plain_caption("A man's dog runs .")
+        "a man's dog runs"
+    """
+    joined = " ".join(token for token in ptb_tokens(caption) if token not in BRACKETS)
+    return re.sub(r" (n't|'(?:s|m|d|re|ve|ll))(?!\S)", r"\1", joined)
+
+
+@dataclass(frozen=True)
+class CaptionCorpus:
+    """Captions as token ids.
+
+    Attributes:
+        tokenizer: of the captions.
+        captions: N of them.
+        pictures: (N,) int64, which picture each is about, as an index into the training pictures.
+        cut: how many were cut at the longest length allowed.
+    """
+
+    tokenizer: Tokenizer
+    captions: Sequences
+    pictures: np.ndarray
+    cut: int
+
+
+def build_captions(
+    pictures: Sequence[Captioned],
+    options: TokenizerOptions,
+    *,
+    verbatim: bool = False,
+    max_length: int = 50,
+    tokenizer: Tokenizer | None = None,
+    cache: Path | None = None,
+) -> CaptionCorpus:
+    """Builds the vocabulary and tokenizes the captions of the training pictures; or finds it in the cache.
+
+    Args:
+        pictures: the training pictures.
+        options: the vocabulary.
+        verbatim: keep case and punctuation.
+        max_length: longer captions are cut to this many tokens.
+        tokenizer: use this one instead of making one.
+        cache: where; None: `gen.datasets.corpus.cache_folder`.
+    """
+
+    def texts() -> Iterable[str]:
+        return (c if verbatim else plain_caption(c) for p in pictures for c in p.captions)
+
+    def fill(folder: Path) -> None:
+        """The vocabulary, the token ids, where each caption begins and which picture it is about."""
+        made = tokenizer or options.train(Again(texts))
+        cut, lengths = 0, [0]
+        with (folder / "captions.bin").open("wb") as file:
+            for text in texts():
+                ids = made.encode_array(text)
+                cut += len(ids) > max_length
+                ids[:max_length].astype(token_dtype(made)).tofile(file)
+                lengths.append(min(len(ids), max_length))
+        np.cumsum(lengths, dtype=np.int64).tofile(folder / "captions.offsets")
+        np.repeat(np.arange(len(pictures)), [len(p.captions) for p in pictures]).tofile(
+            folder / "captions.pictures"
+        )
+        write_tokenizer(folder / "tokenizer.bin", made)
+        write_text(folder / "meta.json", json.dumps({"dtype": token_dtype(made), "cut": cut}))
+
+    content = hashlib.blake2b(digest_size=20)
+    for picture in pictures:
+        content.update(json.dumps(picture.captions).encode())
+    recipe = ["captions", asdict(options), verbatim, max_length, content.hexdigest(), digest(tokenizer)]
+    folder = cached(recipe, fill, cache)
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    offsets, about = (np.fromfile(folder / f"captions.{name}", np.int64) for name in ("offsets", "pictures"))
+    made = read_tokenizer(folder / "tokenizer.bin")
+    tokens = TokenFile(folder / "captions.bin", meta["dtype"])
+    return CaptionCorpus(made, Sequences(tokens, offsets), about, meta["cut"])

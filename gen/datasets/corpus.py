@@ -1,0 +1,296 @@
+"""Text files → token ids on disk, in constant memory, cached by content and tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gen.base.errors import UserError
+from gen.base.files import TextFiles
+from gen.base.folders import locked, write_folder
+from gen.datasets.batches import TokenFile
+from gen.inputs.tokenizer import TOKENIZERS, CharTokenizer, SubwordTokenizer, Tokenizer, WordTokenizer
+
+_VERSION = 6  # of the cache; part of its key
+
+_SIZES = "sizes.json"
+
+
+def cache_folder() -> Path:
+    """Where tokenized corpora are kept: ``$GEN_CACHE``, or ``gen-toolkit`` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("GEN_CACHE") or Path(base) / "gen-toolkit")
+
+
+def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | None = None) -> Path:
+    """The folder that ``fill`` makes, made only if there is none yet for this recipe, or a damaged one.
+
+    Args:
+        recipe: plain values on which the content depends.
+        fill: writes whatever files into an empty folder.
+        cache: where; None: `cache_folder`.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    key = hashlib.blake2b(json.dumps([_VERSION, *recipe], sort_keys=True).encode(), digest_size=12)
+    base = cache or cache_folder()
+    folder = base / key.hexdigest()
+
+    def fill_and_count(made: Path) -> None:
+        fill(made)
+        sizes = {file.name: file.stat().st_size for file in made.iterdir()}
+        (made / _SIZES).write_text(json.dumps(sizes))
+
+    if not _whole(folder):
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            with locked(base / f".{folder.name}.lock"):
+                if not _whole(folder):  # still; another process may have been at it
+                    for left in base.glob(f".{folder.name}.*/"):  # by one that was killed
+                        shutil.rmtree(left)
+                    write_folder(folder, fill_and_count)
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or folder}: {error.strerror or error}; is there space for the token cache? "
+                "GEN_CACHE names another folder for it"
+            ) from error
+    return folder
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a folder of the cache has all its files, none of them cut short."""
+    try:
+        sizes = json.loads((folder / _SIZES).read_text())
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+class Again:
+    """What a function yields, as often as it is asked for: texts to build a vocabulary from.
+
+    Example:
+        >>> texts = Again(lambda: (line.lower() for line in lines))
+    """
+
+    def __init__(self, make: Callable[[], Iterable[Any]]) -> None:
+        self.make = make
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.make())
+
+
+@dataclass(frozen=True)
+class TokenizerOptions:
+    """Which vocabulary, built from the training part alone."""
+
+    level: str = "char"
+    min_frequency: int = 2
+    vocab_size: int | None = None
+    model_type: str = "bpe"
+    byte_fallback: bool = True
+    dummy_prefix: bool = False
+    pattern: str = WordTokenizer.PATTERN
+    """Words: what a word is, as a regular expression."""
+    subwords: int = 2000
+    """Subwords: the size where ``vocab_size`` is None, or as many as the text supports."""
+
+    def train(self, texts: Any) -> Tokenizer:
+        """The tokenizer of ``texts``, a re-iterable of pieces."""
+        if self.level == "char":
+            return CharTokenizer.train(texts)
+        if self.level == "word":
+            return WordTokenizer.train(
+                texts,
+                min_frequency=self.min_frequency,
+                max_size=self.vocab_size,
+                pattern=self.pattern,
+                dummy_prefix=self.dummy_prefix,
+            )
+        return SubwordTokenizer.train(
+            texts,
+            vocab_size=self.vocab_size or self.subwords,
+            at_most=self.vocab_size is None,
+            model_type=self.model_type,
+            byte_fallback=self.byte_fallback,
+            dummy_prefix=self.dummy_prefix,
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a corpus.
+
+    Attributes:
+        tokens: its token ids.
+        offsets: (N + 1,) where its lines begin, or None for a stream.
+        characters: its length as text.
+        unknown: how many of its tokens are `<unk>`.
+        cut: lines that were cut at the longest length allowed.
+    """
+
+    tokens: TokenFile
+    offsets: np.ndarray | None
+    characters: int
+    unknown: int
+    cut: int
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A tokenizer and the two parts of a text it was built for."""
+
+    tokenizer: Tokenizer
+    train: Part
+    valid: Part
+
+
+class _Half:
+    """One side of a text that is split at a character: a re-iterable of pieces, as `TextFiles`."""
+
+    def __init__(self, texts: TextFiles, split: int | None, unit: str, first: bool) -> None:
+        self.texts, self.split, self.unit, self.first = texts, split, unit, first
+
+    def __iter__(self) -> Iterator[str | None]:
+        at, split = 0, self.split
+        for piece in self.texts:
+            if piece is None or split is None:
+                if split is None or (at < split) == self.first:
+                    yield piece
+                continue
+            cut = split - at
+            if 0 < cut < len(piece) and self.unit == "line":  # never inside a line
+                cut = piece.find("\n", cut - 1) + 1 or len(piece)
+                split = at + cut
+            mine = piece[: max(cut, 0)] if self.first else piece[max(cut, 0) :]
+            at += len(piece)
+            if mine:
+                yield mine
+            if self.first and at >= split:
+                return
+
+
+def build_corpus(
+    train: TextFiles,
+    valid: TextFiles | None,
+    options: TokenizerOptions,
+    *,
+    valid_fraction: float = 0.1,
+    unit: str = "stream",
+    max_line: int = 1000,
+    tokenizer: Tokenizer | None = None,
+    cache: Path | None = None,
+) -> Corpus:
+    """Reads, splits, builds the vocabulary and tokenizes; or finds all of that in the cache.
+
+    Args:
+        train: the text.
+        valid: text to validate on; None: the last ``valid_fraction`` of ``train``.
+        options: the vocabulary.
+        valid_fraction: 0 to 1, by characters.
+        unit: "stream", or "line" where every line is a sequence of its own.
+        max_line: longer lines are cut to this many tokens.
+        tokenizer: use this one instead of making one.
+        cache: where; None: `cache_folder`.
+
+    Raises:
+        UserError: a file cannot be read or is not UTF-8, or a part is empty.
+    """
+
+    def fill(folder: Path) -> None:
+        """The vocabulary, and the token ids of both parts."""
+        split = None
+        if valid is None:
+            split = int(sum(len(piece) for piece in train if piece is not None) * (1 - valid_fraction))
+        halves = {
+            "train": _Half(train, split, unit, first=True),
+            "valid": _Half(train, split, unit, first=False) if valid is None else _Half(valid, None, unit, True),
+        }
+        texts = Again(lambda: (piece for piece in halves["train"] if piece is not None))
+        made = tokenizer or options.train(texts)
+        parts = {n: _write_part(folder, n, half, made, unit, max_line) for n, half in halves.items()}
+        write_tokenizer(folder / "tokenizer.bin", made)
+        (folder / "meta.json").write_text(json.dumps({"dtype": token_dtype(made), "parts": parts}))
+
+    recipe = [asdict(options), digest(tokenizer), unit, max_line, train.digest(), train.encoding_errors]
+    folder = cached([*recipe, valid.digest() if valid else valid_fraction], fill, cache)
+    meta = json.loads((folder / "meta.json").read_text())
+    made = read_tokenizer(folder / "tokenizer.bin")
+    parts = [_open_part(folder, name, meta) for name in ("train", "valid")]
+    return Corpus(made, *parts)
+
+
+def tokenize(texts: TextFiles, tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = 1000) -> Part:
+    """One part with a given vocabulary, into ``folder``: text to evaluate a model on."""
+    counts = _write_part(folder, "text", _Half(texts, None, unit, first=True), tokenizer, unit, max_line)
+    return _open_part(folder, "text", {"dtype": token_dtype(tokenizer), "parts": {"text": counts}})
+
+
+def digest(tokenizer: Tokenizer | None) -> str:
+    """A hash of a vocabulary, for a recipe; "" for none."""
+    return hashlib.blake2b(tokenizer.to_bytes(), digest_size=20).hexdigest() if tokenizer else ""
+
+
+def write_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
+    """A vocabulary in the cache: its kind, then what it saves."""
+    path.write_bytes(tokenizer.kind.encode() + b"\n" + tokenizer.to_bytes())
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The vocabulary that `write_tokenizer` wrote."""
+    kind, _, data = path.read_bytes().partition(b"\n")
+    return TOKENIZERS[kind.decode()].from_bytes(data)
+
+
+def token_dtype(tokenizer: Tokenizer) -> str:
+    """The smallest dtype that holds the tokenizer's ids on disk."""
+    return "uint16" if len(tokenizer) <= 1 << 16 else "uint32"
+
+
+def _write_part(
+    folder: Path, name: str, half: _Half, tokenizer: Tokenizer, unit: str, max_line: int
+) -> dict[str, int]:
+    counts = {"characters": 0, "unknown": 0, "cut": 0}
+    dtype = token_dtype(tokenizer)
+    with (folder / f"{name}.bin").open("wb") as tokens, (folder / f"{name}.offsets").open("wb") as offsets:
+        position = 0
+        if unit == "line":
+            np.zeros(1, np.int64).tofile(offsets)
+        for piece in half:
+            if piece is None:
+                if unit == "stream":  # one file ends, another begins
+                    np.array([tokenizer.eos_id], dtype).tofile(tokens)
+                continue
+            if unit == "stream":
+                ids = tokenizer.encode_array(piece)
+                counts["characters"] += len(piece)
+            else:
+                lines = [line for line in piece.split("\n") if line]
+                encoded = [tokenizer.encode_array(line) for line in lines]
+                counts["characters"] += sum(map(len, lines)) + len(lines)
+                counts["cut"] += sum(len(e) > max_line for e in encoded)
+                encoded = [e[:max_line] for e in encoded]
+                ids = np.concatenate(encoded) if encoded else np.empty(0, np.int64)
+                ends = position + np.cumsum([len(e) for e in encoded], dtype=np.int64)
+                ends.tofile(offsets)
+                position += len(ids)
+            counts["unknown"] += int((ids == tokenizer.unk_id).sum())
+            ids.astype(dtype).tofile(tokens)
+    if unit != "line":
+        (folder / f"{name}.offsets").unlink()
+    return counts
+
+
+def _open_part(folder: Path, name: str, meta: dict[str, Any]) -> Part:
+    offsets = folder / f"{name}.offsets"
+    lines = np.memmap(offsets, dtype=np.int64, mode="r") if offsets.exists() else None
+    return Part(TokenFile(folder / f"{name}.bin", meta["dtype"]), lines, **meta["parts"][name])

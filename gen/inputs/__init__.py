@@ -1,0 +1,1 @@
+"""What people bring, as arrays: tokenizers, pictures, input processors. Knows no torch."""

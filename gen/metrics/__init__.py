@@ -1,0 +1,1 @@
+"""How good outputs are, and what that looks like. Knows no torch."""

@@ -1,0 +1,195 @@
+"""BLEU-1…4, ROUGE-L and CIDEr-D of captions, without Java; as the COCO caption code computes them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from gen.inputs.ptb import ptb_tokens
+
+Tokens = Sequence[str]
+_N = 4  # the longest n-grams
+
+
+def caption_metrics(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Corpus scores of captions, 0 to 100 (CIDEr-D may be more).
+
+    Args:
+        hypotheses: N captions.
+        references: for each, one caption or more that people wrote.
+
+    Returns:
+        bleu1 … bleu4, rouge_l, cider (CIDEr-D); and ``distinct``, how many different captions there are.
+
+    Raises:
+        ValueError: a picture has no reference.
+
+    Example:
+        >>> round(caption_metrics(["a dog runs"], [["a dog runs", "the dog is running"]])["bleu1"], 2)
+        100.0
+    """
+    return CaptionScorer(references).corpus(hypotheses)
+
+
+class CaptionScorer:
+    """The same for captions of the same pictures again and again: references are prepared once.
+
+    Args:
+        references: for each of N pictures, one caption or more.
+
+    Example:
+        >>> scorer = CaptionScorer([["a dog runs"], ["two men sit"]])
+        >>> scorer.corpus(["a dog runs", "a man sits"])["cider"]
+    """
+
+    def __init__(self, references: Sequence[Sequence[str]]) -> None:
+        if any(not each for each in references):
+            raise ValueError("every picture needs at least one reference")
+        self.references = [[ptb_tokens(text) for text in each] for each in references]
+        self.cider = CiderD(self.references)
+
+    def corpus(self, hypotheses: Sequence[str]) -> dict[str, float]:
+        """The figures of `caption_metrics`."""
+        scores = self.each(hypotheses)
+        corpus, _ = bleu([ptb_tokens(h) for h in hypotheses], self.references)
+        return {
+            **{f"bleu{n + 1}": 100 * score for n, score in enumerate(corpus)},
+            **{name: float(np.mean(scores[name])) if len(hypotheses) else 0.0 for name in ("rouge_l", "cider")},
+            "distinct": len({h.strip() for h in hypotheses}),
+        }
+
+    def each(self, hypotheses: Sequence[str]) -> dict[str, np.ndarray]:
+        """The same scores a picture: name → (N,) float64, 0 to 100."""
+        tokens = [ptb_tokens(h) for h in hypotheses]
+        _, scores = bleu(tokens, self.references)
+        pairs = zip(tokens, self.references, strict=True)
+        return {
+            **{f"bleu{n + 1}": 100 * scores[:, n] for n in range(_N)},
+            "rouge_l": 100 * np.array([rouge_l(hypothesis, wanted) for hypothesis, wanted in pairs]),
+            "cider": 100 * np.array([self.cider.score(h, i) for i, h in enumerate(tokens)]),
+        }
+
+
+def ngrams(tokens: Tokens) -> Counter[tuple[str, ...]]:
+    """How often each n-gram of 1 to 4 tokens occurs."""
+    return Counter(tuple(tokens[i : i + n]) for n in range(1, _N + 1) for i in range(len(tokens) - n + 1))
+
+
+def bleu(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> tuple[list[float], np.ndarray]:
+    """BLEU-1…4 (Papineni et al., 2002), the brevity penalty against the closest reference.
+
+    Unlike sacrebleu this takes tokens as they are, and smooths the score of a single picture just enough not to
+    divide by zero.
+
+    Args:
+        hypotheses: N token sequences.
+        references: for each, one or more.
+
+    Returns:
+        The corpus's four scores, and (N, 4) of each picture; 0 to 1.
+    """
+    small, tiny = 1e-9, 1e-15  # as in the reference code
+    lengths = np.zeros((len(hypotheses), 2))  # hypothesis, closest reference
+    matched, tried = np.zeros((len(hypotheses), _N)), np.zeros((len(hypotheses), _N))
+    for i, (hypothesis, wanted) in enumerate(zip(hypotheses, references, strict=True)):
+        allowed: Counter[tuple[str, ...]] = Counter()
+        for reference in wanted:
+            allowed |= ngrams(reference)
+        for ngram, count in ngrams(hypothesis).items():
+            matched[i, len(ngram) - 1] += min(count, allowed[ngram])
+        size = len(hypothesis)
+        tried[i] = [max(size - n, 0) for n in range(_N)]
+        lengths[i] = size, min((abs(len(r) - size), len(r)) for r in wanted)[1]
+
+    def combine(matched: np.ndarray, tried: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        precision = (matched + tiny) / (tried + small)
+        scores = np.cumprod(precision, -1) ** (1 / np.arange(1, _N + 1))
+        ratio = (sizes[..., :1] + tiny) / (sizes[..., 1:] + small)
+        return scores * np.exp(np.minimum(1 - 1 / ratio, 0))
+
+    corpus = combine(matched.sum(0), tried.sum(0), lengths.sum(0))
+    return corpus.tolist(), combine(matched, tried, lengths)
+
+
+def rouge_l(hypothesis: Tokens, references: Sequence[Tokens], beta: float = 1.2) -> float:
+    """ROUGE-L (Lin, 2004): the F-measure of the longest common subsequence, 0 to 1; best precision and best
+    recall may come from different references, as in the COCO caption code."""
+    precision = recall = 0.0
+    for reference in references:
+        common = _longest_common(hypothesis, reference)
+        precision = max(precision, common / max(len(hypothesis), 1))
+        recall = max(recall, common / max(len(reference), 1))
+    if not precision or not recall:
+        return 0.0
+    return (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
+
+
+def _longest_common(a: Tokens, b: Tokens) -> int:
+    """The length of the longest common subsequence."""
+    row = [0] * (len(b) + 1)
+    for x in a:
+        diagonal = 0
+        for j, y in enumerate(b, 1):
+            diagonal, row[j] = row[j], diagonal + 1 if x == y else max(row[j], row[j - 1])
+    return row[-1]
+
+
+_Vector = tuple[list[dict[tuple[str, ...], float]], list[float], int]
+
+
+class CiderD:
+    """CIDEr-D (Vedantam et al., 2015): how like the references, by n-grams weighted with how rare they are.
+
+    Args:
+        references: for each of N pictures its captions as tokens; the pictures an n-gram occurs with are
+            counted over all of them.
+        sigma: width of the penalty on a difference in length.
+
+    Example:
+        >>> cider = CiderD([[["a", "dog", "runs", "fast"]], [["two", "men", "sit", "down"]]])
+        >>> cider.score(["a", "dog", "runs", "fast"], picture=0)
+        10.0
+    """
+
+    KEPT = 2000  # pictures whose vectors are kept: some 40 kB each
+
+    def __init__(self, references: Sequence[Sequence[Tokens]], sigma: float = 6.0) -> None:
+        self.references = references
+        self.sigma = sigma
+        frequency: Counter[tuple[str, ...]] = Counter()
+        for captions in references:
+            frequency.update({ngram for tokens in captions for ngram in ngrams(tokens)})
+        self._size = math.log(max(len(references), 1))
+        # An n-gram of one picture is as rare as one of none, and most are.
+        self._rarity = {ngram: self._size - math.log(n) for ngram, n in frequency.items() if n > 1}
+        self._vectors: dict[int, list[_Vector]] = {}
+
+    def score(self, hypothesis: Tokens, picture: int) -> float:
+        """The score of a caption of one of the pictures, 0 to 10."""
+        if picture not in self._vectors:
+            if len(self._vectors) >= self.KEPT:
+                self._vectors.clear()
+            self._vectors[picture] = [self._vector(tokens) for tokens in self.references[picture]]
+        vectors = self._vectors[picture]
+        mine = self._vector(hypothesis)
+        return 10 * sum(self._similarity(mine, other) for other in vectors) / _N / len(vectors)
+
+    def _vector(self, tokens: Tokens) -> _Vector:
+        """tf-idf weights of the n-grams by n, their norms, and the length in bigrams."""
+        weights: list[dict[tuple[str, ...], float]] = [{} for _ in range(_N)]
+        for ngram, count in ngrams(tokens).items():
+            weights[len(ngram) - 1][ngram] = count * self._rarity.get(ngram, self._size)
+        norms = [math.sqrt(sum(w * w for w in by_n.values())) for by_n in weights]
+        return weights, norms, max(len(tokens) - 1, 0)
+
+    def _similarity(self, hypothesis: _Vector, reference: _Vector) -> float:
+        """Cosine similarities, clipped at the reference's weights, summed over n."""
+        total = 0.0
+        for mine, theirs, a, b in zip(hypothesis[0], reference[0], hypothesis[1], reference[1], strict=True):
+            if a and b:
+                common = mine.keys() & theirs.keys()
+                total += sum(min(mine[g], theirs[g]) * theirs[g] for g in common) / (a * b)
+        return total * math.exp(-((hypothesis[2] - reference[2]) ** 2) / (2 * self.sigma**2))

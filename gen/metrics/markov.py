@@ -1,0 +1,142 @@
+"""A Markov chain: what counting alone can do. The yardstick beside every network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gen.inputs.tokenizer import Tokenizer
+from gen.search.generation import GenerationMixin, Start
+from gen.search.ops import NumpyOps
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The counts of one order. Contexts are numbered; a context of n tokens extends one of n - 1.
+
+    Attributes:
+        contexts: sorted, (context of order n - 1) · V + (the token before it).
+        followers: sorted, (context) · V + (next token).
+        counts: of each follower.
+        totals: how often each context came.
+        kinds: how many different tokens followed it.
+    """
+
+    contexts: np.ndarray
+    followers: np.ndarray
+    counts: np.ndarray
+    totals: np.ndarray
+    kinds: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Recent:
+    """The last tokens of every row, (R, order): a state as search wants it."""
+
+    token_ids: np.ndarray
+
+    def keep(self, inputs: np.ndarray, rows: np.ndarray) -> _Recent:
+        return self.select(rows)
+
+    def select(self, rows: np.ndarray) -> _Recent:
+        return _Recent(self.token_ids[rows])
+
+
+class MarkovChain(GenerationMixin):
+    """Predicts from the last ``order`` tokens by interpolated Witten-Bell smoothing.
+
+    P_n(w | c) = (count(c, w) + kinds(c) · P_{n-1}(w | c')) / (count(c) + kinds(c)), down to the uniform
+    distribution (Chen and Goodman, 1999). The same search loop and metrics as for a network apply.
+
+    Example:
+        >>> chain = MarkovChain.fit(tokenizer.encode_array(text), tokenizer, order=5)
+        >>> chain.generate("The ", temperature=0.8)[0].text
+    """
+
+    def __init__(self, orders: Sequence[_Order], tokenizer: Tokenizer) -> None:
+        self.orders = list(orders)
+        self.tokenizer = tokenizer
+        self.search_defaults: dict[str, Any] = {}
+
+    @property
+    def order(self) -> int:
+        """How many tokens it looks back."""
+        return len(self.orders) - 1
+
+    @classmethod
+    def fit(cls, token_ids: np.ndarray, tokenizer: Tokenizer, order: int = 5) -> MarkovChain:
+        """Counts.
+
+        Args:
+            token_ids: (N,) int64, a text.
+            tokenizer: of the text.
+            order: how many tokens to look back, 0 to 6 or more.
+        """
+        V = len(tokenizer)
+        x = np.asarray(token_ids, dtype=np.int64)
+        context = np.zeros(len(x), dtype=np.int64)
+        orders = []
+        for n in range(order + 1):
+            known = np.zeros(1, dtype=np.int64)
+            if n:
+                before = np.concatenate([np.full(min(n, len(x)), tokenizer.bos_id), x[:-n]])
+                known, context = np.unique(context * V + before, return_inverse=True)
+            followers, counts = np.unique(context * V + x, return_counts=True)
+            totals = np.bincount(context, minlength=len(known))
+            kinds = np.bincount(followers // V, minlength=len(known))
+            orders.append(_Order(known, followers, counts, totals, kinds))
+        return cls(orders, tokenizer)
+
+    def log_probs(self, token_ids: np.ndarray) -> np.ndarray:
+        """The log-probability (nats) of each token of a text given those before it, (N,) float64."""
+        V = len(self.tokenizer)
+        x = np.asarray(token_ids, dtype=np.int64)
+        probability = np.full(len(x), 1 / V)
+        context, seen = np.zeros(len(x), dtype=np.int64), np.ones(len(x), dtype=bool)
+        for n, counts in enumerate(self.orders):
+            if n:
+                before = np.concatenate([np.full(min(n, len(x)), self.tokenizer.bos_id), x[:-n]])
+                context, found = _look_up(counts.contexts, context * V + before)
+                seen &= found
+            at, found = _look_up(counts.followers, context * V + x)
+            count = np.where(found, counts.counts[at], 0)
+            kinds, total = counts.kinds[context], counts.totals[context]
+            smoothed = (count + kinds * probability) / np.maximum(total + kinds, 1)
+            probability = np.where(seen, smoothed, probability)
+        return np.log(probability)
+
+    def _next(self, recent: np.ndarray) -> np.ndarray:
+        """The distribution after the tokens ``recent`` (order,), newest last: (V,) float64."""
+        V = len(self.tokenizer)
+        probability = np.full(V, 1 / V)
+        context = 0
+        for n, counts in enumerate(self.orders):
+            if n:
+                at, found = _look_up(counts.contexts, np.array([context * V + recent[-n]]))
+                if not found[0]:
+                    break
+                context = int(at[0])
+            first, last = np.searchsorted(counts.followers, [context * V, (context + 1) * V])
+            kinds, total = counts.kinds[context], counts.totals[context]
+            probability *= kinds / (total + kinds)
+            probability[counts.followers[first:last] % V] += counts.counts[first:last] / (total + kinds)
+        return probability
+
+    def start_search(self, items: Sequence[Any]) -> Start:
+        empty = _Recent(np.full((len(items), max(self.order, 1)), self.tokenizer.bos_id))
+
+        def step(token_ids: np.ndarray, state: _Recent) -> tuple[np.ndarray, _Recent, None]:
+            recent = np.concatenate([state.token_ids, token_ids], 1)[:, -max(self.order, 1) :]
+            log_probs = np.log(np.stack([self._next(row) for row in recent])).astype(np.float32)
+            return log_probs, _Recent(recent), None
+
+        return Start(step, empty, [str(item) for item in items], NumpyOps())
+
+
+def _look_up(table: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the keys stand in a sorted table, and whether they do."""
+    at = np.minimum(np.searchsorted(table, keys), len(table) - 1)
+    return at, table[at] == keys

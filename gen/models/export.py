@@ -1,0 +1,281 @@
+"""Models as ONNX graphs, for `gen.runtime`: the encoder, and a step of the decoder with its states as inputs."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import logging
+import shutil
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gen import runtime
+from gen.base.errors import UserError
+from gen.base.folders import write_folder
+from gen.models.decoder import Decoder, DecoderState
+from gen.models.memory import Memory
+from gen.models.model import Model
+from gen.models.recurrent import LayerState, RecurrentStack
+from gen.search.info import ModelInfo
+
+# The order of the gates in torch's weights, as ONNX wants them: i o f c for an LSTM, z r h for a GRU.
+_GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
+_OPSET = 20
+
+
+def export(model: Model, folder: Path) -> None:
+    """Writes a model as a folder that `gen.runtime.load` reads, in float32; all of it or nothing.
+
+    Args:
+        model: with an encoder that has a `Reader`.
+        folder: replaced if it is there.
+
+    Raises:
+        UserError: the encoder has no reader, its `forward` cannot be traced, or a package is missing.
+
+    Example:
+        >>> export(gen.load("runs/ende"), Path("exported"))
+        >>> gen.runtime.load("exported").generate("A dog runs.")
+    """
+    if not hasattr(model.encoder, "reader"):
+        raise UserError(
+            f"the encoder {type(model.encoder).__name__} cannot be exported, it has no `reader`; see "
+            "`gen.inputs.processors`"
+        )
+    graphs = _graphs(model)
+    reader = model.encoder.reader
+    config = {
+        "format": runtime.FORMAT,
+        "precision": "float32",
+        "tokenizer": model.tokenizer.kind,
+        "reader": {"kind": reader.kind, **reader.config()},
+        **model.info.to_dict(),
+    }
+
+    def fill(path: Path) -> None:
+        """Graphs, tokenizer, what the reader needs, and the configuration."""
+        for name, graph in graphs.items():
+            (path / name).write_bytes(graph)
+        (path / runtime.TOKENIZER).write_bytes(model.tokenizer.to_bytes())
+        for name, data in reader.files().items():
+            (path / f"reader-{name}").write_bytes(data)
+        _write_config(path, config)
+
+    write_folder(folder, fill)
+
+
+def quantize(exported: Path, folder: Path) -> None:
+    """Writes an exported float32 model with its matrix products in int8: a scale a column of the weights, and one
+    for the inputs of each product, found while it runs (ONNX Runtime's dynamic quantization). So rows that stand
+    together have a little to do with each other, and what it costs hangs on the machine, too.
+
+    Convolutions stay as they are: dynamic int8 ones are slower than float32.
+    """
+    require("onnx", "onnxruntime")
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    def fill(path: Path) -> None:
+        """The float32 folder's files, both graphs quantized."""
+        shutil.copytree(exported, path, dirs_exist_ok=True)
+        for name in (runtime.ENCODER, runtime.STEP):
+            with _quiet():
+                # Folds what the exporter leaves of large transposed weights: only constants are quantized.
+                quant_pre_process(exported / name, path / name, skip_symbolic_shape=True)
+                quantize_dynamic(
+                    path / name,
+                    path / name,
+                    op_types_to_quantize=["MatMul", "LSTM"],
+                    per_channel=True,
+                    weight_type=QuantType.QInt8,
+                )
+        config = json.loads((exported / runtime.CONFIG).read_text(encoding="utf-8"))
+        _write_config(path, {**config, "precision": "int8"})
+
+    write_folder(folder, fill)
+
+
+def note(exported: Path, metrics: dict[str, Any]) -> None:
+    """Adds figures to what an exported model says of itself."""
+    config = json.loads((exported / runtime.CONFIG).read_text(encoding="utf-8"))
+    config["metrics"] |= metrics
+    _write_config(exported, config)
+
+
+def _write_config(folder: Path, config: dict[str, Any]) -> None:
+    """The configuration, and the model card that follows from it."""
+    text = json.dumps(config, ensure_ascii=False, indent=1, default=str)
+    (folder / runtime.CONFIG).write_text(text + "\n", encoding="utf-8")
+    what = f"Exported as ONNX graphs in {config['precision']}."
+    use = "from gen import runtime\nmodel = runtime.load"
+    card = ModelInfo.of(config).card(what, f"torch {torch.__version__}", use)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+# -- graphs ----------------------------------------------------------------------------------------------
+
+
+class _Beginning(nn.Module):
+    """Everything before the first token: source → the memory that a step looks at, and the first state."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, source: Tensor) -> dict[str, Tensor]:
+        decoder = self.model.decoder
+        memory = decoder.prepare(self.model.encoder(source))
+        states = _flat(decoder.init_state(memory))
+        return {**_seen(decoder, memory), **{f"state_{i}": s for i, s in enumerate(states)}}
+
+
+class _OneStep(nn.Module):
+    """One token more: what comes after it, the states, and where the decoder looked."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, token_ids: Tensor, states: list[Tensor], seen: list[Tensor]) -> list[Tensor]:
+        size = len(states) // self.decoder.config.num_layers
+        layers = tuple(tuple(states[i : i + size]) for i in range(0, len(states), size))
+        if seen:
+            mask, values, *keys = seen
+            memory = Memory(values, mask, values[:, 0], tuple(keys))
+        else:
+            memory = Memory.empty(1)
+        output = self.decoder(token_ids[:, None], DecoderState(layers), memory)
+        log_probs = output.logits.flatten(0, 1).log_softmax(-1)  # indexing would copy
+        looked = [] if output.attention is None else [output.attention.flatten(0, 1)]
+        return [log_probs, *_flat(output.state), *looked]
+
+
+def _flat(state: DecoderState) -> list[Tensor]:
+    return [s for layer in state.layers for s in layer]
+
+
+def _seen(decoder: Decoder, memory: Memory) -> dict[str, Tensor]:
+    """What a step reads of a memory, and the mask, from which lengths are counted; nothing of an empty one."""
+    if memory.values.size(-1) == 0:
+        return {}
+    if decoder.attention.context_size == 0:
+        return {"mask": memory.mask}
+    keys = {f"key_{i}": key.contiguous() for i, key in enumerate(memory.keys or ())}
+    return {"mask": memory.mask, "values": memory.values, **keys}
+
+
+def _graphs(model: Model) -> dict[str, bytes]:
+    """File name → graph."""
+    require("onnx", "onnxscript")
+    if not hasattr(torch.onnx, "ops"):
+        raise UserError("gen export needs torch 2.8 or later: pip install --upgrade torch")
+    model = copy.deepcopy(model).float().cpu().eval()
+    model.encoder.get_traceable()
+    source = torch.from_numpy(model.reader.example())
+    beginning = _Beginning(model).eval()
+    with torch.no_grad():
+        made = beginning(source)
+    for stack in (m for m in model.modules() if isinstance(m, RecurrentStack)):
+        stack.fix()
+        stack._scan = partial(_onnx_layer, list(map(_onnx_weights, stack.layers)))  # type: ignore[method-assign]
+    named = [n for n in made if not n.startswith("state_")]
+    states = [made[n].repeat_interleave(_ROWS, 0) for n in made if n.startswith("state_")]
+    seen = [made[n] for n in named] if model.decoder.attention.context_size else []
+    names = [f"state_{i}" for i in range(len(states))]
+    step = _OneStep(model.decoder).eval()
+    token_ids = torch.full((len(source) * _ROWS,), model.tokenizer.bos_id)
+    looked = ["attention"] if seen else []
+    return {
+        runtime.ENCODER: _trace(beginning, (source,), ["source"], list(made)),
+        runtime.STEP: _trace(
+            step,
+            (token_ids, states, seen),
+            ["token_ids", *names, *(named if seen else [])],
+            ["log_probs", *(f"next_{name}" for name in names), *looked],
+        ),
+    }
+
+
+_ROWS = 2  # rows an input in the example that is traced: search has any number
+
+
+def _trace(module: nn.Module, args: tuple[Any, ...], inputs: list[str], outputs: list[str]) -> bytes:
+    """A module as an ONNX graph; every axis of its inputs that can vary may."""
+    varying = torch.utils._pytree.tree_map(lambda t: dict.fromkeys(range(t.ndim), torch.export.Dim.AUTO), args)
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                module,
+                args,
+                dynamo=True,
+                verbose=False,
+                opset_version=_OPSET,
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_shapes=varying,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise UserError(f"{type(module).__name__}: cannot be exported ({reason})") from error
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+def _kind(layer: Any) -> str:
+    return layer.mode.split("_")[0]
+
+
+def _onnx_weights(layer: Any) -> list[Tensor]:
+    """A layer's weights as ONNX wants them: input, recurrent, and both biases, each (1, …)."""
+
+    def ordered(weight: Tensor) -> Tensor:
+        parts = weight.detach().chunk(len(_GATES[_kind(layer)]))
+        return torch.cat([parts[g] for g in _GATES[_kind(layer)]])[None]
+
+    w_ih, w_hh, b_ih, b_hh = map(ordered, layer.parameters())
+    return [w_ih, w_hh, torch.cat([b_ih, b_hh], 1)]
+
+
+def _onnx_layer(
+    weights: list[list[Tensor]], i: int, layer: nn.RNNBase, x: Tensor, state: LayerState
+) -> tuple[Tensor, LayerState]:
+    """`RecurrentStack._scan` as one node of a graph, for any number of positions; torch's own tracing would unroll
+    the layer for as many as the example has."""
+    kind = _kind(layer)
+    B, T, H = x.size(0), x.size(1), layer.hidden_size
+    outputs, *after = torch.onnx.ops.symbolic_multi_out(
+        kind,
+        [x.transpose(0, 1), *weights[i], None, *(s[None] for s in state)],
+        {"hidden_size": H, **({"linear_before_reset": 1} if kind == "GRU" else {})},
+        dtypes=[torch.float32] * (1 + len(state)),
+        shapes=[(T, 1, B, H), *[(1, B, H)] * len(state)],
+    )
+    return outputs[:, 0].transpose(0, 1), tuple(s[0] for s in after)
+
+
+def require(*packages: str) -> None:
+    """Raises `UserError` where one of the packages that exporting needs is missing."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise UserError(f"gen export needs {', '.join(missing)}: pip install 'gen-toolkit[export]'")
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """What exporters have to say on their way is for their makers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,299 @@
+"""A model is an encoder, the decoder and a tokenizer; a folder on disk; and one `generate` for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gen.base.errors import UserError
+from gen.base.folders import write_folder
+from gen.datasets.batches import Batch, sequence_batch
+from gen.inputs.processors import Reader
+from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
+from gen.models import checkpoint
+from gen.models import device as machine
+from gen.models.cross_entropy import cross_entropy
+from gen.models.decoder import Decoder, DecoderConfig, DecoderState
+from gen.models.encoders import Encoder, build_encoder
+from gen.models.memory import Memory
+from gen.search.generation import GenerationMixin, Start
+from gen.search.info import ModelInfo
+from gen.search.ops import NumpyOps, TorchOps
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """``loss_sum`` (a scalar, nats) over ``num_tokens`` targets, and the state after the last one."""
+
+    loss_sum: Tensor
+    num_tokens: int
+    state: DecoderState
+
+
+def _distance(logits: Tensor) -> Tensor:
+    """KL(p‖q) + KL(q‖p) between rows 2b and 2b + 1 at every position: (2B, T, V) → (B, T)."""
+    p, q = logits.log_softmax(-1).unflatten(0, (-1, 2)).unbind(1)
+    return ((p.exp() - q.exp()) * (p - q)).sum(-1)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Where a search stands: the decoder's state, a row a hypothesis, and what it reads, a row an input."""
+
+    decoder: DecoderState
+    memory: Memory
+
+    def select(self, rows: Tensor | np.ndarray) -> _Reading:
+        return _Reading(self.decoder.select(rows), self.memory)
+
+    def keep(self, inputs: np.ndarray, rows: np.ndarray) -> _Reading:
+        return _Reading(self.decoder.select(rows), self.memory.select(inputs))
+
+
+class Model(GenerationMixin, nn.Module):
+    """An encoder, the decoder and the tokenizer of what the decoder writes.
+
+    Example:
+        >>> tokenizer = CharTokenizer.train(["hello"])
+        >>> model = Model({"name": "none"}, DecoderConfig(len(tokenizer)), tokenizer)
+        >>> len(model.generate("he", max_new_tokens=3)[0].token_ids)  # untrained, it writes noise
+        3
+    """
+
+    def __init__(
+        self,
+        encoder: Mapping[str, Any] | Encoder,
+        decoder: DecoderConfig,
+        tokenizer: Tokenizer,
+        info: ModelInfo | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder if isinstance(encoder, Encoder) else build_encoder(encoder)
+        self.decoder = Decoder(decoder, self.encoder.memory_size, tokenizer.pad_id)
+        self.encoder.adopt(self.decoder.embedding, self.decoder.embedding_scale)
+        self.tokenizer = tokenizer
+        self.info = info or ModelInfo()
+        self.precision = "fp32"  # of what is generated; see `load`
+
+    @property
+    def search_defaults(self) -> dict[str, Any]:  # type: ignore[override]
+        return self.info.search
+
+    @property
+    def reader(self) -> Reader:
+        """Makes arrays of items; see `Encoder.reader`."""
+        return self.encoder.reader
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.first_state_bias.device
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    def loss(
+        self,
+        batch: Batch,
+        state: DecoderState | None = None,
+        label_smoothing: float = 0.0,
+        *,
+        coverage: float = 0.0,
+        own_words: float = 0.0,
+        r_drop: float = 0.0,
+    ) -> LossOutput:
+        """Cross-entropy of a batch, summed over its real targets.
+
+        Args:
+            batch: B rows.
+            state: where the decoder stands; None: at the beginning.
+            label_smoothing: share of the target spread over the vocabulary (Szegedy et al., 2016).
+            coverage: weight of Σ (1 − Σₜ attention)² over the memory's places, which asks that each be looked at
+                once in all (Xu et al., 2015: "doubly stochastic").
+            own_words: share of the inputs that are replaced by what the model would have written there; see
+                `_with_own_words`.
+            r_drop: weight of the distance between what the decoder predicts under two draws of dropout: a quarter
+                of KL(p‖q) + KL(q‖p), which asks that they agree (Liang et al., 2021). Each row is read twice.
+        """
+        memory = self.decoder.prepare(self.encoder(batch.source))
+        state = state or self.decoder.init_state(memory)
+        input_ids = self._with_own_words(batch, state, memory, own_words) if own_words else batch.input_ids
+        target_ids = batch.target_ids
+        if r_drop:
+            twice = torch.arange(len(input_ids), device=input_ids.device).repeat_interleave(2)
+            input_ids, target_ids, state = input_ids[twice], target_ids[twice], state.select(twice)
+        output = self.decoder(input_ids, state, memory)  # both copies of a row share its memory
+        logits, pad_id = output.logits, self.tokenizer.pad_id
+        real = target_ids != pad_id
+        loss_sum = cross_entropy(logits.flatten(0, 1), target_ids.flatten(), pad_id, label_smoothing)
+        if coverage and output.attention is not None:
+            seen = (output.attention * real[..., None]).sum(1)  # (R, S)
+            mask = memory.mask.repeat_interleave(len(seen) // len(memory.mask), 0) & real.any(1, keepdim=True)
+            loss_sum = loss_sum + coverage * ((1 - seen) ** 2 * mask).sum()
+        if not r_drop:
+            return LossOutput(loss_sum, int(real.sum()), output.state)
+        loss_sum = loss_sum / 2 + r_drop / 4 * (_distance(logits.float()) * real[::2]).sum()
+        one_each = output.state.select(torch.arange(0, len(real), 2, device=real.device))
+        return LossOutput(loss_sum, int(real[::2].sum()), one_each)
+
+    @torch.no_grad()
+    def _with_own_words(self, batch: Batch, state: DecoderState, memory: Memory, share: float) -> Tensor:
+        """The inputs with some of them drawn from the model's own predictions: scheduled sampling (Bengio et al.,
+        2015) in two passes (Mihaylova and Martins, 2019), so that the layers still run over whole sequences."""
+        tokenizer = self.tokenizer
+        logits = self.decoder(batch.input_ids, state, memory).logits.float()
+        logits[..., [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]] = float("-inf")
+        # Where they are not finite anything will do: the loss will not be either, and the step is skipped.
+        probs = logits.softmax(-1).nan_to_num(1.0)
+        drawn = torch.multinomial(probs.flatten(0, 1), 1).view_as(batch.input_ids)
+        torch.clear_autocast_cache()  # older versions of torch would keep its weights, which know no gradient
+        own = torch.cat([batch.input_ids[:, :1], drawn[:, :-1]], 1)
+        chosen = torch.rand(own.shape, device=own.device) < share
+        chosen[:, 0] = False
+        return torch.where(chosen & (batch.input_ids != tokenizer.pad_id), own, batch.input_ids)
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterator[Batch]) -> tuple[float, int]:
+        """The summed cross-entropy (nats) of batches and the number of targets, states carried across."""
+        loss_sum, num_tokens, state = 0.0, 0, None
+        with self._evaluating():
+            for batch in batches:
+                output = self.loss(batch.to(self.device), state if batch.carries else None)
+                state = output.state
+                loss_sum += float(output.loss_sum)
+                num_tokens += output.num_tokens
+        return loss_sum, num_tokens
+
+    # -- use -----------------------------------------------------------------------------------------------
+
+    def start_search(self, items: Sequence[Any]) -> Start:
+        """Encodes the items once; what each step needs of the memory is prepared here, not in the loop."""
+        prepared = self.encoder.prepare(items)
+        dtype = machine.compute_dtype(self.precision, self.device)
+        with torch.no_grad(), machine.autocast(self.device, dtype):
+            memory = self.decoder.prepare(self.encoder(prepared.source))
+            state = _Reading(self.decoder.init_state(memory), memory)
+
+        @torch.inference_mode()
+        def step(token_ids: Tensor, state: _Reading) -> tuple[Tensor, _Reading, Tensor | None]:
+            with machine.autocast(self.device, dtype):
+                output = self.decoder(token_ids, state.decoder, state.memory)
+            attention = None if output.attention is None else output.attention[:, -1]
+            after = _Reading(output.state, state.memory)
+            return output.logits[:, -1].float().log_softmax(-1), after, attention
+
+        def in_numpy(token_ids: np.ndarray, state: _Reading) -> tuple[np.ndarray, _Reading, np.ndarray | None]:
+            log_probs, state, attention = step(torch.from_numpy(token_ids).to(self.device), state)
+            return log_probs.cpu().numpy(), state, None if attention is None else attention.cpu().numpy()
+
+        lengths = memory.mask.sum(1).tolist()
+        if self.device.type == "cuda":
+            return Start(step, state, prepared.prompts, TorchOps(self.device), lengths)
+        return Start(in_numpy, state, prepared.prompts, NumpyOps(), lengths)
+
+    def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:
+        """All tokens in one pass, under teacher forcing."""
+        tokenizer = self.tokenizer
+        source = self.encoder.prepare(items).source
+        batch = sequence_batch(source, encoded, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
+        batch = batch.to(self.device)
+        with torch.no_grad(), self._evaluating():
+            memory = self.encoder(batch.source)
+            logits = self.decoder(batch.input_ids, self.decoder.init_state(memory), memory).logits
+            log_probs = logits.float().log_softmax(-1).gather(-1, batch.target_ids[..., None]).squeeze(-1)
+        return log_probs.cpu().numpy()
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Eval mode for as long as it lasts."""
+        before = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(before)
+
+    # -- folders -------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Writes the model folder, all of it or nothing. See `load`."""
+        write_folder(Path(path), self.write)
+
+    def write(self, folder: Path) -> None:
+        """Puts the model's files into an existing folder."""
+        encoder = self.encoder
+        if not encoder.name or not hasattr(encoder, "config"):
+            raise UserError(
+                f"the encoder {type(encoder).__name__} cannot be saved: register its class, "
+                'and give {"name": ...} or set its `config`'
+            )
+        config = {
+            "encoder": {"name": encoder.name, **encoder.config},
+            "decoder": asdict(self.decoder.config),
+            "tokenizer": self.tokenizer.kind,
+            **self.info.to_dict(),
+        }
+        aliases = self._aliases()
+        weights = {name: t for name, t in self.state_dict().items() if name not in aliases}
+        files = {checkpoint.TOKENIZER: self.tokenizer.to_bytes(), "README.md": self.card()}
+        files |= {f"encoder-{name}": data for name, data in encoder.files().items()}
+        checkpoint.write_model(folder, config, weights, files)
+
+    def card(self) -> bytes:
+        """The model card; see `ModelInfo.card`."""
+        count = sum(p.numel() for p in self.parameters())
+        what = f"{count:,} parameters, {self.tokenizer.kind} vocabulary of {len(self.tokenizer):,}."
+        return self.info.card(what, f"torch {torch.__version__}").encode()
+
+    def _aliases(self) -> dict[str, str]:
+        """Names of weights that are another name's: tied embeddings are stored once."""
+        first: dict[int, str] = {}
+        named = self.named_parameters(remove_duplicate=False)
+        return {name: kept for name, p in named if (kept := first.setdefault(id(p), name)) != name}
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu", precision: str = "fp32") -> Model:
+        """A saved model, ready to use. Nothing in the folder can run code.
+
+        Args:
+            path: a model folder; a run folder, whose best model is taken; or "hf:user/name".
+            device: where to put it.
+            precision: of the products when it generates: "fp32", "bf16", "fp16", or "auto" for bfloat16 (on older
+                GPUs float16) where the hardware is fast in it, which pays for a CNN and for many rows at once. In
+                fp32 what it writes is the same whatever the batch beside it.
+
+        Raises:
+            UserError: the folder is incomplete, damaged, or of a newer version; the message says which.
+        """
+        folder = checkpoint.find_model(path)
+        config = checkpoint.read_config(folder)
+        data = checkpoint.read_bytes(folder, checkpoint.TOKENIZER)
+        try:
+            with checkpoint.MemoryLimit(folder):
+                tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(data)
+                info = ModelInfo.of(config)
+                encoder = build_encoder(
+                    config["encoder"], lambda name: checkpoint.read_bytes(folder, f"encoder-{name}")
+                )
+                model = cls(encoder, DecoderConfig(**config["decoder"]), tokenizer, info)
+                if len(tokenizer) != model.decoder.config.vocab_size:
+                    raise ValueError(f"the vocabulary has {len(tokenizer)} tokens")
+        except UserError:
+            raise
+        except Exception as error:  # whatever constructors raise for arguments that nobody would give
+            what = f"{type(error).__name__}: {checkpoint.first_line(error)}"
+            raise UserError(f"{folder}: {checkpoint.CONFIG} does not describe a model ({what})") from error
+        weights = checkpoint.read_weights(folder)
+        weights |= {name: weights[kept] for name, kept in model._aliases().items() if kept in weights}
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            what = " ".join(str(error).split())[:200]
+            raise UserError(f"{folder}: weights and configuration do not belong together ({what})") from error
+        model.precision = precision
+        return model.to(device).eval()

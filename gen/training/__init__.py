@@ -1,0 +1,1 @@
+"""Training: a task, the loop, a step, validation, the run folder."""

@@ -1,0 +1,228 @@
+"""A run folder: what was asked, what happened, the best and the last model."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+
+from gen.base import folders
+from gen.base.config import differences
+from gen.base.distributed import every, is_main, main_first
+from gen.base.errors import UserError, complain
+from gen.models import checkpoint
+from gen.models.model import Model
+
+_SECTION = re.compile(r"^## Step ([\d,]+), ", re.MULTILINE)  # of samples.md
+
+
+class RunFolder:
+    """``runs/NAME/{config.yaml, metrics.jsonl, last/, previous/, best/, samples.md, plots/}``.
+
+    Where several processes train, they share the folder and the main one writes. A folder that cannot be written
+    to does not end a training: what was there stays whole, the user is told, and the next write tries again.
+
+    Args:
+        path: the folder; made by `open`.
+        config: the configuration as plain values, without the folder's own name: it may move.
+    """
+
+    def __init__(self, path: str | Path, config: dict[str, Any]) -> None:
+        self.path = Path(path)
+        self.config = config
+        self._failing: set[str] = set()
+
+    # -- beginning -----------------------------------------------------------------------------------------
+
+    def open(self) -> dict[str, Any] | None:
+        """Makes the folder, or finds it again.
+
+        Returns:
+            The training state to go on from (see `read_last`); None at the beginning.
+
+        Raises:
+            UserError: the folder holds another run, or something else.
+        """
+        with main_first():
+            self._make()
+        return self.read_last()
+
+    def _make(self) -> None:
+        self.check()
+        try:
+            self._write_config()
+        except OSError as error:
+            raise UserError(f"--out {self.path}: cannot be written ({error.strerror})") from error
+
+    def check(self) -> None:
+        """Raises `UserError` where the folder is not this run's. Writes nothing."""
+        file = self.path / checkpoint.CONFIG
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--out {self.path}: is a file; name a folder")
+        if not file.exists():
+            if self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+                raise UserError(f"--out {self.path}: is not empty and holds no run; choose another --out")
+            return
+        try:
+            old = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except checkpoint.UNREADABLE as error:
+            raise UserError(f"{file}: cannot be read; choose another --out") from error
+        if not isinstance(old, dict) or "format" in old:
+            raise UserError(f"--out {self.path}: holds a model, not a run; choose another --out")
+        if changes := differences(old, self.config):
+            raise UserError(
+                f"--out {self.path}: holds a run of another configuration ({'; '.join(changes)}); "
+                "choose another --out, or delete the folder"
+            )
+
+    def _write_config(self) -> None:
+        file = self.path / checkpoint.CONFIG
+        if is_main() and not file.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            folders.write_text(file, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other trainings out of the folder, which is made if need be. The lock dies with its owner.
+
+        Raises:
+            UserError: another one has it, or the folder is not this run's.
+        """
+        with main_first():
+            self._make()
+        with (self.path / ".lock").open("a") as file:
+            taken = False
+            if is_main():
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    taken = True
+            if any(every(taken)):
+                raise UserError(
+                    f"--out {self.path}: another process is training there; wait for it, or choose another --out"
+                )
+            if is_main():
+                folders.sweep(self.path)
+            yield
+
+    # -- models --------------------------------------------------------------------------------------------
+
+    def save_best(self, model: Model) -> bool:
+        """Keeps the model that validated best. Returns whether that worked."""
+        return self._write("best", lambda: folders.write_folder(self.path / "best", model.write))
+
+    def save_last(self, model: Model, training: dict[str, Any]) -> bool:
+        """Keeps the newest model, beside it all that training needs to go on, and the ones before as
+        ``previous/``. Returns whether that worked."""
+
+        def fill(folder: Path) -> None:
+            model.write(folder)
+            torch.save(training, folder / checkpoint.TRAINING)
+
+        return self._write(
+            "last", lambda: folders.write_folder(self.path / "last", fill, keep=self.path / "previous")
+        )
+
+    def read_last(self) -> dict[str, Any] | None:
+        """What `save_last` wrote last, or before that where the last is damaged: the training state, with the
+        model's "weights", "metrics" and "tokenizer". None where there is nothing.
+
+        Raises:
+            UserError: there is something, and nothing of it can be read.
+        """
+        damage: UserError | None = None
+        for folder in (self.path / "last", self.path / "previous"):
+            if not folder.exists():
+                continue
+            try:
+                training = checkpoint.read_training(folder)
+                model = Model.load(folder)
+            except UserError as error:
+                damage = damage or error
+                continue
+            if damage and is_main():
+                step = training["progress"]["step"]
+                complain(f"{damage}; going on from the one before, of step {step:,}")
+            return {
+                **training,
+                "weights": model.state_dict(),
+                "metrics": model.info.metrics,
+                "tokenizer": model.tokenizer.to_bytes(),
+            }
+        if damage:
+            raise damage
+        return None
+
+    # -- what happened -------------------------------------------------------------------------------------
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Adds a line to ``metrics.jsonl``."""
+        self._append("metrics.jsonl", json.dumps(record) + "\n")
+
+    def add_samples(self, step: int, title: str, text: str) -> None:
+        """Adds a section to ``samples.md``."""
+        self._append("samples.md", f"## Step {step:,}, {title}\n\n{text}\n")
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The whole lines of ``metrics.jsonl``."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            with path.open(encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    try:
+                        record = json.loads(line)
+                    except ValueError:  # a kill in the middle of it
+                        continue
+                    if isinstance(record, dict) and all(_is_number(record.get(n)) for n in ("step", "seconds")):
+                        yield record
+
+    def forget_after(self, step: int) -> None:
+        """Drops records and samples of steps that are about to be done again."""
+        if not is_main():
+            return
+        records, samples = self.path / "metrics.jsonl", self.path / "samples.md"
+        if records.exists():
+            kept = "".join(json.dumps(r) + "\n" for r in self.records() if r["step"] <= step)
+            self._write(records.name, lambda: folders.write_text(records, kept))
+        if samples.exists():
+            text = samples.read_text(encoding="utf-8", errors="replace")
+            later = (m.start() for m in _SECTION.finditer(text) if int(m[1].replace(",", "")) > step)
+            before = text[: next(later, len(text))]
+            self._write(samples.name, lambda: folders.write_text(samples, before))
+
+    def _append(self, name: str, text: str) -> None:
+        def write() -> None:
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(text)
+
+        self._write(name, write)
+
+    def _write(self, name: str, write: Callable[[], None]) -> bool:
+        """Writes if this is the process that does. Returns whether what is on disk is now what was meant."""
+        if not is_main():
+            return True
+        try:
+            self._write_config()  # the folder may have vanished
+            write()
+        except (OSError, RuntimeError, SafetensorError) as error:  # each library raises its own for a full disk
+            if name not in self._failing:
+                why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+                complain(f"{self.path / name}: cannot be written ({why}); training goes on, and tries again")
+            self._failing.add(name)
+            return False
+        if name in self._failing:
+            self._failing.discard(name)
+            complain(f"{self.path / name}: could be written again")
+        return True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

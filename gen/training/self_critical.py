@@ -1,0 +1,121 @@
+"""Self-critical sequence training: learning from the score of what the model itself writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from gen.datasets.batches import PADDED_TO, Batch, sequence_batch
+from gen.models.model import LossOutput, Model
+from gen.search import Hypothesis, Sample
+
+Reward = Callable[[Hypothesis, int], float]
+"""A hypothesis and the index of its item in the training set → how good it is."""
+
+
+class SelfCritical:
+    """REINFORCE on the search loop's own samples (Rennie et al., 2017).
+
+    A sample is made more probable where its reward is above the baseline, less where it is below.
+
+    Args:
+        reward: of a sample.
+        samples: K, drawn for every item.
+        baseline: "mean" compares a sample with the mean of the item's other samples (leave-one-out, Kool et
+            al., 2019); "greedy" with what the model writes taking the best token every time.
+        max_new_tokens: the longest sample.
+
+    Example:
+        >>> objective = SelfCritical(lambda hypothesis, item: float(len(hypothesis.token_ids) < 10))
+        >>> objective(model, batch).loss_sum.backward()
+    """
+
+    def __init__(
+        self,
+        reward: Reward,
+        *,
+        samples: int = 5,
+        baseline: Literal["mean", "greedy"] = "mean",
+        max_new_tokens: int = 30,
+    ) -> None:
+        self.reward, self.samples, self.baseline = reward, samples, baseline
+        self.max_new_tokens = max_new_tokens
+
+    def __call__(self, model: Model, batch: Batch) -> LossOutput:
+        """The loss whose gradient is the policy's: −(reward − baseline) · log p, summed over the samples' tokens.
+
+        Args:
+            model: in either mode: samples are drawn without dropout, and the gradient is that of what drew them.
+            batch: ``source`` of B items as a tensor, ``rows`` their indices for the reward.
+        """
+        rows = batch.rows if batch.rows is not None else torch.arange(len(batch.source))
+        items = list(batch.source.cpu().numpy())
+        # From torch's generator, so that a resumed run draws what an uninterrupted one would.
+        drawn = self._search(model, items, num_samples=self.samples, seed=int(torch.randint(2**31, ())))
+        rewards = self._rewards(drawn, rows)
+        if self.baseline == "greedy":
+            baseline = self._rewards(self._search(model, items, num_samples=1, temperature=0.0), rows)
+        else:
+            baseline = (rewards.sum(1, keepdims=True) - rewards) / (self.samples - 1)
+        torch.clear_autocast_cache()  # older versions of torch would keep its weights, which know no gradient
+        advantages = torch.as_tensor(rewards - baseline, dtype=torch.float32, device=model.device)  # (B, K)
+        with _without_dropout(model):
+            return self._loss(model, batch, [h for several in drawn for h in several], advantages.flatten())
+
+    def _search(
+        self, model: Model, items: list[np.ndarray], *, num_samples: int, temperature: float = 1.0, seed: int = 0
+    ) -> list[list[Hypothesis]]:
+        strategy = Sample(temperature, num_samples=num_samples, seed=seed, independent=True)
+        return model.generate(
+            items, strategy=strategy, max_new_tokens=self.max_new_tokens, no_repeat_ngram=0, attention=False
+        )
+
+    def _rewards(self, drawn: list[list[Hypothesis]], rows: torch.Tensor) -> np.ndarray:
+        """(B, K)"""
+        return np.array(
+            [[self.reward(h, int(row)) for h in several] for several, row in zip(drawn, rows, strict=True)]
+        )
+
+    def _loss(
+        self, model: Model, batch: Batch, samples: Sequence[Hypothesis], advantages: torch.Tensor
+    ) -> LossOutput:
+        tokenizer = model.tokenizer
+        encoded = [np.asarray(h.token_ids, np.int64) for h in samples]
+        special = tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id
+        taught = sequence_batch(None, encoded, *special, PADDED_TO)
+        for target, ids, hypothesis in zip(taught.target_ids, encoded, samples, strict=True):
+            if not hypothesis.finished:
+                target[len(ids)] = tokenizer.pad_id  # it never chose to end
+        taught = taught.to(model.device)
+        memory = model.decoder.prepare(model.encoder(batch.source))
+        each = torch.arange(len(batch.source), device=model.device).repeat_interleave(self.samples)
+        state = model.decoder.init_state(memory).select(each)
+        output = model.decoder(taught.input_ids, state, memory)  # K rows share an item's memory
+        # What search never picks has no part in the distribution that the samples come from.
+        logits = output.logits.float()
+        never = torch.tensor([tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id], device=logits.device)
+        logits = logits.index_fill(-1, never, torch.finfo(logits.dtype).min)
+        log_probs = logits.log_softmax(-1).gather(-1, taught.target_ids[..., None]).squeeze(-1)
+        real = taught.target_ids != tokenizer.pad_id
+        loss_sum = -(advantages[:, None] * log_probs.masked_fill(~real, 0.0)).sum()
+        return LossOutput(loss_sum, int(real.sum()), output.state)
+
+
+@contextmanager
+def _without_dropout(model: Model) -> Iterator[None]:
+    """Eval mode, but for the recurrent layers: cuDNN has their gradients in training mode only, and dropout is not
+    theirs."""
+    before = model.training
+    model.eval()
+    for layer in model.modules():
+        if isinstance(layer, nn.RNNBase):
+            layer.train()
+    try:
+        yield
+    finally:
+        model.train(before)

@@ -1,0 +1,144 @@
+"""Other people's dashboards, told what `metrics.jsonl` is told."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from gen.base.errors import UserError, complain
+
+Log = Callable[[Mapping[str, float], int], None]
+"""Figures by name, and the step they belong to."""
+
+
+@contextmanager
+def tensorboard(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
+    """Event files in ``tensorboard/``: `tensorboard --logdir runs`."""
+    _need("tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder / "tensorboard"))
+    with writer:
+        writer.add_text("config", str(config))
+
+        def log(figures: Mapping[str, float], step: int) -> None:
+            for name, value in figures.items():
+                writer.add_scalar(name, value, step)
+
+        yield log
+
+
+@contextmanager
+def wandb(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
+    """Weights & Biases; offline, in ``wandb/``, unless WANDB_MODE says otherwise."""
+    library = _need("wandb")
+    mode = os.environ.get("WANDB_MODE", "offline")
+    # One id a run folder, so that a training that goes on goes on there, too.
+    run = library.init(
+        project="gen",
+        name=folder.name,
+        dir=str(folder),
+        config=dict(config),
+        mode=mode,
+        id=_id(folder),
+        resume="allow",
+        settings=library.Settings(quiet=True),
+    )
+    try:
+        yield lambda figures, step: run.log(dict(figures), step=step)
+    finally:
+        run.finish()
+
+
+@contextmanager
+def mlflow(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
+    """MLflow, in ``mlflow.db`` unless MLFLOW_TRACKING_URI says otherwise: `mlflow ui --backend-store-uri …`."""
+    library = _need("mlflow")
+    library.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.absolute() / 'mlflow.db'}"))
+    if library.get_experiment_by_name("gen") is None:  # else it keeps files where the command was typed
+        library.create_experiment("gen", artifact_location=(folder / "mlartifacts").absolute().as_uri())
+    library.set_experiment("gen")
+    same = f"tags.folder = '{_id(folder)}'"
+    known = library.search_runs(filter_string=same, output_format="list", max_results=1)
+    with library.start_run(run_id=known[0].info.run_id if known else None, run_name=folder.name):
+        library.set_tag("folder", _id(folder))
+        library.log_dict(dict(config), "config.yaml")
+        yield lambda figures, step: library.log_metrics(dict(figures), step=step)
+
+
+TRACKERS = {"tensorboard": tensorboard, "wandb": wandb, "mlflow": mlflow}
+
+
+@contextmanager
+def tracked(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
+    """Logs to all of ``names`` for as long as it lasts.
+
+    Args:
+        names: of `TRACKERS`.
+        folder: the run's; what a tracker keeps is kept there.
+        config: of the run.
+
+    Raises:
+        UserError: a tracker is not installed; the message says how to.
+
+    Example:
+        >>> with tracked(["tensorboard"], Path("runs/book"), {}) as log:
+        ...     log({"loss": 1.4}, 100)
+    """
+    logs: dict[str, Log] = {}
+    with ExitStack() as stack:
+        for name in names:
+            manager = TRACKERS[name](folder, config)
+            try:
+                logs[name] = manager.__enter__()
+            except UserError:
+                raise
+            except Exception as error:
+                raise UserError(f"--track {name}: cannot start ({type(error).__name__}: {error})") from error
+            stack.callback(_close, name, manager)
+
+        def log_to_all(figures: Mapping[str, float], step: int) -> None:
+            for name, log in list(logs.items()):
+                try:
+                    log(figures, step)
+                except Exception as error:  # a full disk, a server that is gone: no reason to end a training
+                    complain(f"--track {name}: stopped ({type(error).__name__}: {error})")
+                    del logs[name]
+
+        yield log_to_all
+
+
+def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a line of ``metrics.jsonl``, those of a validation as ``valid/…``.
+
+    Example:
+        >>> figures_of({"step": 5, "loss": 2.0, "validation": {"bleu": 30.1, "bleu_signature": "…"}})
+        {'loss': 2.0, 'valid/bleu': 30.1}
+    """
+    found = {name: value for name, value in record.items() if name != "step"}
+    found |= {f"valid/{name}": value for name, value in found.pop("validation", {}).items()}
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+
+
+def _close(name: str, manager: AbstractContextManager[Log]) -> None:
+    try:
+        manager.__exit__(None, None, None)
+    except Exception as error:
+        complain(f"--track {name}: not closed ({type(error).__name__}: {error})")
+
+
+def _id(folder: Path) -> str:
+    """A run folder's own, in letters that every tracker takes."""
+    return hashlib.blake2b(str(folder.absolute()).encode(errors="replace"), digest_size=8).hexdigest()
+
+
+def _need(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise UserError(f"--track {name}: not installed; pip install 'gen-toolkit[{name}]'") from error

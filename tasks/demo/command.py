@@ -1,0 +1,54 @@
+"""`gen demo`: from nothing to networks that write, translate and describe pictures, and a page to look at."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from gen.base.config import Words, parse_command
+from tasks import report
+from tasks.demo.caption import caption_part
+from tasks.demo.text import text_part
+from tasks.demo.translation import LANGUAGES, translation_part
+from tasks.display import console, say
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Train on Python's own documentation, on a phrase book and on drawn pictures, and write a report."""
+
+    out: str = "runs/demo"
+    """Where to put it. A demo that is already there is not trained again."""
+    budget: Words = "60s"
+    """How long to train each of them."""
+
+
+def demo_command(argv: list[str], command: str) -> None:
+    """`gen demo`."""
+    config = parse_command(DemoConfig, argv, command)
+    out = Path(config.out)
+    parts = (text_part, translation_part, caption_part)
+    sections = [section for part in parts for section in part(out, config.budget)]
+    sections.append(report.section("Go on", report.commands(next_commands(out))))
+    path = out / "report.html"
+    subtitle = "One recurrent decoder, trained three times on this machine a moment ago. Made by `gen demo`."
+    report.write_page(path, "What the networks learned", subtitle, sections)
+    console.print(f"\n[bold]Report: {path}[/bold]   (open it in a browser)\n\nNext:\n")
+    for line in next_commands(out):
+        say(f"  {line}")
+
+
+def next_commands(out: Path) -> list[str]:
+    """What to try after the demo."""
+    text, translate, caption = (shlex.quote(str(out / name)) for name in ("text", "translate", "caption"))
+    return [
+        f'gen generate {text} --prompt "The function" --temperature 0.5 --stream',
+        f'gen suggest {text} --prompt "The sta"',
+        f'gen translate {translate} --text "{LANGUAGES[1]}: The old cat does not see the mouse."',
+        f'gen plot attention {translate} --text "{LANGUAGES[0]}: She knows the king." -o attention.png',
+        f"gen caption {caption} {shlex.quote(str(out / 'pictures' / 'val-00000.png'))}",
+        "gen train text --data your-book.txt --out runs/book --budget 10m",
+        "gen train translate --train pairs.en pairs.de --out runs/en-de --budget 30m",
+        "gen train caption --images photos --captions captions.jsonl --out runs/captions --budget 20m",
+    ]

@@ -1,0 +1,113 @@
+"""The demo's part on translation: English into French and German, from a phrase book."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gen.base.folders import write_text
+from gen.datasets.pair_files import PairFiles
+from gen.metrics.scores import translation_metrics
+from gen.models.model import Model
+from gen.search import Hypothesis
+from gen.training.options import TrainOptions
+from gen.training.run_folder import RunFolder
+from tasks import report
+from tasks.data.phrasebook import phrase_book
+from tasks.display import clock, console, say
+from tasks.translate.options import TranslateConfig, TranslateData, TranslateModel
+from tasks.translate.task import attention_of, train_translate
+
+LANGUAGES = ("French", "German")
+TRAINING, HELD_OUT = 30_000, 500  # sentences in English; each is there in both languages
+
+
+def translation_part(out: Path, budget: str) -> list[str]:
+    """Trains the translation model of the demo; its sections of the report."""
+    console.print("[bold]Translation[/bold]: English into French and German, from a phrase book\n")
+    sizes = TranslateModel(
+        embedding_size=128,
+        encoder_size=128,
+        encoder_layers=1,
+        hidden_size=256,
+        num_layers=1,
+        dropout=0.1,
+        embedding_dropout=0.0,
+    )
+    options = TrainOptions(budget=budget, learning_rate=8e-3, label_smoothing=0.0, ema=0.995, validations=5)
+    table, held_out = (str(path) for path in write_phrase_book(out))
+    data = TranslateData(data=(table,), valid=(held_out,), level="word", min_frequency=1, batch_tokens=500)
+    config = TranslateConfig(data, sizes, options, out=str(out / "translate"))
+    result = train_translate(config, f"gen demo --budget {budget}")
+    model = Model.load(result["run"])
+    pairs = list(PairFiles([held_out]))
+    found = [h[0] for h in model.generate_many([source for source, _ in pairs])]
+    return [
+        _translation_figures(pairs, found, list(RunFolder(result["run"], {}).records())),
+        _translations(pairs, found),
+        _attention(model, pairs, found),
+    ]
+
+
+def write_phrase_book(out: Path) -> tuple[Path, Path]:
+    """Training and held-out pairs as tables. The language that is wanted stands before the English sentence."""
+    out.mkdir(parents=True, exist_ok=True)
+    paths = out / "phrase-book.tsv", out / "phrase-book-held-out.tsv"
+    for path, held_out, size in zip(paths, (False, True), (TRAINING, HELD_OUT), strict=True):
+        lines = [
+            f"{language}: {english}\t{said}\n"
+            for english, *both in phrase_book(size, held_out=held_out)
+            for language, said in zip(LANGUAGES, both, strict=True)
+        ]
+        write_text(path, "".join(lines))
+    return paths
+
+
+def _translation_figures(
+    pairs: Sequence[tuple[str, str]], found: Sequence[Hypothesis], records: Sequence[dict[str, Any]]
+) -> str:
+    rows = []
+    for i, language in enumerate(LANGUAGES):
+        hypotheses, references = [h.text for h in found[i::2]], [b for _, b in pairs[i::2]]
+        scores = translation_metrics(hypotheses, references)
+        rows.append(
+            (f"English → {language}", f"{scores['exact']:.1%}", f"{scores['bleu']:.1f}", f"{scores['chrf']:.1f}")
+        )
+        say(f"English → {language}: {scores['exact']:.1%} exactly right, BLEU {scores['bleu']:.1f}")
+    trained = clock(records[-1]["seconds"])
+    said = (
+        f"{TRAINING:,} sentences of a small grammar, in both languages; {trained} of training. "
+        f"Judged on {HELD_OUT:,} sentences with combinations of words that no training sentence has: an adjective "
+        "never seen with that noun, a verb never seen with that object."
+    )
+    return report.section(
+        "Translating",
+        report.paragraph(said),
+        report.figures(("", "exactly right", "BLEU", "chrF"), rows),
+        report.loss_curve(records, metric="bleu"),
+    )
+
+
+def _translations(pairs: Sequence[tuple[str, str]], found: Sequence[Hypothesis]) -> str:
+    wrong = [i for i, (h, (_, b)) in enumerate(zip(found, pairs, strict=True)) if h.text != b]
+    shown = [*range(8), *wrong[:2]]
+    rows = [(pairs[i][0], found[i].text, "" if i not in wrong else f"should be: {pairs[i][1]}") for i in shown]
+    for source, said, remark in rows[:4]:
+        say(f"  {source}\n    {said}{'   (' + remark + ')' if remark else ''}")
+    remark = "Two of its mistakes stand at the end." if wrong else "There is no mistake to show."
+    return report.section(
+        "Sentences it has never seen",
+        report.paragraph(remark),
+        report.figures(("asked", "answered", ""), rows, numbers=False),
+    )
+
+
+def _attention(model: Model, pairs: Sequence[tuple[str, str]], found: Sequence[Hypothesis]) -> str:
+    lengths = [len(h.token_ids) for h in found]
+    parts = []
+    for i in range(len(LANGUAGES)):  # the longest sentence in each language has the most to show
+        longest = max(range(i, len(pairs), len(LANGUAGES)), key=lambda row: lengths[row])
+        parts.append(report.heat_map(*attention_of(model, pairs[longest][0], found[longest])))
+    said = "For every word it writes (rows), how much it looks at each word of the English sentence (columns)."
+    return report.section("Where it looks", report.paragraph(said), *parts)

@@ -1,0 +1,171 @@
+"""`gen generate`: a trained model writes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import count, islice
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from gen import runtime
+from gen.base.config import parse_command
+from gen.base.errors import ConfigError, UserError
+from gen.base.lines import read_lines
+from gen.search import Hypothesis, SearchOptions
+
+if TYPE_CHECKING:  # exported models run where there is no torch
+    from gen.models.model import Model
+
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Write with a trained model."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The folder of a run, of a model, or of an exported model."""
+    prompt: tuple[str, ...] = ()
+    """How to begin. May be repeated: several prompts give several texts."""
+    input: str = ""
+    """Prompts from a file, one a line; - for standard input."""
+    stream: bool = False
+    """Print the text as it is written."""
+    interactive: bool = False
+    """Ask for prompts in a loop."""
+    json: bool = False
+    """Print a JSON object a text: prompt, text, score, finished."""
+    batch_size: int = 64
+    """Prompts at a time."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    precision: Precision = "fp32"
+    """Of the matrix products; bf16 is faster for many rows at once."""
+    search: SearchOptions = field(default_factory=SearchOptions)
+
+    def check(self) -> None:
+        """Raises `ConfigError` with every error at once."""
+        given = {"--prompt": self.prompt, "--input": self.input, "--interactive": self.interactive}
+        ways = [flag for flag, value in given.items() if value]
+        errors = self.search.errors()
+        if len(ways) > 1:
+            errors.append(f"{' and '.join(ways)} exclude each other: prompts come from one place")
+        if any("\udc80" <= c <= "\udcff" for prompt in self.prompt for c in prompt):
+            errors.append("--prompt: is not UTF-8")  # bytes that Python could not read from the command line
+        if self.json and self.interactive:
+            errors.append("--json and --interactive exclude each other")
+        if self.stream and (self.json or self.search.beam or (self.search.num_samples or 1) > 1):
+            other = "--json" if self.json else "--beam" if self.search.beam else "--num-samples"
+            errors.append(f"--stream writes one text as it comes: it does not go with {other}")
+        if self.batch_size < 1:
+            errors.append(f"--batch-size must be at least 1, not {self.batch_size}")
+        if errors:
+            raise ConfigError(errors)
+
+
+def generate_command(argv: list[str], command: str) -> None:
+    """`gen generate RUN …`."""
+    config = parse_command(GenerateConfig, argv, command, repeat=True)
+    config.check()
+    model = load_model(config.run, config.device, precision=config.precision)
+    options = config.search.given()
+    if config.interactive:
+        _converse(model, options)
+    elif config.stream:
+        for prompt in _prompts(config):
+            _print_stream(model, prompt, options)
+    else:
+        _print_all(model, config, options)
+
+
+WRITES = {"text": "gen generate", "translate": "gen translate", "caption": "gen caption"}
+"""Task of a model → the command that writes with it."""
+
+
+def load_model(
+    run: str, device: str = "auto", task: str = "text", precision: Precision = "fp32"
+) -> Model | runtime.Runtime:
+    """The model of a run, or an exported one. Raises `UserError` where another task made it."""
+    if runtime.is_exported(run) or find_spec("torch") is None:
+        if device not in ("auto", "cpu"):
+            raise UserError(f"--device {device}: exported models run on the CPU")
+        if precision not in ("fp32", "auto"):
+            raise UserError(f"--precision {precision}: exported models have their own; see gen export --int8")
+        model: Model | runtime.Runtime = runtime.load(run)
+    else:
+        from gen.models.device import pick_device, tune_cpu
+        from gen.models.model import Model
+
+        tune_cpu()
+        model = Model.load(run, pick_device(device), precision)
+    made_by = model.info.task
+    if made_by not in ("", task):
+        use = f"; use `{WRITES[made_by]} {shlex.quote(run)}`" if made_by in WRITES else ""
+        raise UserError(f"{run}: is a {made_by} model, and this command is for {task} models{use}")
+    return model
+
+
+def _prompts(config: GenerateConfig) -> Iterator[str]:
+    if config.input:
+        yield from read_lines(config.input)
+    else:
+        yield from config.prompt or ("",)
+
+
+def _print_all(model: Model | runtime.Runtime, config: GenerateConfig, options: dict[str, Any]) -> None:
+    prompts = _prompts(config)
+    printed = 0
+    while batch := list(islice(prompts, config.batch_size)):
+        for prompt, hypotheses in zip(batch, model.generate(batch, **options), strict=True):
+            for hypothesis in hypotheses:
+                if config.json:
+                    print(json.dumps(_record(prompt, hypothesis), ensure_ascii=False))
+                else:
+                    # Texts of several lines need a mark between them.
+                    if printed and not model.info.ends_with_eos:
+                        print("---")
+                    print(prompt + hypothesis.text)
+                printed += 1
+        sys.stdout.flush()
+
+
+def _record(prompt: str, hypothesis: Hypothesis) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "text": hypothesis.text,
+        "score": hypothesis.score,
+        "num_tokens": len(hypothesis.token_ids),
+        "finished": hypothesis.finished,
+    }
+
+
+def _print_stream(model: Model | runtime.Runtime, prompt: str, options: dict[str, Any]) -> None:
+    pieces = model.stream(prompt, **options)
+    first = next(pieces, "")  # a prompt that cannot be spelled is refused before anything is printed
+    print(prompt + first, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+def _converse(model: Model | runtime.Runtime, options: dict[str, Any]) -> None:
+    """Asks for prompts until the input ends."""
+    print("Type how the text should begin; an empty line lets the model begin; Ctrl-D ends.", file=sys.stderr)
+    seed = int(options.pop("seed", 0))
+    for turn in count():
+        try:
+            prompt = input("> ")
+        except EOFError:
+            return
+        try:
+            # Without a seed of its own the same prompt would always get the same answer.
+            chosen = options if {"beam", "strategy"} & set(options) else {**options, "seed": seed + turn}
+            _print_stream(model, prompt, chosen)
+        except UserError as error:
+            print(error, file=sys.stderr)

@@ -1,0 +1,182 @@
+"""`gen translate`: a trained model, or several of them, translate."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from gen.base import distributed
+from gen.base.config import parse_command
+from gen.base.errors import ConfigError, complain
+from gen.base.lines import output, read_lines
+from gen.runtime import Runtime, is_exported
+from gen.search import SearchOptions
+from gen.search.ensemble import Ensemble
+from tasks.text.generate import Precision, load_model
+from tasks.translate.lines import Translation, translate_lines
+
+if TYPE_CHECKING:  # exported models run where there is no torch
+    from gen.models.model import Model
+
+
+@dataclass(frozen=True)
+class TranslateCommand:
+    """Translate lines of text."""
+
+    run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The folder of a run, of a model, or of an exported model; several make an ensemble."""
+    input: Annotated[str, tyro.conf.arg(aliases=["-i"])] = "-"
+    """Lines to translate; - for standard input."""
+    output: Annotated[str, tyro.conf.arg(aliases=["-o"])] = "-"
+    """Where to write; - for standard output."""
+    text: tuple[str, ...] = ()
+    """Translate this instead of an input; may be repeated."""
+    sample: bool = False
+    """Sample instead of searching for the best."""
+    scores: bool = False
+    """The log-probability before each translation, and a tab. --n-best is sorted by it over
+    ((5 + tokens) / 6) ^ --length-penalty."""
+    alignments: bool = False
+    """After each translation a tab and which source word (from 0) each of its words looked at most: 0-0 2-1."""
+    json: bool = False
+    """A JSON object a line: line, source, translations with text, score (log-probability), number of tokens,
+    finished, alignment."""
+    batch_size: int = 64
+    """Lines at a time; with 1 each is answered before the next is read."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    precision: Precision = "fp32"
+    """Of the matrix products; bf16 is faster for many rows at once."""
+    search: SearchOptions = field(default_factory=SearchOptions)
+
+    def options(self) -> dict[str, Any]:
+        """The search options. Raises `ConfigError` with every error at once."""
+        errors = []
+        if not self.run:
+            errors.append("name the folder of a run: gen translate RUN")
+        if self.text and self.input != "-":
+            errors.append("--text and --input exclude each other: lines come from one place")
+        if any("\udc80" <= c <= "\udcff" for text in self.text for c in text):
+            errors.append("--text: is not UTF-8")  # bytes that Python could not read from the command line
+        if self.json and (self.scores or self.alignments):
+            errors.append("--json has scores and alignments in it: leave out --scores and --alignments")
+        if self.batch_size < 1:
+            errors.append(f"--batch-size must be at least 1, not {self.batch_size}")
+        given = self.search.given()
+        if self.sample:
+            if beam := sorted({"beam", "strategy"} & set(given)):
+                errors.append(f"--sample and --{beam[0]} exclude each other: choose one way to search")
+            if "n_best" in given:
+                errors.append("--n-best is for --beam: --sample writes --num-samples")
+            given.setdefault("temperature", 1.0)
+        if errors:
+            raise ConfigError(errors)
+        return given
+
+
+def translate_command(argv: list[str], command: str) -> None:
+    """`gen translate RUN…`."""
+    config = parse_command(TranslateCommand, argv, command, repeat=True)
+    options = config.options()
+    distributed.start()
+    model = load_ensemble(config.run, config.device, config.precision)
+    lines: Iterable[str] = config.text or read_lines(config.input)
+    talking = config.batch_size == 1 or (config.input == "-" and not config.text and sys.stdin.isatty())
+    blocks: Iterable[Iterable[str]] = ([line] for line in lines) if talking else [lines]
+    many = SearchOptions.make(model.search_defaults, options)
+    width = (many.n_best if many.beam else many.num_samples) or 1
+    translate = partial(
+        translate_lines,
+        model,
+        batch_size=config.batch_size,
+        attention=config.alignments or config.json,
+        **options,
+    )
+    remarks = _Remarks(config)
+    with output(config.output) as file:
+        number = 0
+        for block in blocks:
+            for found in distributed.share_out(block, translate):
+                number += 1
+                remarks.add(number, found)
+                file.write(
+                    json.dumps(_record(number, found), ensure_ascii=False) + "\n"
+                    if config.json
+                    else _plain(found, config, width)
+                )
+                file.flush()
+    remarks.close()
+
+
+class _Remarks:
+    """What is to be said about lines, beside their translations; by the main one of several processes."""
+
+    def __init__(self, config: TranslateCommand) -> None:
+        self.expects_links = config.alignments
+        self.expects_ends = config.search.max_new_tokens is None
+        self.unfinished: list[int] = []
+
+    def add(self, number: int, found: Translation) -> None:
+        """Says what cannot wait about line ``number``, and keeps in mind what can."""
+        if not found.hypotheses or not distributed.is_main():
+            return
+        if found.cut:
+            complain(
+                f"line {number}: a sentence is more than twice as long as any seen in training: it is translated "
+                "in pieces"
+            )
+        if not found.hypotheses[0].finished:
+            self.unfinished.append(number)
+        if self.expects_links and found.hypotheses[0].token_ids and not found.alignments[0]:
+            self.expects_links = False
+            complain("--alignments: this model has no attention, so it does not say where words come from")
+
+    def close(self) -> None:
+        """Says the rest."""
+        if self.unfinished and self.expects_ends:
+            some = ", ".join(f"{n}" for n in self.unfinished[:12]) + (", …" if len(self.unfinished) > 12 else "")
+            complain(f"cut off at the length limit (--max-ratio, --max-new-tokens): translations of line {some}")
+
+
+def load_ensemble(runs: Sequence[str], device: str, precision: Precision = "fp32") -> Model | Ensemble | Runtime:
+    """One model, or several as one; with exported ones among them, all on the CPU."""
+    if device == "auto" and any(map(is_exported, runs)):
+        device = "cpu"
+    models = [load_model(run, device, "translate", precision) for run in runs]
+    return models[0] if len(models) == 1 else Ensemble(models, list(runs))
+
+
+def _plain(found: Translation, config: TranslateCommand, width: int) -> str:
+    """``width`` lines, a hypothesis each, empty ones where there are fewer, so that lines stay in step."""
+    lines = []
+    for hypothesis, links in zip(found.hypotheses, found.alignments, strict=True):
+        text = " ".join(hypothesis.text.split("\n"))
+        if config.scores:
+            text = f"{hypothesis.score:.4f}\t{text}"
+        if config.alignments:
+            text += "\t" + " ".join(f"{s}-{t}" for s, t in links)
+        lines.append(text + "\n")
+    return "".join(lines) + "\n" * (width - len(lines))
+
+
+def _record(number: int, found: Translation) -> dict[str, Any]:
+    return {
+        "line": number,
+        "source": found.source,
+        "translations": [
+            {
+                "text": h.text,
+                "score": h.score,
+                "tokens": len(h.log_probs),
+                "finished": h.finished,
+                "alignment": links,
+            }
+            for h, links in zip(found.hypotheses, found.alignments, strict=True)
+        ],
+    }

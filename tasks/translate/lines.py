@@ -1,0 +1,200 @@
+"""Lines of text through a translation model: taken apart where they are long, put together again."""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from gen.base.lines import sentence_ends
+from gen.inputs.tokenizer import Tokenizer
+from gen.runtime import Runtime
+from gen.search import Hypothesis
+from gen.search.ensemble import Ensemble
+
+if TYPE_CHECKING:  # exported models run where there is no torch
+    from gen.models.model import Model
+
+
+class Pieces(NamedTuple):
+    """A line as it is translated: its texts, none for an empty line, and whether a sentence had to be cut."""
+
+    texts: list[str]
+    cut: bool
+
+
+@dataclass
+class Translation:
+    """What became of a line.
+
+    Attributes:
+        source: the line.
+        hypotheses: best first; none for an empty line.
+        alignments: a list of (source word, target word) a hypothesis, where attention was asked for.
+        cut: a sentence of it had to be cut.
+    """
+
+    source: str
+    hypotheses: list[Hypothesis]
+    alignments: list[list[tuple[int, int]]]
+    cut: bool = False
+
+
+def translate_lines(
+    model: Model | Ensemble | Runtime,
+    lines: Iterable[str],
+    *,
+    batch_size: int = 64,
+    attention: bool = False,
+    **options: Any,
+) -> Iterator[Translation]:
+    """Translates any number of lines; yields in their order, as soon as it is ready.
+
+    A line of several sentences is translated in pieces, unless training had many of those; see `split_line`. A
+    forced prefix is that of the line, not of its pieces.
+    """
+    waiting: deque[tuple[str, Pieces, int]] = deque()
+    many = partial(model.generate_many, batch_size=batch_size, attention=attention)
+    alone = {name: value for name, value in options.items() if name != "prefix"}
+
+    def at_first() -> Iterator[str]:
+        for line in lines:
+            pieces = split_line(model.reader, line.strip())
+            texts = pieces.texts[:1] if alone != options else pieces.texts
+            waiting.append((line, pieces, len(texts)))
+            yield from texts
+
+    done: list[list[Hypothesis]] = []
+    for hypotheses in many(at_first(), **options):
+        done.append(hypotheses)
+        while waiting and len(done) >= waiting[0][2]:
+            line, pieces, count = waiting.popleft()
+            yield _join(model, line, pieces, [*done[:count], *many(pieces.texts[count:], **alone)])
+            del done[:count]
+    for line, *_ in waiting:  # empty ones at the end
+        yield Translation(line, [], [])
+
+
+_PAUSES = r"(?<=[,;:—])\s+|(?<=[，；：、])"
+
+
+def split_line(reader: Any, line: str) -> Pieces:
+    """The pieces in which a line is translated.
+
+    A network that has learned from single sentences skips some where there are several. So a line is taken apart
+    at its sentence ends, and neighbours are put together while they are no longer than lines of several sentences
+    usually were in training. A sentence more than twice as long as all of the training is cut: at pauses, between
+    words, or anywhere.
+    """
+    most = 2 * reader.longest or sys.maxsize
+
+    def split(text: str, ends: Callable[[str], list[int]], limit: int) -> list[str]:
+        def fits(part: str) -> bool:
+            # A character is four tokens at most (bytes); only long texts have to be counted.
+            return 4 * len(part) + 2 <= limit or len(reader.encode(part)) <= limit
+
+        return [text] if fits(text) else _cut(text, ends(text), fits)
+
+    sentences = split(line, sentence_ends, reader.usual or most) if line else []
+    texts = sentences
+    for boundary in (_PAUSES, r"\s+", ""):
+        texts = [part for text in texts for part in split(text, partial(_ends_of, boundary), most)]
+    return Pieces(texts, len(texts) > len(sentences))
+
+
+def _ends_of(boundary: str, text: str) -> list[int]:
+    return [match.end() for match in re.finditer(boundary, text)]
+
+
+def _cut(text: str, ends: list[int], fits: Callable[[str], bool]) -> list[str]:
+    """A text cut at some of ``ends``: only where the next part would no longer fit."""
+    cuts = sorted({*ends, len(text)})
+    parts, begin = [], 0
+    for cut, following in pairwise([*cuts, None]):
+        if following is None or not fits(text[begin:following].strip()):
+            parts.append(text[begin:cut].strip())
+            begin = cut
+    return [part for part in parts if part]
+
+
+def _join(
+    model: Model | Ensemble | Runtime, line: str, pieces: Pieces, found: list[list[Hypothesis]]
+) -> Translation:
+    """The pieces' hypotheses as the line's: the best with the best, the second with the second."""
+    begins, at = [], 0
+    for text in pieces.texts:
+        at = line.index(text, at)
+        begins.append(_words_before(line, at))
+        at += len(text)
+    hypotheses, alignments = [], []
+    for several in zip(*found, strict=False):
+        links: list[tuple[int, int]] = []
+        written = ""
+        for text, source_words, hypothesis in zip(pieces.texts, begins, several, strict=True):
+            written = _continued(written, hypothesis.text)
+            if hypothesis.attention is not None:
+                target_words = _words_before(written, len(written) - len(hypothesis.text))
+                pairs = align_words(model, text, hypothesis)
+                links += [(s + source_words, t + target_words) for s, t in pairs]
+        joined = (
+            several[0]
+            if len(several) == 1
+            else Hypothesis(
+                [i for h in several for i in h.token_ids],
+                sum(h.score for h in several),
+                [p for h in several for p in h.log_probs],
+                all(h.finished for h in several),
+                text=written,
+            )
+        )
+        hypotheses.append(joined)
+        alignments.append(links)
+    return Translation(line, hypotheses, alignments, pieces.cut)
+
+
+def _continued(text: str, further: str) -> str:
+    """Two pieces of a text, with a space between them where the script has spaces."""
+    wide = text and unicodedata.category(text[-1])[0] == "P" and unicodedata.east_asian_width(text[-1]) in "WF"
+    return f"{text} {further}" if text and further and not wide else text + further
+
+
+def _words_before(text: str, at: int) -> int:
+    """The number, from 0, of the word at a place in a text."""
+    inside = at > 0 and not text[at - 1].isspace()
+    return len(text[:at].split()) - inside
+
+
+def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypothesis) -> list[tuple[int, int]]:
+    """For every word of a hypothesis the source word that had the most attention: (source, target), from 0. A word
+    that came while the end of the sentence had most has no link."""
+    if hypothesis.attention is None or not hypothesis.token_ids:
+        return []
+    source_ids = model.reader.encode(source)[:-1]
+    rows = _words(model.tokenizer, hypothesis.token_ids)
+    columns = _words(model.reader.tokenizer, source_ids)
+    end = max(columns, default=-1) + 1
+    weights = np.zeros((max(rows) + 1, end + 1))
+    np.add.at(weights, (np.array(rows)[:, None], np.array([*columns, end])[None]), hypothesis.attention)
+    return [(s, t) for t, s in enumerate(weights.argmax(1).tolist()) if s != end]
+
+
+def _words(tokenizer: Tokenizer, token_ids: list[int]) -> list[int]:
+    """Which word (whitespace between them) of the decoded text each token belongs to, from 0."""
+    found, text, word = [], "", -1
+    for i, token_id in enumerate(token_ids):
+        longer = tokenizer.decode(token_ids[: i + 1])
+        new = longer[len(text) :]
+        # A vocabulary of words has one token for all that it does not know, and it has lost its space.
+        lost = tokenizer.kind == "word" and token_id == tokenizer.unk_id
+        word += bool(new.strip()) and (lost or new[0].isspace() or not text or text[-1].isspace())
+        found.append(max(word, 0))
+        text = longer
+    return found
