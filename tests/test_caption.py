@@ -16,10 +16,10 @@ from PIL import Image
 
 import gen as toolkit
 from data.shapes import OPPOSITES, Scene, Thing, draw, scenes, write_shapes
-from gen.datasets.batches import Batch
 from gen.inputs.tokenizer import CharTokenizer
 from gen.metrics.captions import CiderD
 from gen.metrics.plots import plot_looks
+from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import Encoder, Prepared
 from gen.models.memory import Memory
@@ -475,7 +475,7 @@ def test_train_errors(gen, tmp_path):
 
 
 def teach(model, **options):
-    from gen.datasets.batches import sequence_batch
+    from gen.models.batch import sequence_batch
 
     t = model.tokenizer
     texts = [t.encode_array(text) for text in ("abca", "bd")]

@@ -16,8 +16,8 @@ from gen.base.errors import UserError
 from gen.datasets.features import FeatureStore
 from gen.inputs.pictures import Preprocessing
 from gen.inputs.tokenizer import CharTokenizer
-from gen.models import device as machine
 from gen.models.decoder import DecoderConfig
+from gen.models.device import autocast, compute_dtype
 from gen.models.encoders.backbones import LITE, backbone_names, grid, load_backbone, stages
 from gen.models.encoders.cnn import CNNEncoder
 from gen.models.model import Model
@@ -163,7 +163,7 @@ def make(encoder):
 
 def learn(model, photos):
     """Some steps of training that would like to change everything."""
-    from gen.datasets.batches import sequence_batch
+    from gen.models.batch import sequence_batch
 
     t = model.tokenizer
     optimizer = make_optimizer(model, TrainOptions(learning_rate=0.1))
@@ -246,7 +246,7 @@ def test_a_saved_model_sees_the_same(tmp_path, encoder, photos):
 
 def looked(encoder, photos):
     """What the trunk sees of them, in the precision that a cache is filled in."""
-    with machine.autocast(torch.device("cpu"), machine.compute_dtype("auto", torch.device("cpu"))):
+    with autocast(torch.device("cpu"), compute_dtype("auto", torch.device("cpu"))):
         return encoder.look(encoder.prepare(photos).source)
 
 

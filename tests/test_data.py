@@ -11,10 +11,11 @@ import pytest
 
 from gen.base.errors import UserError
 from gen.base.files import TextFiles
-from gen.datasets.batches import SequenceBatches, Sequences, TokenFile, length_buckets, pad
+from gen.datasets.batches import SequenceBatches, Sequences, TokenFile, length_buckets
 from gen.datasets.corpus import TokenizerOptions, build_corpus, tokenize
 from gen.datasets.streams import StreamBatches, stream_evaluation
 from gen.inputs.tokenizer import CharTokenizer, Tokenizer
+from gen.models.batch import pad
 
 BOS, EOS, PAD = 1, 2, 0
 

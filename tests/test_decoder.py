@@ -7,8 +7,8 @@ import itertools
 import pytest
 import torch
 
-from gen.datasets.batches import sequence_batch
 from gen.models.attention import ATTENTIONS, build_attention, masked_softmax
+from gen.models.batch import sequence_batch
 from gen.models.decoder import Decoder, DecoderConfig
 from gen.models.memory import Memory
 from gen.models.recurrent import CELLS, RecurrentStack, _drop_connections, variational_dropout

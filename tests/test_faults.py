@@ -11,9 +11,10 @@ import torch
 
 from gen.base import folders
 from gen.base.errors import UserError
-from gen.datasets.batches import Batch, SequenceBatches, Sequences, TokenFile
+from gen.datasets.batches import SequenceBatches, Sequences, TokenFile
 from gen.datasets.streams import StreamBatches
 from gen.models import checkpoint
+from gen.models.batch import Batch
 from gen.models.model import LossOutput, Model
 from gen.training.loop import train
 from gen.training.options import TrainOptions

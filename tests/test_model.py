@@ -11,10 +11,10 @@ import yaml
 import gen as toolkit
 from gen.base import folders
 from gen.base.errors import ConfigError, UserError
-from gen.datasets.batches import Batch
 from gen.datasets.streams import stream_evaluation
 from gen.inputs.tokenizer import CharTokenizer, SubwordTokenizer, WordTokenizer
 from gen.models import checkpoint
+from gen.models.batch import Batch
 from gen.models.model import Model
 from tests.conftest import TEXT, make_model
 

@@ -205,8 +205,8 @@ def test_freezing(model, train, trained, tmp_path):
 
 def make_like(model):
     """The model as it was before its training."""
-    from gen.models.device import seed_everything
     from gen.models.model import Model
+    from gen.training.machine import seed_everything
 
     seed_everything(1)
     return Model({"name": "none"}, model.decoder.config, model.tokenizer)

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from gen.base.errors import Terminated, UserError
-from gen.datasets.batches import Batch, TokenFile
+from gen.datasets.batches import TokenFile
 from gen.datasets.streams import StreamBatches
 from gen.models import checkpoint
+from gen.models.batch import Batch
 from gen.models.device import compute_dtype, pick_device
 from gen.models.model import Model
 from gen.training.loop import train

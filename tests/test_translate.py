@@ -14,11 +14,11 @@ from tasks.data.sequences import sequence_pairs
 
 import gen as toolkit
 from gen.base.errors import UserError
-from gen.base.lines import sentence_ends
 from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import PairOptions, build_pairs
 from gen.inputs.processors import SentenceReader
+from gen.inputs.sentences import sentence_ends
 from gen.inputs.tokenizer import WordTokenizer
 from gen.metrics.scores import translation_metrics
 from gen.search.ensemble import Ensemble

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -52,8 +51,9 @@ def write_folder(path: Path, fill: Callable[[Path], None], keep: Path | None = N
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Lets one process in at a time. The lock dies with its owner; the file stays."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    from filelock import FileLock
+
+    with FileLock(path):
         yield
 
 

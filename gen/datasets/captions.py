@@ -13,21 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from gen.base.cache import cache_folder, cached
 from gen.base.errors import UserError
 from gen.base.folders import write_text
 from gen.base.lines import read_lines
 from gen.base.tables import csv_rows, is_dataset, json_rows, listed, load_dataset, parse_json, suffix
 from gen.datasets.batches import Sequences, TokenFile
-from gen.datasets.corpus import (
-    Again,
-    TokenizerOptions,
-    cache_folder,
-    cached,
-    digest,
-    read_tokenizer,
-    token_dtype,
-    write_tokenizer,
-)
+from gen.datasets.corpus import Again, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
 from gen.inputs.ptb import BRACKETS, ptb_tokens
 from gen.inputs.tokenizer import Tokenizer
 
@@ -279,7 +271,7 @@ def build_captions(
         verbatim: keep case and punctuation.
         max_length: longer captions are cut to this many tokens.
         tokenizer: use this one instead of making one.
-        cache: where; None: `gen.datasets.corpus.cache_folder`.
+        cache: where; None: `gen.base.cache.cache_folder`.
     """
 
     def texts() -> Iterable[str]:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gen.base.cache import cache_folder
 from gen.base.errors import UserError
 from gen.base.folders import locked
 from gen.datasets.batches import release
-from gen.datasets.corpus import cache_folder
 from gen.inputs.pictures import PictureError, ahead
-from gen.models import device as machine
+from gen.models.device import autocast, compute_dtype
 from gen.models.encoders.cnn import CNNEncoder
 
 _KEY = 20  # bytes that name a picture and a view of it
@@ -34,7 +34,7 @@ class FeatureStore:
     Args:
         encoder: whose trunk looks; frozen.
         dtype: "float16", or "float32" for twice the space.
-        cache: where; None: `gen.datasets.corpus.cache_folder`.
+        cache: where; None: `gen.base.cache.cache_folder`.
 
     Example:
         >>> store = FeatureStore(CNNEncoder())
@@ -163,7 +163,7 @@ class FeatureStore:
                 good = [result for _, result in batch if not isinstance(result, UserError)]
                 if good:
                     pixels = torch.from_numpy(np.stack([array for _, array in good]))
-                    with machine.autocast(device, machine.compute_dtype("auto", device)):
+                    with autocast(device, compute_dtype("auto", device)):
                         seen = self.encoder.look(pixels.to(device))
                     features.write(seen.float().cpu().numpy().astype(self.dtype).tobytes())
                     features.flush()

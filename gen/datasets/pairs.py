@@ -13,19 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from gen.base.cache import cached
 from gen.base.errors import UserError
-from gen.base.lines import sentence_ends
 from gen.datasets.batches import Sequences, TokenFile
-from gen.datasets.corpus import (
-    Again,
-    TokenizerOptions,
-    cached,
-    digest,
-    read_tokenizer,
-    token_dtype,
-    write_tokenizer,
-)
+from gen.datasets.corpus import Again, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
 from gen.datasets.pair_files import PairFiles
+from gen.inputs.sentences import sentence_ends
 from gen.inputs.tokenizer import SubwordTokenizer, Tokenizer, seed_sampling
 
 
@@ -99,7 +92,7 @@ def build_pairs(
         valid: pairs to validate on; None: a random part of ``train``, the same every time.
         options: how.
         tokenizers: use these, of the source and the target, instead of making some.
-        cache: where; None: `gen.datasets.corpus.cache_folder`.
+        cache: where; None: `gen.base.cache.cache_folder`.
 
     Raises:
         UserError: a file cannot be read, or nothing is left to train or to validate on.

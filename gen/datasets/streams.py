@@ -9,7 +9,8 @@ import torch
 
 from gen.base.distributed import mine, size
 from gen.base.errors import UserError
-from gen.datasets.batches import Batch, TokenFile
+from gen.datasets.batches import TokenFile
+from gen.models.batch import Batch
 
 
 class StreamBatches:

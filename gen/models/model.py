@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from gen.base.errors import UserError
 from gen.base.folders import write_folder
-from gen.datasets.batches import Batch, sequence_batch
 from gen.inputs.processors import Reader
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 from gen.models import checkpoint
-from gen.models import device as machine
+from gen.models.batch import Batch, sequence_batch
 from gen.models.cross_entropy import cross_entropy
 from gen.models.decoder import Decoder, DecoderConfig, DecoderState
+from gen.models.device import autocast, compute_dtype
 from gen.models.encoders import Encoder, build_encoder
 from gen.models.memory import Memory
 from gen.search.generation import GenerationMixin, Start
@@ -174,14 +174,14 @@ class Model(GenerationMixin, nn.Module):
     def start_search(self, items: Sequence[Any]) -> Start:
         """Encodes the items once; what each step needs of the memory is prepared here, not in the loop."""
         prepared = self.encoder.prepare(items)
-        dtype = machine.compute_dtype(self.precision, self.device)
-        with torch.no_grad(), machine.autocast(self.device, dtype):
+        dtype = compute_dtype(self.precision, self.device)
+        with torch.no_grad(), autocast(self.device, dtype):
             memory = self.decoder.prepare(self.encoder(prepared.source))
             state = _Reading(self.decoder.init_state(memory), memory)
 
         @torch.inference_mode()
         def step(token_ids: Tensor, state: _Reading) -> tuple[Tensor, _Reading, Tensor | None]:
-            with machine.autocast(self.device, dtype):
+            with autocast(self.device, dtype):
                 output = self.decoder(token_ids, state.decoder, state.memory)
             attention = None if output.attention is None else output.attention[:, -1]
             after = _Reading(output.state, state.memory)

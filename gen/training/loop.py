@@ -13,10 +13,11 @@ import torch
 from gen.base import distributed
 from gen.base.config import Budget
 from gen.base.errors import UserError, complain
-from gen.datasets.batches import Background, Batch
-from gen.models import device as machine
+from gen.datasets.batches import Background
+from gen.models.batch import Batch
 from gen.models.decoder import DecoderState
 from gen.models.model import Model
+from gen.training import machine
 from gen.training.averages import Averages
 from gen.training.options import TrainOptions, learning_rate
 from gen.training.run_folder import RunFolder

@@ -11,7 +11,7 @@ import torch
 
 from gen.base.config import Budget, Words
 from gen.base.errors import ConfigError
-from gen.models import device as machine
+from gen.models.device import PRECISIONS
 from gen.models.model import Model
 
 
@@ -109,8 +109,8 @@ class TrainOptions:
             (self.validations < 1, f"--validations must be at least 1, not {self.validations}"),
             (self.patience < 0, f"--patience must be 0 or more, not {self.patience}"),
             (
-                self.precision not in machine.PRECISIONS,
-                f"--precision must be one of {', '.join(machine.PRECISIONS)}, not {self.precision!r}",
+                self.precision not in PRECISIONS,
+                f"--precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}",
             ),
         ]
         found = [message for wrong, message in checks if wrong]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from gen.base import folders
@@ -98,13 +98,14 @@ class RunFolder:
         """
         with main_first():
             self._make()
-        with (self.path / ".lock").open("a") as file:
-            taken = False
-            if is_main():
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    taken = True
+        lock = FileLock(self.path / ".lock")
+        taken = False
+        if is_main():
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                taken = True
+        try:
             if any(every(taken)):
                 raise UserError(
                     f"--out {self.path}: another process is training there; wait for it, or choose another --out"
@@ -112,6 +113,8 @@ class RunFolder:
             if is_main():
                 folders.sweep(self.path)
             yield
+        finally:
+            lock.release()
 
     # -- models --------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gen.datasets.batches import PADDED_TO, Batch, sequence_batch
+from gen.models.batch import PADDED_TO, Batch, sequence_batch
 from gen.models.model import LossOutput, Model
 from gen.search import Hypothesis, Sample
 

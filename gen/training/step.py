@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from gen.base import distributed
 from gen.base.errors import UserError, complain
-from gen.datasets.batches import Batch
-from gen.models import device as machine
+from gen.models.batch import Batch
 from gen.models.decoder import DecoderState
+from gen.models.device import autocast, compute_dtype
 from gen.models.model import Model
 from gen.training.options import TrainOptions, make_optimizer
 from gen.training.validation import Task
@@ -63,7 +63,7 @@ class Stepper:
 
     def __init__(self, model: Model, task: Task, options: TrainOptions) -> None:
         self.model, self.task, self.options = model, task, options
-        self.dtype = machine.compute_dtype(options.precision, model.device)
+        self.dtype = compute_dtype(options.precision, model.device)
         self.optimizer = make_optimizer(model, options)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=self.dtype == torch.float16)
         self.pieces = 1
@@ -103,7 +103,7 @@ class Stepper:
                 whole = len(pieces) == 1
                 part = batch if whole else batch.take(rows)
                 state = before if before is None or whole else before.select(rows)
-                with machine.autocast(self.model.device, self.dtype):
+                with autocast(self.model.device, self.dtype):
                     output = self.task.loss(self.model, part, state, self.options, share)
                 self.scaler.scale(output.loss_sum).backward()
                 loss_sum += output.loss_sum.detach()

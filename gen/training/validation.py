@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from gen.base import distributed
-from gen.datasets.batches import Batch, Batches
-from gen.models import device as machine
+from gen.datasets.batches import Batches
+from gen.models.batch import Batch
 from gen.models.decoder import DecoderState
+from gen.models.device import autocast
 from gen.models.model import LossOutput, Model
 from gen.training.averages import Averages, Weights, learned, swapped
 from gen.training.options import TrainOptions
@@ -152,7 +153,7 @@ class Judge:
     def _try(self, name: str, weights: Weights | None, event: Event) -> dict[str, Any]:
         now, metric = event.progress, self.task.metric
         with swapped(self.model, weights):
-            with machine.autocast(self.model.device, self.dtype):
+            with autocast(self.model.device, self.dtype):
                 figures = self.task.validate(self.model)
             value = figures[metric]
             if now.best is None or math.isnan(now.best) or self.sign * value > self.sign * now.best:

@@ -13,11 +13,12 @@ from rich.progress import Progress
 
 from gen.base.distributed import gather, mine, size
 from gen.base.errors import UserError, complain
-from gen.datasets.batches import Batch, SequenceBatches, sequence_batch
+from gen.datasets.batches import SequenceBatches
 from gen.datasets.captions import CaptionCorpus, Captioned, CaptionSet, plain_caption, read_captions
 from gen.datasets.features import FeatureStore
 from gen.inputs.pictures import PictureError, ahead
 from gen.metrics.captions import CaptionScorer
+from gen.models.batch import Batch, sequence_batch
 from gen.models.encoders.cnn import CNNEncoder
 from gen.models.model import Model
 from gen.search import Hypothesis

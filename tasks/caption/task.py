@@ -12,11 +12,12 @@ import numpy as np
 from gen.base.distributed import main_first, total
 from gen.base.errors import UserError
 from gen.base.folders import write_text
-from gen.datasets.batches import Background, Batch, Batches
+from gen.datasets.batches import Background, Batches
 from gen.datasets.captions import CaptionCorpus, Captioned, build_captions
 from gen.inputs.ptb import ptb_tokens
 from gen.metrics.captions import CaptionScorer, CiderD
 from gen.metrics.plots import plot_looks
+from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig, DecoderState
 from gen.models.encoders.cnn import CNNEncoder
 from gen.models.model import LossOutput, Model

@@ -22,10 +22,11 @@ from gen.datasets.pair_files import PairFiles
 from gen.inputs.pictures import PictureError
 from gen.metrics.captions import caption_metrics
 from gen.metrics.scores import paired_bootstrap, translation_metrics
-from gen.models.device import pick_device, tune_cpu
+from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search import SearchOptions
 from gen.search.generation import Score
+from gen.training.machine import tune_cpu
 from gen.training.options import TrainOptions
 from tasks import display
 from tasks.caption.command import caption_pictures

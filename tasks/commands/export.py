@@ -22,9 +22,9 @@ from gen.datasets.captions import read_captions
 from gen.datasets.pair_files import PairFiles
 from gen.metrics.captions import caption_metrics
 from gen.metrics.scores import translation_metrics
-from gen.models.device import tune_cpu
 from gen.models.export import export, note, quantize, require
 from gen.models.model import Model
+from gen.training.machine import tune_cpu
 from tasks.caption.command import caption_pictures
 from tasks.caption.task import held_out_pictures
 from tasks.text.task import held_out_text

@@ -16,10 +16,10 @@ import numpy as np
 
 from gen.base import distributed
 from gen.base.errors import UserError
-from gen.datasets.batches import Batch
 from gen.metrics.plots import plot_rates
-from gen.models import device as machine
+from gen.models.batch import Batch
 from gen.models.model import Model
+from gen.training import machine
 from gen.training.options import TrainOptions
 from gen.training.step import Stepper
 from gen.training.validation import Task

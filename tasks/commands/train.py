@@ -13,10 +13,11 @@ from gen.base.config import from_dict, parse_command, to_dict
 from gen.base.errors import UserError
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.plots import plot_losses
-from gen.models import device as machine
+from gen.models.device import compute_dtype, pick_device
 from gen.models.model import Model
 from gen.models.transfer import freeze, with_vocabulary
 from gen.search.info import ModelInfo
+from gen.training import machine
 from gen.training.loop import train
 from gen.training.options import TrainOptions
 from gen.training.run_folder import RunFolder
@@ -55,7 +56,7 @@ class Session:
         machine.tune_cpu()
         machine.seed_everything(options.seed)
         machine.set_deterministic(options.deterministic)
-        self.device = machine.pick_device(options.device)
+        self.device = pick_device(options.device)
         self.run = RunFolder(config.out, _identity(to_dict(config)))
         if not self.tools.preflight:
             self.run.check()
@@ -129,7 +130,7 @@ class Session:
             Whether there is a trained model to present, and this is the process that does so.
         """
         display.console.print(data)
-        display.console.print(display.model_summary(model, machine.compute_dtype(options.precision, model.device)))
+        display.console.print(display.model_summary(model, compute_dtype(options.precision, model.device)))
         if self.tools.preflight:
             preflight(model, task, options, self.tools, self.run.path)
             return False

@@ -99,8 +99,9 @@ def load_model(
             raise UserError(f"--precision {precision}: exported models have their own; see gen export --int8")
         model: Model | runtime.Runtime = runtime.load(run)
     else:
-        from gen.models.device import pick_device, tune_cpu
+        from gen.models.device import pick_device
         from gen.models.model import Model
+        from gen.training.machine import tune_cpu
 
         tune_cpu()
         model = Model.load(run, pick_device(device), precision)

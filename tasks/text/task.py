@@ -15,12 +15,13 @@ import numpy as np
 from gen.base import distributed
 from gen.base.errors import UserError
 from gen.base.files import TextFiles
-from gen.datasets.batches import Batch, Batches, SequenceBatches, Sequences
+from gen.datasets.batches import Batches, SequenceBatches, Sequences
 from gen.datasets.corpus import Corpus, Part, TokenizerOptions, build_corpus, tokenize
 from gen.datasets.streams import StreamBatches, stream_evaluation
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.markov import MarkovChain
 from gen.metrics.scores import language_metrics
+from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
 from gen.search.info import ModelInfo

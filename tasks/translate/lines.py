@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gen.base.lines import sentence_ends
+from gen.inputs.sentences import sentence_ends
 from gen.inputs.tokenizer import Tokenizer
 from gen.runtime import Runtime
 from gen.search import Hypothesis

@@ -9,12 +9,13 @@ from typing import Any
 
 from gen.base.distributed import gather, main_first, mine, total
 from gen.base.errors import UserError
-from gen.datasets.batches import PADDED_TO, Batch, SequenceBatches, pad, sequence_batch
+from gen.datasets.batches import SequenceBatches
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import Pairs, build_pairs
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.plots import plot_attention
 from gen.metrics.scores import translation_metrics
+from gen.models.batch import PADDED_TO, Batch, pad, sequence_batch
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders.rnn import RNNEncoder
 from gen.models.model import Model

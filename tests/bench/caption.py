@@ -11,15 +11,16 @@ import numpy as np
 import torch
 
 from data.shapes import draw, scenes
-from gen.datasets.batches import sequence_batch
 from gen.datasets.features import FeatureStore
 from gen.inputs.tokenizer import WordTokenizer
-from gen.models import device as machine
+from gen.models.batch import sequence_batch
 from gen.models.decoder import DecoderConfig
+from gen.models.device import autocast, compute_dtype
 from gen.models.encoders.backbones import grid
 from gen.models.encoders.cnn import CNNEncoder
 from gen.models.model import Model
 from gen.search.info import ModelInfo
+from gen.training import machine
 from gen.training.options import TrainOptions
 from gen.training.step import Stepper
 from gen.training.validation import Task
@@ -56,11 +57,11 @@ def bare_backbone(fast=True):
     x = torch.randn(BATCH, 3, 224, 224)
     if fast:
         network, x = network.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
-    dtype = machine.compute_dtype("auto" if fast else "fp32", x.device)
+    dtype = compute_dtype("auto" if fast else "fp32", x.device)
 
     @torch.no_grad()
     def look():
-        with machine.autocast(x.device, dtype):
+        with autocast(x.device, dtype):
             for _ in range(PICTURES // BATCH):
                 network.extract_features(x)
 
@@ -145,7 +146,7 @@ def run():
     pixels = torch.randint(0, 256, (BATCH, 3, 224, 224), dtype=torch.uint8)
 
     def look():
-        with machine.autocast(pixels.device, machine.compute_dtype("auto", pixels.device)):
+        with autocast(pixels.device, compute_dtype("auto", pixels.device)):
             encoder.look(pixels)
 
     look()

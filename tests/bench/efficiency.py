@@ -9,14 +9,15 @@ from collections import Counter
 import numpy as np
 import torch
 
-from gen.datasets.batches import Batch, pad, sequence_batch
 from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
-from gen.models import device as machine
+from gen.models.batch import Batch, pad, sequence_batch
 from gen.models.decoder import DecoderConfig
+from gen.models.device import compute_dtype
 from gen.models.encoders import RNNEncoder
 from gen.models.encoders.base import Encoder
 from gen.models.memory import Memory
 from gen.models.model import Model
+from gen.training import machine
 from gen.training.options import TrainOptions
 from gen.training.step import Stepper
 from gen.training.validation import Task
@@ -132,7 +133,7 @@ def ids_of(tokenizer):
 
 
 def run():
-    if machine.compute_dtype("auto", torch.device("cpu")) != torch.bfloat16:
+    if compute_dtype("auto", torch.device("cpu")) != torch.bfloat16:
         return
     machine.tune_cpu()
     for part in (text, translation, captions):

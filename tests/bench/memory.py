@@ -17,7 +17,7 @@ TIMES = 10
 CHILD = """
 import sys
 from tasks.cli import main
-from gen.models.device import peak_memory
+from gen.training.machine import peak_memory
 status = main(sys.argv[1:])
 print("PEAK", peak_memory())
 sys.exit(status)

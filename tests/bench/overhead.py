@@ -13,9 +13,10 @@ from torch import nn
 from gen.datasets.batches import TokenFile
 from gen.datasets.streams import StreamBatches
 from gen.inputs.tokenizer import CharTokenizer
-from gen.models import device as machine
 from gen.models.decoder import DecoderConfig
+from gen.models.device import autocast, compute_dtype
 from gen.models.model import Model
+from gen.training import machine
 from gen.training.loop import train
 from gen.training.options import TrainOptions, make_optimizer
 from gen.training.run_folder import RunFolder
@@ -51,7 +52,7 @@ def bare(model: Model, task: Task, dtype: torch.dtype) -> list[float]:
     model.train()
     for _, batch in zip(range(STEPS), _Timed(task.batches, moments).epoch(0), strict=False):
         optimizer.zero_grad(set_to_none=True)
-        with machine.autocast(model.device, dtype):
+        with autocast(model.device, dtype):
             output = model.loss(batch, state if batch.carries else None)
         (output.loss_sum / output.num_tokens).backward()
         nn.utils.clip_grad_norm_(model.parameters(), options.clip)
@@ -86,7 +87,7 @@ class _Timed:
 def run():
     machine.tune_cpu()
     tokenizer = CharTokenizer([chr(c) for c in range(32, 97)])
-    dtype = machine.compute_dtype("auto", torch.device("cpu"))
+    dtype = compute_dtype("auto", torch.device("cpu"))
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "tokens.bin"
         np.random.default_rng(0).integers(4, len(tokenizer), B * T * (STEPS + 10)).astype("uint16").tofile(path)

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from gen.datasets.batches import Batch
-from gen.models import device as machine
+from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
+from gen.training import machine
 from gen.training.options import TrainOptions
 from gen.training.step import Stepper
 from gen.training.validation import Task

@@ -6,11 +6,12 @@ import time
 
 import torch
 
-from gen.datasets.batches import Batch
 from gen.inputs.tokenizer import CharTokenizer
-from gen.models import device as machine
+from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig
+from gen.models.device import compute_dtype
 from gen.models.model import Model
+from gen.training import machine
 from gen.training.options import TrainOptions
 from gen.training.step import Stepper
 from gen.training.validation import Task
@@ -36,7 +37,7 @@ def tokens_per_second(precision, layers):
 
 
 def run():
-    if machine.compute_dtype("auto", torch.device("cpu")) != torch.bfloat16:
+    if compute_dtype("auto", torch.device("cpu")) != torch.bfloat16:
         return
     machine.tune_cpu()  # as training does; both sides gain
     for layers in (1, 2):

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gen.datasets.batches import pad, sequence_batch
 from gen.inputs.tokenizer import WordTokenizer
-from gen.models import device as machine
+from gen.models.batch import pad, sequence_batch
 from gen.models.decoder import DecoderConfig
+from gen.models.device import autocast, compute_dtype
 from gen.models.encoders import RNNEncoder
 from gen.models.model import Model
+from gen.training import machine
 from gen.training.options import TrainOptions
 from gen.training.step import Stepper
 from gen.training.validation import Task
@@ -102,11 +103,11 @@ def theirs(batch, tuned):
     """Seconds of a step of the baseline: in float32 as it comes, or with the precision and the allocator that ours
     has. For a process of its own."""
     model, optimizer = _baseline(tuned)
-    dtype = machine.compute_dtype("auto" if tuned else "fp32", torch.device("cpu"))
+    dtype = compute_dtype("auto" if tuned else "fp32", torch.device("cpu"))
 
     def step():
         optimizer.zero_grad()
-        with machine.autocast(torch.device("cpu"), dtype):
+        with autocast(torch.device("cpu"), dtype):
             loss = model.loss(batch)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,0 +1,129 @@
+"""The machine while it trains: allocator, signals, seeds and their state, peak memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+
+from gen.base.errors import Terminated
+
+
+def tune_cpu() -> None:
+    """Makes the C library and oneDNN keep what they would have to make again. To be called before anything else.
+
+    glibc returns large blocks to the kernel after every layer and faults them in again, which takes up to half of
+    a training step on a CPU; where the C library is another one, nothing is done about it. oneDNN makes kernels
+    for every shape it meets, and keeps a thousand: batches of many lengths need more.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(M_TOP_PAD, 64 << 20)
+
+
+def set_deterministic(on: bool) -> None:
+    """Whether the same input gives the same bits, on a GPU too. To be called before the GPU is used."""
+    if on:  # without a fixed workspace cuBLAS and cuDNN's recurrent layers vary
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(on)
+    torch.backends.cudnn.benchmark = False
+
+
+class Interruption:
+    """While it lasts, the first Ctrl-C or SIGTERM is only noted, so that a step is finished and saved; a second
+    one acts at once.
+
+    Example:
+        >>> with Interruption() as interruption:
+        ...     while not interruption.requested: step()
+        ...     interruption.stop()
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.requested = 0  # the signal's number
+        self._main = threading.current_thread() is threading.main_thread()
+        self._before: dict[int, Any] = {}
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.requested = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __enter__(self) -> Interruption:
+        if self._main:  # Python delivers signals to the main thread alone
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def stop(self, number: int | None = None) -> None:
+        """Ends the work as the signal asked, or as signal ``number`` would have. Raises `Terminated` for SIGTERM,
+        `KeyboardInterrupt` for Ctrl-C."""
+        raise Terminated if (number or self.requested) == signal.SIGTERM else KeyboardInterrupt
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of every generator that training may draw from, in types that load without running code."""
+    name, keys, *rest = np.random.get_state()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": (name, torch.as_tensor(keys, dtype=torch.int64), *rest),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Restores what `rng_state` returned."""
+    torch.set_rng_state(state["torch"])
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
+
+
+def peak_memory(device: torch.device | None = None) -> int:
+    """The most memory that a GPU has given this process, or that the process itself has held, in bytes."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
