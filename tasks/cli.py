@@ -59,7 +59,7 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 0, 1 where part of the input could not be used, 2 for the user's
     mistakes, 130 for Ctrl-C and 143 for SIGTERM, where there was something to save."""
-    from gen.base.errors import ConfigError, Terminated, UserError, complain
+    from gen.base.errors import ConfigError, Terminated, UserError, notify
 
     if argv is None:
         argv = sys.argv[1:]
@@ -79,16 +79,16 @@ def main(argv: list[str] | None = None) -> int:
             return getattr(import_module(module), function)(rest, f"gen {command}") or 0
     except ConfigError as error:
         for line in error.errors:
-            complain(line)
+            notify(line)
         return 2
     except UserError as error:
-        complain(str(error))
+        notify(str(error))
         return 2
     except Terminated:
-        complain("terminated")
+        notify("terminated")
         return 143
     except KeyboardInterrupt:
-        complain("interrupted")
+        notify("interrupted")
         return 130
     except ModuleNotFoundError as error:
         from importlib.util import find_spec
@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         if find_spec("gen.models.model"):  # all of the toolkit is here, and should be whole
             raise
         remedy = "'gen-runtime[cli]'" if error.name in ("tyro", "yaml") else "gen-toolkit instead of gen-runtime"
-        complain(f"this needs {error.name}, which is not installed here: pip install {remedy}")
+        notify(f"this needs {error.name}, which is not installed here: pip install {remedy}")
         return 2
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -104,10 +104,10 @@ def main(argv: list[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch's word for it on a CPU
             raise
-        complain("there is not enough memory: make the model, or the batch, smaller")
+        notify("there is not enough memory: make the model, or the batch, smaller")
         return 2
     except OSError as error:  # a full disk, a folder without permission
-        complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        notify(f"{error.filename or 'input or output'}: {error.strerror or error}")
         return 2
     return 0
 

@@ -50,7 +50,7 @@ def model_summary(model: Model, dtype: torch.dtype) -> Table:
     parts = {
         "encoder": (encoder, model.encoder),
         "embedding": (f"{c.vocab_size:,} × {c.embedding_size}", decoder.embedding),
-        "recurrent": (f"{c.num_layers} × {c.cell} {c.hidden_size}", [decoder.reader, decoder.writer]),
+        "recurrent": (f"{c.num_layers} × {c.cell} {c.hidden_size}", [decoder.lower, decoder.upper]),
         "attention": (c.attention, decoder.attention),
         "output": ("tied to the embedding" if c.tie_embeddings else "linear", decoder.output),
     }

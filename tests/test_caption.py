@@ -178,7 +178,7 @@ def test_the_self_critical_loss_is_the_policy_gradient():
     wanted = -sum(a * h.score for a, h in zip(advantages.flatten(), seen, strict=True))
     assert float(loss.loss_sum.detach()) == pytest.approx(wanted, rel=1e-4)
     assert model.training
-    assert model.decoder.reader.training
+    assert model.decoder.lower.training
     assert objective_loss.num_tokens == sum(len(h.log_probs) for h in seen)
 
 
@@ -500,14 +500,14 @@ def test_scheduled_sampling_leaves_what_is_not_finite_to_the_step():
     model = vectors_model()
     with torch.no_grad():
         model.decoder.output.bias[5] = float("nan")
-    assert not teach(model, own_words=1.0).loss_sum.isfinite()
+    assert not teach(model, scheduled_sampling=1.0).loss_sum.isfinite()
 
 
 def test_scheduled_sampling_feeds_back_what_the_model_says():
     model = vectors_model()
     seen = []
     model.decoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
-    teach(model, own_words=1.0)
+    teach(model, scheduled_sampling=1.0)
     given, fed = seen
     assert torch.equal(given[:, 0], fed[:, 0])  # BOS stays
     real = given != model.tokenizer.pad_id
@@ -554,7 +554,7 @@ def test_a_pass_without_gradients_leaves_gradients_to_the_next(way):
             batch = Batch(torch.eye(4), nothing, nothing, rows=torch.arange(4))
             loss = SelfCritical(lambda h, i: float(len(h.token_ids)), max_new_tokens=4)(model, batch)
         else:
-            loss = teach(model, own_words=0.5)
+            loss = teach(model, scheduled_sampling=0.5)
     loss.loss_sum.backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.decoder.reader.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.decoder.lower.parameters())
     assert model.decoder.attention.query.weight.grad is not None

@@ -36,7 +36,7 @@ def test_streams_are_contiguous_and_every_order_is_computed(tokens):
     batches = StreamBatches(tokens, batch_size=3, chunk=7, bos_id=BOS, seed=5)
     epoch = list(batches.epoch(2))
     assert len(epoch) == batches.batches_per_epoch == 1000 // 3 // 7
-    assert [b.carries for b in epoch] == [False] + [True] * (len(epoch) - 1)
+    assert [b.continues for b in epoch] == [False] + [True] * (len(epoch) - 1)
     assert (epoch[0].input_ids[:, 0] == BOS).all()
     for before, after in itertools.pairwise(epoch):
         assert (after.input_ids[:, 0] == before.target_ids[:, -1]).all()
@@ -46,7 +46,7 @@ def test_streams_are_contiguous_and_every_order_is_computed(tokens):
     resumed = list(batches.epoch(2, start=4))
     for a, b in zip(epoch[4:], resumed, strict=True):
         assert (a.input_ids == b.input_ids).all()
-        assert a.carries == b.carries
+        assert a.continues == b.continues
     other = next(iter(batches.epoch(3)))
     assert not (other.target_ids == epoch[0].target_ids).all()
 
@@ -106,7 +106,7 @@ def test_lines_begin_with_bos_and_end_with_eos(tmp_path):
         (BOS, 5, 6, PAD): (5, 6, EOS, PAD),
         (BOS, 8, 9, 9): (8, 9, 9, EOS),
     }
-    assert not batch.carries
+    assert not batch.continues
     assert pad([[1], []], 0).tolist() == [[1], [0]]
     assert pad([[1], [1, 2, 3]], 0, multiple=2).tolist() == [[1, 0, 0, 0], [1, 2, 3, 0]]
 

@@ -107,7 +107,7 @@ def test_shares_make_up_the_whole(monkeypatch, tokenizer, tmp_path):
 
 
 def test_alone(monkeypatch):
-    assert distributed.mine([1, 2, 3]) == [1, 2, 3]
+    assert distributed.shard([1, 2, 3]) == [1, 2, 3]
     assert distributed.gather([1, 2]) == [1, 2]
-    assert distributed.total(1.5, 2) == [1.5, 2]
+    assert distributed.all_reduce_sum(1.5, 2) == [1.5, 2]
     assert list(distributed.share_out(range(3), lambda some: (2 * n for n in some))) == [0, 2, 4]

@@ -138,7 +138,7 @@ def test_memory_is_not_copied_per_beam(attention):
     token_ids = start.ops.asarray([[4]] * (B * W), "int64")
     with torch.no_grad():
         memory = model.decoder.prepare(model.encoder(model.encoder.prepare(["a" * (S - 1)] * B).source))
-    smallest = min(part.nbytes for part in memory.keys)
+    smallest = min(part.nbytes for part in memory.attention_cache)
     start.step(token_ids, state)  # joins weights once
     with _Allocated() as allocated:
         start.step(token_ids, state)

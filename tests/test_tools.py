@@ -171,7 +171,7 @@ def test_sizes_that_are_those_of_a_vocabulary(tokenizer):
     characters = [chr(c) for c in range(97, 97 + 60)]
     model = make_model(CharTokenizer(characters))  # 64 with the specials, as four gates of 16
     other, _ = with_vocabulary(model, CharTokenizer(characters[::-1]))
-    before, after = (dict(m.decoder.reader.named_parameters()) for m in (model, other))
+    before, after = (dict(m.decoder.lower.named_parameters()) for m in (model, other))
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 

@@ -71,11 +71,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
-def mine(items: T) -> T:
+def shard(items: T) -> T:
     """This process's share of a sequence (or an array): every `size`-th of its items.
 
     Example:
-        >>> mine([1, 2, 3])  # on its own, a process has all of them
+        >>> shard([1, 2, 3])  # on its own, a process has all of them
         [1, 2, 3]
     """
     return items[rank() :: size()]  # type: ignore[index]
@@ -91,17 +91,17 @@ def gather(items: Sequence[T]) -> list[T]:
     return [part[i] for i in range(longest) for part in parts if i < len(part)]
 
 
-def every(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """One value of each process, by rank."""
     return gather([value])
 
 
-def total(*values: float) -> list[float]:
+def all_reduce_sum(*values: float) -> list[float]:
     """Sums over all processes, in float64."""
     return _reduce(values, "SUM")
 
 
-def largest(*values: float) -> list[float]:
+def all_reduce_max(*values: float) -> list[float]:
     """The largest of all processes' values."""
     return _reduce(values, "MAX")
 
@@ -116,7 +116,7 @@ def _reduce(values: Sequence[float], operation: str) -> list[float]:
     return joined.tolist()
 
 
-def add_up(tensors: Sequence[Tensor]) -> None:
+def all_reduce_(tensors: Sequence[Tensor]) -> None:
     """Sums of everyone's tensors, in place; all processes give as many, of the same shapes."""
     if size() == 1 or not tensors:
         return
@@ -128,7 +128,7 @@ def add_up(tensors: Sequence[Tensor]) -> None:
     torch._foreach_copy_(list(tensors), [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
 
 
-def same_for_all(tensors: Iterable[Tensor]) -> None:
+def broadcast_(tensors: Iterable[Tensor]) -> None:
     """The main process's tensors for everyone, in place."""
     if size() > 1:
         for tensor in tensors:
@@ -159,7 +159,7 @@ def share_out(items: Iterable[T], work: Callable[[Iterable[T]], Iterable[R]], bl
         _dist().broadcast_object_list(told)
         if not told[0]:
             return
-        results = gather(list(work(mine(told[0]))))
+        results = gather(list(work(shard(told[0]))))
         if is_main():
             yield from results
 

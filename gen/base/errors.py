@@ -25,6 +25,6 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, answered as Ctrl-C is."""
 
 
-def complain(message: str) -> None:
+def notify(message: str) -> None:
     """Tells the user, in a line on standard error, what went wrong and what is done about it."""
     print(f"gen: {message}", file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from gen.base.distributed import mine
+from gen.base.distributed import shard
 from gen.inputs.tokenizer import Tokenizer
 from gen.models.batch import PADDED_TO, Batch, sequence_batch
 
@@ -109,7 +109,7 @@ def length_buckets(lengths: np.ndarray, batch_tokens: int, seed: tuple[int, ...]
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def uncounted(batch: Batch, pad_id: int) -> Batch:
+def mask_targets(batch: Batch, pad_id: int) -> Batch:
     """A batch of which no target counts, for a process that has no row of its own in this step."""
     return replace(batch, target_ids=torch.full_like(batch.target_ids, pad_id))
 
@@ -184,10 +184,10 @@ class SequenceBatches:
         spelling = epoch % len(self.lengths)
         first = spelling * self.lengths.shape[1]
         for whole in length_buckets(self.lengths[spelling], self.batch_tokens, (self.seed, epoch))[start:]:
-            share = mine(whole)
+            share = shard(whole)
             rows = (share if len(share) else whole[:1]) + first
             batch = sequence_batch(self.source(rows, epoch), [self.targets[r] for r in rows], *self.ids, PADDED_TO)
-            yield batch if len(share) else uncounted(batch, self.ids[-1])
+            yield batch if len(share) else mask_targets(batch, self.ids[-1])
 
 
 class Background:

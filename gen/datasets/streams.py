@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from gen.base.distributed import mine, size
+from gen.base.distributed import shard, size
 from gen.base.errors import UserError
 from gen.datasets.batches import TokenFile
 from gen.models.batch import Batch
@@ -50,12 +50,12 @@ class StreamBatches:
         entry = int(np.random.default_rng((self.seed, epoch)).integers(len(self.tokens)))
         for position in range(start, self.batches_per_epoch):
             offset = entry + position * self.chunk
-            pieces = [self._ring(offset + b * stride - 1, self.chunk + 1) for b in mine(range(self.batch_size))]
+            pieces = [self._ring(offset + b * stride - 1, self.chunk + 1) for b in shard(range(self.batch_size))]
             ids = torch.from_numpy(np.stack(pieces))
             inputs = ids[:, :-1].clone()
             if position == 0:
                 inputs[:, 0] = self.bos_id
-            yield Batch(len(inputs), inputs, ids[:, 1:].contiguous(), carries=position > 0)
+            yield Batch(len(inputs), inputs, ids[:, 1:].contiguous(), continues=position > 0)
 
 
 def stream_evaluation(
@@ -82,12 +82,12 @@ def stream_evaluation(
     """
     n = len(tokens) if limit is None else min(limit, len(tokens))
     rows = max(1, min(64, n // (8 * lead)))
-    if n == 0 or not mine(range(rows)):
+    if n == 0 or not shard(range(rows)):
         return
     steps = -(-(n + (rows - 1) * lead) // rows)  # each row reads this many, the first counts all of them
     for begin in range(0, steps, chunk):
         length = min(chunk, steps - begin)
-        own = mine(range(rows))
+        own = shard(range(rows))
         inputs = np.full((len(own), length), pad_id)
         targets = np.full((len(own), length), pad_id)
         for i, row in enumerate(own):
@@ -101,4 +101,4 @@ def stream_evaluation(
             inputs[i, :known] = piece[:-1]
             uncounted = max(lead - begin, 0) if row else 0
             targets[i, uncounted:known] = piece[1 + uncounted :]
-        yield Batch(len(own), torch.from_numpy(inputs), torch.from_numpy(targets), carries=begin > 0)
+        yield Batch(len(own), torch.from_numpy(inputs), torch.from_numpy(targets), continues=begin > 0)

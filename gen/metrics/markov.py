@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gen.inputs.tokenizer import Tokenizer
-from gen.search.generation import GenerationMixin, Start
+from gen.search.generation import GenerationMixin, SearchInput
 from gen.search.ops import NumpyOps
 
 
@@ -125,7 +125,7 @@ class MarkovChain(GenerationMixin):
             probability[counts.followers[first:last] % V] += counts.counts[first:last] / (total + kinds)
         return probability
 
-    def start_search(self, items: Sequence[Any]) -> Start:
+    def start_search(self, items: Sequence[Any]) -> SearchInput:
         empty = _Recent(np.full((len(items), max(self.order, 1)), self.tokenizer.bos_id))
 
         def step(token_ids: np.ndarray, state: _Recent) -> tuple[np.ndarray, _Recent, None]:
@@ -133,7 +133,7 @@ class MarkovChain(GenerationMixin):
             log_probs = np.log(np.stack([self._next(row) for row in recent])).astype(np.float32)
             return log_probs, _Recent(recent), None
 
-        return Start(step, empty, [str(item) for item in items], NumpyOps())
+        return SearchInput(step, empty, [str(item) for item in items], NumpyOps())
 
 
 def _look_up(table: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -73,7 +73,7 @@ class _Looking(Attention):
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
         R, T, Q = queries.shape
         B, S, M = memory.values.shape
-        keys = self.keys(memory.values) if memory.keys is None else memory.keys
+        keys = self.keys(memory.values) if memory.attention_cache is None else memory.attention_cache
         scores = self.scores(queries.reshape(B, R // B * T, Q), keys)  # (B, W*T, S)
         weights = masked_softmax(scores, memory.mask[:, None])  # (B, W*T, S)
         context = weights.to(memory.values.dtype) @ memory.values  # (B, W*T, M)
@@ -135,7 +135,7 @@ class MultiHeadAttention(Attention):
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
         R, T, Q = queries.shape
         B, S, _ = memory.values.shape
-        keys, values = self.keys(memory.values) if memory.keys is None else memory.keys
+        keys, values = self.keys(memory.values) if memory.attention_cache is None else memory.attention_cache
         asked = self._heads(self.query(queries.reshape(B, R // B * T, Q)))  # (B, H, W*T, D)
         scores = asked @ keys.transpose(-1, -2).to(asked.dtype) / math.sqrt(asked.size(-1))
         weights = masked_softmax(scores, memory.mask[:, None, None])  # (B, H, W*T, S)

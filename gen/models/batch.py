@@ -23,14 +23,14 @@ class Batch:
         source: what `Encoder.forward` takes for these rows: a tensor of B rows, or B where there is nothing.
         input_ids: (B, T) int64, [BOS] + y for a sequence, the stream shifted by one for a stream.
         target_ids: (B, T) int64; PAD is not counted.
-        carries: the rows continue those of the batch before, so its last state is this one's first.
+        continues: the rows continue those of the batch before, so its last state is this one's first.
         rows: (B,) int64, which items of the training set they are, for objectives that ask.
     """
 
     source: Any
     input_ids: Tensor
     target_ids: Tensor
-    carries: bool = False
+    continues: bool = False
     rows: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:

@@ -19,7 +19,7 @@ from gen.base.errors import UserError
 from gen.base.folders import whole_folder
 from gen.runtime import is_exported
 
-FORMAT = 2
+FORMAT = 3
 """Version of the model folder. Raised when older code could no longer read what newer code writes."""
 
 UNREADABLE = (OSError, ValueError, RecursionError, yaml.YAMLError)
@@ -134,9 +134,14 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """A model folder's weights, on the CPU. Raises `UserError` where the file is damaged."""
     path = folder / WEIGHTS
     try:
-        return load_file(path)
+        return {_renamed(name): weight for name, weight in load_file(path).items()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: damaged or cut short ({first_line(error)}); copy or train it again") from error
+
+
+def _renamed(name: str) -> str:
+    """A weight's name today: before format 3 the layers below and above the attention were "reader" and "writer"."""
+    return name.replace("decoder.reader.", "decoder.lower.").replace("decoder.writer.", "decoder.upper.")
 
 
 def read_bytes(folder: Path, name: str) -> bytes:

@@ -113,15 +113,15 @@ class Decoder(nn.Module):
             residual=c.residual,
             layer_norm=c.layer_norm,
         )
-        self.reader = stack(c.embedding_size, num_layers=1)
+        self.lower = stack(c.embedding_size, num_layers=1)
         self.attention = build_attention(c.attention, c.hidden_size, memory_size, c.num_heads)
         seen = c.hidden_size + self.attention.context_size
-        self.writer = stack(seen, num_layers=c.num_layers - 1, dropout=c.dropout)
+        self.upper = stack(seen, num_layers=c.num_layers - 1, dropout=c.dropout)
         # Where there is something to look at, the logits are made from [top layer, context] through a tanh (Luong
         # et al., 2015). With layers above the attention that is a short cut around them, through which it learns
         # where to look much sooner. Tied embeddings want a vector of their own size.
         looks = self.attention.context_size > 0
-        top = self.writer.output_size + (self.attention.context_size if looks and c.num_layers > 1 else 0)
+        top = self.upper.output_size + (self.attention.context_size if looks and c.num_layers > 1 else 0)
         wanted = c.embedding_size if c.tie_embeddings else (c.hidden_size if looks else top)
         self.readout = nn.Linear(top, wanted) if looks or wanted != top else None
         self._looks = looks
@@ -148,7 +148,9 @@ class Decoder(nn.Module):
 
     def prepare(self, memory: Memory) -> Memory:
         """The memory with everything computed that does not change from step to step. Idempotent."""
-        return memory if memory.keys is not None else memory.with_keys(self.attention.keys(memory.values))
+        if memory.attention_cache is not None:
+            return memory
+        return memory.with_attention_cache(self.attention.keys(memory.values))
 
     def init_state(self, memory: Memory) -> DecoderState:
         """The state before the first token, from the memory's summary: B rows."""
@@ -175,9 +177,9 @@ class Decoder(nn.Module):
         memory = self.prepare(memory)
         embedded = self.embedding(token_ids) * self.embedding_scale
         embedded = variational_dropout(embedded, c.embedding_dropout, self.training)
-        read, lower = self.reader(embedded, state.layers[:1])  # (R, T, H)
+        read, lower_state = self.lower(embedded, state.layers[:1])  # (R, T, H)
         context, attention = self.attention(read, memory)
-        written, upper = self.writer(torch.cat([read, context], -1), state.layers[1:])
+        written, upper_state = self.upper(torch.cat([read, context], -1), state.layers[1:])
         if self._looks and c.num_layers > 1:
             written = torch.cat([written, context], -1)
         if self.readout is not None:
@@ -185,4 +187,4 @@ class Decoder(nn.Module):
             written = torch.tanh(written) if self._looks else written
         written = variational_dropout(written, c.dropout, self.training)
         logits = self.output(written)  # (R, T, V)
-        return DecoderOutput(logits, DecoderState(lower + upper), attention)
+        return DecoderOutput(logits, DecoderState(lower_state + upper_state), attention)

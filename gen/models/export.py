@@ -167,7 +167,7 @@ def _seen(decoder: Decoder, memory: Memory) -> dict[str, Tensor]:
         return {}
     if decoder.attention.context_size == 0:
         return {"mask": memory.mask}
-    keys = {f"key_{i}": key.contiguous() for i, key in enumerate(memory.keys or ())}
+    keys = {f"key_{i}": key.contiguous() for i, key in enumerate(memory.attention_cache or ())}
     return {"mask": memory.mask, "values": memory.values, **keys}
 
 
@@ -177,7 +177,7 @@ def _graphs(model: Model) -> dict[str, bytes]:
     if not hasattr(torch.onnx, "ops"):
         raise UserError("gen export needs torch 2.8 or later: pip install --upgrade torch")
     model = copy.deepcopy(model).float().cpu().eval()
-    model.encoder.get_traceable()
+    model.encoder.prepare_for_export()
     source = torch.from_numpy(model.reader.example())
     beginning = _Beginning(model).eval()
     with torch.no_grad():

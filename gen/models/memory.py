@@ -11,14 +11,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Memory:
-    """What the decoder may look at while it writes: one row an input.
+    """What the decoder may look at while it writes: one row per input.
 
     Attributes:
         values: (B, S, M) float, the vectors attention looks at. S = 0 when there is nothing to see.
         mask: (B, S) bool, True = real, False = padding.
-        summary: (B, M) float, one vector an input: the decoder's first state is made from it.
-        keys: what the decoder's attention computes from ``values`` once and reads at every step;
-            `Decoder.prepare` fills it in, encoders leave it alone.
+        summary: (B, M) float, one vector per input: the decoder's first state is made from it.
+        attention_cache: what the decoder's attention computes from ``values`` once and reads at every step (keys,
+            and perhaps values); `Decoder.prepare` fills it in, encoders leave it alone.
 
     Example:
         >>> memory = Memory(values=torch.rand(2, 5, 8), mask=torch.ones(2, 5, dtype=torch.bool),
@@ -28,7 +28,7 @@ class Memory:
     values: Tensor
     mask: Tensor
     summary: Tensor
-    keys: tuple[Tensor, ...] | None = None
+    attention_cache: tuple[Tensor, ...] | None = None
 
     @classmethod
     def empty(cls, batch: int, device: torch.device | str | None = None) -> Memory:
@@ -42,9 +42,9 @@ class Memory:
     def select(self, inputs: Tensor | np.ndarray) -> Memory:
         """The memory of some of the inputs."""
         index = torch.as_tensor(inputs, device=self.values.device)
-        keys = None if self.keys is None else tuple(key[index] for key in self.keys)
-        return Memory(self.values[index], self.mask[index], self.summary[index], keys)
+        cache = self.attention_cache and tuple(part[index] for part in self.attention_cache)
+        return Memory(self.values[index], self.mask[index], self.summary[index], cache)
 
-    def with_keys(self, keys: tuple[Tensor, ...]) -> Memory:
-        """The same memory with its attention keys prepared."""
-        return replace(self, keys=keys)
+    def with_attention_cache(self, cache: tuple[Tensor, ...]) -> Memory:
+        """The same memory with ``attention_cache`` filled in."""
+        return replace(self, attention_cache=cache)

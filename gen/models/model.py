@@ -23,7 +23,7 @@ from gen.models.decoder import Decoder, DecoderConfig, DecoderState
 from gen.models.device import autocast, compute_dtype
 from gen.models.encoders import Encoder, build_encoder
 from gen.models.memory import Memory
-from gen.search.generation import GenerationMixin, Start
+from gen.search.generation import GenerationMixin, SearchInput
 from gen.search.info import ModelInfo
 from gen.search.ops import NumpyOps, TorchOps
 
@@ -104,7 +104,7 @@ class Model(GenerationMixin, nn.Module):
         label_smoothing: float = 0.0,
         *,
         coverage: float = 0.0,
-        own_words: float = 0.0,
+        scheduled_sampling: float = 0.0,
         r_drop: float = 0.0,
     ) -> LossOutput:
         """Cross-entropy of a batch, summed over its real targets.
@@ -115,15 +115,16 @@ class Model(GenerationMixin, nn.Module):
             label_smoothing: share of the target spread over the vocabulary (Szegedy et al., 2016).
             coverage: weight of Σ (1 − Σₜ attention)² over the memory's places, which asks that each be looked at
                 once in all (Xu et al., 2015: "doubly stochastic").
-            own_words: share of the inputs that are replaced by what the model would have written there; see
-                `_with_own_words`.
+            scheduled_sampling: share of the inputs that are replaced by what the model would have written; see
+                `_with_scheduled_sampling`.
             r_drop: weight of the distance between what the decoder predicts under two draws of dropout: a quarter
                 of KL(p‖q) + KL(q‖p), which asks that they agree (Liang et al., 2021). Each row is read twice.
         """
         memory = self.decoder.prepare(self.encoder(batch.source))
         state = state or self.decoder.init_state(memory)
-        input_ids = self._with_own_words(batch, state, memory, own_words) if own_words else batch.input_ids
-        target_ids = batch.target_ids
+        input_ids, target_ids = batch.input_ids, batch.target_ids
+        if scheduled_sampling:
+            input_ids = self._with_scheduled_sampling(batch, state, memory, scheduled_sampling)
         if r_drop:
             twice = torch.arange(len(input_ids), device=input_ids.device).repeat_interleave(2)
             input_ids, target_ids, state = input_ids[twice], target_ids[twice], state.select(twice)
@@ -142,7 +143,7 @@ class Model(GenerationMixin, nn.Module):
         return LossOutput(loss_sum, int(real[::2].sum()), one_each)
 
     @torch.no_grad()
-    def _with_own_words(self, batch: Batch, state: DecoderState, memory: Memory, share: float) -> Tensor:
+    def _with_scheduled_sampling(self, batch: Batch, state: DecoderState, memory: Memory, share: float) -> Tensor:
         """The inputs with some of them drawn from the model's own predictions: scheduled sampling (Bengio et al.,
         2015) in two passes (Mihaylova and Martins, 2019), so that the layers still run over whole sequences."""
         tokenizer = self.tokenizer
@@ -163,7 +164,7 @@ class Model(GenerationMixin, nn.Module):
         loss_sum, num_tokens, state = 0.0, 0, None
         with self._evaluating():
             for batch in batches:
-                output = self.loss(batch.to(self.device), state if batch.carries else None)
+                output = self.loss(batch.to(self.device), state if batch.continues else None)
                 state = output.state
                 loss_sum += float(output.loss_sum)
                 num_tokens += output.num_tokens
@@ -171,7 +172,7 @@ class Model(GenerationMixin, nn.Module):
 
     # -- use -----------------------------------------------------------------------------------------------
 
-    def start_search(self, items: Sequence[Any]) -> Start:
+    def start_search(self, items: Sequence[Any]) -> SearchInput:
         """Encodes the items once; what each step needs of the memory is prepared here, not in the loop."""
         prepared = self.encoder.prepare(items)
         dtype = compute_dtype(self.precision, self.device)
@@ -193,8 +194,8 @@ class Model(GenerationMixin, nn.Module):
 
         lengths = memory.mask.sum(1).tolist()
         if self.device.type == "cuda":
-            return Start(step, state, prepared.prompts, TorchOps(self.device), lengths)
-        return Start(in_numpy, state, prepared.prompts, NumpyOps(), lengths)
+            return SearchInput(step, state, prepared.prompts, TorchOps(self.device), lengths)
+        return SearchInput(in_numpy, state, prepared.prompts, NumpyOps(), lengths)
 
     def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:
         """All tokens in one pass, under teacher forcing."""

@@ -23,7 +23,7 @@ from gen.base.folders import whole_folder
 from gen.inputs.processors import READERS, Reader
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 from gen.search import SearchOptions
-from gen.search.generation import GenerationMixin, Start
+from gen.search.generation import GenerationMixin, SearchInput
 from gen.search.info import ModelInfo
 from gen.search.ops import NumpyOps
 
@@ -80,7 +80,7 @@ class Runtime(GenerationMixin):
     def search_defaults(self) -> dict[str, Any]:  # type: ignore[override]
         return self.info.search
 
-    def start_search(self, items: Sequence[Any]) -> Start:
+    def start_search(self, items: Sequence[Any]) -> SearchInput:
         """Encodes the items once; a step is one call of the decoder's graph."""
         source = self.reader.read(items)
         made = dict(zip(self._encoded, self.encoder.run(None, {"source": source}), strict=True))
@@ -97,7 +97,7 @@ class Runtime(GenerationMixin):
             return log_probs, _State(tuple(arrays), state.memory), rest[-1] if self._looks else None
 
         first = _State(tuple(made[name] for name in states), memory)
-        return Start(step, first, self.reader.prompts(items), NumpyOps(), lengths)
+        return SearchInput(step, first, self.reader.prompts(items), NumpyOps(), lengths)
 
     def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:
         tokenizer, start = self.tokenizer, self.start_search(items)

@@ -5,7 +5,7 @@ Nothing in here imports torch: the same search drives torch tensors and numpy ar
 
 from gen.search.beam import Beam, DiverseBeam
 from gen.search.greedy import Greedy
-from gen.search.loop import Column, Hypothesis, drain, search
+from gen.search.loop import Hypothesis, StepRecord, drain, search
 from gen.search.options import SearchOptions
 from gen.search.processors import (
     BannedTokens,
@@ -23,7 +23,6 @@ __all__ = [
     "STRATEGIES",
     "BannedTokens",
     "Beam",
-    "Column",
     "DiverseBeam",
     "ForcedPrefix",
     "Greedy",
@@ -34,6 +33,7 @@ __all__ = [
     "RepetitionPenalty",
     "Sample",
     "SearchOptions",
+    "StepRecord",
     "StopStrings",
     "Strategy",
     "drain",

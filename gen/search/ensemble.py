@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gen.base.errors import UserError
-from gen.search.generation import GenerationMixin, Start
+from gen.search.generation import GenerationMixin, SearchInput
 from gen.search.ops import Array
 
 
@@ -68,7 +68,7 @@ class Ensemble(GenerationMixin):
                 stack.enter_context(model._evaluating())
             yield
 
-    def start_search(self, items: Sequence[Any]) -> Start:
+    def start_search(self, items: Sequence[Any]) -> SearchInput:
         """Every model reads the items; a step asks all of them."""
         starts = [model.start_search(items) for model in self.models]
 
@@ -83,4 +83,4 @@ class Ensemble(GenerationMixin):
         first = starts[0]
         if len({type(start.ops) for start in starts}) > 1:
             raise UserError("these models cannot write together: some run on a GPU, and some on the CPU")
-        return Start(step, _States(tuple(s.state for s in starts)), first.prompts, first.ops, first.lengths)
+        return SearchInput(step, _States(tuple(s.state for s in starts)), first.prompts, first.ops, first.lengths)

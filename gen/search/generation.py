@@ -14,14 +14,14 @@ from typing import Any, overload
 import numpy as np
 
 from gen.inputs.tokenizer import Tokenizer
-from gen.search import Column, Hypothesis, Processor, SearchOptions, Strategy, drain, search
+from gen.search import Hypothesis, Processor, SearchOptions, StepRecord, Strategy, drain, search
 from gen.search.info import ModelInfo
 from gen.search.loop import Step
 from gen.search.ops import Ops
 
 
 @dataclass(frozen=True)
-class Start:
+class SearchInput:
     """What a search begins with.
 
     Attributes:
@@ -55,7 +55,7 @@ class GenerationMixin:
     search_defaults: dict[str, Any]
     info: ModelInfo
 
-    def start_search(self, items: Sequence[Any]) -> Start:
+    def start_search(self, items: Sequence[Any]) -> SearchInput:
         """Reads the items as far as the first call of the decoder."""
         raise NotImplementedError
 
@@ -184,7 +184,7 @@ class GenerationMixin:
         processors: Sequence[Processor] = (),
         attention: bool = True,
         **given: Any,
-    ) -> Generator[Column, None, list[list[Hypothesis]]]:
+    ) -> Generator[StepRecord, None, list[list[Hypothesis]]]:
         """`search` over items, with the options turned into objects and the results into text."""
         if isinstance(strategy, str):
             given["strategy"] = strategy

@@ -47,7 +47,7 @@ class Hypothesis:
 
 
 @dataclass(slots=True)  # a long text has very many
-class Column:
+class StepRecord:
     """What one step added: a token a row.
 
     Attributes:
@@ -79,7 +79,7 @@ class _Rows:
     finished: Array  # (R,) bool, ended by EOS or a stop string
     limit: Array  # (R,) int64, most tokens
     forced: Array  # (R, F) int64, see `_forced_tokens`
-    columns: list[Column] = field(default_factory=list)
+    columns: list[StepRecord] = field(default_factory=list)
     moved: dict[int, np.ndarray] = field(default_factory=dict)  # after column t: which rows were kept
 
     @classmethod
@@ -109,8 +109,8 @@ def search(
     never: Sequence[int] = (),
     processors: Sequence[Processor] = (),
     keep_attention: bool = False,
-) -> Generator[Column, None, list[list[Hypothesis]]]:
-    """Unrolls the decoder: yields a `Column` a step, returns the hypotheses of every input.
+) -> Generator[StepRecord, None, list[list[Hypothesis]]]:
+    """Unrolls the decoder: yields a `StepRecord` a step, returns the hypotheses of every input.
 
     Prompts of different lengths need no padding: what all of them have is read in one pass, the rest is
     forced token by token while shorter ones already write. A row that has ended takes PAD at cost 0, so a
@@ -183,7 +183,7 @@ def search(
             stopped = processor.observe(parents, token_ids, live)
             rows.finished = rows.finished if stopped is None else rows.finished | (stopped & live)
         rows.ended = rows.finished | stuck | (rows.lengths >= rows.limit)
-        column = Column(parents, token_ids, picked, live, attention if keep_attention else None)
+        column = StepRecord(parents, token_ids, picked, live, attention if keep_attention else None)
         rows.columns.append(column)
         yield column
         num_ended = int(rows.ended.sum())  # the one place where a step waits for a device
@@ -207,7 +207,7 @@ def search(
         log_probs, state, attention = step(token_ids[:, None], state)
 
 
-def drain(running: Generator[Column, None, list[list[Hypothesis]]]) -> list[list[Hypothesis]]:
+def drain(running: Generator[StepRecord, None, list[list[Hypothesis]]]) -> list[list[Hypothesis]]:
     """Runs a search to its end and returns its hypotheses."""
     while True:
         try:

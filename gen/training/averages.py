@@ -15,14 +15,14 @@ Weights = list[Tensor]
 """Those of a model's parameters that learn, in the order of ``model.parameters()``."""
 
 
-def learned(model: Model) -> Weights:
+def trainable(model: Model) -> Weights:
     """The model's own weights that learn: a frozen trunk is nobody's average."""
     return [p for p in model.parameters() if p.requires_grad]
 
 
 def copy_of(model: Model) -> Weights:
     """The model's weights as they are now."""
-    return [p.detach().clone() for p in learned(model)]
+    return [p.detach().clone() for p in trainable(model)]
 
 
 def mean(several: list[Weights]) -> Weights:
@@ -52,7 +52,7 @@ def swapped(model: Model, weights: Weights | None) -> Iterator[None]:
 @torch.no_grad()
 def put(model: Model, weights: Weights) -> None:
     """Sets the model's weights."""
-    for parameter, weight in zip(learned(model), weights, strict=True):
+    for parameter, weight in zip(trainable(model), weights, strict=True):
         parameter.copy_(weight)
 
 
@@ -83,7 +83,7 @@ class Averages:
             return
         decay = min(self.ema, (1 + step) / (10 + step)) ** self.EVERY
         with torch.no_grad():
-            torch._foreach_lerp_(self.moving, learned(model), 1 - decay)
+            torch._foreach_lerp_(self.moving, trainable(model), 1 - decay)
 
     def validated(self, weights: Weights, goodness: float) -> None:
         """Called with the weights that have just been validated; larger ``goodness`` is better."""

@@ -12,7 +12,7 @@ import torch
 
 from gen.base import distributed
 from gen.base.config import Budget
-from gen.base.errors import UserError, complain
+from gen.base.errors import UserError, notify
 from gen.datasets.batches import Background
 from gen.models.batch import Batch
 from gen.models.decoder import DecoderState
@@ -22,7 +22,7 @@ from gen.training.averages import Averages
 from gen.training.options import TrainOptions, learning_rate
 from gen.training.run_folder import RunFolder
 from gen.training.step import Stepper
-from gen.training.validation import Event, Judge, Progress, Task
+from gen.training.validation import Event, Progress, Task, Validator
 
 LOG_EVERY = 50  # steps
 VALIDATION_COST = 25  # under a budget of time, train at least this many times as long as validation took
@@ -80,7 +80,7 @@ class _Training:
         self.stepper = Stepper(model, task, options)
         self.optimizer, self.scaler = self.stepper.optimizer, self.stepper.scaler
         self.averages = Averages(model, options.ema or 0.0, options.average, options.average_of == "best")
-        self.judge = Judge(model, task, self.averages, run, self.stepper.dtype)
+        self.validator = Validator(model, task, self.averages, run, self.stepper.dtype)
         self.budget = Budget.parse(options.budget)
         self.save_every = Budget.parse(options.save_every).amount
         self.now = Progress(next_validation=1 / options.validations)
@@ -104,7 +104,7 @@ class _Training:
         with machine.Interruption() as interruption:
             while True:
                 waited = time.monotonic() - self.saved
-                used, requested, waited = distributed.largest(self._share(), interruption.requested, waited)
+                used, requested, waited = distributed.all_reduce_max(self._share(), interruption.requested, waited)
                 if used >= 1 or requested:
                     now.bad = 0  # those steps were skipped and changed no weight: what there is can be kept
                 if used >= min(now.next_validation, 1.0):
@@ -115,7 +115,7 @@ class _Training:
                     return now
                 if requested:
                     if not self._save():
-                        complain(f"{self.folder.path}: could not be saved; it goes on from the checkpoint before")
+                        notify(f"{self.folder.path}: could not be saved; it goes on from the checkpoint before")
                     interruption.stop(int(requested))
                 if not self._step(next(groups), used):
                     groups = self._groups()
@@ -170,14 +170,14 @@ class _Training:
         now, options = self.now, self.options
         now.done = used >= 1
         event = self._event(used, learning_rate(options, min(used, 1.0), now.rate_factor))
-        event.validation = self.judge.validate(event)
-        (after,) = distributed.largest(self._share())
+        event.validation = self.validator.validate(event)
+        (after,) = distributed.all_reduce_max(self._share())
         cost = (after - used) * VALIDATION_COST if self.budget.unit == "seconds" else 0.0
         now.next_validation = _next_validation(used, max(1 / options.validations, cost))
         now.done = now.done or bool(options.patience and now.since_best >= options.patience)
         if now.done:
             now.bad = 0
-            self.judge.finish(event)
+            self.validator.finish(event)
         elif now.since_best and options.schedule == "plateau":
             now.rate_factor *= 0.5
         if not self._save() and now.done:
@@ -202,7 +202,7 @@ class _Training:
             "optimizer": self.optimizer.state_dict(),
             "averages": self.averages.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "processes": distributed.every(own),
+            "processes": distributed.all_gather(own),
         }
         self.saved = time.monotonic()
         return self.folder.save_last(self.model, state)
@@ -228,7 +228,7 @@ class _Training:
             layers, device = own["carried"], self.model.device
             self.carried = layers and DecoderState(tuple(tuple(s.to(device) for s in layer) for layer in layers))
         elif distributed.is_main():
-            complain(
+            notify(
                 f"{self.folder.path}: trained by {len(processes)} processes so far, and there are "
                 f"{distributed.size()} now: dropout and states of streams begin anew"
             )
@@ -248,7 +248,7 @@ class _Training:
         now = self.now
         now.returns, now.rate_factor, now.seconds, now.skipped, now.bad = returns, factor, seconds, skipped, 0
         if distributed.is_main():
-            complain(
+            notify(
                 f"the loss or its gradient was not finite for some steps before step {bad:,}: going back to step "
                 f"{now.step:,} with {factor:g} of the learning rate"
             )
@@ -280,7 +280,7 @@ class _Window:
 
     def close(self, now: Progress) -> tuple[float, float]:
         """Loss and tokens a second, of all processes, since the last time."""
-        loss_sum, num_tokens = distributed.total(float(self.loss_sum), self.num_tokens)
+        loss_sum, num_tokens = distributed.all_reduce_sum(float(self.loss_sum), self.num_tokens)
         if num_tokens:
             self.loss = loss_sum / num_tokens
             self.speed = num_tokens / max(time.monotonic() - self.began, 1e-9)

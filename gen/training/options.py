@@ -124,7 +124,7 @@ class TrainOptions:
                     found.append(f"--save-every {text!r}: give a time, such as 10m")
         return found
 
-    def foreign_sizes(self, sizes: Any, kept: Sequence[str] = ()) -> list[str]:
+    def conflicting_sizes(self, sizes: Any, kept: Sequence[str] = ()) -> list[str]:
         """What is wrong where a model's ``sizes`` (a dataclass) are given beside ``init_from``, whose model has
         its own; those in ``kept`` are none."""
         given = [f.name for f in fields(sizes) if f.name not in kept and getattr(sizes, f.name) != f.default]

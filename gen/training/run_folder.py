@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 
 from gen.base import folders
 from gen.base.config import differences
-from gen.base.distributed import every, is_main, main_first
-from gen.base.errors import UserError, complain
+from gen.base.distributed import all_gather, is_main, main_first
+from gen.base.errors import UserError, notify
 from gen.models import checkpoint
 from gen.models.model import Model
 
@@ -106,7 +106,7 @@ class RunFolder:
             except Timeout:
                 taken = True
         try:
-            if any(every(taken)):
+            if any(all_gather(taken)):
                 raise UserError(
                     f"--out {self.path}: another process is training there; wait for it, or choose another --out"
                 )
@@ -153,7 +153,7 @@ class RunFolder:
                 continue
             if damage and is_main():
                 step = training["progress"]["step"]
-                complain(f"{damage}; going on from the one before, of step {step:,}")
+                notify(f"{damage}; going on from the one before, of step {step:,}")
             return {
                 **training,
                 "weights": model.state_dict(),
@@ -218,12 +218,12 @@ class RunFolder:
         except (OSError, RuntimeError, SafetensorError) as error:  # each library raises its own for a full disk
             if name not in self._failing:
                 why = getattr(error, "strerror", None) or str(error).splitlines()[0]
-                complain(f"{self.path / name}: cannot be written ({why}); training goes on, and tries again")
+                notify(f"{self.path / name}: cannot be written ({why}); training goes on, and tries again")
             self._failing.add(name)
             return False
         if name in self._failing:
             self._failing.discard(name)
-            complain(f"{self.path / name}: could be written again")
+            notify(f"{self.path / name}: could be written again")
         return True
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gen.base import distributed
-from gen.base.errors import UserError, complain
+from gen.base.errors import UserError, notify
 from gen.models.batch import Batch
 from gen.models.decoder import DecoderState
 from gen.models.device import autocast, compute_dtype
@@ -68,7 +68,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=self.dtype == torch.float16)
         self.pieces = 1
         self._weights = [p for p in model.parameters() if p.requires_grad]
-        distributed.same_for_all(model.state_dict().values())
+        distributed.broadcast_(model.state_dict().values())
 
     def __call__(self, group: list[Batch], carried: DecoderState | None, share: float) -> StepResult:
         """One step over the micro-batches of ``group``.
@@ -87,7 +87,7 @@ class Stepper:
                 break
             except torch.OutOfMemoryError as error:
                 self._make_smaller(group, error)
-        (total,) = distributed.total(result.num_tokens)
+        (total,) = distributed.all_reduce_sum(result.num_tokens)
         return replace(result, finite=self._update(total))
 
     def _gradients(self, group: list[Batch], carried: DecoderState | None, share: float) -> StepResult:
@@ -96,7 +96,7 @@ class Stepper:
         loss_sum, num_tokens = torch.zeros((), device=self.model.device), 0
         for batch in group:
             batch = batch.to(self.model.device)
-            before = carried if batch.carries else None
+            before = carried if batch.continues else None
             states: list[DecoderState] = []
             pieces = torch.arange(len(batch.input_ids), device=self.model.device).chunk(self.pieces)
             for rows in pieces:
@@ -115,7 +115,7 @@ class Stepper:
     def _update(self, total: float) -> bool:
         """Moves the weights, unless the gradient is not finite. ``total`` tokens took part in all."""
         gradients = [p.grad for p in self._weights if p.grad is not None]
-        distributed.add_up(gradients)
+        distributed.all_reduce_(gradients)
         self.scaler.unscale_(self.optimizer)
         # The mean and the clipping in one pass over all gradients.
         norm = nn.utils.get_total_norm(gradients) / max(total, 1)
@@ -137,7 +137,7 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
-        complain(
+        notify(
             f"the memory of {self.model.device} is too small for {rows} rows at once: from here on every batch is "
             f"done in {self.pieces} pieces, which changes nothing else"
         )

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from gen.base.errors import UserError, complain
+from gen.base.errors import UserError, notify
 
 Log = Callable[[Mapping[str, float], int], None]
 """Figures by name, and the step they belong to."""
@@ -107,7 +107,7 @@ def tracked(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> It
                 try:
                     log(figures, step)
                 except Exception as error:  # a full disk, a server that is gone: no reason to end a training
-                    complain(f"--track {name}: stopped ({type(error).__name__}: {error})")
+                    notify(f"--track {name}: stopped ({type(error).__name__}: {error})")
                     del logs[name]
 
         yield log_to_all
@@ -129,7 +129,7 @@ def _close(name: str, manager: AbstractContextManager[Log]) -> None:
     try:
         manager.__exit__(None, None, None)
     except Exception as error:
-        complain(f"--track {name}: not closed ({type(error).__name__}: {error})")
+        notify(f"--track {name}: not closed ({type(error).__name__}: {error})")
 
 
 def _id(folder: Path) -> str:

@@ -14,7 +14,7 @@ from gen.models.batch import Batch
 from gen.models.decoder import DecoderState
 from gen.models.device import autocast
 from gen.models.model import LossOutput, Model
-from gen.training.averages import Averages, Weights, learned, swapped
+from gen.training.averages import Averages, Weights, swapped, trainable
 from gen.training.options import TrainOptions
 from gen.training.run_folder import RunFolder
 
@@ -50,7 +50,7 @@ class Task:
             options.label_smoothing or 0.0,
             coverage=options.coverage,
             r_drop=options.r_drop,
-            own_words=options.scheduled_sampling * share,
+            scheduled_sampling=options.scheduled_sampling * share,
         )
 
     def validate(self, model: Model, *, quick: bool = False) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Event:
         }
 
 
-class Judge:
+class Validator:
     """Validates weights and keeps the best as ``best/``.
 
     With a moving average it is the average that is validated, until the end, where the last weights and the mean
@@ -138,7 +138,7 @@ class Judge:
         now, before, self.unsaved = event.progress, event.progress.best, False
         moving = self.averages.moving
         figures = self._try("moving average" if moving else "last", moving, event)
-        self.averages.validated(moving or learned(self.model), self.sign * figures[self.task.metric])
+        self.averages.validated(moving or trainable(self.model), self.sign * figures[self.task.metric])
         better = now.best != before or self.unsaved
         now.since_best = 0 if better else now.since_best + 1
         return figures
@@ -159,7 +159,7 @@ class Judge:
             if now.best is None or math.isnan(now.best) or self.sign * value > self.sign * now.best:
                 rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
                 self.model.info.metrics = {"step": now.step, "weights": name, **rounded}
-                if all(distributed.every(self.run.save_best(self.model))):
+                if all(distributed.all_gather(self.run.save_best(self.model))):
                     now.best = value
                 else:
                     self.unsaved = True

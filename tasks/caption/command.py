@@ -17,7 +17,7 @@ import tyro
 
 from gen.base import distributed
 from gen.base.config import parse_command
-from gen.base.errors import ConfigError, UserError, complain
+from gen.base.errors import ConfigError, UserError, notify
 from gen.base.lines import output
 from gen.inputs.pictures import PictureError, ahead, find_pictures
 from gen.inputs.processors import PictureReader
@@ -161,7 +161,7 @@ def caption_command(argv: list[str], command: str) -> int:
             done += 1
             if caption.error:
                 failed += 1
-                complain(str(caption.error))
+                notify(str(caption.error))
             _write(file, caption, config)
             if config.sidecar and caption.hypotheses:
                 unwritten += not _write_beside(caption, beside, config.overwrite)
@@ -172,7 +172,7 @@ def caption_command(argv: list[str], command: str) -> int:
     if shown:
         _gallery(Path(config.show), config.run, shown)
     if failed:
-        complain(f"{failed:,} of {done:,} pictures could not be used")
+        notify(f"{failed:,} of {done:,} pictures could not be used")
     if not done:
         raise UserError("no pictures were named")
     return 2 if failed == done else 1 if failed or unwritten else 0
@@ -204,15 +204,15 @@ def _write_beside(caption: Caption, written: set[Path], overwrite: bool) -> bool
     """Writes the .txt beside a picture; whether that worked. ``written``: those of this run."""
     path = caption.path.with_suffix(".txt")
     if path in written:
-        complain(f"{caption.path}: {path.name} is already that of another picture")
+        notify(f"{caption.path}: {path.name} is already that of another picture")
         return False
     if path.is_file() and not overwrite:
-        complain(f"{path}: is already there; --overwrite replaces it")
+        notify(f"{path}: is already there; --overwrite replaces it")
         return False
     try:
         path.write_text(caption.hypotheses[0].text + "\n", encoding="utf-8")
     except OSError as error:
-        complain(f"{path}: cannot be written ({error.strerror})")
+        notify(f"{path}: cannot be written ({error.strerror})")
         return False
     written.add(path)
     return True
@@ -235,4 +235,4 @@ def _gallery(path: Path, run: str, captions: list[Caption]) -> None:
 
     cards = [report.card(c.path, [h.text for h in c.hypotheses], _shown(c.path.name)) for c in captions]
     report.write_page(path, "Captions", f"{len(captions):,} pictures described by {run}.", [report.gallery(cards)])
-    complain(str(path))
+    notify(str(path))

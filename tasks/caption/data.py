@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from gen.base.distributed import gather, mine, size
-from gen.base.errors import UserError, complain
+from gen.base.distributed import gather, shard, size
+from gen.base.errors import UserError, notify
 from gen.datasets.batches import SequenceBatches
 from gen.datasets.captions import CaptionCorpus, Captioned, CaptionSet, plain_caption, read_captions
 from gen.datasets.features import FeatureStore
@@ -38,7 +38,7 @@ class Split:
         """Raises `UserError` where nothing is left of a part; says first what was left out, and why."""
         if not self.train or not self.valid:
             for line in self.dropped:
-                complain(f"left out: {line}")
+                notify(f"left out: {line}")
             what = "train" if not self.train else "validate"
             raise UserError(f"{options.captions or options.images}: no pictures are left to {what} on")
 
@@ -114,7 +114,7 @@ def decoded_source(encoder: CNNEncoder, pictures: Sequence[Captioned]) -> Source
         except PictureError as error:
             if picture not in named:
                 named.add(picture)
-                complain(str(error))
+                notify(str(error))
             return np.full((3, preprocessing.size, preprocessing.size), 127, np.uint8)
 
     def source(chosen: np.ndarray, view: np.ndarray) -> torch.Tensor:
@@ -138,7 +138,7 @@ class PictureBatches:
         """The epoch's batches from position ``start`` on."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.pictures)
         for position in range(start, self.batches_per_epoch):
-            rows = mine(order[position * self.batch_size : (position + 1) * self.batch_size])
+            rows = shard(order[position * self.batch_size : (position + 1) * self.batch_size])
             nothing = torch.zeros(len(rows), 0, dtype=torch.int64)
             yield Batch(
                 self.source(rows, (rows + epoch) % self.views), nothing, nothing, rows=torch.from_numpy(rows)
@@ -174,7 +174,7 @@ class HeldOut:
 
     def blocks(self, count: int, batch_size: int = 64) -> Iterator[tuple[range, torch.Tensor]]:
         """The first ``count`` pictures in blocks, those of this process: which, and what the encoder takes."""
-        for begin in mine(range(0, count, batch_size)):
+        for begin in shard(range(0, count, batch_size)):
             block = range(begin, min(begin + batch_size, count))
             rows = np.array(block)
             yield block, self.source(rows + self.first, np.zeros_like(rows))

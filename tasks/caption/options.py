@@ -166,7 +166,7 @@ class CaptionConfig:
             + self.train.errors()
             + self.tools.errors()
         )
-        errors += self.train.foreign_sizes(self.model, ("finetune", "finetune_rate"))
+        errors += self.train.conflicting_sizes(self.model, ("finetune", "finetune_rate"))
         if self.train.batch_size != TrainOptions.batch_size:
             errors.append("--batch-size counts streams of text: for captions give --batch-tokens")
         if self.reward.self_critical:

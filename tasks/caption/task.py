@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gen.base.distributed import main_first, total
+from gen.base.distributed import all_reduce_sum, main_first
 from gen.base.errors import UserError
 from gen.base.folders import write_text
 from gen.datasets.batches import Background, Batches
@@ -80,7 +80,7 @@ class CaptionTask(Task):
         """Caption scores of greedy captions, and the loss of each picture's first reference."""
         count = len(self.held_out.pictures)
         count, limit = (min(count, 8), {"max_new_tokens": 8}) if quick else (count, {})
-        loss_sum, num_tokens = total(*model.evaluate(self.held_out.batches(model, count)))
+        loss_sum, num_tokens = all_reduce_sum(*model.evaluate(self.held_out.batches(model, count)))
         self._captions = [h.text for h in self.held_out.captions(model, count, temperature=0, **limit)]
         scorer = CaptionScorer(self.held_out.references[:count]) if quick else self.held_out.scorer
         scores = scorer.corpus(self._captions)

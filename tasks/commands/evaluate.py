@@ -14,7 +14,7 @@ import tyro
 
 from gen.base import distributed
 from gen.base.config import parse_command
-from gen.base.errors import ConfigError, UserError, complain
+from gen.base.errors import ConfigError, UserError, notify
 from gen.base.files import TextFiles
 from gen.base.lines import read_lines
 from gen.datasets.captions import plain_caption, read_captions
@@ -157,7 +157,7 @@ def score_command(argv: list[str], command: str) -> int:
         done += 1
         if isinstance(score, PictureError):
             failed += 1
-            complain(str(score))
+            notify(str(score))
             continue
         perplexity = math.exp(min(-score.log_prob / max(score.num_tokens, 1), 700.0))
         if config.json:
@@ -264,7 +264,7 @@ def _evaluate_captions(model: Model, config: EvaluateConfig) -> int:
         chosen = found.pictures if config.split == "all" else found.split(config.split)
         dropped = found.dropped
         for line in dropped:
-            complain(f"left out: {line}")
+            notify(f"left out: {line}")
     else:
         chosen = held_out_pictures(model)
     tune_cpu()
@@ -272,7 +272,7 @@ def _evaluate_captions(model: Model, config: EvaluateConfig) -> int:
     described = list(caption_pictures(model, [c.picture for c in chosen], **search))
     for caption in described:
         if caption.error:
-            complain(f"left out: {caption.error}")
+            notify(f"left out: {caption.error}")
     kept = [(d.hypotheses[0].text, c.captions) for d, c in zip(described, chosen, strict=True) if d.hypotheses]
     if not kept:
         raise UserError(f"{config.captions or config.run}: no pictures are left to judge by")

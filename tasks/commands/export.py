@@ -15,7 +15,7 @@ import tyro
 
 from gen import runtime
 from gen.base.config import parse_command
-from gen.base.errors import ConfigError, UserError, complain
+from gen.base.errors import ConfigError, UserError, notify
 from gen.base.files import TextFiles
 from gen.base.folders import write_folder
 from gen.datasets.captions import read_captions
@@ -146,7 +146,7 @@ def _compare(judge: Judge, plain: Path, small: Path, config: ExportConfig) -> di
         raise UserError(
             f"--int8: {what}: that is worse by {lost:.3g}, more than --max-loss {most:g}; nothing written"
         )
-    complain(what)
+    notify(what)
     return {f"{judge.metric}, float32": round(before, 4), f"{judge.metric}, int8": round(after, 4)}
 
 

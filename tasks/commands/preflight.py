@@ -89,7 +89,7 @@ class _Trainer:
             parameters["lr"] = rate * parameters["factor"]
         group = group or list(islice(self._batches, self._accumulate))
         result = self._step(group, None, 0.0)
-        loss_sum, num_tokens = distributed.total(float(result.loss_sum), result.num_tokens)
+        loss_sum, num_tokens = distributed.all_reduce_sum(float(result.loss_sum), result.num_tokens)
         return loss_sum / max(num_tokens, 1)
 
 
@@ -97,7 +97,7 @@ def _endless(task: Task) -> Iterator[Batch]:
     """The batches of all epochs, each as if it were the first of a text: these steps carry no state."""
     for epoch in count():
         for batch in task.batches.epoch(epoch):
-            yield replace(batch, carries=False)
+            yield replace(batch, continues=False)
 
 
 def dry_run(model: Model, task: Task, options: TrainOptions) -> None:
@@ -126,7 +126,7 @@ def overfit(model: Model, task: Task, options: TrainOptions, steps: int = 200) -
         raise UserError("--overfit: this objective has no targets that could be learned by heart")
 
     def loss() -> float:
-        loss_sum, num_tokens = distributed.total(*model.evaluate(iter([batch])))
+        loss_sum, num_tokens = distributed.all_reduce_sum(*model.evaluate(iter([batch])))
         return loss_sum / max(num_tokens, 1)
 
     before = loss()

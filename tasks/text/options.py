@@ -115,7 +115,7 @@ class TextConfig:
     def check(self) -> None:
         """Raises `ConfigError` with every error of every part at once."""
         errors = self.text.errors() + self.model.errors() + self.train.errors() + self.tools.errors()
-        errors += self.train.foreign_sizes(self.model)
+        errors += self.train.conflicting_sizes(self.model)
         if not self.out:
             errors.append("--out: name a folder for the run, such as runs/book")
         if errors:

@@ -16,7 +16,7 @@ from gen.base.config import parse_command
 from gen.base.errors import ConfigError
 from gen.inputs.tokenizer import Tokenizer
 from gen.search import Beam, drain, search
-from gen.search.generation import GenerationMixin, Start
+from gen.search.generation import GenerationMixin, SearchInput
 from tasks.text.generate import load_model
 
 _WORD = r"[\w'’\-]"
@@ -66,7 +66,7 @@ class _WordStep:
     So a finished hypothesis is a word and its score the word's own log-probability.
     """
 
-    def __init__(self, start: Start, tokenizer: Tokenizer, typed: str, begun: bool) -> None:
+    def __init__(self, start: SearchInput, tokenizer: Tokenizer, typed: str, begun: bool) -> None:
         self.start, self.tokenizer = start, tokenizer
         self.first = _Typing(start.state, (typed,), (begun,))
         texts = tokenizer.tokens()

@@ -86,7 +86,7 @@ def evaluate_part(
 ) -> dict[str, float]:
     """Loss, bits per character and perplexity of a model on a part, states carried across."""
     batches = islice(part_batches(part, model.tokenizer, limit), max_batches)
-    loss_sum, num_tokens = distributed.total(*model.evaluate(batches))
+    loss_sum, num_tokens = distributed.all_reduce_sum(*model.evaluate(batches))
     return language_metrics(loss_sum, int(num_tokens), _characters(part, int(num_tokens)))
 
 

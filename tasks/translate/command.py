@@ -13,7 +13,7 @@ import tyro
 
 from gen.base import distributed
 from gen.base.config import parse_command
-from gen.base.errors import ConfigError, complain
+from gen.base.errors import ConfigError, notify
 from gen.base.lines import output, read_lines
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
@@ -127,7 +127,7 @@ class _Remarks:
         if not found.hypotheses or not distributed.is_main():
             return
         if found.cut:
-            complain(
+            notify(
                 f"line {number}: a sentence is more than twice as long as any seen in training: it is translated "
                 "in pieces"
             )
@@ -135,13 +135,13 @@ class _Remarks:
             self.unfinished.append(number)
         if self.expects_links and found.hypotheses[0].token_ids and not found.alignments[0]:
             self.expects_links = False
-            complain("--alignments: this model has no attention, so it does not say where words come from")
+            notify("--alignments: this model has no attention, so it does not say where words come from")
 
     def close(self) -> None:
         """Says the rest."""
         if self.unfinished and self.expects_ends:
             some = ", ".join(f"{n}" for n in self.unfinished[:12]) + (", …" if len(self.unfinished) > 12 else "")
-            complain(f"cut off at the length limit (--max-ratio, --max-new-tokens): translations of line {some}")
+            notify(f"cut off at the length limit (--max-ratio, --max-new-tokens): translations of line {some}")
 
 
 def load_ensemble(runs: Sequence[str], device: str, precision: Precision = "fp32") -> Model | Ensemble | Runtime:

@@ -164,7 +164,7 @@ class TranslateConfig:
     def check(self) -> None:
         """Raises `ConfigError` with every error of every part at once."""
         errors = self.pairs.errors() + self.model.errors() + self.train.errors() + self.tools.errors()
-        errors += self.train.foreign_sizes(self.model)
+        errors += self.train.conflicting_sizes(self.model)
         if self.model.tie == "all" and self.pairs.separate:
             errors.append("--tie all needs one vocabulary for both sides: leave out --separate, or --tie decoder")
         if self.train.batch_size != TrainOptions.batch_size:

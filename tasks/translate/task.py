@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from gen.base.distributed import gather, main_first, mine, total
+from gen.base.distributed import all_reduce_sum, gather, main_first, shard
 from gen.base.errors import UserError
 from gen.datasets.batches import SequenceBatches
 from gen.datasets.pair_files import PairFiles
@@ -54,7 +54,7 @@ def make_batches(pairs: Pairs, batch_tokens: int, seed: int) -> SequenceBatches:
 def pair_batches(model: Model, pairs: Sequence[tuple[str, str]], batch_size: int = 64) -> Iterator[Batch]:
     """Batches that read pairs of texts once; every process reads its share."""
     t = model.tokenizer
-    ordered = iter(mine(sorted(pairs, key=lambda pair: len(pair[1]))))
+    ordered = iter(shard(sorted(pairs, key=lambda pair: len(pair[1]))))
     while rows := list(islice(ordered, batch_size)):
         source = model.encoder.prepare([a for a, _ in rows]).source
         yield sequence_batch(source, [t.encode_array(b) for _, b in rows], t.bos_id, t.eos_id, t.pad_id)
@@ -114,10 +114,10 @@ class TranslateTask(Task):
     def validate(self, model: Model, *, quick: bool = False) -> dict[str, Any]:
         """BLEU and chrF of greedy translations, and the loss under teacher forcing."""
         pairs = self.valid[:8] if quick else self.valid
-        loss_sum, num_tokens = total(*model.evaluate(pair_batches(model, pairs)))
+        loss_sum, num_tokens = all_reduce_sum(*model.evaluate(pair_batches(model, pairs)))
         sources = [source for source, _ in pairs]
         limit = {"max_new_tokens": 8} if quick else {}
-        found = model.generate_many(mine(sources), batch_size=128, temperature=0, attention=False, **limit)
+        found = model.generate_many(shard(sources), batch_size=128, temperature=0, attention=False, **limit)
         self._translations = gather([hypotheses[0].text for hypotheses in found])
         scores = translation_metrics(self._translations, [target for _, target in pairs])
         return {"loss": loss_sum / max(num_tokens, 1), **scores}

@@ -53,7 +53,7 @@ def bare(model: Model, task: Task, dtype: torch.dtype) -> list[float]:
     for _, batch in zip(range(STEPS), _Timed(task.batches, moments).epoch(0), strict=False):
         optimizer.zero_grad(set_to_none=True)
         with autocast(model.device, dtype):
-            output = model.loss(batch, state if batch.carries else None)
+            output = model.loss(batch, state if batch.continues else None)
         (output.loss_sum / output.num_tokens).backward()
         nn.utils.clip_grad_norm_(model.parameters(), options.clip)
         optimizer.step()

@@ -62,7 +62,7 @@ class Encoder(nn.Module):
         """Weights that learn at a share of the learning rate, and that share: those that came trained."""
         return [], 1.0
 
-    def get_traceable(self) -> None:
+    def prepare_for_export(self) -> None:
         """Leaves out shortcuts that hang on the machine or on the number of inputs: what follows is an export."""
 
     def describe(self) -> str:

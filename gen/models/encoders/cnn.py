@@ -92,7 +92,7 @@ class CNNEncoder(Encoder):
     def slow_parameters(self) -> tuple[list[nn.Parameter], float]:
         return [p for stage in self._learning() for p in stage.parameters()], self.finetune_rate
 
-    def get_traceable(self) -> None:
+    def prepare_for_export(self) -> None:
         self._plain = True
 
     def train(self, mode: bool = True) -> CNNEncoder:
