@@ -10,11 +10,10 @@ from functools import partial
 from itertools import islice
 from typing import Annotated, Any, Literal
 
-import tyro
-
 from gen.base import distributed
 from gen.base.config import parse_command
 from gen.base.errors import ConfigError, UserError, notify
+from gen.base.fields import Arg
 from gen.base.files import TextFiles
 from gen.base.lines import read_lines
 from gen.datasets.captions import plain_caption, read_captions
@@ -41,9 +40,9 @@ from tasks.translate.task import held_out_pairs
 class ScoreConfig:
     """Log-probability and perplexity of every line of a file, or of the translations or captions in a table."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[str, Arg("RUN", positional=True)]
     """The folder of a run or of a model."""
-    file: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    file: Annotated[tuple[str, ...], Arg("FILE", positional=True)]
     """UTF-8 text; - for standard input. Translation: a table of pairs, or two files, source and target. Captions:
     the same, of pictures' paths and captions."""
     src: str = ""
@@ -77,7 +76,7 @@ class ScoreConfig:
 class EvaluateConfig:
     """How good a model is on held-out data: perplexity of texts, BLEU of translations, CIDEr-D of captions."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[str, Arg("RUN", positional=True)]
     """The folder of a run or of a model."""
     data: tuple[str, ...] = ()
     """Text to judge a language model by; without it, all of the text held out in training."""
@@ -131,7 +130,7 @@ class EvaluateConfig:
 class InfoConfig:
     """What a model is: sizes, training, figures."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[str, Arg("RUN", positional=True)]
     """The folder of a run or of a model."""
     json: bool = False
     """Print JSON."""

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import tyro
-
 from gen import runtime
 from gen.base.config import parse_command
 from gen.base.errors import ConfigError, UserError, notify
+from gen.base.fields import Arg
 from gen.base.files import TextFiles
 from gen.base.folders import write_folder
 from gen.datasets.captions import read_captions
@@ -37,9 +36,9 @@ class ExportConfig:
     """Write a model as a folder that runs fast, and without torch: `gen generate`, `gen translate`, `gen caption`
     and `gen.load` take it."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[str, Arg("RUN", positional=True)]
     """The folder of a run or of a model."""
-    output: Annotated[str, tyro.conf.arg(aliases=["-o"])] = ""
+    output: Annotated[str, Arg(aliases=("-o",))] = ""
     """The folder to write."""
     int8: bool = False
     """Matrix products in int8: smaller and faster. What that costs is measured on held-out data."""

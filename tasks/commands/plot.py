@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from gen.base.config import parse_command
 from gen.base.errors import ConfigError, UserError
+from gen.base.fields import Arg
 from gen.metrics.plots import plot_attention, plot_looks
 from gen.models.device import pick_device
 from gen.models.model import Model
@@ -22,13 +21,13 @@ from tasks.translate.task import attention_of
 class AttentionConfig:
     """Draw what was looked at while each token was written: a source sentence's tokens, or places in a picture."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[str, Arg("RUN", positional=True)]
     """The folder of a run or of a model."""
-    picture: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")] = ""
+    picture: Annotated[str, Arg("PICTURE", positional=True)] = ""
     """What to describe, for a caption model."""
     text: str = ""
     """What to translate, for a translation model."""
-    output: Annotated[str, tyro.conf.arg(aliases=["-o"])] = "attention.png"
+    output: Annotated[str, Arg(aliases=("-o",))] = "attention.png"
     """The picture: .png, .svg or .pdf."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""

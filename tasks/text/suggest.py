@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 import numpy as np
-import tyro
 
 from gen.base.config import parse_command
 from gen.base.errors import ConfigError
+from gen.base.fields import Arg
 from gen.inputs.tokenizer import Tokenizer
 from gen.search import Beam, drain, search
 from gen.search.generation import GenerationMixin, SearchInput
@@ -27,7 +27,7 @@ _LONGEST = 40  # tokens in a word
 class SuggestConfig:
     """Complete the word being typed."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[str, Arg("RUN", positional=True)]
     """The folder of a run or of a model."""
     prompt: str = ""
     """What has been typed so far."""
