@@ -444,7 +444,8 @@ def test_the_distribution_holds_what_it_imports(wheel):
         }
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import gen.runtime, tasks.cli, tasks.text.generate, tasks.translate.command, tasks.caption.command\n"
+        "import gen.runtime, tasks.cli, tasks.completion\n"
+        "import tasks.text.generate, tasks.translate.command, tasks.caption.command\n"
         "print(*[n for n in sys.modules if n.split('.')[0] in ('gen', 'tasks')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=torchfree.ROOT)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from gen.base.distributed import is_main
-from gen.base.errors import UserError
+from gen.base.errors import UserError, encode_leniently
 
 
 def read_lines(name: str) -> Iterator[str]:
@@ -54,8 +54,7 @@ def output(name: str) -> Iterator[IO[str]]:
         yield io.StringIO()
         return
     if name == "-" or _is_stdout(name):
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
+        encode_leniently(sys.stdout)  # names of files need not be UTF-8
         yield sys.stdout
         return
     # A device or a pipe is written to; a file is replaced, or made, at once, and a link to one stays a link.
