@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         from importlib.util import find_spec
 
-        if find_spec("gen.models.model"):  # all of the toolkit is here, and should be whole
+        if find_spec("gen.models"):  # all of the toolkit is here, and should be whole
             raise
         remedy = "'gen-runtime[cli]'" if error.name == "yaml" else "gen-toolkit instead of gen-runtime"
         notify(f"this needs {error.name}, which is not installed here: pip install {remedy}")

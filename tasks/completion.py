@@ -184,7 +184,7 @@ def _words(options: Options) -> str:
         for flag in option.flags
     ]
     values += [(f"{option}|{option}", " ".join(SHELLS)) for option in GLOBAL[2:]]
-    flags = {name: [f for o in several for f in o.flags] for name, several in options.items()}
+    flags = {name: [f for o in several for f in o.shown_flags] for name, several in options.items()}
     lines = ["_gen_words() {  # COMMAND PREVIOUS CURRENT", '  case "$1|$2" in']
     lines += [f'    "{key}") echo "{words}"; return ;;' for key, words in values]
     lines += ["  esac", '  case "$3" in', '    -*) case "$1" in', f'      "") echo "{" ".join(GLOBAL)}" ;;']
@@ -203,14 +203,14 @@ def _fish(options: Options) -> str:
             text = summaries.get(f"{typed} {word}".strip(), "explain a command")
             lines.append(f"complete -c gen -n '__gen_at \"{typed}\"' -f -a {word} -d {_fish_text(text)}")
     for flag in GLOBAL:
-        values = f" -x -a '{' '.join(SHELLS)}'" if flag in GLOBAL[2:] else ""
-        lines.append(f"complete -c gen -n '__gen_at \"\"' -l {flag[2:]}{values}")
+        lines.append(f"complete -c gen -n '__gen_at \"\"' -l {flag[2:]}")
+    lines += [f"complete -c gen -n '__gen_at {flag}' -f -a '{' '.join(SHELLS)}'" for flag in GLOBAL[2:]]
     for name, several in options.items():
         at = f"complete -c gen -n '__gen_at \"{name}\"'"
         for option in several:
             value = "" if option.is_flag else f" -x -a '{' '.join(c)}'" if (c := _plain(option.choices)) else " -r"
             text = _fish_text(re.split(r"(?<=[.;:])\s", option.help)[0])
-            for flag in option.flags:
+            for flag in option.shown_flags:
                 spelled = f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}"
                 lines.append(f"{at} {spelled}{value} -d {text}")
         lines += [f"{at} -l config -r -d 'Options from a YAML file'", f"{at} -l help"]

@@ -20,7 +20,8 @@ Words = Annotated[str, Arg("3m | 20 epochs | 5000 steps", words=True)]
 """A string option that may be typed as several words: ``--budget 20 epochs``."""
 
 Renamed = Mapping[str, "str | tuple[str, Callable[[Any], Any]]"]
-"""Old name of an option or of a group → its new name, or (new name, function of the old value)."""
+"""Old name of an option or of a group → its new name, or (new name, function of the old value). The two names may
+be the same: ``{"byte_fallback": ("byte_fallback", lambda value: value in (True, "yes"))}``."""
 
 LIST_OPTIONS = ["--list-options"]
 """Words that make `parse_given` raise `OptionList`: how tab completion learns a command's options."""
@@ -241,7 +242,7 @@ def from_dict(config: type[T], values: Any, where: str, errors: list[str], renam
     Args:
         config: the dataclass.
         values: ``{"train": {"budget": "3m"}}`` or ``{"budget": "3m"}``.
-        where: what the values are from, for messages.
+        where: what the values are from, for messages; may be empty.
         errors: gets a line per mistake.
         renamed: names that were others.
 
@@ -252,7 +253,8 @@ def from_dict(config: type[T], values: Any, where: str, errors: list[str], renam
     found = _checked(options, values, where, errors, renamed or {})
     missing = [o.name for o in options if o.default is MISSING and o.name not in found]
     if missing:
-        raise ConfigError([*errors, *(f"{where}: {name} is missing" for name in missing)])
+        prefix = f"{where}: " if where else ""
+        raise ConfigError([*errors, *(f"{prefix}{name} is missing" for name in missing)])
     return build(config, found)
 
 
@@ -266,8 +268,9 @@ def _checked(
     command: str = "",
 ) -> dict[str, Any]:
     """Values by the fields' own names, from values that are nested or not; mistakes are added to ``errors``."""
+    prefix = f"{where}: " if where else ""
     if not isinstance(values, dict):
-        errors.append(f"{where}: expected names and values, not {type(values).__name__}")
+        errors.append(f"{prefix}expected names and values, not {type(values).__name__}")
         return {}
     known = {option.name: option for option in options}
     groups = {name for option in options for name in option.path}
@@ -275,23 +278,25 @@ def _checked(
     for old, value in values.items():
         new = renamed.get(str(old), str(old))
         name, change = (new, None) if isinstance(new, str) else new
+        if old in known and name != old:  # here it is no old name
+            name, change = old, None
         if name in groups and (isinstance(value, dict) or name not in known):
             nested = {} if value is None else value
-            found |= _checked(options, nested, f"{where}: {old}", errors, renamed, hidden, command)
+            found |= _checked(options, nested, f"{prefix}{old}", errors, renamed, hidden, command)
         elif name not in known:
             near = difflib.get_close_matches(name, sorted({*known, *groups}), 1, 0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            errors.append(f"{where}: unknown name {old!r}{hint}")
+            errors.append(f"{prefix}unknown name {old!r}{hint}")
         else:
             try:
                 made = convert(change(value) if change else value, known[name].hint, text=False)
             except (ValueError, TypeError, KeyError):
-                errors.append(f"{where}: {old}: {value!r} does not fit; give {describe(known[name].hint)}")
+                errors.append(f"{prefix}{old}: {value!r} does not fit; give {describe(known[name].hint)}")
                 continue
             if name not in hidden:
                 found[name] = made
             elif made != known[name].default:  # a file written for another command may name it
-                errors.append(f"{where}: {old} does not apply to {command.split()[-1]}")
+                errors.append(f"{prefix}{old} does not apply to {command.split()[-1]}")
     return found
 
 

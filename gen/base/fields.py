@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from itertools import pairwise
+from os import PathLike, fspath
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -24,8 +26,8 @@ class Arg:
         positional: given by its place, without a name.
         aliases: short names, such as ``("-o",)``.
         words: several words make one text: ``--budget 20 epochs``.
-        unset: what the help prints for a default of None, such as "chosen". A dataclass may set it for all of
-            its fields with a class attribute ``UNSET``.
+        unset: what the help prints for a default of None, such as "chosen", unless the docstring has "unset" or
+            "chosen" in it. A dataclass may set it for all of its fields with a class attribute ``UNSET``.
         required: the help prints "(required)" although the field has a default that the command refuses.
     """
 
@@ -71,6 +73,11 @@ class Option:
         return (*self.arg.aliases, self.flag, *negative)
 
     @property
+    def shown_flags(self) -> tuple[str, ...]:
+        """The spellings worth showing: there is no need to switch off what is off by default."""
+        return self.flags[:-1] if self.default is False else self.flags
+
+    @property
     def is_flag(self) -> bool:
         """Whether it is on or off, and takes no value."""
         return bool in (self.hint, *_inner(self.hint))
@@ -101,7 +108,8 @@ class Option:
         if self.arg.required or (self.default is MISSING and not self.many):
             return "(required)"
         if self.default is None:
-            return f"({self.arg.unset})" if self.arg.unset and "Unset:" not in self.help else ""
+            told = re.search(r"\bunset\b|\bchosen\b", self.help, re.IGNORECASE)
+            return f"({self.arg.unset})" if self.arg.unset and not told else ""
         if self.default is MISSING or self.default is False or self.default in ("", ()):
             return ""
         values = self.default if isinstance(self.default, tuple) else (self.default,)
@@ -186,7 +194,8 @@ def convert(value: Any, hint: Any, *, text: bool) -> Any:
     """A value as the type ``hint`` has it.
 
     Args:
-        value: from the command line (text, or a list of texts), or from YAML.
+        value: from the command line (text, or a list of texts), from YAML, or from Python (paths become texts).
+            One value where several are allowed is one of them.
         hint: bool, int, float, str, Literal, ``tuple[X, ...]``, Any, or a union of these.
         text: whether numbers are still text.
 
@@ -225,6 +234,8 @@ def convert(value: Any, hint: Any, *, text: bool) -> Any:
 def _scalar(value: Any, hint: type, text: bool) -> Any:
     if isinstance(value, bool) or hint is bool:
         fits = isinstance(value, bool) and hint is bool
+    elif hint is str and isinstance(value, PathLike):
+        return fspath(value)
     elif hint is float and isinstance(value, str):  # YAML reads 1e-3 as a text
         return float(value)
     elif hint is int and text and isinstance(value, str):

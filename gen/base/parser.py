@@ -97,9 +97,8 @@ def _add(group: Any, option: Option, repeat: bool) -> None:
         nargs = "*" if option.many else "?"
         _shown(group.add_argument(option.name, nargs=nargs, help=text), option.metavar)
     elif option.is_flag:
-        names = option.flags if option.default is not False else option.flags[:-1]
         action = argparse.BooleanOptionalAction
-        _shown(group.add_argument(*option.flags[:-1], action=action, help=text), ", ".join(names))
+        _shown(group.add_argument(*option.flags[:-1], action=action, help=text), ", ".join(option.shown_flags))
     else:
         kind: dict[str, Any] = {"action": "store", "nargs": "+" if option.arg.words else None}
         if option.many:

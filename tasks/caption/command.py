@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # exported models run where there is no torch
 @dataclass(frozen=True)
 class CaptionCommand:
     """Describe pictures."""
+
+    COMMON: ClassVar = ("output", "num_captions", "beam", "json", "csv", "sidecar", "show")
 
     run: Annotated[str, Arg("RUN", positional=True)]
     """The folder of a run, of a model, or of an exported model."""

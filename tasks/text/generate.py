@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import count, islice
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from gen import runtime
 from gen.base.config import parse_command
@@ -27,6 +27,8 @@ Precision = Literal["fp32", "bf16", "fp16", "auto"]
 @dataclass(frozen=True)
 class GenerateConfig:
     """Write with a trained model."""
+
+    COMMON: ClassVar = ("prompt", "temperature", "max_new_tokens", "num_samples", "top_p", "seed", "beam", "json")
 
     run: Annotated[str, Arg("RUN", positional=True)]
     """The folder of a run, of a model, or of an exported model."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from gen.base import distributed
 from gen.base.config import parse_command
@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # exported models run where there is no torch
 @dataclass(frozen=True)
 class TranslateCommand:
     """Translate lines of text."""
+
+    COMMON: ClassVar = ("input", "output", "text", "beam", "n_best", "json")
 
     run: Annotated[tuple[str, ...], Arg("RUN", positional=True)]
     """The folder of a run, of a model, or of an exported model; several make an ensemble."""
