@@ -225,8 +225,9 @@ class Model(GenerationMixin, nn.Module):
         """Writes the model folder, all of it or nothing. See `load`."""
         write_folder(Path(path), self.write)
 
-    def write(self, folder: Path) -> None:
-        """Puts the model's files into an existing folder."""
+    def write(self, folder: Path, info: ModelInfo | None = None) -> None:
+        """Puts the model's files into an existing folder, with other metadata than its own if ``info`` is given."""
+        info = info or self.info
         encoder = self.encoder
         if not encoder.name or not hasattr(encoder, "config"):
             raise UserError(
@@ -237,19 +238,19 @@ class Model(GenerationMixin, nn.Module):
             "encoder": {"name": encoder.name, **encoder.config},
             "decoder": asdict(self.decoder.config),
             "tokenizer": self.tokenizer.kind,
-            **self.info.to_dict(),
+            **info.to_dict(),
         }
         aliases = self._aliases()
         weights = {name: t for name, t in self.state_dict().items() if name not in aliases}
-        files = {checkpoint.TOKENIZER: self.tokenizer.to_bytes(), "README.md": self.card()}
+        files = {checkpoint.TOKENIZER: self.tokenizer.to_bytes(), "README.md": self.card(info)}
         files |= {f"encoder-{name}": data for name, data in encoder.files().items()}
         checkpoint.write_model(folder, config, weights, files)
 
-    def card(self) -> bytes:
+    def card(self, info: ModelInfo) -> bytes:
         """The model card; see `ModelInfo.card`."""
         count = sum(p.numel() for p in self.parameters())
         what = f"{count:,} parameters, {self.tokenizer.kind} vocabulary of {len(self.tokenizer):,}."
-        return self.info.card(what, f"torch {torch.__version__}").encode()
+        return info.card(what, f"torch {torch.__version__}").encode()
 
     def _aliases(self) -> dict[str, str]:
         """Names of weights that are another name's: tied embeddings are stored once."""

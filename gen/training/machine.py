@@ -8,6 +8,8 @@ import random
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -88,6 +90,17 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextmanager
+def private_rng(seed: int) -> Iterator[None]:
+    """The global random generators seeded for as long as it lasts, and as they were before after it."""
+    before = rng_state()
+    seed_everything(seed)
+    try:
+        yield
+    finally:
+        set_rng_state(before)
 
 
 def rng_state() -> dict[str, Any]:
