@@ -135,7 +135,7 @@ def test_what_is_missing_is_reported(tmp_path, images):
         ("x.jsonl", '{"image": "a.jpg", "caption": "a", "split": "trian"}\n', "line 1 has a split 'trian'"),
         ("x.jsonl", '{"image": "a.jpg"\n', "line 1 is not JSON"),
         ("x.jsonl", "[" * 100_000 + "\n", "line 1 is not JSON"),
-        ("x.jsonl", '{"image": "a.jpg", "caption": "half a smile \\ud83d"}\n', "line 1 holds half of a character"),
+        ("x.jsonl", '{"image": "a.jpg", "caption": "half a smile \\ud83d"}\n', "line 1 contains half a character"),
         ("x.csv", "image,caption\na.jpg,A man, a dog and a cat\n", "line 2 has more fields than the header"),
         ("x.jsonl", '{"image": "gone.jpg", "caption": "a"}\n', "no picture with a caption is left"),
         ("x.txt", "a.jpg#0 A dog\n", "line 1 has no tab"),
