@@ -19,7 +19,7 @@ _SIZES = "sizes.json"
 
 
 def cache_folder() -> Path:
-    """The folder for tokenized corpora and features: ``$GEN_CACHE``, or ``gen-toolkit`` in the user's cache folder."""
+    """The folder for corpora and features: ``$GEN_CACHE``, or ``gen-toolkit`` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("GEN_CACHE") or Path(base) / "gen-toolkit")
 

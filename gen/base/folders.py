@@ -58,7 +58,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Removes temporary files of processes killed while writing. Call it only while nobody writes to ``folder``."""
+    """Removes temporary files that killed processes left. Call it only while nobody writes to ``folder``."""
     for path in folder.glob(".*.*"):
         if path != _old(path.with_name(path.name[1:].rpartition(".")[0])):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -14,7 +14,8 @@ import numpy as np
 from gen.base.cache import cached
 from gen.base.files import TextFiles
 from gen.datasets.batches import TokenFile
-from gen.inputs.tokenizer import TOKENIZERS, CharTokenizer, SubwordTokenizer, Tokenizer, WordTokenizer
+from gen.inputs.subword import SubwordTokenizer
+from gen.inputs.tokenizer import TOKENIZERS, CharTokenizer, Tokenizer, WordTokenizer
 
 
 class Again:

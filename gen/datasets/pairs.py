@@ -19,7 +19,8 @@ from gen.datasets.batches import Sequences, TokenFile
 from gen.datasets.corpus import Again, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
 from gen.datasets.pair_files import PairFiles
 from gen.inputs.sentences import sentence_ends
-from gen.inputs.tokenizer import SubwordTokenizer, Tokenizer, seed_sampling
+from gen.inputs.subword import SubwordTokenizer, seed_sampling
+from gen.inputs.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
