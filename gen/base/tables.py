@@ -29,7 +29,7 @@ def suffix(name: str) -> str:
 
 
 def is_dataset(name: str) -> bool:
-    """Whether ``name`` is a dataset, not a file: ``owner/name`` or a folder, optionally ``:configuration:split``."""
+    """Whether ``name`` is a dataset, not a file: ``owner/name`` or a folder, with an optional split."""
     base = name.split(":")[0]
     if Path(name).is_file() or suffix(name) in TABLES:
         return False
