@@ -97,7 +97,7 @@ def test_an_imagefolder_brings_its_captions(images):
     ]
     shutil.rmtree(images / "train")
     shutil.rmtree(images / "validation")
-    with pytest.raises(UserError, match="name the file of captions"):
+    with pytest.raises(UserError, match="name the captions file"):
         read_captions(str(images))
 
 
@@ -131,7 +131,7 @@ def test_what_is_missing_is_reported(tmp_path, images):
     ("name", "content", "message"),
     [
         ("x.jsonl", '{"captions": ["a"]}\n', "line 1 names no picture"),
-        ("x.jsonl", '{"image": "a.jpg", "captions": [3]}\n', "line 1: captions are texts"),
+        ("x.jsonl", '{"image": "a.jpg", "captions": [3]}\n', "line 1: captions must be a text"),
         ("x.jsonl", '{"image": "a.jpg", "caption": "a", "split": "trian"}\n', "line 1 has a split 'trian'"),
         ("x.jsonl", '{"image": "a.jpg"\n', "line 1 is not JSON"),
         ("x.jsonl", "[" * 100_000 + "\n", "line 1 is not JSON"),

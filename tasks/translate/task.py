@@ -77,8 +77,8 @@ def build_model(options: TranslateModel, pairs: Pairs, info: ModelInfo, lowercas
         weight_dropout=options.weight_dropout,
         lowercase=lowercase,
         share_embeddings=options.tie == "all",
-        longest=pairs.longest,
-        usual=pairs.usual,
+        longest=pairs.max_source_length,
+        usual=pairs.multi_sentence_p90,
     )
     decoder = DecoderConfig(
         len(pairs.target_tokenizer),
