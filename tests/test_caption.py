@@ -459,7 +459,7 @@ def test_bad_pictures_in_training_are_named(gen, shapes, tmp_path):
 def test_train_errors(gen, tmp_path):
     for words, message in [
         ((), "--images: name the folder"),
-        (("--images", tmp_path, "--backbone", "resnet5"), "name the file of captions"),
+        (("--images", tmp_path, "--backbone", "resnet5"), "name the captions file"),
         (("--images", tmp_path, "--augment", "-1"), "--augment must be between"),
         (("--images", tmp_path, "--finetune", "-1"), "--finetune must be 0 or more"),
         (("--images", tmp_path, "--coverage", "-1"), "--coverage must be 0 or more"),

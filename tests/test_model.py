@@ -12,7 +12,8 @@ import gen as toolkit
 from gen.base import folders
 from gen.base.errors import ConfigError, UserError
 from gen.datasets.streams import stream_evaluation
-from gen.inputs.tokenizer import CharTokenizer, SubwordTokenizer, WordTokenizer
+from gen.inputs.subword import SubwordTokenizer
+from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 from gen.models import checkpoint
 from gen.models.batch import Batch
 from gen.models.model import Model

@@ -368,7 +368,7 @@ def test_lines_of_several_sentences_are_known_from_training(tmp_path):
         (tmp_path / "a.tgt").write_text("\n".join(lines) + "\n")
         options = PairOptions(TokenizerOptions("word", 1))
         files = PairFiles((str(tmp_path / "a.src"), str(tmp_path / "a.tgt")))
-        assert build_pairs(files, None, options, cache=tmp_path / "cache").usual == expected
+        assert build_pairs(files, None, options, cache=tmp_path / "cache").multi_sentence_p90 == expected
 
 
 def test_word_alignment(reverser):
