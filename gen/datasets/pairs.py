@@ -62,8 +62,9 @@ class Pairs:
         spellings: how many there are.
         valid: held-out pairs as text.
         dropped: why training pairs were left out, and how many.
-        longest: how many tokens the longest training source has, plainly spelled; see `SentenceReader`.
-        usual: how many nine in ten of those have at most that hold several sentences; 1 where hardly any does.
+        max_length: length in tokens of the longest training source, in its plain spelling.
+        multi_sentence_p90: 90th percentile of the length of the training sources that hold several sentences; 1 if
+            such sources are rare. See `SentenceProcessor`.
     """
 
     source_tokenizer: Tokenizer
@@ -72,8 +73,8 @@ class Pairs:
     target: Sequences
     valid: list[tuple[str, str]]
     dropped: dict[str, int]
-    longest: int = 0
-    usual: int = 0
+    max_length: int = 0
+    multi_sentence_p90: int = 0
     spellings: int = 1
 
 
@@ -120,8 +121,8 @@ def build_pairs(
         target,
         held_out,
         meta["dropped"],
-        meta["longest"],
-        meta["usual"],
+        meta["max_length"],
+        meta["multi_sentence_p90"],
         options.spellings,
     )
 
@@ -173,7 +174,7 @@ def _fill(
         source_tokenizer = _train_side(options, "source", Again(lambda: (a for a, _ in pairs)))
         target_tokenizer = _train_side(options, "target", Again(lambda: (b for _, b in pairs)))
     tokenizers = {"source": source_tokenizer, "target": target_tokenizer}
-    dropped, longest, usual = _write(folder, pairs, tokenizers, options)
+    dropped, max_length, multi_sentence_p90 = _write(folder, pairs, tokenizers, options)
     if empty:
         dropped["an empty side, to validate on"] = empty
     for side, tokenizer in tokenizers.items():
@@ -182,8 +183,8 @@ def _fill(
         "dtype": {s: token_dtype(t) for s, t in tokenizers.items()},
         "valid": kept,
         "dropped": dropped,
-        "longest": longest,
-        "usual": usual,
+        "max_length": max_length,
+        "multi_sentence_p90": multi_sentence_p90,
     }
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
 

@@ -140,9 +140,8 @@ class PictureBatches:
         for position in range(start, self.batches_per_epoch):
             rows = shard(order[position * self.batch_size : (position + 1) * self.batch_size])
             nothing = torch.zeros(len(rows), 0, dtype=torch.int64)
-            yield Batch(
-                self.source(rows, (rows + epoch) % self.views), nothing, nothing, rows=torch.from_numpy(rows)
-            )
+            source = {"picture": self.source(rows, (rows + epoch) % self.views)}
+            yield Batch(source, nothing, nothing, rows=torch.from_numpy(rows))
 
 
 def make_batches(corpus: CaptionCorpus, source: Source, options: CaptionData, seed: int) -> SequenceBatches:
@@ -152,7 +151,7 @@ def make_batches(corpus: CaptionCorpus, source: Source, options: CaptionData, se
         corpus.captions,
         options.batch_tokens,
         corpus.tokenizer,
-        source=lambda rows, epoch: source(corpus.pictures[rows], (rows + epoch) % views),
+        source=lambda rows, epoch: {"picture": source(corpus.pictures[rows], (rows + epoch) % views)},
         seed=seed,
     )
 
@@ -185,7 +184,9 @@ class HeldOut:
         for block, source in self.blocks(count):
             texts = [self.references[i][0] for i in block]
             texts = texts if self.verbatim else [plain_caption(text) for text in texts]
-            yield sequence_batch(source, [t.encode_array(x) for x in texts], t.bos_id, t.eos_id, t.pad_id)
+            yield sequence_batch(
+                {"picture": source}, [t.encode_array(x) for x in texts], t.bos_id, t.eos_id, t.pad_id
+            )
 
     def captions(self, model: Model, count: int, **search: Any) -> list[Hypothesis]:
         """The model's best caption of each; every process writes its share, and gets all."""

@@ -44,7 +44,7 @@ def make_batches(pairs: Pairs, batch_tokens: int, seed: int) -> SequenceBatches:
         pairs.target,
         batch_tokens,
         pairs.target_tokenizer,
-        source=lambda rows, epoch: pad([pairs.source[r] for r in rows], pad_id, PADDED_TO),
+        source=lambda rows, epoch: {"sentence": pad([pairs.source[r] for r in rows], pad_id, PADDED_TO)},
         source_lengths=pairs.source.lengths,
         spellings=pairs.spellings,
         seed=seed,
@@ -77,8 +77,8 @@ def build_model(options: TranslateModel, pairs: Pairs, info: ModelInfo, lowercas
         weight_dropout=options.weight_dropout,
         lowercase=lowercase,
         share_embeddings=options.tie == "all",
-        longest=pairs.longest,
-        usual=pairs.usual,
+        max_length=pairs.max_length,
+        multi_sentence_p90=pairs.multi_sentence_p90,
     )
     decoder = DecoderConfig(
         len(pairs.target_tokenizer),
