@@ -115,11 +115,11 @@ def test_carried_state_is_one_long_pass(model):
     ids = torch.randint(4, len(model.tokenizer), (2, 24))
     inputs, targets = ids[:, :-1], ids[:, 1:]
     with torch.no_grad():
-        whole = model.loss(Batch(2, inputs, targets))
+        whole = model.loss(Batch({}, inputs, targets))
     state, total = None, 0.0
     for at in range(0, 23, 5):
         with torch.no_grad():
-            part = model.loss(Batch(2, inputs[:, at : at + 5], targets[:, at : at + 5]), state)
+            part = model.loss(Batch({}, inputs[:, at : at + 5], targets[:, at : at + 5]), state)
         state, total = part.state.detach(), total + float(part.loss_sum)
     assert total == pytest.approx(float(whole.loss_sum), rel=1e-5)
     for a, b in zip(whole.state.layers, state.layers, strict=True):

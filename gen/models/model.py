@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gen.base.errors import UserError
 from gen.base.folders import write_folder
-from gen.inputs.processors import Reader
+from gen.inputs.processors import InputProcessor
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 from gen.models import checkpoint
 from gen.models.batch import Batch, sequence_batch
@@ -87,9 +87,9 @@ class Model(GenerationMixin, nn.Module):
         return self.info.search
 
     @property
-    def reader(self) -> Reader:
-        """Makes arrays of items; see `Encoder.reader`."""
-        return self.encoder.reader
+    def processors(self) -> Mapping[str, InputProcessor]:
+        """Input name → what turns items into arrays; see `Encoder.processors`."""
+        return self.encoder.processors
 
     @property
     def device(self) -> torch.device:
@@ -120,7 +120,7 @@ class Model(GenerationMixin, nn.Module):
             r_drop: weight of the distance between what the decoder predicts under two draws of dropout: a quarter
                 of KL(p‖q) + KL(q‖p), which asks that they agree (Liang et al., 2021). Each row is read twice.
         """
-        memory = self.decoder.prepare(self.encoder(batch.source))
+        memory = self.decoder.prepare(self.encoder(batch.encoder_source))
         state = state or self.decoder.init_state(memory)
         input_ids, target_ids = batch.input_ids, batch.target_ids
         if scheduled_sampling:
@@ -192,10 +192,10 @@ class Model(GenerationMixin, nn.Module):
             log_probs, state, attention = step(torch.from_numpy(token_ids).to(self.device), state)
             return log_probs.cpu().numpy(), state, None if attention is None else attention.cpu().numpy()
 
-        lengths = memory.mask.sum(1).tolist()
+        mask = memory.mask.cpu().numpy()
         if self.device.type == "cuda":
-            return SearchInput(step, state, prepared.prompts, TorchOps(self.device), lengths)
-        return SearchInput(in_numpy, state, prepared.prompts, NumpyOps(), lengths)
+            return SearchInput(step, state, prepared.prompts, TorchOps(self.device), mask)
+        return SearchInput(in_numpy, state, prepared.prompts, NumpyOps(), mask)
 
     def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:
         """All tokens in one pass, under teacher forcing."""
@@ -204,7 +204,7 @@ class Model(GenerationMixin, nn.Module):
         batch = sequence_batch(source, encoded, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
         batch = batch.to(self.device)
         with torch.no_grad(), self._evaluating():
-            memory = self.encoder(batch.source)
+            memory = self.encoder(batch.encoder_source)
             logits = self.decoder(batch.input_ids, self.decoder.init_state(memory), memory).logits
             log_probs = logits.float().log_softmax(-1).gather(-1, batch.target_ids[..., None]).squeeze(-1)
         return log_probs.cpu().numpy()

@@ -57,9 +57,9 @@ class Ensemble(GenerationMixin):
                 )
         self.tokenizer = first.tokenizer
         self.search_defaults = first.search_defaults
-        self.reader = first.reader
-        read = [(model.reader.kind, model.reader.files()) for model in self.models]
-        self._alike = all(each == read[0] for each in read)  # a place in one's memory is that in the others'
+        self.processors = first.processors
+        inputs = [{n: (p.kind, p.files()) for n, p in model.processors.items()} for model in self.models]
+        self._alike = all(each == inputs[0] for each in inputs)  # then memory positions correspond, too
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -83,4 +83,4 @@ class Ensemble(GenerationMixin):
         first = starts[0]
         if len({type(start.ops) for start in starts}) > 1:
             raise UserError("these models cannot write together: some run on a GPU, and some on the CPU")
-        return SearchInput(step, _States(tuple(s.state for s in starts)), first.prompts, first.ops, first.lengths)
+        return SearchInput(step, _States(tuple(s.state for s in starts)), first.prompts, first.ops, first.mask)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, overload
 
@@ -29,14 +29,14 @@ class SearchInput:
         state: its first state, a row an item.
         prompts: where each output begins, as text.
         ops: the array operations the model speaks.
-        lengths: S of each item, without padding; zeros where there is nothing to look at.
+        mask: (B, S) bool, the real positions of each item's memory; None without a memory.
     """
 
     step: Step
     state: Any
     prompts: list[str]
     ops: Ops
-    lengths: list[int] = field(default_factory=list)
+    mask: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class GenerationMixin:
         never = (tokenizer.bos_id, tokenizer.unk_id)
         wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer)
         start = self.start_search(items)
-        lengths = start.lengths or [0] * len(items)
+        mask = np.zeros((len(items), 0), bool) if start.mask is None else start.mask
         results = yield from search(
             start.step,
             start.state,
@@ -205,15 +205,15 @@ class GenerationMixin:
             ops=start.ops,
             eos_id=tokenizer.eos_id,
             pad_id=tokenizer.pad_id,
-            max_new_tokens=options.limits(lengths),
+            max_new_tokens=options.limits(mask.sum(1).tolist()),
             never=never,
             processors=[*wanted, *processors],
             keep_attention=attention,
         )
-        for length, hypotheses in zip(lengths, results, strict=True):
+        for real, hypotheses in zip(mask, results, strict=True):
             for hypothesis in hypotheses:
                 if hypothesis.attention is not None:
-                    hypothesis.attention = hypothesis.attention[:, :length]
+                    hypothesis.attention = hypothesis.attention[:, real]
                 hypothesis.text = _cut(tokenizer.decode(hypothesis.token_ids), options.stop)
         return results
 

@@ -128,7 +128,7 @@ def _check_output(folder: Path) -> None:
     """Before anything takes long. What is replaced must be ours to replace."""
     ours = {runtime.CONFIG, runtime.TOKENIZER, runtime.ENCODER, runtime.STEP, "README.md"}
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    others = {name for name in there - ours if not name.startswith("reader-")}
+    others = {name for name in there - ours if not name.startswith(("processor-", "reader-"))}
     if (folder.exists() and not folder.is_dir()) or others or (there and runtime.CONFIG not in there):
         raise UserError(f"--output {folder}: is there, and is no exported model: name another folder")
     parent = next(path for path in folder.absolute().parents if path.exists())
@@ -179,7 +179,7 @@ def _bits(model: runtime.Runtime, texts: Sequence[str]) -> float:
 def _bleu(model: runtime.Runtime, pairs: Sequence[tuple[str, str]]) -> float:
     found = translate_lines(model, [source for source, _ in pairs])
     texts = [t.hypotheses[0].text if t.hypotheses else "" for t in found]
-    lowercase = getattr(model.reader, "lowercase", False)
+    lowercase = getattr(model.processors["sentence"], "lowercase", False)
     return translation_metrics(texts, [reference for _, reference in pairs], lowercase=lowercase)["bleu"]
 
 

@@ -96,7 +96,8 @@ class Session:
         if self.begun is None:
             model = make(ModelInfo(self.task))
         elif self.config.train.new_vocabulary:
-            model, shared = with_vocabulary(self.begun, tokenizer, source_tokenizer)
+            sources = {} if source_tokenizer is None else {"sentence": source_tokenizer}
+            model, shared = with_vocabulary(self.begun, tokenizer, sources)
             display.say(f"Of {len(tokenizer):,} tokens {shared:,} were known to {self.config.train.init_from}.")
         else:
             model = self.begun

@@ -122,7 +122,7 @@ def against_keras():
     model = Model({"name": "none"}, config, TOKENIZER)
     step = Stepper(model.train(), Task(), TrainOptions())
     ids = torch.randint(4, len(TOKENIZER), (B, T + 1))
-    batch = Batch(B, ids[:, :-1], ids[:, 1:])
+    batch = Batch({}, ids[:, :-1], ids[:, 1:])
     options = {"temperature": 0.8, "max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
     with alone() as peer:
         trained = [(seconds(step, [batch], None, 0.0), peer(keras_training, B, T)) for _ in range(4)]

@@ -62,7 +62,7 @@ class InputFeeding(nn.Module):
         return torch.tanh(self.readout(torch.cat([read[:, 0], context], -1))), state
 
     def loss(self, batch):
-        memory = self.encoder(batch.source)
+        memory = self.encoder(batch.encoder_source)
         state, fed = self.start(memory)
         written = []
         for t in range(batch.input_ids.size(1)):
@@ -162,9 +162,9 @@ def searching(count=1014, sample=100):
         return [h[0].token_ids for h in writer.generate_many(sentences, batch_size=batch_size, **options)]
 
     def one_by_one():
-        reader = model.encoder.reader
+        processor = model.processors["sentence"]
         return [
-            plain.beam_search(model.encoder.prepare([s]).source, 5, len(reader.encode(s)) + 10)
+            plain.beam_search(model.encoder.prepare([s]).source, 5, len(processor.encode(s)) + 10)
             for s in sentences[:sample]
         ]
 
