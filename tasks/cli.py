@@ -9,6 +9,8 @@ from importlib import import_module
 from signal import SIGTERM, signal
 from typing import Any
 
+from gen.base.errors import command_line_terms
+
 HELP = """\
 gen: sequence generation around one shared recurrent decoder
 
@@ -56,6 +58,7 @@ COMMANDS = {
 """What is typed → the module and the function that does it, given the words after it and the command itself."""
 
 
+@command_line_terms()
 def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 0, 1 where part of the input could not be used, 2 for the user's
     mistakes, 130 for Ctrl-C and 143 for SIGTERM, where there was something to save."""

@@ -5,7 +5,7 @@ import pytest
 
 from gen.inputs.tokenizer import CharTokenizer
 from gen.metrics.markov import MarkovChain
-from tasks.text.suggest import suggest
+from gen.search.suggest import suggest
 from tests.conftest import TEXT
 
 

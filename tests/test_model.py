@@ -80,7 +80,7 @@ def test_stop_prefix_ban(model):
 
 
 def test_a_ban_is_of_one_token(model):
-    with pytest.raises(UserError, match="--ban 'the': is not one token, but: 't', 'h', 'e'"):
+    with pytest.raises(UserError, match="ban='the': is not one token, but: 't', 'h', 'e'"):
         model.generate("the", ban=("the",))
     words = make_model(WordTokenizer.train([TEXT], min_frequency=1))
     plain = words.generate("the", max_new_tokens=60, temperature=2.0, seed=1, num_samples=8)
@@ -89,7 +89,7 @@ def test_a_ban_is_of_one_token(model):
     assert not any("cat" in h.text.split() for h in others)
     with pytest.raises(UserError, match="none that is known"):
         words.generate("the", ban=("zebra",))
-    with pytest.raises(ConfigError, match="--ban must not be empty"):
+    with pytest.raises(ConfigError, match="^ban must not be empty"):
         words.generate("the", ban=("",))
     letters = make_model(CharTokenizer.train(["GATTACA"]))  # without a space
     assert "A" not in letters.generate("G", ban=("A",), max_new_tokens=50, seed=1)[0].text
@@ -146,7 +146,7 @@ def test_a_saved_model_is_the_same_model(tokenizer, tmp_path, tied):
     model.info.search = {"temperature": 0.5}
     model.save(tmp_path / "m")
     again = toolkit.load(tmp_path / "m")
-    assert again.generate("the ", max_new_tokens=20)[0] == model.generate("the ", max_new_tokens=20)[0]
+    assert again.generate("the ", max_new_tokens=20, seed=1) == model.generate("the ", max_new_tokens=20, seed=1)
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value)
     assert {p.name for p in (tmp_path / "m").iterdir()} == {

@@ -375,7 +375,7 @@ def test_groups_avoid_each_other(ops):
 
 
 def test_groups_divide_the_beam():
-    with pytest.raises(UserError, match="--beam-groups 3 does not divide --beam 4"):
+    with pytest.raises(UserError, match="beam_groups 3 does not divide beam=4"):
         DiverseBeam(4, groups=3)
     for wrong in ({"beam": 4, "beam_groups": 3}, {"beam": 4, "diversity": 0.5}, {"beam_groups": 2}):
         assert SearchOptions(**wrong).errors()

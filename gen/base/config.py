@@ -81,7 +81,7 @@ def parse_command(config: type[T], argv: list[str], command: str, *, repeat: boo
     """
     argv, default = _take_config_file(config, argv)
     known = option_names(config)
-    words = [_with_dashes(word) for word in argv]
+    words = _join_numbers(config, [_with_dashes(word) for word in argv])
     errors = []
     for word in words:
         name = word.split("=")[0]
@@ -103,6 +103,7 @@ def parse_command(config: type[T], argv: list[str], command: str, *, repeat: boo
                 description=config.__doc__,
                 default=default,
                 config=markers,
+                registry=_registry(),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -127,6 +128,73 @@ def _with_dashes(word: str) -> str:
         return word
     name, mark, value = word.partition("=")
     return name.replace("_", "-") + mark + value
+
+
+def _number_options(config: type) -> set[str]:
+    """The options that take several numbers."""
+    names: set[str] = set()
+    for field in fields(config):
+        kind = field.default_factory if isinstance(field.default_factory, type) else None
+        if kind is not None and is_dataclass(kind):
+            names |= _number_options(kind)
+        elif get_type_hints(config)[field.name] == tuple[float, ...]:
+            names.add("--" + field.name.replace("_", "-"))
+    return names
+
+
+def _join_numbers(config: type, words: list[str]) -> list[str]:
+    """``RUN --temperature 0.3 0.8 FILE`` → ``--temperature=0.3,0.8 RUN FILE``: only numbers belong to the option."""
+    several = _number_options(config)
+    numbers: dict[str, list[str]] = {}
+    rest: list[str] = []
+    last: str | None = None  # the option that a number belongs to
+    for word in words:
+        name, _, value = word.partition("=")
+        if name in several:
+            last = name
+            numbers.setdefault(name, []).extend(value.split(",") if value else [])
+        elif last and not word.startswith("--") and (not numbers[last] or _is_number(word)):
+            numbers[last] += word.split(",")
+        else:
+            last = None
+            rest.append(word)
+    wrong = [
+        f"{name} needs a number, or several" + "".join(f", not {v!r}" for v in values if not _is_number(v))
+        for name, values in numbers.items()
+        if not values or not all(map(_is_number, values))
+    ]
+    if wrong:
+        raise ConfigError(wrong)
+    return [f"{name}={','.join(values)}" for name, values in numbers.items()] + rest
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """Options of several numbers are one word for tyro; see `_join_numbers`."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def several_numbers(
+        kind: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[tuple[float, ...]] | None:
+        if kind.type != tuple[float, ...]:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="NUMBER [NUMBER ...]",
+            instance_from_str=lambda words: tuple(float(word) for word in words[0].split(",")),
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=lambda value: [",".join(map(str, value))],
+        )
+
+    return registry
 
 
 def _plain(boxed: str) -> str:
@@ -186,6 +254,8 @@ def from_dict(config: type[T], values: Any, where: str, errors: list[str]) -> T:
             value = from_dict(kind, value, f"{where}: {name}", errors)
         elif isinstance(value, list):
             value = tuple(value)
+        elif get_origin(hints[name]) is tuple and value is not None:  # one where several are allowed
+            value = (value,)
         if _fits(value, hints[name]):
             made[name] = value
         else:

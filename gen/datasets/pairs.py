@@ -197,7 +197,7 @@ def _train_side(options: PairOptions, side: str, texts: Reiterable) -> Tokenizer
     try:
         return options.tokenizer.train(texts)
     except UserError as error:
-        if not str(error).startswith("--"):  # about a file, which the message names
+        if not error.args[0].startswith("--"):  # about a file, which the message names
             raise
         raise UserError(f"the {side} side: {error}") from error
 

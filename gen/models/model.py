@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -26,6 +28,10 @@ from gen.models.memory import Memory
 from gen.search.generation import GenerationMixin, SearchInput
 from gen.search.info import ModelInfo
 from gen.search.ops import NumpyOps, TorchOps
+
+_EVALUATING_LOCK = Lock()
+_EVALUATING: WeakKeyDictionary[Model, tuple[int, bool]] = WeakKeyDictionary()
+"""Model → how many calls want it in eval mode, and whether it was in training mode before the first."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,13 @@ class _Reading:
         return _Reading(self.decoder.select(rows), self.memory.select(inputs))
 
 
-class Model(GenerationMixin, nn.Module):
+class Model(GenerationMixin, nn.Module):  # in this order: a call generates
     """An encoder, the decoder and the tokenizer of what the decoder writes.
 
     Example:
         >>> tokenizer = CharTokenizer.train(["hello"])
         >>> model = Model({"name": "none"}, DecoderConfig(len(tokenizer)), tokenizer)
-        >>> len(model.generate("he", max_new_tokens=3)[0].token_ids)  # untrained, it writes noise
+        >>> len(model.generate("he", max_new_tokens=3).token_ids)  # untrained, it writes noise
         3
     """
 
@@ -90,6 +96,10 @@ class Model(GenerationMixin, nn.Module):
     def processors(self) -> Mapping[str, InputProcessor]:
         """Input name → what turns items into arrays; see `Encoder.processors`."""
         return self.encoder.processors
+
+    @property
+    def reads_input(self) -> bool:
+        return self.encoder.memory_size > 0
 
     @property
     def device(self) -> torch.device:
@@ -211,13 +221,21 @@ class Model(GenerationMixin, nn.Module):
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Eval mode for as long as it lasts."""
-        before = self.training
-        self.eval()
+        """Eval mode, until all threads that asked for it are done."""
+        with _EVALUATING_LOCK:
+            count, before = _EVALUATING.get(self, (0, self.training))
+            _EVALUATING[self] = count + 1, before
+            if before:
+                self.eval()
         try:
             yield
         finally:
-            self.train(before)
+            with _EVALUATING_LOCK:
+                count, before = _EVALUATING.pop(self)
+                if count > 1:
+                    _EVALUATING[self] = count - 1, before
+                elif before:
+                    self.train()
 
     # -- folders -------------------------------------------------------------------------------------------
 

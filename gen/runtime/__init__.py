@@ -87,6 +87,10 @@ class Runtime(GenerationMixin):
     def search_defaults(self) -> dict[str, Any]:  # type: ignore[override]
         return self.info.search
 
+    @property
+    def reads_input(self) -> bool:
+        return "mask" in self._encoded
+
     def start_search(self, items: Sequence[Any]) -> SearchInput:
         """Encodes the items once; a step is one call of the decoder's graph."""
         source, prompts = prepare_items(self.processors, items)
