@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from gen.training.loop import train
 
 from gen.base import folders
 from gen.base.errors import UserError
@@ -16,7 +17,6 @@ from gen.datasets.streams import StreamBatches
 from gen.models import checkpoint
 from gen.models.batch import Batch
 from gen.models.model import LossOutput, Model
-from gen.training.loop import train
 from gen.training.options import TrainOptions
 from gen.training.run_folder import RunFolder
 from gen.training.validation import Task

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from gen.training.loop import train
 
 from gen.base.errors import Terminated, UserError
 from gen.datasets.batches import TokenFile
@@ -15,7 +16,6 @@ from gen.models import checkpoint
 from gen.models.batch import Batch
 from gen.models.device import compute_dtype, pick_device
 from gen.models.model import Model
-from gen.training.loop import train
 from gen.training.options import TrainOptions, learning_rate
 from gen.training.run_folder import RunFolder
 from gen.training.validation import Task

@@ -8,7 +8,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,12 +60,14 @@ class Interruption:
 
     def __init__(self) -> None:
         self.requested = 0  # the signal's number
+        self.when_requested: Callable[[], None] = lambda: None
         self._main = threading.current_thread() is threading.main_thread()
         self._before: dict[int, Any] = {}
 
     def _note(self, number: int, frame: Any) -> None:
         self.requested = number
         self._restore()
+        self.when_requested()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -200,6 +200,15 @@ class RunFolder:
             raise damage
         return None
 
+    def progress(self) -> dict[str, Any] | None:
+        """How far the training in the folder is: the fields of `Progress`; None where it has not begun."""
+        for folder in (self.path / "last", self.path / "previous"):
+            try:
+                return dict(checkpoint.read_training(folder)["progress"])
+            except (UserError, KeyError):
+                continue
+        return None
+
     # -- what happened -------------------------------------------------------------------------------------
 
     def log(self, record: dict[str, Any]) -> None:

@@ -37,6 +37,7 @@ class Session:
         given: names of the options that the user has given.
         command: what was typed, for the model card.
         writes: whether it will write into the run folder, which must then be this training's.
+        errors: what else is wrong with the options, one line each.
 
     Attributes:
         task: with its data read, once `prepare` is done.
@@ -60,9 +61,10 @@ class Session:
         given: Collection[str] = (),
         command: str = "",
         writes: bool = True,
+        errors: Sequence[str] = (),
     ) -> None:
         begun = None
-        if found := errors_of(task(config), config, given):
+        if found := [*errors_of(task(config), config, given), *errors]:
             raise ConfigError(found)
         distributed.start()
         self.config, self.command, self.writes = config, command, writes
@@ -165,9 +167,7 @@ class Session:
 
 def log_to(log: Callable[[dict[str, float], int], None]) -> Callable[[Event], None]:
     """A callback that gives the figures of events to a tracker."""
-    return lambda event: log(
-        figures_of({**event.record(), "validation": event.validation}), event.progress.step
-    )
+    return lambda event: log(figures_of({**event.record(), "validation": event.validation}), event.progress.step)
 
 
 def _own_version() -> str:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
 
 from gen.base.config import Budget
 from gen.base.distributed import all_reduce_sum, gather, shard
@@ -363,6 +361,8 @@ class Task:
     def held_out(self, model: Any, options: Any = None) -> Any:
         """Examples to judge a trained model by: those that ``options`` (of class `HeldOut`) name, else those that
         were held out in its training."""
+        from gen.training.config import recorded
+
         self.config = recorded(type(self), model)
         self.split = self.read(self.config.data)
         return self.split.valid
@@ -375,8 +375,9 @@ class Task:
         references = [[self.normalise(model, text) for text in e.all_references] for e in examples]
         return Evaluation(self.score(outputs, references), outputs, len(examples))
 
-    def measure(self, model: Any, examples: Any) -> tuple[float, str]:
-        """The figure that an int8 export is compared by, and what it was measured on."""
+    def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
+        """The figure that an int8 export is compared by, and what it was measured on: at most ``limit`` items (0:
+        as many as are worth it)."""
         found = self.evaluate(model, examples)
         return float(found.figures[self.metric.name]), f"{found.count:,} held-out examples"
 
@@ -406,7 +407,11 @@ class Task:
         """Figures for people: (name, value, how it was computed) each."""
         signatures = {n for n in figures if n.endswith("_signature")}
         return [
-            (name, f"{value:,.4f}" if isinstance(value, float) else str(value), figures.get(f"{name}_signature", ""))
+            (
+                name,
+                f"{value:,.4f}" if isinstance(value, float) else str(value),
+                figures.get(f"{name}_signature", ""),
+            )
             for name, value in figures.items()
             if name not in signatures
         ]

@@ -82,16 +82,23 @@ class Trainer:
         self.budget = Budget.parse(options.budget)
         self.save_every = Budget.parse(options.save_every).amount
         self.stopping = False
+        self.now = Progress()
 
     def stop(self) -> None:
         """Ends the training after the step that is being done; it is saved, and `fit` returns."""
         self.stopping = True
+
+    @property
+    def done(self) -> bool:
+        """Whether the training has reached its end."""
+        return self.now.done
 
     def fit(self) -> Run:
         """Trains, or goes on where the run folder's last checkpoint is. Returns the run."""
         self.model.to(pick_device(self.options.device))
         with self.folder.locked(), machine.private_rng(self.options.seed):
             state = self.folder.open()
+            vars(self.now).update(state["progress"] if state else {})
             if not (state and state["progress"]["done"]):
                 try:
                     self.task.validate(self.model, quick=True)  # a bad path or a full memory shows now, not later

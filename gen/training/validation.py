@@ -10,15 +10,11 @@ from typing import Any
 import torch
 
 from gen.base import distributed
-from gen.datasets.batches import Batches
-from gen.models.batch import Batch
-from gen.models.decoder import DecoderState
 from gen.models.device import autocast
 from gen.models.model import Model
-from gen.training.task import Task
 from gen.training.averages import Averages, Weights, swapped, trainable
-from gen.training.options import TrainOptions
 from gen.training.run_folder import RunFolder
+from gen.training.task import Task
 
 
 @dataclass

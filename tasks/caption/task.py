@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,9 @@ class Caption(Task):
     def check(self, config: Any) -> list[str]:
         if not config.extra.self_critical:
             return []
-        given = [n for n in ("coverage", "scheduled_sampling", "r_drop", "label_smoothing") if getattr(config.train, n)]
+        given = [
+            n for n in ("coverage", "scheduled_sampling", "r_drop", "label_smoothing") if getattr(config.train, n)
+        ]
         given += ["batch_tokens"] if config.data.batch_tokens != CaptionData.batch_tokens else []
         found = [f"--{name.replace('_', '-')} does not go with --self-critical" for name in given]
         if not config.train.init_from:
@@ -87,7 +89,9 @@ class Caption(Task):
     def read(self, data: CaptionData) -> Split:
         """The pictures with their captions. Raises `UserError` where files are missing or damaged."""
         if self.begun is not None and not isinstance(self.begun.encoder, CNNEncoder):
-            raise UserError(f"--init-from: its encoder, {self.begun.encoder.describe()}, does not look at pictures")
+            raise UserError(
+                f"--init-from: its encoder, {self.begun.encoder.describe()}, does not look at pictures"
+            )
         return read_split(data)
 
     def build(self, sizes: CaptionSizes, split: Split) -> Model:
@@ -148,7 +152,8 @@ class Caption(Task):
 
         large = {"memory_size": 512, "embedding_size": 384, "hidden_size": 640}
         sizes = {
-            name: Choice(round(between(small, large[name]) / 32) * 32, read) for name, small in self.reference.items()
+            name: Choice(round(between(small, large[name]) / 32) * 32, read)
+            for name, small in self.reference.items()
         }
         own = self.config.extra.self_critical
         return {

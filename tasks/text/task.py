@@ -176,7 +176,11 @@ class Text(Task):
         rows = []
         markov = figures.get("markov")
         chain = f"Markov chain, order {markov['order']}: " if markov else ""
-        for name, label in {"loss": "nats/token", "bits_per_char": "bits/char", "perplexity": "perplexity"}.items():
+        for name, label in {
+            "loss": "nats/token",
+            "bits_per_char": "bits/char",
+            "perplexity": "perplexity",
+        }.items():
             note = f"{chain}{markov[name]:,.4f}" if markov else ""
             rows.append((label, f"{figures[name]:,.4f}", note))
         return rows
@@ -204,8 +208,9 @@ class Text(Task):
                 raise UserError(f"{examples.paths[0]}: holds no text")
             return evaluate_part(model, part)
 
-    def measure(self, model: Any, examples: Any, limit: int = 256) -> tuple[float, str]:
-        """Bits per character of pieces that fit into a batch; a part of a book is enough."""
+    def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
+        """Bits per character of pieces that fit into a batch; 256 of a book are enough."""
+        limit = limit or 256
         text = _text_of(examples, model.tokenizer)
         pieces = [text[i : i + 400] for i in range(0, len(text), 400)]
         items = text.splitlines() if model.info.ends_with_eos else pieces

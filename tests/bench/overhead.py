@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gen.training.loop import train
 from torch import nn
 
 from gen.datasets.batches import TokenFile
@@ -17,7 +18,6 @@ from gen.models.decoder import DecoderConfig
 from gen.models.device import autocast, compute_dtype
 from gen.models.model import Model
 from gen.training import machine
-from gen.training.loop import train
 from gen.training.options import TrainOptions, make_optimizer
 from gen.training.run_folder import RunFolder
 from gen.training.validation import Task
