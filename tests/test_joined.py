@@ -54,6 +54,7 @@ class Digits(Encoder):
     def __init__(self, memory_size=6):
         super().__init__()
         self.memory_size = memory_size
+        self.config = {"memory_size": memory_size}
         self.processors = {"digits": DigitProcessor()}
         self.embedding = nn.Embedding(11, memory_size)
 
@@ -76,7 +77,7 @@ def rnn(**sizes):
 
 
 def joined(attention="dot", parts=None, memory_size=10, **decoder):
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     parts = parts or {"first": rnn(), "second": rnn(hidden_size=5, bidirectional=False, cell="gru")}
     config = DecoderConfig(len(LETTERS), 8, 12, 2, attention=attention, **decoder)
     model = Model(JoinedEncoder(parts, memory_size), config, LETTERS)
@@ -132,7 +133,7 @@ def test_joined_is_one_part_alone_where_the_other_is_masked_out(attention):
 
 def test_both_parts_get_attention_and_both_matter():
     model = joined()
-    seen = model.generate(ITEMS[0], temperature=0, max_new_tokens=6)[0].attention
+    seen = model.generate(ITEMS[0], temperature=0, min_new_tokens=6, max_new_tokens=6)[0].attention
     assert (seen[:, :4].sum(1) > 0.01).any()
     assert (seen[:, 4:].sum(1) > 0.01).any()
     changed = [{**ITEMS[0], name: "hgfed"} for name in ("first", "second")]

@@ -68,7 +68,8 @@ class JoinedEncoder(Encoder):
         for name, part in self.encoders.items():
             if not part.name or not hasattr(part, "config"):
                 raise UserError(
-                    f"joined encoder: the part {name!r} cannot be saved: register {type(part).__name__}"
+                    f"joined encoder: the part {name!r} cannot be saved: register the class {type(part).__name__} "
+                    "and set its `config`"
                 )
         parts = {name: {"name": part.name, **part.config} for name, part in self.encoders.items()}
         return {"parts": parts, "memory_size": self.memory_size}
