@@ -147,7 +147,7 @@ class PictureBatches:
 
 def make_batches(corpus: CaptionCorpus, source: Source, options: CaptionData, seed: int) -> SequenceBatches:
     """The training set: captions of like length together, each with its picture, seen anew every epoch."""
-    views = options.augment + 1
+    views = (options.augment or 0) + 1
     return SequenceBatches(
         corpus.captions,
         options.batch_tokens,
