@@ -37,15 +37,14 @@ def model_summary(model: Model, dtype: torch.dtype) -> Table:
     made.add_column("parameters", justify="right")
     c, decoder = model.decoder.config, model.decoder
     encoder = model.encoder.describe()
-    parts = {
-        "encoder": (encoder, model.encoder),
-        "embedding": (f"{c.vocab_size:,} × {c.embedding_size}", decoder.embedding),
+    parts: dict[str, tuple[Any, list[torch.nn.Module]]] = {
+        "encoder": (encoder, [model.encoder]),
+        "embedding": (f"{c.vocab_size:,} × {c.embedding_size}", [decoder.embedding]),
         "recurrent": (f"{c.num_layers} × {c.cell} {c.hidden_size}", [decoder.lower, decoder.upper]),
-        "attention": (c.attention, decoder.attention),
-        "output": ("tied to the embedding" if c.tie_embeddings else "linear", decoder.output),
+        "attention": (c.attention, [decoder.attention]),
+        "output": ("tied to the embedding" if c.tie_embeddings else "linear", [decoder.output]),
     }
     for name, (what, modules) in parts.items():
-        modules = modules if isinstance(modules, list) else [modules]
         count = sum(p.numel() for m in modules for p in m.parameters())
         made.add_row(name, str(what), f"{count:,}")
     total = sum(p.numel() for p in model.parameters())

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -118,7 +117,7 @@ def _cut(text: str, ends: list[int], fits: Callable[[str], bool]) -> list[str]:
     """A text cut at some of ``ends``: only where the next part would no longer fit."""
     cuts = sorted({*ends, len(text)})
     parts, begin = [], 0
-    for cut, following in pairwise([*cuts, None]):
+    for cut, following in zip(cuts, [*cuts[1:], None], strict=True):
         if following is None or not fits(text[begin:following].strip()):
             parts.append(text[begin:cut].strip())
             begin = cut
