@@ -4,82 +4,117 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from signal import SIGTERM, signal
-from typing import Any
+from typing import Any, NamedTuple
 
 from gen.base.errors import command_line_terms
 
-HELP = """\
+INTRODUCTION = """\
 gen: sequence generation around one shared recurrent decoder
 
-  gen demo                         train a small model on Python's own documentation and look at it
-  gen train text --data FILE --out runs/NAME
-                                   train a language model on a text (characters, words or subwords)
-  gen generate RUN --prompt TEXT   write
-  gen suggest RUN --prompt TEXT    complete the word being typed
-  gen train translate --train SOURCE TARGET --out runs/NAME
-                                   train a translation model on sentence pairs
-  gen translate RUN < FILE         translate line by line
-  gen train caption --images FOLDER --captions FILE --out runs/NAME
-                                   train a model that describes pictures
-  gen caption RUN PICTURE...       describe pictures
-  gen plot attention RUN --text TEXT | PICTURE -o FILE
-                                   what the decoder looked at
-  gen score RUN FILE               how probable each line, or each pair, is
-  gen evaluate RUN                 perplexity of a language model, BLEU of a translation model
-  gen info RUN                     what a model is
-  gen compare RUN RUN...           several runs side by side
-  gen export RUN -o FOLDER [--int8]
-                                   write a model as a folder that runs fast, and without torch
-  gen push RUN USER/NAME           share a model on the Hugging Face Hub
-
-`gen COMMAND --help` lists a command's options. RUN is the folder of a run or of a model, or hf:USER/NAME.
 """
 
+CONCLUSION = """
+`gen help COMMAND`, or `gen COMMAND --help`, lists a command's options. RUN is the folder of a run or of a model,
+or hf:USER/NAME. `gen --install-completion` makes the Tab key complete commands and options (bash, zsh, fish).
+"""
+
+
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        target: the module and the function that does it. It gets the words after the command, the command as
+            typed, and ``task`` if there is one, and returns the exit status (None: 0).
+        usage: an example of the words after the command.
+        summary: what it does, in a line.
+        task: the name of a task whose command it is, for a function that serves every task.
+    """
+
+    target: str
+    usage: str
+    summary: str
+    task: str = ""
+
+
+TRAIN = "tasks.commands.train:train_command"
+USE = "tasks.commands.use:use_command"
+
 COMMANDS = {
-    "train text": "tasks.text.task:train_command",
-    "train translate": "tasks.translate.task:train_command",
-    "train caption": "tasks.caption.task:train_command",
-    "generate": "tasks.text.generate:generate_command",
-    "translate": "tasks.translate.command:translate_command",
-    "caption": "tasks.caption.command:caption_command",
-    "plot attention": "tasks.commands.plot:attention_command",
-    "suggest": "tasks.text.suggest:suggest_command",
-    "score": "tasks.commands.evaluate:score_command",
-    "evaluate": "tasks.commands.evaluate:evaluate_command",
-    "info": "tasks.commands.evaluate:info_command",
-    "compare": "tasks.commands.compare:compare_command",
-    "export": "tasks.commands.export:export_command",
-    "push": "tasks.commands.push:push_command",
-    "demo": "tasks.demo.command:demo_command",
+    "demo": Command(
+        "tasks.demo.command:demo_command",
+        "",
+        "train a small model on Python's own documentation and look at it",
+    ),
+    "train text": Command(
+        TRAIN,
+        "--data FILE --out runs/NAME",
+        "train a language model on a text (characters, words or subwords)",
+        "text",
+    ),
+    "generate": Command("tasks.text.generate:generate_command", "RUN --prompt TEXT", "write"),
+    "suggest": Command("tasks.text.suggest:suggest_command", "RUN --prompt TEXT", "complete the word being typed"),
+    "train translate": Command(
+        TRAIN,
+        "--train SOURCE TARGET --out runs/NAME",
+        "train a translation model on sentence pairs",
+        "translate",
+    ),
+    "translate": Command("tasks.translate.command:translate_command", "RUN < FILE", "translate line by line"),
+    "train caption": Command(
+        TRAIN,
+        "--images FOLDER --captions FILE --out runs/NAME",
+        "train a model that describes pictures",
+        "caption",
+    ),
+    "caption": Command("tasks.caption.command:caption_command", "RUN PICTURE...", "describe pictures"),
+    "plot attention": Command(
+        "tasks.commands.plot:attention_command",
+        "RUN --text TEXT | PICTURE -o FILE",
+        "draw what the decoder looked at",
+    ),
+    "score": Command(
+        "tasks.commands.score:score_command", "RUN FILE", "how probable each line, or each pair, is"
+    ),
+    "evaluate": Command(
+        "tasks.commands.evaluate:evaluate_command",
+        "RUN",
+        "perplexity of a language model, BLEU of a translation model, CIDEr-D of captions",
+    ),
+    "info": Command("tasks.commands.info:info_command", "RUN", "what a model is"),
+    "compare": Command("tasks.commands.compare:compare_command", "RUN RUN...", "several runs side by side"),
+    "export": Command(
+        "tasks.commands.export:export_command",
+        "RUN -o FOLDER [--int8]",
+        "write a model as a folder that runs fast, and without torch",
+    ),
+    "push": Command("tasks.commands.push:push_command", "RUN USER/NAME", "share a model on the Hugging Face Hub"),
 }
-"""What is typed → the module and the function that does it, given the words after it and the command itself."""
+"""What is typed → what does it."""
+
+GROUPS = {
+    "train": "train a model of a task; the same command again goes on from where it stopped",
+    "plot": "draw what a model does",
+}
+"""First words that want a second one → what they are for."""
 
 
 @command_line_terms()
 def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 0, 1 where part of the input could not be used, 2 for the user's
     mistakes, 130 for Ctrl-C and 143 for SIGTERM, where there was something to save."""
-    from gen.base.errors import ConfigError, Terminated, UserError, notify
+    from gen.base.errors import ConfigError, Terminated, UserError, encode_leniently, notify
 
     if argv is None:
         argv = sys.argv[1:]
         signal(SIGTERM, _terminate)  # so that what was begun is cleared away
+        encode_leniently(sys.stdout)
+        encode_leniently(sys.stderr)
     try:
-        groups = {name.split()[0] for name in COMMANDS if " " in name}
-        asks = argv[1:] in (["-h"], ["--help"]) and argv[0] in groups
-        if not argv or argv[0] in ("-h", "--help", "help") or asks:
-            print(HELP, end="")
-        elif argv[0] in ("-V", "--version"):
-            from gen import __version__
-
-            print(f"gen-toolkit {__version__}")
-        else:
-            command, rest = _find(argv)
-            module, _, function = COMMANDS[command].partition(":")
-            return getattr(import_module(module), function)(rest, f"gen {command}") or 0
+        return _run(argv)
     except ConfigError as error:
         for line in error.errors:
             notify(line)
@@ -96,9 +131,9 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         from importlib.util import find_spec
 
-        if find_spec("gen.models.model"):  # all of the toolkit is here, and should be whole
+        if find_spec("gen.models"):  # all of the toolkit is here, and should be whole
             raise
-        remedy = "'gen-runtime[cli]'" if error.name in ("tyro", "yaml") else "gen-toolkit instead of gen-runtime"
+        remedy = "'gen-runtime[cli]'" if error.name == "yaml" else "gen-toolkit instead of gen-runtime"
         notify(f"this needs {error.name}, which is not installed here: pip install {remedy}")
         return 2
     except BrokenPipeError:  # the reader of our output went away, as `head` does
@@ -112,7 +147,36 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder without permission
         notify(f"{error.filename or 'input or output'}: {error.strerror or error}")
         return 2
+
+
+def _run(argv: list[str]) -> int:
+    """Does what was typed, and returns the exit status."""
+    if argv[:1] == ["help"]:  # `gen help train text` is `gen train text --help`
+        argv = [*argv[1:], "--help"]
+    first = argv[0] if argv else "--help"
+    if first in ("-h", "--help"):
+        print(main_help(), end="")
+    elif first in GROUPS and argv[1:2] in (["-h"], ["--help"]):
+        print(group_help(first), end="")
+    elif first in ("-V", "--version"):
+        from gen import __version__
+
+        print(f"gen-toolkit {__version__}")
+    elif first in ("--install-completion", "--show-completion"):
+        from tasks import completion
+
+        (completion.install if first == "--install-completion" else completion.show)(argv[1:])
+    else:
+        name, command, rest = _find(argv)
+        return run_command(name, command, rest)
     return 0
+
+
+def run_command(name: str, command: Command, argv: list[str]) -> int:
+    """Runs the command that is typed as ``name`` with the words after it, and returns the exit status."""
+    module, _, function = command.target.partition(":")
+    task = [command.task] if command.task else []
+    return getattr(import_module(module), function)(argv, f"gen {name}", *task) or 0
 
 
 def _terminate(number: int, frame: Any) -> None:
@@ -121,20 +185,95 @@ def _terminate(number: int, frame: Any) -> None:
     raise Terminated
 
 
-def _find(argv: list[str]) -> tuple[str, list[str]]:
-    """The command that ``argv`` begins with, and the words after it."""
+def main_help() -> str:
+    """What `gen --help` prints."""
+    installed = installed_commands()
+    text = INTRODUCTION + _listed(COMMANDS)
+    return text + ("\nInstalled tasks:\n\n" + _listed(installed) if installed else "") + CONCLUSION
+
+
+def group_help(group: str) -> str:
+    """What `gen GROUP --help` prints: its commands."""
+    members = {n: c for n, c in all_commands().items() if n.startswith(f"{group} ")}
+    example = next(iter(members))
+    return f"gen {group}: {GROUPS[group]}\n\n{_listed(members)}\n`gen {example} --help` lists the options.\n"
+
+
+def _listed(commands: dict[str, Command]) -> str:
+    """A line per command, or two where the first is long."""
+    lines = []
+    for name, command in commands.items():
+        typed = f"  gen {name} {command.usage}".rstrip()
+        mark = "  " if len(typed) < 34 else "\n" + " " * 35
+        lines.append(f"{typed:<33}{mark}{command.summary}\n")
+    return "".join(lines)
+
+
+def all_commands() -> dict[str, Command]:
+    """Our commands and those of installed tasks."""
+    return {**COMMANDS, **installed_commands()}
+
+
+def installed_commands() -> dict[str, Command]:
+    """The commands of tasks that other packages bring: `gen train NAME`, and `gen NAME` to use the model."""
+    found = {}
+    for name in installed_tasks():
+        found[f"train {name}"] = Command(TRAIN, "--out runs/NAME", f"train a model of the task {name}", name)
+        found[name] = Command(USE, "RUN", f"use a model of the task {name}", name)
+    return {name: command for name, command in found.items() if name not in COMMANDS and name not in GROUPS}
+
+
+def installed_tasks() -> list[str]:
+    """Names of the entry points of the group `gen.tasks`, sorted.
+
+    They are read from the packages' own files: to import importlib.metadata takes longer than all of
+    `gen --help`.
+    """
+    found: set[str] = set()
+    for folder in dict.fromkeys(sys.path):
+        try:
+            inside = [entry.name for entry in os.scandir(folder or ".")]
+        except OSError:  # a zip file, or no folder at all
+            continue
+        for name in inside:
+            if name.endswith((".dist-info", ".egg-info")):
+                found.update(_task_entries(os.path.join(folder, name, "entry_points.txt")))
+    return sorted(found)
+
+
+def _task_entries(path: str) -> Iterable[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError):
+        return
+    section = ""
+    for line in lines:
+        if line.startswith("["):
+            section = line.strip("[] ")
+        elif section == "gen.tasks" and "=" in line and line[0] not in "#;":
+            yield line.split("=")[0].strip()
+
+
+def _find(argv: list[str]) -> tuple[str, Command, list[str]]:
+    """The command that ``argv`` begins with: its name, itself, and the words after it."""
     from gen.base.errors import UserError
 
-    for words in (2, 1):
-        name = " ".join(argv[:words])
-        if name in COMMANDS:
-            return name, argv[words:]
-    first = argv[0]
-    if second := sorted(name.split()[1] for name in COMMANDS if name.startswith(f"{first} ")):
+    for table in (lambda: COMMANDS, installed_commands):  # files are searched only where ours do not match
+        commands = table()
+        for words in (2, 1):
+            name = " ".join(argv[:words])
+            if name in commands:
+                return name, commands[name], argv[words:]
+    known, first = all_commands(), argv[0]
+    if first in GROUPS:
         kind = "task" if first == "train" else "kind"
-        what = f"unknown {kind} {argv[1]!r}" if argv[1:] and not argv[1].startswith("-") else f"name a {kind}"
+        second = sorted(name.split()[1] for name in known if name.startswith(f"{first} "))
+        near = get_close_matches(argv[1], second, 1, 0.5) if argv[1:] else []
+        hint = f"; did you mean {near[0]}?" if near else ""
+        what = f"unknown {kind} {argv[1]!r}{hint}" if argv[1:] and argv[1][0:1] != "-" else f"name a {kind}"
         raise UserError(f"{first}: {what}; there is: {', '.join(second)} (`gen {first} {second[0]} --help`)")
-    near = get_close_matches(first, {name.split()[0] for name in COMMANDS}, 1, 0.5)
+    near = get_close_matches(first, sorted({name.split()[0] for name in known} | {"help"}), 1, 0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UserError(f"unknown command {first!r}{hint} (`gen --help` lists them)")
 

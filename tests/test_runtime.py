@@ -405,7 +405,7 @@ def test_the_runtime_works_where_there_is_no_torch(folders, wheel, tmp_path):
     python = torchfree.make(tmp_path / "venv", wheel)
     code = (
         "import importlib.util, sys\n"
-        "assert importlib.util.find_spec('torch') is None and importlib.util.find_spec('tyro') is None\n"
+        "assert importlib.util.find_spec('torch') is None\n"
         "import gen\n"
         "model = gen.load(sys.argv[1])\n"
         "print([h[0].token_ids for h in model.generate(sys.argv[2:], beam=3, max_new_tokens=9)])\n"
@@ -444,7 +444,8 @@ def test_the_distribution_holds_what_it_imports(wheel):
         }
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import gen.runtime, tasks.cli, tasks.text.generate, tasks.translate.command, tasks.caption.command\n"
+        "import gen.runtime, tasks.cli, tasks.completion\n"
+        "import tasks.text.generate, tasks.translate.command, tasks.caption.command\n"
         "print(*[n for n in sys.modules if n.split('.')[0] in ('gen', 'tasks')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=torchfree.ROOT)

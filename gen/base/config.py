@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import io
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass
+from typing import Annotated, Any, TypeVar
 
-import tyro
 import yaml
 
 from gen.base.errors import ConfigError, UserError
+from gen.base.fields import Arg, Option, build, convert, describe, flag, options_of
+from gen.base.parser import make_parser
 
 T = TypeVar("T")
 
-Words = Annotated[
-    str,
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="3m | 20 epochs | 5000 steps",
-        instance_from_str=lambda words: " ".join(words),
-        is_instance=lambda x: isinstance(x, str),
-        str_from_instance=lambda x: x.split(),
-    ),
-]
+Words = Annotated[str, Arg("3m | 20 epochs | 5000 steps", words=True)]
 """A string option that may be typed as several words: ``--budget 20 epochs``."""
+
+Renamed = Mapping[str, "str | tuple[str, Callable[[Any], Any]]"]
+"""Old name of an option or of a group → its new name, or (new name, function of the old value). The two names may
+be the same: ``{"byte_fallback": ("byte_fallback", lambda value: value in (True, "yes"))}``."""
+
+LIST_OPTIONS = ["--list-options"]
+"""Words that make `parse_given` raise `OptionList`: how tab completion learns a command's options."""
+
+LARGEST_YAML = 1 << 20
+"""Bytes of a configuration file."""
+
+
+class OptionList(Exception):
+    """The options of a command, as an answer to `LIST_OPTIONS`."""
+
+    def __init__(self, options: Sequence[Option]) -> None:
+        self.options = options
+        super().__init__()
 
 
 @dataclass(frozen=True)
@@ -63,109 +70,115 @@ class Budget:
         )
 
 
-def parse_command(config: type[T], argv: list[str], command: str, *, repeat: bool = False) -> T:
+def parse_command(config: type[T], argv: Sequence[str], command: str, **settings: Any) -> T:
+    """`parse_given` without the names of what was given."""
+    return parse_given(config, argv, command, **settings)[0]
+
+
+def parse_given(
+    config: type[T],
+    argv: Sequence[str],
+    command: str,
+    *,
+    repeat: bool = False,
+    hidden: Collection[str] = (),
+    renamed: Renamed | None = None,
+    common: Sequence[str] | None = None,
+) -> tuple[T, frozenset[str]]:
     """Reads a dataclass, its nested dataclasses flattened, from command-line words.
 
-    ``--config FILE`` takes what it does not find there from a YAML file.
+    ``--config FILE`` takes what it does not find there from a YAML file. A field of type bool is an option
+    without a value: ``--flag``, or ``--no-flag`` where it is on by default; both are always accepted.
 
     Args:
-        config: a dataclass; its docstrings are the help.
+        config: a dataclass; its docstrings are the help. A nested one may have a class attribute ``TITLE``, the
+            heading of its options.
         argv: the words after the command.
         command: what the user typed before them, for messages.
         repeat: options of several values are given one at a time (``--stop a --stop b``), so that they
-            never swallow a positional word after them.
+            never swallow a positional word after them. Without it also together: ``--stop a b``.
+        hidden: fields that do not apply to this command: not in its help, refused where they are given. They
+            keep their defaults.
+        renamed: options that had another name. A YAML file may use the old one; on the command line the error
+            names the new one.
+        common: fields that come first in the help. None: those in the class attribute ``COMMON``, if any.
+
+    Returns:
+        The dataclass, and the names of the fields that were given: on the command line, whatever the value, or
+        in the YAML file with a value other than the default (a run's own file names every option).
 
     Raises:
         ConfigError: unknown options (with the nearest known one) and values that do not fit, all of them.
         SystemExit: --help.
+        OptionList: ``argv`` is `LIST_OPTIONS`.
     """
-    argv, default = _take_config_file(config, argv)
-    known = option_names(config)
-    words = _join_numbers(config, [_with_dashes(word) for word in argv])
-    errors = []
-    for word in words:
-        name = word.split("=")[0]
-        if name.startswith("--") and name not in known and name != "--help":
-            near = difflib.get_close_matches(name, known, 1, 0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            errors.append(f"unknown option {name}{hint} (`{command} --help` lists them)")
+    options = [option for option in options_of(config) if option.name not in hidden]
+    if list(argv) == LIST_OPTIONS:
+        raise OptionList(options)
+    words = _repeat_numbers(options, _with_dashes(argv))
+    parser = make_parser(config, options, command, repeat, common)
+    if {"-h", "--help"} & set(words):
+        parser.print_help()
+        raise SystemExit(0)
+    known = {"--config", *(name for option in options for name in option.flags)}
+    if errors := _unknown_options(words, known, command, hidden, renamed or {}):
+        raise ConfigError(errors)
+    namespace, unexpected = parser.parse_known_intermixed_args(words)
+    typed = vars(namespace)
+    values: dict[str, Any] = {}
+    if path := typed.pop("config", ""):
+        values = _checked(options_of(config), _load_yaml(path), path, errors, renamed or {}, hidden, command)
+    given = set(typed)
+    for option in options:
+        if option.name in values and values[option.name] != option.default:
+            given.add(option.name)
+        if option.name in typed:
+            values[option.name] = _from_words(option, typed[option.name], errors)
+        elif option.default is MISSING and option.name not in values:
+            values[option.name] = ()
+            if not option.many:
+                errors.append(f"{option.metavar} is missing (`{command} --help` explains)")
+    errors += [f"unexpected {word!r} (`{command} --help` explains)" for word in unexpected]
     if errors:
         raise ConfigError(errors)
-    markers: tuple[Any, ...] = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    markers += (tyro.conf.UseAppendAction,) if repeat else ()
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                config,
-                args=words,
-                prog=command,
-                description=config.__doc__,
-                default=default,
-                config=markers,
-                registry=_registry(),
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise ConfigError([f"{_plain(said.getvalue())} (`{command} --help` explains)"]) from None
+    return build(config, values), frozenset(given)
 
 
-def option_names(config: type) -> list[str]:
-    """Every option of a dataclass as typed: ``--learning-rate``."""
-    names = ["--config"]
-    for field in fields(config):
-        kind = field.default_factory if isinstance(field.default_factory, type) else None
-        if kind is not None and is_dataclass(kind):
-            names += option_names(kind)
-        else:
-            names.append("--" + field.name.replace("_", "-"))
-    return sorted(set(names))
+def option_names(config: type, hidden: Collection[str] = ()) -> list[str]:
+    """Every option of a dataclass as typed: ``--learning-rate``, and ``--no-json`` for a bool."""
+    found = {name for o in options_of(config) if o.name not in hidden for name in o.flags if name[:2] == "--"}
+    return sorted({"--config", *found})
 
 
-def _with_dashes(word: str) -> str:
-    if not word.startswith("--"):
-        return word
-    name, mark, value = word.partition("=")
-    return name.replace("_", "-") + mark + value
+def _with_dashes(argv: Iterable[str]) -> list[str]:
+    """The words with ``--learning_rate`` as ``--learning-rate``."""
+    words = list(argv)
+    for at, word in enumerate(words):
+        if word == "--":
+            break
+        if word.startswith("--"):
+            name, mark, value = word.partition("=")
+            words[at] = name.replace("_", "-") + mark + value
+    return words
 
 
-def _number_options(config: type) -> set[str]:
-    """The options that take several numbers."""
-    names: set[str] = set()
-    for field in fields(config):
-        kind = field.default_factory if isinstance(field.default_factory, type) else None
-        if kind is not None and is_dataclass(kind):
-            names |= _number_options(kind)
-        elif get_type_hints(config)[field.name] == tuple[float, ...]:
-            names.add("--" + field.name.replace("_", "-"))
-    return names
-
-
-def _join_numbers(config: type, words: list[str]) -> list[str]:
-    """``RUN --temperature 0.3 0.8 FILE`` → ``--temperature=0.3,0.8 RUN FILE``: only numbers belong to the option."""
-    several = _number_options(config)
-    numbers: dict[str, list[str]] = {}
-    rest: list[str] = []
-    last: str | None = None  # the option that a number belongs to
+def _repeat_numbers(options: Sequence[Option], words: list[str]) -> list[str]:
+    """``--temperature 0.3 0.8 FILE`` → ``--temperature=0.3 --temperature=0.8 FILE``: an option of several numbers
+    takes the numbers after it and nothing else."""
+    several = {name for o in options if o.hint == tuple[float, ...] for name in o.flags}
+    made: list[str] = []
+    last = ""
     for word in words:
-        name, _, value = word.partition("=")
-        if name in several:
-            last = name
-            numbers.setdefault(name, []).extend(value.split(",") if value else [])
-        elif last and not word.startswith("--") and (not numbers[last] or _is_number(word)):
-            numbers[last] += word.split(",")
-        else:
-            last = None
-            rest.append(word)
-    wrong = [
-        f"{name} needs a number, or several" + "".join(f", not {v!r}" for v in values if not _is_number(v))
-        for name, values in numbers.items()
-        if not values or not all(map(_is_number, values))
-    ]
-    if wrong:
-        raise ConfigError(wrong)
-    return [f"{name}={','.join(values)}" for name, values in numbers.items()] + rest
+        if word in several:
+            last, fresh = word, True
+            continue
+        if last and (fresh or _is_number(word)):
+            made.append(f"{last}={word}")
+            fresh = False
+            continue
+        last = ""
+        made.append(word)
+    return [*made, last] if last and fresh else made
 
 
 def _is_number(word: str) -> bool:
@@ -176,119 +189,142 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _registry() -> tyro.constructors.ConstructorRegistry:
-    """Options of several numbers are one word for tyro; see `_join_numbers`."""
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def several_numbers(
-        kind: tyro.constructors.PrimitiveTypeInfo,
-    ) -> tyro.constructors.PrimitiveConstructorSpec[tuple[float, ...]] | None:
-        if kind.type != tuple[float, ...]:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="NUMBER [NUMBER ...]",
-            instance_from_str=lambda words: tuple(float(word) for word in words[0].split(",")),
-            is_instance=lambda value: isinstance(value, tuple),
-            str_from_instance=lambda value: [",".join(map(str, value))],
-        )
-
-    return registry
-
-
-def _plain(boxed: str) -> str:
-    """tyro's message without its frame, in one line."""
-    lines = [line.strip("│╭╮╰╯ ") for line in boxed.splitlines()]
-    lines = [line for line in lines if line.strip("─")]
-    body = [line for line in lines if not line.endswith("─")]
-    text = " ".join(body).split(" Argument helptext")[0].split(" For full helptext")[0]
-    text = re.sub(r"\s*─{3,}.*", "", text).strip()
-    optional = re.search(r"(--\S+): no type matching \{None\}\|(\w+) .* from \['(.*?)'\]", text)
-    if optional:
-        return f"{optional[1]} needs {optional[2]}, not {optional[3]!r}"
-    return text or "the options do not fit"
+def _unknown_options(
+    words: list[str], known: set[str], command: str, hidden: Collection[str], renamed: Renamed
+) -> list[str]:
+    """A line per option that the command does not have."""
+    errors = []
+    for word in words[: words.index("--")] if "--" in words else words:
+        name = word.split("=")[0]
+        if not name.startswith("--") or name in known:
+            continue
+        field = name[2:].replace("-", "_")
+        new = renamed.get(field, "")
+        new = flag(new if isinstance(new, str) else new[0])
+        near = difflib.get_close_matches(name, known, 1, 0.5)
+        if {field, field.removeprefix("no_")} & set(hidden):
+            errors.append(f"unknown option {name} (does not apply to {command.split()[-1]})")
+        elif new in known:
+            errors.append(f"unknown option {name}: it is {new} now (`{command} --help` explains)")
+        else:
+            hint = f"; did you mean {near[0]}?" if near else ""
+            errors.append(f"unknown option {name}{hint} (`{command} --help` lists them)")
+    return errors
 
 
-def _take_config_file(config: type[T], argv: list[str]) -> tuple[list[str], Any]:
-    if "--config" not in argv:
-        return argv, None
-    at = argv.index("--config")
-    if at + 1 == len(argv):
-        raise ConfigError(["--config needs a YAML file"])
-    return argv[:at] + argv[at + 2 :], read_yaml(config, argv[at + 1])
+def _from_words(option: Option, value: Any, errors: list[str]) -> Any:
+    """What was typed for an option as its type has it; what does not fit is added to ``errors``."""
+    if option.arg.words:
+        value = " ".join(value)
+    found: list[Any] = []
+    for each in value if isinstance(value, list) else [value]:
+        try:
+            found.append(convert([each] if option.many else each, option.hint, text=True))
+        except ValueError:
+            name = option.metavar if option.arg.positional else option.flag
+            if option.choices:
+                near = difflib.get_close_matches(str(each), map(str, option.choices), 1, 0.5)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                errors.append(f"{name} must be {describe(option.hint)}, not {each!r}{hint}")
+            else:
+                errors.append(f"{name} needs {option.metavar}, not {each!r}")
+    if not option.many:
+        return found[0] if found else None
+    return tuple(x for each in found for x in (each if isinstance(each, tuple) else (each,)))
 
 
-def read_yaml(config: type[T], path: str) -> T:
-    """A dataclass from a YAML file. Raises `ConfigError` with every unknown name in it."""
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, a few of which can stand for more values than fit into memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(problem="aliases (*name) are not allowed here")
+        return super().compose_node(parent, index)
+
+
+def _load_yaml(path: str) -> Any:
     try:
-        with open(path, encoding="utf-8") as file:
-            values = yaml.safe_load(file) or {}
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_YAML + 1)
+        if len(content) > LARGEST_YAML:
+            raise UserError(f"{path}: is larger than {LARGEST_YAML >> 20} MB: this is no file of options")
+        values = yaml.load(content.decode(), _Loader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+    return {} if values is None else values
+
+
+def read_yaml(config: type[T], path: str, renamed: Renamed | None = None) -> T:
+    """A dataclass from a YAML file. Raises `ConfigError` with every unknown name in it."""
     errors: list[str] = []
-    result = from_dict(config, values, path, errors)
+    result = from_dict(config, _load_yaml(path), path, errors, renamed)
     if errors:
         raise ConfigError(errors)
     return result
 
 
-def from_dict(config: type[T], values: Any, where: str, errors: list[str]) -> T:
-    """A dataclass from nested plain values; what does not fit is added to ``errors``."""
+def from_dict(config: type[T], values: Any, where: str, errors: list[str], renamed: Renamed | None = None) -> T:
+    """A dataclass from plain values, nested or flat; what does not fit is added to ``errors``.
+
+    Args:
+        config: the dataclass.
+        values: ``{"train": {"budget": "3m"}}`` or ``{"budget": "3m"}``.
+        where: what the values are from, for messages; may be empty.
+        errors: gets a line per mistake.
+        renamed: names that were others.
+
+    Raises:
+        ConfigError: a field without a default is missing.
+    """
+    options = options_of(config)
+    found = _checked(options, values, where, errors, renamed or {})
+    missing = [o.name for o in options if o.default is MISSING and o.name not in found]
+    if missing:
+        prefix = f"{where}: " if where else ""
+        raise ConfigError([*errors, *(f"{prefix}{name} is missing" for name in missing)])
+    return build(config, found)
+
+
+def _checked(
+    options: Sequence[Option],
+    values: Any,
+    where: str,
+    errors: list[str],
+    renamed: Renamed,
+    hidden: Collection[str] = (),
+    command: str = "",
+) -> dict[str, Any]:
+    """Values by the fields' own names, from values that are nested or not; mistakes are added to ``errors``."""
+    prefix = f"{where}: " if where else ""
     if not isinstance(values, dict):
-        errors.append(f"{where}: expected names and values, not {type(values).__name__}")
-        return config()
-    known = {f.name: f for f in fields(config)}  # type: ignore[arg-type]
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1, 0.5)
-            errors.append(f"{where}: unknown name {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    hints = get_type_hints(config)
-    made: dict[str, Any] = {}
-    for name, field in known.items():
-        if name not in values:
-            continue
-        kind = field.default_factory if isinstance(field.default_factory, type) else None
-        value = values[name]
-        if kind is not None and is_dataclass(kind):
-            value = from_dict(kind, value, f"{where}: {name}", errors)
-        elif isinstance(value, list):
-            value = tuple(value)
-        elif get_origin(hints[name]) is tuple and value is not None:  # one where several are allowed
-            value = (value,)
-        if _fits(value, hints[name]):
-            made[name] = value
+        errors.append(f"{prefix}expected names and values, not {type(values).__name__}")
+        return {}
+    known = {option.name: option for option in options}
+    groups = {name for option in options for name in option.path}
+    found: dict[str, Any] = {}
+    for old, value in values.items():
+        new = renamed.get(str(old), str(old))
+        name, change = (new, None) if isinstance(new, str) else new
+        if old in known and name != old:  # here it is no old name
+            name, change = old, None
+        if name in groups and (isinstance(value, dict) or name not in known):
+            nested = {} if value is None else value
+            found |= _checked(options, nested, f"{prefix}{old}", errors, renamed, hidden, command)
+        elif name not in known:
+            near = difflib.get_close_matches(name, sorted({*known, *groups}), 1, 0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            errors.append(f"{prefix}unknown name {old!r}{hint}")
         else:
-            errors.append(f"{where}: {name}: {value!r} does not fit; give {_describe(hints[name])}")
-    return config(**made)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value read from YAML is one that a field's type allows."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return any(_fits(value, each) for each in inner)
-    if origin is Literal:
-        return value in inner
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(each, inner[0]) for each in value)
-    if hint is Any:
-        return True
-    if isinstance(value, bool) or hint is bool:
-        return isinstance(value, bool) and hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
-
-
-def _describe(hint: Any) -> str:
-    """A type in words."""
-    inner = [each for each in get_args(hint) if each is not type(None)]
-    if get_origin(hint) is Literal:
-        return " or ".join(map(str, inner))
-    if get_origin(hint) is tuple:
-        return f"a list of {_describe(inner[0])}"
-    if inner:
-        return " or ".join(map(_describe, inner))
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
+            try:
+                made = convert(change(value) if change else value, known[name].hint, text=False)
+            except (ValueError, TypeError, KeyError):
+                errors.append(f"{prefix}{old}: {value!r} does not fit; give {describe(known[name].hint)}")
+                continue
+            if name not in hidden:
+                found[name] = made
+            elif made != known[name].default:  # a file written for another command may name it
+                errors.append(f"{prefix}{old} does not apply to {command.split()[-1]}")
+    return found
 
 
 def range_errors(options: Any, sizes: Sequence[str] = (), shares: Sequence[str] = ()) -> list[str]:
@@ -302,7 +338,7 @@ def range_errors(options: Any, sizes: Sequence[str] = (), shares: Sequence[str] 
     found = []
     for name in (*sizes, *shares):
         value = getattr(options, name)
-        option = "--" + name.replace("_", "-")
+        option = flag(name)
         if value is not None and name in sizes and value < 1:
             found.append(f"{option} must be at least 1, not {value}")
         if value is not None and name in shares and not 0 <= value < 1:
@@ -342,7 +378,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         if isinstance(a, dict) and isinstance(b, dict):
             found += differences(a, b)
         elif a != b:
-            found.append(f"--{name.replace('_', '-')} {_show(a)} → {_show(b)}")
+            found.append(f"{flag(name)} {_show(a)} → {_show(b)}")
     return found
 
 

@@ -6,11 +6,14 @@ In Python ``str(error)`` names them as Python does: ``top_p must be above 0``.
 
 from __future__ import annotations
 
+import codecs
+import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 _on_command_line: ContextVar[bool] = ContextVar("gen_command_line", default=False)
 
@@ -85,3 +88,19 @@ class Terminated(KeyboardInterrupt):
 def notify(message: str) -> None:
     """Tells the user, in a line on standard error, what went wrong and what is done about it."""
     print(f"gen: {message}", file=sys.stderr, flush=True)
+
+
+def encode_leniently(stream: Any) -> None:
+    """Lets standard output or error write every text: a character that its encoding lacks becomes "?", and bytes
+    of a file's name that are not UTF-8 stay what they are."""
+    if isinstance(stream, io.TextIOWrapper):
+        codecs.register_error("gen-lenient", _replace_character)
+        stream.reconfigure(errors="gen-lenient")
+
+
+def _replace_character(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    code = ord(error.object[error.start])
+    is_byte = 0xDC80 <= code <= 0xDCFF  # how Python keeps a byte that it could not decode
+    return (bytes([code - 0xDC00]) if is_byte else "?"), error.start + 1

@@ -1,4 +1,4 @@
-"""Reading and writing lines of text: files, .gz files, standard input and output."""
+"""Lines of text in, and out."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import IO
 
 from gen.base.distributed import is_main
-from gen.base.errors import UserError
+from gen.base.errors import UserError, encode_leniently
 
 
 def read_lines(name: str) -> Iterator[str]:
-    """Yields the lines of a UTF-8 file (or .gz), or of standard input for "-", without line ends.
+    """The lines of a UTF-8 file (or .gz) or, for "-", of standard input, without their ends, one at a time.
 
     Raises:
-        UserError: the file cannot be read, is truncated, or has a line that is not UTF-8 (the message gives its
-            number).
+        UserError: the file cannot be read, is cut short, or a line is not UTF-8 (names it).
     """
     where = "standard input" if name == "-" else name
     try:
@@ -35,7 +34,7 @@ def read_lines(name: str) -> Iterator[str]:
             f"{where}: line {number} is not UTF-8 (byte {error.start} of the line); convert the file"
         ) from error
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None)  # from the system; None if the content is at fault
+        reason = getattr(error, "strerror", None)  # the system's; without one it is the contents
         raise UserError(
             f"{where}: cannot be read ({reason})" if reason else f"{where}: damaged or cut short ({error})"
         ) from error
@@ -49,17 +48,16 @@ def _open(name: str) -> IO[bytes]:
 
 @contextmanager
 def output(name: str) -> Iterator[IO[str]]:
-    """Opens a text file that appears only once it is complete, or standard output for "-". With several
-    processes only the main one writes."""
+    """A file that is there when all of it is written, or standard output for "-". Of several processes the main
+    one writes."""
     if not is_main():
         yield io.StringIO()
         return
     if name == "-" or _is_stdout(name):
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
+        encode_leniently(sys.stdout)  # names of files need not be UTF-8
         yield sys.stdout
         return
-    # Devices and pipes are written to directly. Files are replaced atomically; a link to a file stays a link.
+    # A device or a pipe is written to; a file is replaced, or made, at once, and a link to one stays a link.
     in_system = Path(name).absolute().is_relative_to("/dev") or Path(name).absolute().is_relative_to("/proc")
     at_once = not in_system and (not Path(name).exists() or Path(name).is_file())
     path = temporary = Path(name).resolve() if at_once else Path(name)
@@ -75,7 +73,7 @@ def output(name: str) -> Iterator[IO[str]]:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             yield file
         if at_once:
-            os.umask(mask := os.umask(0))  # the only way to read it
+            os.umask(mask := os.umask(0))  # it cannot be read otherwise
             temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
             temporary.replace(path)
     finally:
@@ -84,8 +82,8 @@ def output(name: str) -> Iterator[IO[str]]:
 
 
 def _is_stdout(name: str) -> bool:
-    """Whether ``name`` is standard output under another name, such as /dev/stdout."""
+    """Whether a name, such as /dev/stdout, is another one for standard output."""
     try:
         return os.path.samestat(os.stat(name), os.fstat(sys.stdout.fileno()))
-    except (OSError, ValueError):  # no such file yet, or standard output is not a file
+    except (OSError, ValueError):  # no such file yet; or standard output is none
         return False

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-import tyro
 
 from gen.base import distributed
 from gen.base.config import parse_command
 from gen.base.errors import ConfigError, UserError, notify
+from gen.base.fields import Arg
 from gen.base.lines import output
 from gen.inputs.pictures import PictureError, ahead, find_pictures
 from gen.inputs.processors import PictureProcessor
@@ -34,9 +34,11 @@ if TYPE_CHECKING:  # exported models run where there is no torch
 class CaptionCommand:
     """Describe pictures."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    COMMON: ClassVar = ("output", "num_captions", "beam", "json", "csv", "sidecar", "show")
+
+    run: Annotated[str, Arg("RUN", positional=True)]
     """The folder of a run, of a model, or of an exported model."""
-    pictures: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")] = ()
+    pictures: Annotated[tuple[str, ...], Arg("PICTURE", positional=True)] = ()
     """Files, and folders of them."""
     stdin: bool = False
     """Read the pictures' paths from standard input, one a line."""
@@ -54,7 +56,7 @@ class CaptionCommand:
     """With --sidecar: also where there is one."""
     show: str = ""
     """Write a page with the pictures and their captions to this .html file."""
-    output: Annotated[str, tyro.conf.arg(aliases=["-o"])] = "-"
+    output: Annotated[str, Arg(aliases=("-o",))] = "-"
     """Where to write; - for standard output."""
     batch_size: int = 64
     """Pictures at a time."""

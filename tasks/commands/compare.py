@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 import yaml
 from rich.table import Table
 
 from gen.base.config import flat, parse_command
 from gen.base.errors import ConfigError, UserError
+from gen.base.fields import Arg
 from gen.metrics.plots import plot_runs
 from gen.models.checkpoint import CONFIG, UNREADABLE, find_model, read_config
 from gen.training.run_folder import RunFolder
@@ -22,9 +22,9 @@ from tasks import display
 class CompareCommand:
     """Figures of several runs in a table, what was different about them, and their curves in one plot."""
 
-    run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[tuple[str, ...], Arg("RUN", positional=True)]
     """Run folders."""
-    output: Annotated[str, tyro.conf.arg(aliases=["-o"])] = ""
+    output: Annotated[str, Arg(aliases=("-o",))] = ""
     """Where to draw the curves: a .png, .svg or .pdf file."""
     metric: str = ""
     """A validation figure to draw, such as bleu; unset: the loss."""

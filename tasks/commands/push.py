@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import tyro
-
 from gen.base import hub
 from gen.base.config import parse_command
+from gen.base.fields import Arg
 from gen.models.checkpoint import find_model
 from gen.models.model import Model
 
@@ -17,9 +16,9 @@ from gen.models.model import Model
 class PushCommand:
     """Share a model on the Hugging Face Hub: the best one of a run, with its card. `hf auth login` logs in."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[str, Arg("RUN", positional=True)]
     """The folder of a run or of a model."""
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")]
+    name: Annotated[str, Arg("USER/NAME", positional=True)]
     """What to call it there."""
     private: bool = False
     """Only for those who are let in."""

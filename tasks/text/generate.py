@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import count, islice
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from gen import runtime
 from gen.base.config import parse_command
 from gen.base.errors import ConfigError, UserError
+from gen.base.fields import Arg
 from gen.base.lines import read_lines
 from gen.search import Hypothesis, SearchOptions
 
@@ -29,7 +28,9 @@ Precision = Literal["fp32", "bf16", "fp16", "auto"]
 class GenerateConfig:
     """Write with a trained model."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    COMMON: ClassVar = ("prompt", "temperature", "max_new_tokens", "num_samples", "top_p", "seed", "beam", "json")
+
+    run: Annotated[str, Arg("RUN", positional=True)]
     """The folder of a run, of a model, or of an exported model."""
     prompt: tuple[str, ...] = ()
     """How to begin. May be repeated: several prompts give several texts."""

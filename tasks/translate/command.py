@@ -7,13 +7,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
-
-import tyro
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from gen.base import distributed
 from gen.base.config import parse_command
 from gen.base.errors import ConfigError, notify
+from gen.base.fields import Arg
 from gen.base.lines import output, read_lines
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
@@ -29,11 +28,13 @@ if TYPE_CHECKING:  # exported models run where there is no torch
 class TranslateCommand:
     """Translate lines of text."""
 
-    run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    COMMON: ClassVar = ("input", "output", "text", "beam", "n_best", "json")
+
+    run: Annotated[tuple[str, ...], Arg("RUN", positional=True)]
     """The folder of a run, of a model, or of an exported model; several make an ensemble."""
-    input: Annotated[str, tyro.conf.arg(aliases=["-i"])] = "-"
+    input: Annotated[str, Arg(aliases=("-i",))] = "-"
     """Lines to translate; - for standard input."""
-    output: Annotated[str, tyro.conf.arg(aliases=["-o"])] = "-"
+    output: Annotated[str, Arg(aliases=("-o",))] = "-"
     """Where to write; - for standard output."""
     text: tuple[str, ...] = ()
     """Translate this instead of an input; may be repeated."""
