@@ -3,14 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+COVERAGE := --cov=gen --cov=tasks --cov-report=
 
 .PHONY: demo test check bench soak runtime clean
 
 demo: $(READY)
 	$(BIN)/gen demo
 
+# With CI=true it also prints the test coverage, which takes a little longer.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(if $(filter true,$(CI)),$(COVERAGE))
+	$(if $(filter true,$(CI)),@echo "Coverage: $$($(BIN)/python -m coverage report --format=total) % of the lines of gen and tasks")
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -35,4 +38,4 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache

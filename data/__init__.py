@@ -1,1 +1,1 @@
-"""What the toolkit can train on without a download. Installed as `tasks.data`; see README.md for formats."""
+"""Training data that needs no download. Installed as `tasks.data`; README.md describes the formats."""

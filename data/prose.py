@@ -1,4 +1,4 @@
-"""English prose that is on every machine with Python: the language reference that `help()` shows."""
+"""English prose that comes with Python: the language reference that `help()` shows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gen.base.errors import UserError
 
 
 def python_documentation() -> str:
-    """The text of Python's own help topics, about half a million characters.
+    """The text of Python's help topics, about half a million characters.
 
     Raises:
         UserError: this Python was installed without its help topics.

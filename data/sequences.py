@@ -1,4 +1,4 @@
-"""Sequences to copy, reverse or sort: the smallest tasks that need an encoder and attention."""
+"""Synthetic sequence tasks, to copy, reverse or sort letters: the smallest that need an encoder and attention."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ TASKS: dict[str, Callable[[list[str]], list[str]]] = {
 def sequence_pairs(
     task: str, size: int, seed: int = 0, *, letters: str = "abcdefgh", lengths: tuple[int, int] = (3, 8)
 ) -> list[tuple[str, str]]:
-    """Pairs of a random word and what the task makes of it.
+    """Pairs of a random string and the result of the task.
 
     Args:
         task: "copy", "reverse" or "sort".
-        size: how many.
-        seed: of the words.
-        letters: what they are made of.
-        lengths: shortest and longest.
+        size: the number of pairs.
+        seed: of the random generator.
+        letters: the alphabet.
+        lengths: the smallest and the largest length.
 
     Example:
-        >>> sequence_pairs("reverse", 1, letters="ab", lengths=(3, 3))
-        [('bba', 'abb')]
+        >>> sequence_pairs("reverse", 1, lengths=(3, 3))
+        [('gae', 'eag')]
     """
     rng = random.Random(seed)
     words = ([rng.choice(letters) for _ in range(rng.randint(*lengths))] for _ in range(size))

@@ -1,7 +1,7 @@
-"""Drawn pictures with captions: two coloured shapes, how they stand to each other, on all kinds of grounds.
+"""Synthetic pictures with captions: two coloured shapes and their relation, on various backgrounds.
 
-Every picture has three captions that say the same in different words. The held-out pictures show two things
-together that no training picture has together, such as a red circle and a blue star.
+Every picture has three captions with the same meaning. The held-out pictures combine two shapes that no training
+picture combines, such as a red circle and a blue star.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 SIZES = {"small": 0.11, "large": 0.21}
-"""Name → half of the side, as a share of the picture's."""
+"""Name → half the side of the shape, as a share of the picture's side."""
 OPPOSITES = {"above": "below", "below": "above", "left of": "right of", "right of": "left of"}
 GROUNDS = ("plain", "striped", "dotted", "checkered", "shaded")
 
@@ -44,13 +44,13 @@ class Thing:
 
     @property
     def kind(self) -> int:
-        """The number of its colour and shape."""
+        """The index of the combination of colour and shape."""
         return list(COLOURS).index(self.colour) * len(SHAPES) + SHAPES.index(self.shape)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Two shapes and how the first stands to the second."""
+    """Two shapes and the relation of the first to the second."""
 
     first: Thing
     relation: str
@@ -58,11 +58,11 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """Whether these two never stand together in training: one pair in seven."""
+        """Whether training never combines these two: one pair in seven."""
         return (self.first.kind + self.second.kind) % 7 == 0
 
     def captions(self) -> list[str]:
-        """The same said in three ways."""
+        """Three captions with the same meaning."""
         a, b = f"a {self.first}", f"a {self.second}"
         return [
             f"{a} {self.relation} {b}",
@@ -72,11 +72,16 @@ class Scene:
 
 
 def scenes(count: int, *, held_out: bool = False, seed: int = 1) -> Iterator[Scene]:
-    """``count`` scenes, of the training's combinations or of the held-out ones.
+    """Yields random scenes.
+
+    Args:
+        count: the number of scenes.
+        held_out: only held-out combinations, instead of only those for training.
+        seed: of the random generator.
 
     Example:
-        >>> next(scenes(1)).captions()[0].split()[0]
-        'a'
+        >>> next(scenes(1)).captions()[0]
+        'a large yellow cross left of a large red circle'
     """
     rng = random.Random(f"{seed} {held_out}")
 
@@ -91,21 +96,21 @@ def scenes(count: int, *, held_out: bool = False, seed: int = 1) -> Iterator[Sce
 
 
 def draw(scene: Scene, seed: int, side: int = 224) -> Any:
-    """The scene as a `PIL.Image.Image`; the seed decides on the ground and on where exactly things stand."""
+    """Draws a scene as a `PIL.Image.Image`. The seed determines the background and the exact positions."""
     from PIL import ImageDraw
 
     rng = random.Random(seed)
-    big = 2 * side  # drawn at twice the size: then its edges are smooth
+    big = 2 * side  # drawn at twice the size and reduced, for smooth edges
     image = _ground(big, rng)
     canvas = ImageDraw.Draw(image)
     upright = scene.relation in ("above", "below")
-    before = scene.relation in ("above", "left of")  # the first thing comes first on the axis
+    before = scene.relation in ("above", "left of")  # the first shape comes first on the axis
     a, b = (SIZES[t.size] for t in (scene.first, scene.second))
     room = 1 - 2 * (a + b)
     gaps = sorted(rng.uniform(0.1, 0.9) * room for _ in range(2))
     near, far = (a, b) if before else (b, a)
     along = {before: gaps[0] + near, not before: gaps[1] + 2 * near + far}
-    # Across that axis they stand nearly level, or "above" might as well be "left of".
+    # Across that axis the distance is smaller, or "above" could also be "left of".
     distance = abs(along[True] - along[False])
     level = rng.uniform(a + 0.02, 0.98 - a)
     other = min(max(level + rng.uniform(-0.4, 0.4) * distance, b + 0.02), 0.98 - b)
@@ -119,7 +124,7 @@ def draw(scene: Scene, seed: int, side: int = 224) -> Any:
 
 
 def _ground(side: int, rng: random.Random) -> Any:
-    """A pale ground of some pattern."""
+    """A background in pale colours, of a random pattern."""
     from PIL import Image, ImageDraw
 
     one = tuple(rng.randint(150, 225) for _ in range(3))
@@ -144,7 +149,7 @@ def _ground(side: int, rng: random.Random) -> Any:
 
 
 def _shape(canvas: Any, thing: Thing, x: float, y: float, r: float) -> None:
-    """One shape around (x, y), reaching r in every direction."""
+    """Draws a shape centred at (x, y) with radius r."""
     colour = COLOURS[thing.colour]
     box = (x - r, y - r, x + r, y + r)
     if thing.shape == "circle":
@@ -168,7 +173,16 @@ def _shape(canvas: Any, thing: Thing, x: float, y: float, r: float) -> None:
 
 
 def write_shapes(folder: Path, training: int = 2000, held_out: int = 300) -> Path:
-    """Draws pictures into a folder, with a ``captions.jsonl`` beside them; its path. What is there is kept."""
+    """Draws pictures into a folder and writes ``captions.jsonl``, unless that exists.
+
+    Args:
+        folder: the folder to write.
+        training: the number of training pictures.
+        held_out: the number of held-out pictures.
+
+    Returns:
+        The path of ``captions.jsonl``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     captions = folder / "captions.jsonl"
     if captions.exists():

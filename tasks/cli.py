@@ -10,6 +10,8 @@ from importlib import import_module
 from signal import SIGTERM, signal
 from typing import Any, NamedTuple
 
+from gen.base.errors import command_line_terms
+
 INTRODUCTION = """\
 gen: sequence generation around one shared recurrent decoder
 
@@ -48,22 +50,25 @@ COMMANDS = {
         "train a small model on Python's own documentation and look at it",
     ),
     "train text": Command(
-        "tasks.text.task:train_command",
+        TRAIN,
         "--data FILE --out runs/NAME",
         "train a language model on a text (characters, words or subwords)",
+        "text",
     ),
     "generate": Command("tasks.text.generate:generate_command", "RUN --prompt TEXT", "write"),
     "suggest": Command("tasks.text.suggest:suggest_command", "RUN --prompt TEXT", "complete the word being typed"),
     "train translate": Command(
-        "tasks.translate.task:train_command",
+        TRAIN,
         "--train SOURCE TARGET --out runs/NAME",
         "train a translation model on sentence pairs",
+        "translate",
     ),
     "translate": Command("tasks.translate.command:translate_command", "RUN < FILE", "translate line by line"),
     "train caption": Command(
-        "tasks.caption.task:train_command",
+        TRAIN,
         "--images FOLDER --captions FILE --out runs/NAME",
         "train a model that describes pictures",
+        "caption",
     ),
     "caption": Command("tasks.caption.command:caption_command", "RUN PICTURE...", "describe pictures"),
     "plot attention": Command(
@@ -72,14 +77,14 @@ COMMANDS = {
         "draw what the decoder looked at",
     ),
     "score": Command(
-        "tasks.commands.evaluate:score_command", "RUN FILE", "how probable each line, or each pair, is"
+        "tasks.commands.score:score_command", "RUN FILE", "how probable each line, or each pair, is"
     ),
     "evaluate": Command(
         "tasks.commands.evaluate:evaluate_command",
         "RUN",
         "perplexity of a language model, BLEU of a translation model, CIDEr-D of captions",
     ),
-    "info": Command("tasks.commands.evaluate:info_command", "RUN", "what a model is"),
+    "info": Command("tasks.commands.info:info_command", "RUN", "what a model is"),
     "compare": Command("tasks.commands.compare:compare_command", "RUN RUN...", "several runs side by side"),
     "export": Command(
         "tasks.commands.export:export_command",
@@ -97,6 +102,7 @@ GROUPS = {
 """First words that want a second one → what they are for."""
 
 
+@command_line_terms()
 def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 0, 1 where part of the input could not be used, 2 for the user's
     mistakes, 130 for Ctrl-C and 143 for SIGTERM, where there was something to save."""

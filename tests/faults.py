@@ -1,6 +1,6 @@
-"""Trainings that are killed: small ones of every task, a process to kill, and what must be the same in the end.
+"""Fault injection: small trainings of every task that are killed, and checks that the result is the same.
 
-Used by test_faults.py for a few kills, and by soak.py for many.
+test_faults.py uses it for a few kills, soak.py for many.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import tasks.text.task
 import tasks.translate.task
 from data.shapes import write_shapes
 from gen.training.step import Stepper
-from gen.training.validation import Judge, Task
+from gen.training.validation import Task, Validator
 from tasks.cli import main
 
-torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)  # the first one imports for seconds
+torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)  # the first one takes seconds of imports
 
 COMMON = (
     *("--precision", "fp32", "--device", "cpu", "--validations", "3", "--accumulate", "2", "--ema", "0.9"),
@@ -50,9 +50,9 @@ REWARD = (
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """A training of each kind, without its ``--out``, on data that is written to ``folder``.
+    """The command of a training of each kind, without ``--out``; writes the data to ``folder``.
 
-    The self-critical one begins with ``folder/captions``: train "caption" into it first.
+    The self-critical training starts from ``folder/captions``: train "caption" into it first.
     """
     text = "the cat sat on the mat. the dog ran to the cat, and the cat ran off the mat.\n"
     (folder / "book.txt").write_text(text * 60)
@@ -76,7 +76,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
 
 
 def _work(argv: list[str], environment: dict[str, str], die_at: str, log: str) -> None:
-    """In the process that will be killed."""
+    """Runs a command in the process that will be killed."""
     os.environ.update(environment)
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(log, "w")  # noqa: SIM115
@@ -89,12 +89,13 @@ def _work(argv: list[str], environment: dict[str, str], die_at: str, log: str) -
 
 
 def _nothing(*args: object, **kwargs: object) -> None:
-    """Instead of a plot, which takes longer than the training."""
+    """Replaces the plots, which take longer than the training."""
 
 
 def _die_at(kind: str, count: str, folder: str) -> None:
-    """SIGKILL at the ``count``-th event of a kind: "file" (something in ``folder`` is opened, renamed, removed),
-    "batch" (a micro-batch begins), "step" (a gradient is there, and the weights are still to move), "validation".
+    """Arranges a SIGKILL at the ``count``-th event of a kind: "file" (a file in ``folder`` is opened, renamed or
+    removed), "batch" (a micro-batch begins), "step" (gradients are computed, weights not yet updated) or
+    "validation".
     """
     left = [int(count)]
 
@@ -119,14 +120,14 @@ def _die_at(kind: str, count: str, folder: str) -> None:
     if kind == "file":
         sys.addaudithook(hook)
     else:
-        before(*{"batch": (Task, "loss"), "step": (Stepper, "_update"), "validation": (Judge, "_try")}[kind])
+        before(*{"batch": (Task, "loss"), "step": (Stepper, "_update"), "validation": (Validator, "_try")}[kind])
 
 
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.chmod", "shutil.rmtree"}
 
 
 class Trainings:
-    """Processes that train; quick to start, since they are forked from one that has imported all they need."""
+    """Processes that train. They start quickly: they are forked from one that has imported everything."""
 
     def __init__(self, cache: Path) -> None:
         self.environment = {"GEN_CACHE": str(cache)}
@@ -144,8 +145,8 @@ class Trainings:
         return process
 
     def together(self, argv: list[str], logs: Path, processes: int = 2) -> list[int | None]:
-        """The same command in several processes, as torchrun starts them; their exit statuses. What process n says
-        is in ``logs/n``."""
+        """Runs a command in several processes, as torchrun starts them; process n writes its output to
+        ``logs/n``. Returns their exit statuses."""
         logs.mkdir(parents=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -162,29 +163,29 @@ class Trainings:
         return [process.exitcode for process in started]
 
     def finish(self, argv: list[str], out: Path, die_at: str = "") -> int | None:
-        """Runs to its end, or to its death, such as "step:7" (see `_die_at`); the exit status."""
+        """Runs a training to its end or to a moment such as "step:7" (see `_die_at`). Returns its exit status."""
         process = self.start(argv, out, die_at)
         process.join()
         return process.exitcode
 
     def killed_at(self, argv: list[str], out: Path, moments: Sequence[str]) -> None:
-        """Kills a training at one moment after the other, then lets it finish."""
+        """Kills a training at each of several moments, resuming it in between, then lets it finish."""
         for moment in moments:
             assert self.finish(argv, out, moment) == -signal.SIGKILL, moment
         assert self.finish(argv, out) == 0
 
     def killed(self, argv: list[str], out: Path, kills: int, seconds: float, rng: random.Random) -> int:
-        """Kills a training at random moments, ``kills`` times or until it is done, and lets it finish.
+        """Kills a training at random moments, at most ``kills`` times, then lets it finish.
 
         Args:
             argv: the command.
             out: the run folder.
-            kills: how often, at most.
-            seconds: how long an undisturbed training takes.
-            rng: of the moments.
+            kills: the maximum number of kills.
+            seconds: the duration of an undisturbed training.
+            rng: draws the moments.
 
         Returns:
-            How often it was killed.
+            The number of kills; fewer if the training ended before.
         """
         done = 0
         for _ in range(kills):
@@ -200,14 +201,14 @@ class Trainings:
         return done
 
     def timed(self, argv: list[str], out: Path) -> float:
-        """An undisturbed training: how many seconds it took."""
+        """Runs an undisturbed training; returns the seconds it took."""
         began = time.monotonic()
         assert self.finish(argv, out) == 0
         return time.monotonic() - began
 
 
 def outcome(run: Path) -> dict[str, object]:
-    """What a training must come to, whatever happened on the way: weights to the bit, figures, samples."""
+    """The result of a training, which kills must not change: weights to the bit, figures, samples."""
     passing = {"seconds", "tokens_per_second", "memory_mb"}
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {
@@ -219,5 +220,5 @@ def outcome(run: Path) -> dict[str, object]:
 
 
 def differences(a: dict[str, object], b: dict[str, object]) -> list[str]:
-    """Which parts of two outcomes differ."""
+    """The parts in which two outcomes differ."""
     return [name for name in a if a[name] != b[name]]

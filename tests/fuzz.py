@@ -1,6 +1,7 @@
-"""Damaged input of every kind for every command: model folders, configurations, corpora, pictures, checkpoints.
+"""Fuzzing: damaged input of every kind for every command: model folders, configurations, corpora, pictures,
+checkpoints.
 
-Used by test_fuzz.py for a few cases, and by soak.py for thousands.
+test_fuzz.py uses it for a few cases, soak.py for thousands.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from tasks.cli import main
 from tests import faults
 
-HANG = 60  # seconds that no command on these small files needs
+HANG = 60  # seconds; every command on these small files takes less
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,10 @@ class Case:
     """A command on a damaged file.
 
     Attributes:
-        name: what is damaged.
-        files: those of which one is damaged, relative to the desk's folder.
-        argv: the command; ``{}`` stands for the copy of the folder.
-        output: a file that must be whole or not there.
+        name: the kind of file that is damaged.
+        files: a glob relative to the prepared folder; one of these files is damaged.
+        argv: the command; ``{}`` is replaced by the copy of the folder.
+        output: a file that must be complete or absent afterwards; "" for none.
     """
 
     name: str
@@ -62,7 +63,7 @@ CASES = (
     ),
     Case(
         "caption model",
-        "captions/best/[cRt]*",  # not the weights of the CNN: 14 MB to copy, and read like all others
+        "captions/best/[cRt]*",  # without the weights of the CNN: 14 MB to copy, and read like all others
         (
             "caption",
             "{}/captions/best",
@@ -96,7 +97,7 @@ CASES = (
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
-    """The same bytes after an accident."""
+    """The bytes with random damage."""
     at = rng.randrange(len(data) + 1)
     some = bytes(rng.randrange(256) for _ in range(rng.choice((1, 4, 40))))
     ways: tuple[Callable[[], bytes], ...] = (
@@ -114,7 +115,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 
 def _other_number(data: bytes, rng: random.Random) -> bytes:
-    """One run of digits replaced by another number: the damage that text formats do not notice."""
+    """Replaces a digit by another number: damage that text formats do not detect."""
     places = [i for i, byte in enumerate(data) if chr(byte).isdigit()]
     if not places:
         return data[::-1]
@@ -124,14 +125,14 @@ def _other_number(data: bytes, rng: random.Random) -> bytes:
 
 
 def desk(folder: Path) -> None:
-    """Everything that is damaged later, whole: trained models of every task, data, pictures."""
+    """Prepares the undamaged files in ``folder``: trained models of every task, data, pictures."""
     from PIL import Image
 
     commands = faults.commands(folder)
     trainings = faults.Trainings(folder / "cache")
     for kind, name in (("text", "text"), ("translate", "translate"), ("caption", "captions")):
         assert trainings.finish(commands[kind], folder / name) == 0
-    # One that has not reached its end.
+    # A training that has not reached its end.
     trainings.finish(commands["text"], folder / "run", "step:50")
     (folder / "lines.txt").write_text("abc\n\nfed cab\n")
     rows = list(zip(*((folder / f"train.{s}").read_text().split("\n")[:40] for s in ("src", "tgt")), strict=True))
@@ -148,7 +149,7 @@ def desk(folder: Path) -> None:
 
 
 def run(folder: Path, case: Case, rng: random.Random, scratch: Path) -> str:
-    """Damages one file and runs the case's command; what went wrong, or ""."""
+    """Damages one file and runs the case's command. Returns a description of what went wrong, or ""."""
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     for name in sorted({case.files.split("/")[0], *_named(case)}):
@@ -166,27 +167,27 @@ def run(folder: Path, case: Case, rng: random.Random, scratch: Path) -> str:
 
 
 def _named(case: Case) -> Iterator[str]:
-    """Which files and folders the command names, as they are called in the desk's folder."""
+    """The files and folders that the command uses, relative to the prepared folder."""
     for word in case.argv:
         if word.startswith("{}/") and "out" not in word:
             yield word.removeprefix("{}/").split("/")[0]
 
 
 class _Hang(BaseException):
-    """Not an Exception: nobody may catch it."""
+    """Not an Exception, so that no handler catches it."""
 
 
 def _attempt(argv: list[str]) -> str:
-    """Runs a command in this process; how it misbehaved, or ""."""
+    """Runs a command in this process. Returns a description of its misbehaviour, or ""."""
 
     def hang(number: int, frame: object) -> None:
         raise _Hang
 
-    said = io.StringIO()
+    output = io.StringIO()
     before = signal.signal(signal.SIGALRM, hang)
     signal.alarm(HANG)
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             status = main(argv)
     except SystemExit as stop:
         status = stop.code  # type: ignore[assignment]
@@ -197,11 +198,11 @@ def _attempt(argv: list[str]) -> str:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-    return "" if status in (0, 1, 2) else f"exit status {status}: {said.getvalue()[-300:]}"
+    return "" if status in (0, 1, 2) else f"exit status {status}: {output.getvalue()[-300:]}"
 
 
 def campaign(folder: Path, count: int, seed: int, scratch: Path) -> list[str]:
-    """``count`` cases in turn; what went wrong in them."""
+    """Runs ``count`` cases in turn. Returns descriptions of what went wrong."""
     os.environ["GEN_CACHE"] = str(folder / "cache")
     problems = []
     for number in range(count):

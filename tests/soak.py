@@ -1,8 +1,9 @@
-"""`make soak`: what the suite does for a minute, done for an hour.
+"""`make soak`: the suite's tests with kills and damaged input, for an hour instead of a minute.
 
     python -m tests.soak [kills] [cases]
 
-kills SIGKILLs at random moments over all kinds of training (50), then cases damaged inputs (2,000).
+kills: the number of SIGKILLs at random moments, over all kinds of training (50). cases: the number of damaged
+inputs (2,000).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tests import faults, fuzz
 
 
 def kill(folder: Path, count: int) -> int:
-    """SIGKILLs at random moments over all kinds of training; how many did not end as undisturbed ones do."""
+    """Kills trainings of all kinds at random moments. Returns how many results differ."""
     trainings, commands = faults.Trainings(folder / "cache"), faults.commands(folder)
     trainings.finish(commands["caption"], folder / "captions")
     seconds = {kind: trainings.timed(argv, folder / kind) for kind, argv in commands.items()}
@@ -30,12 +31,12 @@ def kill(folder: Path, count: int) -> int:
         found = faults.differences(faults.outcome(folder / kind), faults.outcome(run))
         done, wrong, number = done + kills, wrong + bool(found), number + 1
         print(f"{kind}: {kills} kills, {'differs in ' + ', '.join(found) if found else 'identical'}", flush=True)
-    print(f"{done} SIGKILLs in {number} trainings; {wrong} ended otherwise than undisturbed ones", flush=True)
+    print(f"{done} SIGKILLs in {number} trainings; {wrong} with another result than undisturbed ones", flush=True)
     return wrong
 
 
 def damage(folder: Path, count: int) -> int:
-    """Damaged inputs; how many did not end with a clear message."""
+    """Runs commands on damaged inputs. Returns the number that did not end with a clear message."""
     fuzz.desk(folder)
     problems = []
     for first in range(0, count, 100):

@@ -121,10 +121,11 @@ class Vectors(Encoder):
     memory_size = 4
 
     def prepare(self, items):
-        return Prepared(torch.from_numpy(np.stack(items)), [""] * len(items))
+        return Prepared({"vector": torch.from_numpy(np.stack(items))}, [""] * len(items))
 
     def forward(self, source):
-        return Memory(source[:, None], torch.ones(len(source), 1, dtype=torch.bool), source)
+        vectors = source["vector"]
+        return Memory(vectors[:, None], torch.ones(len(vectors), 1, dtype=torch.bool), vectors)
 
 
 @pytest.mark.parametrize(("baseline", "samples", "length"), [("mean", 8, 5), ("greedy", 16, 5)])
@@ -140,7 +141,9 @@ def test_self_critical_training_raises_the_reward(baseline, samples, length):
         return sum(c == wanted[item] for c in hypothesis.text) / length
 
     objective = SelfCritical(reward, samples=samples, baseline=baseline, max_new_tokens=length)
-    batch = Batch(torch.eye(4), torch.zeros(4, 0).long(), torch.zeros(4, 0).long(), rows=torch.arange(4))
+    batch = Batch(
+        {"vector": torch.eye(4)}, torch.zeros(4, 0).long(), torch.zeros(4, 0).long(), rows=torch.arange(4)
+    )
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
 
     def mean_reward():
@@ -165,7 +168,9 @@ def test_the_self_critical_loss_is_the_policy_gradient():
     model = Model(Vectors(), config, tokenizer, ModelInfo()).train()
     with torch.no_grad():  # what is never sampled has no probability, or scores would count it
         model.decoder.output.bias[[tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id]] = -1e4
-    batch = Batch(torch.eye(4)[:2], torch.zeros(2, 0).long(), torch.zeros(2, 0).long(), rows=torch.arange(2))
+    batch = Batch(
+        {"vector": torch.eye(4)[:2]}, torch.zeros(2, 0).long(), torch.zeros(2, 0).long(), rows=torch.arange(2)
+    )
     seen = []
 
     def reward(hypothesis, item):
@@ -459,7 +464,7 @@ def test_bad_pictures_in_training_are_named(gen, shapes, tmp_path):
 def test_train_errors(gen, tmp_path):
     for words, message in [
         ((), "--images: name the folder"),
-        (("--images", tmp_path, "--backbone", "resnet5"), "name the file of captions"),
+        (("--images", tmp_path, "--backbone", "resnet5"), "name the captions file"),
         (("--images", tmp_path, "--augment", "-1"), "--augment must be between"),
         (("--images", tmp_path, "--finetune", "-1"), "--finetune must be 0 or more"),
         (("--images", tmp_path, "--coverage", "-1"), "--coverage must be 0 or more"),
@@ -551,7 +556,7 @@ def test_a_pass_without_gradients_leaves_gradients_to_the_next(way):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         if way == "self-critical":
             nothing = torch.zeros(4, 0).long()
-            batch = Batch(torch.eye(4), nothing, nothing, rows=torch.arange(4))
+            batch = Batch({"vector": torch.eye(4)}, nothing, nothing, rows=torch.arange(4))
             loss = SelfCritical(lambda h, i: float(len(h.token_ids)), max_new_tokens=4)(model, batch)
         else:
             loss = teach(model, scheduled_sampling=0.5)

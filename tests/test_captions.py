@@ -97,7 +97,7 @@ def test_an_imagefolder_brings_its_captions(images):
     ]
     shutil.rmtree(images / "train")
     shutil.rmtree(images / "validation")
-    with pytest.raises(UserError, match="name the file of captions"):
+    with pytest.raises(UserError, match="name the captions file"):
         read_captions(str(images))
 
 
@@ -131,11 +131,11 @@ def test_what_is_missing_is_reported(tmp_path, images):
     ("name", "content", "message"),
     [
         ("x.jsonl", '{"captions": ["a"]}\n', "line 1 names no picture"),
-        ("x.jsonl", '{"image": "a.jpg", "captions": [3]}\n', "line 1: captions are texts"),
+        ("x.jsonl", '{"image": "a.jpg", "captions": [3]}\n', "line 1: captions must be a text"),
         ("x.jsonl", '{"image": "a.jpg", "caption": "a", "split": "trian"}\n', "line 1 has a split 'trian'"),
         ("x.jsonl", '{"image": "a.jpg"\n', "line 1 is not JSON"),
         ("x.jsonl", "[" * 100_000 + "\n", "line 1 is not JSON"),
-        ("x.jsonl", '{"image": "a.jpg", "caption": "half a smile \\ud83d"}\n', "line 1 holds half of a character"),
+        ("x.jsonl", '{"image": "a.jpg", "caption": "half a smile \\ud83d"}\n', "line 1 contains half a character"),
         ("x.csv", "image,caption\na.jpg,A man, a dog and a cat\n", "line 2 has more fields than the header"),
         ("x.jsonl", '{"image": "gone.jpg", "caption": "a"}\n', "no picture with a caption is left"),
         ("x.txt", "a.jpg#0 A dog\n", "line 1 has no tab"),

@@ -77,7 +77,7 @@ def test_the_weights_are_those_of_the_package():
 
 
 @pytest.mark.parametrize(
-    ("name", "features", "places", "count"),
+    ("name", "features", "num_cells", "count"),
     [
         ("resnet18", 512, 49, 5),
         ("mobilenet_v3_small", 576, 49, 13),
@@ -86,9 +86,9 @@ def test_the_weights_are_those_of_the_package():
         ("vit_b_32", 768, 49, 14),
     ],
 )
-def test_torchvision_backbones(name, features, places, count):
+def test_torchvision_backbones(name, features, num_cells, count):
     backbone = load_backbone(name, "none")
-    assert (backbone.features, backbone.places) == (features, places)
+    assert (backbone.features, backbone.num_cells) == (features, num_cells)
     assert backbone.preprocessing.size == 224
     assert backbone.preprocessing.mean[0] == pytest.approx(0.485 * 255, abs=1e-3)
     assert len(stages(backbone.trunk)) == count
@@ -247,7 +247,7 @@ def test_a_saved_model_sees_the_same(tmp_path, encoder, photos):
 def looked(encoder, photos):
     """What the trunk sees of them, in the precision that a cache is filled in."""
     with autocast(torch.device("cpu"), compute_dtype("auto", torch.device("cpu"))):
-        return encoder.look(encoder.prepare(photos).source)
+        return encoder.look(encoder.prepare(photos).source["picture"])
 
 
 def test_cached_is_uncached(encoder, photos):
@@ -255,7 +255,7 @@ def test_cached_is_uncached(encoder, photos):
     rows, failed = store.fill(photos, batch_size=4)
     assert not failed
     assert rows.shape == (9, 1)
-    cached, fresh = encoder(store.read(rows[:, 0])), encoder(looked(encoder, photos))
+    cached, fresh = (encoder({"picture": x}) for x in (store.read(rows[:, 0]), looked(encoder, photos)))
     torch.testing.assert_close(cached.values, fresh.values, atol=0.05, rtol=0.05)
     assert store.read(rows[[3, 0], 0]).shape == (2, 49, 1280)
     torch.testing.assert_close(store.read(rows[[3, 0], 0])[1], store.read(rows[[0], 0])[0])

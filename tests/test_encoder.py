@@ -47,7 +47,7 @@ def test_the_backward_direction_reads_backwards():
     encoder = make(num_layers=1).encoder
     encoder.backwards.load_state_dict(encoder.forwards.state_dict())
     ids = torch.tensor([[4, 5, 6, 7]])
-    there, back = encoder(ids), encoder(ids.flip(1))
+    there, back = encoder({"sentence": ids}), encoder({"sentence": ids.flip(1)})
     H = encoder.memory_size // 2
     torch.testing.assert_close(there.values[..., :H], back.values[..., H:].flip(1))
     torch.testing.assert_close(there.summary[:, :H], back.summary[:, H:])
@@ -159,11 +159,13 @@ def test_encoder_and_decoder_share_one_embedding(tmp_path):
 
 def test_the_encoders_own_tokenizer_travels_with_the_model(tmp_path):
     words = CharTokenizer.train(["xyz XYZ"])
-    encoder = RNNEncoder(words, embedding_size=4, hidden_size=4, lowercase=True, longest=7)
+    encoder = RNNEncoder(words, embedding_size=4, hidden_size=4, lowercase=True, max_length=7)
     model = Model(encoder, DecoderConfig(len(LETTERS), 4, 8, attention="additive"), LETTERS).eval()
     model.save(tmp_path / "m")
     again = Model.load(tmp_path / "m")
-    assert again.reader.encode("XyQ") == encoder.reader.encode("xyq") == [*words.encode("xyq"), words.eos_id]
-    assert again.reader.longest == 7
+    processor = again.processors["sentence"]
+    expected = [*words.encode("xyq"), words.eos_id]
+    assert processor.encode("XyQ") == encoder.processors["sentence"].encode("xyq") == expected
+    assert processor.max_length == 7
     assert again.encoder.labels("xy")[:2] == ["x", "y"]
     assert again.generate("zyx", beam=2)[0].score == pytest.approx(model.generate("zyx", beam=2)[0].score)

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from gen.training.loop import train
 
 from gen.base import folders
 from gen.base.errors import UserError
@@ -16,7 +17,6 @@ from gen.datasets.streams import StreamBatches
 from gen.models import checkpoint
 from gen.models.batch import Batch
 from gen.models.model import LossOutput, Model
-from gen.training.loop import train
 from gen.training.options import TrainOptions
 from gen.training.run_folder import RunFolder
 from gen.training.validation import Task
@@ -191,11 +191,17 @@ def test_a_gpu_too_small_for_one_row(tokens, tokenizer, tmp_path):
 
 def test_a_batch_in_pieces(tokenizer):
     source = torch.arange(6).reshape(3, 2)
-    batch = Batch(source, source + 4, source + 5, rows=torch.tensor([7, 8, 9]))
+    both = {"first": source, "second": source[:, :, None] + 1}
+    batch = Batch(both, source + 4, source + 5, rows=torch.tensor([7, 8, 9]))
     part = batch.take(torch.tensor([0, 2]))
-    assert part.source.tolist() == [[0, 1], [4, 5]]
+    assert part.source["first"].tolist() == [[0, 1], [4, 5]]
+    assert part.source["second"].tolist() == [[[1], [2]], [[5], [6]]]
+    assert part.input_ids.tolist() == [[4, 5], [8, 9]]
     assert part.rows.tolist() == [7, 9]
-    assert Batch(3, source, source).take(torch.tensor([1])).source == 1
+    nothing = Batch({}, source, source).take(torch.tensor([1]))
+    assert (nothing.source, len(nothing)) == ({}, 1)
+    assert nothing.encoder_source["prompt"].shape[0] == 1
+    assert part.to(torch.device("meta")).source["second"].device.type == "meta"
 
 
 # -- disks -----------------------------------------------------------------------------------------------

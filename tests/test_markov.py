@@ -5,7 +5,7 @@ import pytest
 
 from gen.inputs.tokenizer import CharTokenizer
 from gen.metrics.markov import MarkovChain
-from tasks.text.suggest import suggest
+from gen.search.suggest import suggest
 from tests.conftest import TEXT
 
 
@@ -58,7 +58,8 @@ def test_it_is_a_distribution_and_the_search_loop_drives_it():
 
 @pytest.mark.parametrize("kind", ["char", "word", "subword"])
 def test_suggestions_complete_the_word(kind):
-    from gen.inputs.tokenizer import SubwordTokenizer, WordTokenizer
+    from gen.inputs.subword import SubwordTokenizer
+    from gen.inputs.tokenizer import WordTokenizer
 
     text = "the start of the state. the staff start. the stairs, the start, the cat stays.\n" * 5
     tokenizer = {

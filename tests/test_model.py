@@ -12,7 +12,8 @@ import gen as toolkit
 from gen.base import folders
 from gen.base.errors import ConfigError, UserError
 from gen.datasets.streams import stream_evaluation
-from gen.inputs.tokenizer import CharTokenizer, SubwordTokenizer, WordTokenizer
+from gen.inputs.subword import SubwordTokenizer
+from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 from gen.models import checkpoint
 from gen.models.batch import Batch
 from gen.models.model import Model
@@ -79,7 +80,7 @@ def test_stop_prefix_ban(model):
 
 
 def test_a_ban_is_of_one_token(model):
-    with pytest.raises(UserError, match="--ban 'the': is not one token, but: 't', 'h', 'e'"):
+    with pytest.raises(UserError, match="ban='the': is not one token, but: 't', 'h', 'e'"):
         model.generate("the", ban=("the",))
     words = make_model(WordTokenizer.train([TEXT], min_frequency=1))
     plain = words.generate("the", max_new_tokens=60, temperature=2.0, seed=1, num_samples=8)
@@ -88,7 +89,7 @@ def test_a_ban_is_of_one_token(model):
     assert not any("cat" in h.text.split() for h in others)
     with pytest.raises(UserError, match="none that is known"):
         words.generate("the", ban=("zebra",))
-    with pytest.raises(ConfigError, match="--ban must not be empty"):
+    with pytest.raises(ConfigError, match="^ban must not be empty"):
         words.generate("the", ban=("",))
     letters = make_model(CharTokenizer.train(["GATTACA"]))  # without a space
     assert "A" not in letters.generate("G", ban=("A",), max_new_tokens=50, seed=1)[0].text
@@ -114,11 +115,11 @@ def test_carried_state_is_one_long_pass(model):
     ids = torch.randint(4, len(model.tokenizer), (2, 24))
     inputs, targets = ids[:, :-1], ids[:, 1:]
     with torch.no_grad():
-        whole = model.loss(Batch(2, inputs, targets))
+        whole = model.loss(Batch({}, inputs, targets))
     state, total = None, 0.0
     for at in range(0, 23, 5):
         with torch.no_grad():
-            part = model.loss(Batch(2, inputs[:, at : at + 5], targets[:, at : at + 5]), state)
+            part = model.loss(Batch({}, inputs[:, at : at + 5], targets[:, at : at + 5]), state)
         state, total = part.state.detach(), total + float(part.loss_sum)
     assert total == pytest.approx(float(whole.loss_sum), rel=1e-5)
     for a, b in zip(whole.state.layers, state.layers, strict=True):
@@ -145,7 +146,7 @@ def test_a_saved_model_is_the_same_model(tokenizer, tmp_path, tied):
     model.info.search = {"temperature": 0.5}
     model.save(tmp_path / "m")
     again = toolkit.load(tmp_path / "m")
-    assert again.generate("the ", max_new_tokens=20)[0] == model.generate("the ", max_new_tokens=20)[0]
+    assert again.generate("the ", max_new_tokens=20, seed=1) == model.generate("the ", max_new_tokens=20, seed=1)
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value)
     assert {p.name for p in (tmp_path / "m").iterdir()} == {

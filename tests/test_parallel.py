@@ -73,8 +73,8 @@ def test_parquet_and_datasets(tmp_path):
         ("a.tsv", b"a\tb\nno tab\n", (), r"a\.tsv: line 2 has 0 tabs where 1 are needed"),
         ("a.tsv", b"x\ten\tzz\na\tb\tc\n", ("en", "de"), r"a\.tsv: --tgt de: .* 'x', 'en', 'zz'"),
         ("a.csv", b"en,de\na\n", ("en", "de"), r"a\.csv: line 2 has no field 'de'"),
-        ("a.csv", b"en,fr\na,b\n", ("en", "de"), r"--tgt de: there is no such field; there is 'en', 'fr'"),
-        ("a.csv", b"en,fr\na,b\n", (), "say which fields to use with --src and --tgt"),
+        ("a.csv", b"en,fr\na,b\n", ("en", "de"), r"--tgt de: no such field; there are 'en', 'fr'"),
+        ("a.csv", b"en,fr\na,b\n", (), "name the fields to use with --src and --tgt"),
         ("a.jsonl", b'{"en": "a", "de": "b"}\n{"en": "a"}\n', ("en", "de"), r"line 2 has no field 'de'"),
         ("a.jsonl", b'{"en": "a", "de": 3}\n', ("en", "de"), r"line 1 has no text in field 'de'"),
         ("a.jsonl", b"[1]\n", ("en", "de"), r"line 1 is not an object"),
@@ -118,7 +118,7 @@ def test_pairs_are_filtered_and_counted(tmp_path):
     valid = PairFiles([write(tmp_path / "v.tsv", ["abc\tABC", "\tx"])])
     pairs = build_pairs(train, valid, options(max_length=8, length_ratio=3, lowercase=True))
     dropped = {"an empty side": 2, "more than 8 tokens": 1, "a ratio above 3": 1}
-    assert pairs.dropped == {**dropped, "an empty side, to validate on": 1}
+    assert pairs.dropped == {**dropped, "an empty side, for validation": 1}
     decode = pairs.target_tokenizer.decode
     assert [decode(pairs.target[i]) for i in range(len(pairs.target))] == ["abc", "ba"]
     assert [decode(pairs.source[i]) for i in range(len(pairs.source))] == ["abc", "ab"]
@@ -148,7 +148,7 @@ def test_separate_and_joint_vocabularies(tmp_path):
 
 
 def test_nothing_to_train_or_validate_on(tmp_path):
-    with pytest.raises(UserError, match="no pairs are left to validate on"):
+    with pytest.raises(UserError, match="no pairs are left for validation"):
         build_pairs(PairFiles([write(tmp_path / "t.tsv", ["a\tb"])]), None, options())
     table = PairFiles([write(tmp_path / "u.tsv", ["a\t", "\tb"])])
     with pytest.raises(UserError, match="no training pairs are left"):

@@ -31,11 +31,12 @@ def bag_of_letters():
             ids = torch.zeros(len(items), width, dtype=torch.int64)
             for row, item in zip(ids, items, strict=True):
                 row[: len(item)] = torch.tensor([ord(c) for c in item])
-            return Prepared(ids, [""] * len(items))
+            return Prepared({"letters": ids}, [""] * len(items))
 
         def forward(self, source):
-            mask = source > 0
-            values = self.embedding(source) * mask[..., None]
+            letters = source["letters"]
+            mask = letters > 0
+            values = self.embedding(letters) * mask[..., None]
             return Memory(values, mask, values.sum(1) / mask.sum(1, keepdim=True))
 
     yield BagOfLetters

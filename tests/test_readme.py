@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data.shapes import draw, scenes, write_shapes
-from tasks.demo.command import caption as demo_caption
+from tasks.demo import caption as demo_caption
 from tasks.demo.command import translation as demo_translation
 from tests.conftest import TEXT, TINY
 

@@ -47,7 +47,7 @@ def sharpen(model):
 def translator(cell="lstm", attention="dot", bidirectional=True, **decoder):
     torch.manual_seed(0)
     encoder = RNNEncoder(
-        WORDS, embedding_size=12, hidden_size=8, num_layers=2, cell=cell, bidirectional=bidirectional, longest=9
+        WORDS, embedding_size=12, hidden_size=8, num_layers=2, cell=cell, bidirectional=bidirectional, max_length=9
     )
     config = DecoderConfig(len(WORDS), 12, 16, 2, cell=cell, attention=attention, **decoder)
     search = {"beam": 3, "max_ratio": 2.0}
@@ -190,7 +190,7 @@ def test_a_folder_says_what_it_is(folders):
     assert isinstance(exported, runtime.Runtime)
     assert exported.info.task == "translate"
     assert exported.info.metrics == {"bleu": 1.5}
-    assert exported.reader.longest == 9
+    assert exported.processors["sentence"].max_length == 9
     assert "| bleu | 1.5 |" in (folders / "translate" / "README.md").read_text()
 
 
@@ -295,18 +295,18 @@ def test_text_is_judged_by_bits_per_character(saved, capsys):
 
 
 class Odd(Encoder):
-    """An encoder without a reader."""
+    """An encoder without a processor."""
 
     name = "odd"
     memory_size = 4
 
     def forward(self, source):
-        return Memory(source, source[..., 0] > 0, source[:, 0])
+        return Memory(source["x"], source["x"][..., 0] > 0, source["x"][:, 0])
 
 
-def test_an_encoder_without_a_reader_is_refused(tmp_path):
+def test_an_encoder_without_processors_is_refused(tmp_path):
     model = Model(Odd(), DecoderConfig(len(WORDS), 8, 8, attention="dot"), WORDS)
-    with pytest.raises(UserError, match="has no `reader`"):
+    with pytest.raises(UserError, match="has no `processors`"):
         export.export(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -315,7 +315,7 @@ def test_an_encoder_without_a_reader_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [runtime.CONFIG, runtime.TOKENIZER, runtime.STEP, runtime.ENCODER, "reader-tokenizer.bin"]
+    "name", [runtime.CONFIG, runtime.TOKENIZER, runtime.STEP, runtime.ENCODER, "processor-sentence-tokenizer.bin"]
 )
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut"])
 def test_damaged_folders_are_one_line(folders, tmp_path, name, damage):
@@ -335,8 +335,8 @@ def test_damaged_folders_are_one_line(folders, tmp_path, name, damage):
     [
         {"format": float("inf")},
         {"tokenizer": 3},
-        {"reader": {"kind": "sounds"}},
-        {"reader": {"kind": "prompts"}},
+        {"processors": {"sentence": {"kind": "sounds"}}},
+        {"processors": {"sentence": {"kind": "prompts"}}},
         {"search": {"beam": "5"}},
         {"search": {"no_such_option": 1}},
         {"metrics": []},

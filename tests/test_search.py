@@ -346,7 +346,7 @@ def test_a_beam_carries_the_state_of_its_parents(model):
     for prompt in ("the ", ""):
         for h in model.generate(prompt, beam=4, n_best=4, max_new_tokens=12, length_penalty=0.5):
             ids = [model.tokenizer.bos_id, *model.tokenizer.encode(prompt), *h.token_ids]
-            memory = model.encoder(1)
+            memory = model.encoder(model.encoder.prepare([""]).source)
             logits = model.decoder(torch.tensor([ids]), model.decoder.init_state(memory), memory).logits[0]
             log_probs = logits.log_softmax(-1)
             first = len(ids) - len(h.token_ids)
@@ -375,7 +375,7 @@ def test_groups_avoid_each_other(ops):
 
 
 def test_groups_divide_the_beam():
-    with pytest.raises(UserError, match="--beam-groups 3 does not divide --beam 4"):
+    with pytest.raises(UserError, match="beam_groups 3 does not divide beam=4"):
         DiverseBeam(4, groups=3)
     for wrong in ({"beam": 4, "beam_groups": 3}, {"beam": 4, "diversity": 0.5}, {"beam_groups": 2}):
         assert SearchOptions(**wrong).errors()

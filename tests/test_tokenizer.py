@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from gen.base.errors import UserError
-from gen.inputs.tokenizer import CharTokenizer, SubwordTokenizer, WordTokenizer
+from gen.inputs.subword import SubwordTokenizer
+from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 
 PROSE = "Where is the cat?  It's on the mother-in-law's mat,\nsaid   the dog.\tNow!\n\n The end… où? 漢字 🙂\n" * 3
 

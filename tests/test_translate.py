@@ -17,7 +17,7 @@ from gen.base.errors import UserError
 from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import PairOptions, build_pairs
-from gen.inputs.processors import SentenceReader
+from gen.inputs.processors import SentenceProcessor
 from gen.inputs.sentences import sentence_ends
 from gen.inputs.tokenizer import WordTokenizer
 from gen.metrics.scores import translation_metrics
@@ -319,20 +319,20 @@ def test_a_line_of_several_sentences_is_translated_one_by_one(desk, gen):
 
 
 def test_lines_are_split_at_sentences_first(reverser):
-    reader = SentenceReader(reverser.tokenizer, longest=7, usual=10)  # with their ends
-    assert split_line(reader, "abc") == (["abc"], False)
-    assert split_line(reader, "") == ([], False)
-    assert split_line(reader, "aaa. bbb! ccc? ddd.") == (["aaa. bbb!", "ccc? ddd."], False)
-    assert split_line(reader, "aaa bbb ccc.") == (["aaa bbb ccc."], False)  # unusual, but one sentence
-    assert split_line(reader, "aaa bbb, ccc ddd, eee. f.") == (["aaa bbb,", "ccc ddd, eee.", "f."], True)
-    assert split_line(reader, "aaa bbb ccc ddd eee") == (["aaa bbb ccc", "ddd eee"], True)
-    reader.usual = 1  # hardly a line of several sentences in training
-    assert split_line(reader, "A a. B b? C.") == (["A a.", "B b?", "C."], False)
-    reader.usual = 10
-    assert split_line(reader, "a" * 40) == (["a" * 13, "a" * 13, "a" * 13, "a"], True)
-    assert split_line(reader, "aaaa 3.1415 bbb. cccc.") == (["aaaa 3.1415", "bbb.", "cccc."], True)
-    reader.longest = reader.usual = 0
-    assert split_line(reader, "a b. " * 99) == (["a b. " * 99], False)
+    processor = SentenceProcessor(reverser.tokenizer, max_length=7, multi_sentence_p90=10)  # with their ends
+    assert split_line(processor, "abc") == (["abc"], False)
+    assert split_line(processor, "") == ([], False)
+    assert split_line(processor, "aaa. bbb! ccc? ddd.") == (["aaa. bbb!", "ccc? ddd."], False)
+    assert split_line(processor, "aaa bbb ccc.") == (["aaa bbb ccc."], False)  # unusual, but one sentence
+    assert split_line(processor, "aaa bbb, ccc ddd, eee. f.") == (["aaa bbb,", "ccc ddd, eee.", "f."], True)
+    assert split_line(processor, "aaa bbb ccc ddd eee") == (["aaa bbb ccc", "ddd eee"], True)
+    processor.multi_sentence_p90 = 1  # hardly a line of several sentences in training
+    assert split_line(processor, "A a. B b? C.") == (["A a.", "B b?", "C."], False)
+    processor.multi_sentence_p90 = 10
+    assert split_line(processor, "a" * 40) == (["a" * 13, "a" * 13, "a" * 13, "a"], True)
+    assert split_line(processor, "aaaa 3.1415 bbb. cccc.") == (["aaaa 3.1415", "bbb.", "cccc."], True)
+    processor.max_length = processor.multi_sentence_p90 = 0
+    assert split_line(processor, "a b. " * 99) == (["a b. " * 99], False)
 
 
 def test_sentences_end_where_no_abbreviation_does():
@@ -368,7 +368,7 @@ def test_lines_of_several_sentences_are_known_from_training(tmp_path):
         (tmp_path / "a.tgt").write_text("\n".join(lines) + "\n")
         options = PairOptions(TokenizerOptions("word", 1))
         files = PairFiles((str(tmp_path / "a.src"), str(tmp_path / "a.tgt")))
-        assert build_pairs(files, None, options, cache=tmp_path / "cache").usual == expected
+        assert build_pairs(files, None, options, cache=tmp_path / "cache").multi_sentence_p90 == expected
 
 
 def test_word_alignment(reverser):
@@ -383,10 +383,10 @@ def test_word_alignment(reverser):
         decode = staticmethod(lambda ids: "".join(map(chr, ids)))
 
     class Fake:
-        reader = Letters()
+        processors = {"sentence": Letters()}
         tokenizer = Spelling()
 
-    Fake.reader.tokenizer = Spelling()
+    Fake.processors["sentence"].tokenizer = Spelling()
     # "ab c" -> "x yz": x looks at c, y at a, z at b.
     attention = torch.zeros(4, 5)
     attention[[0, 1, 2, 3], [3, 3, 0, 1]] = 1

@@ -1,4 +1,4 @@
-"""What is made once and found again: folders named by the recipe of what is in them."""
+"""A cache of folders, each named by a hash of the recipe of its content."""
 
 from __future__ import annotations
 
@@ -13,27 +13,35 @@ from typing import Any
 from gen.base.errors import UserError
 from gen.base.folders import locked, write_folder
 
-_VERSION = 6  # of the cache; part of its key
+_VERSION = 7  # of the cache; part of its key
 
 _SIZES = "sizes.json"
 
 
 def cache_folder() -> Path:
-    """Where tokenized corpora are kept: ``$GEN_CACHE``, or ``gen-toolkit`` in the user's cache folder."""
+    """The folder for corpora and features: ``$GEN_CACHE``, or ``gen-toolkit`` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("GEN_CACHE") or Path(base) / "gen-toolkit")
 
 
 def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | None = None) -> Path:
-    """The folder that ``fill`` makes, made only if there is none yet for this recipe, or a damaged one.
+    """Returns the folder for a recipe; calls ``fill`` only if the cache has none or a damaged one.
 
     Args:
-        recipe: plain values on which the content depends.
-        fill: writes whatever files into an empty folder.
-        cache: where; None: `cache_folder`.
+        recipe: JSON values that the content depends on.
+        fill: writes the files into the empty folder it is given.
+        cache: the cache's folder; None means `cache_folder`.
 
     Raises:
         UserError: the cache cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as cache:
+        ...     folder = cached(["greeting", 1], lambda f: (f / "text").write_text("hello"), Path(cache))
+        ...     (folder / "text").read_text()
+        'hello'
     """
     key = hashlib.blake2b(json.dumps([_VERSION, *recipe], sort_keys=True).encode(), digest_size=12)
     base = cache or cache_folder()
@@ -48,20 +56,20 @@ def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | No
         try:
             base.mkdir(parents=True, exist_ok=True)
             with locked(base / f".{folder.name}.lock"):
-                if not _whole(folder):  # still; another process may have been at it
-                    for left in base.glob(f".{folder.name}.*/"):  # by one that was killed
+                if not _whole(folder):  # checked again: another process may have made it meanwhile
+                    for left in base.glob(f".{folder.name}.*/"):  # by a process that was killed
                         shutil.rmtree(left)
                     write_folder(folder, fill_and_count)
         except OSError as error:
             raise UserError(
-                f"{error.filename or folder}: {error.strerror or error}; is there space for the token cache? "
-                "GEN_CACHE names another folder for it"
+                f"{error.filename or folder}: {error.strerror or error}; is the disk of the token cache full? "
+                "Set GEN_CACHE to another folder"
             ) from error
     return folder
 
 
 def _whole(folder: Path) -> bool:
-    """Whether a folder of the cache has all its files, none of them cut short."""
+    """Whether a cached folder has all its files in full length."""
     try:
         sizes = json.loads((folder / _SIZES).read_text())
         return all((folder / name).stat().st_size == size for name, size in sizes.items())

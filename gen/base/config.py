@@ -118,6 +118,7 @@ def parse_given(
         raise OptionList(options)
     end = list(argv).index("--") if "--" in argv else len(argv)
     words, after = [_with_dashes(word) for word in argv[:end]], list(argv[end + 1 :])
+    words = _repeat_numbers(options, words)
     if {"-h", "--help"} & set(words):
         make_parser(config, options, command, repeat, common).print_help()
         raise SystemExit(0)
@@ -178,6 +179,33 @@ def _match(
             typed[option.name] = places if option.many else places[0]
             places = [] if option.many else places[1:]
     return typed, unexpected + places
+
+
+def _repeat_numbers(options: Sequence[Option], words: list[str]) -> list[str]:
+    """``--temperature 0.3 0.8 FILE`` → ``--temperature=0.3 --temperature=0.8 FILE``: an option of several numbers
+    takes the numbers after it and nothing else."""
+    several = {name for o in options if o.hint == tuple[float, ...] for name in o.flags}
+    made: list[str] = []
+    last = ""
+    for word in words:
+        if word in several:
+            last, fresh = word, True
+            continue
+        if last and (fresh or _is_number(word)):
+            made.append(f"{last}={word}")
+            fresh = False
+            continue
+        last = ""
+        made.append(word)
+    return [*made, last] if last and fresh else made
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _unknown_options(

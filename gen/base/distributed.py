@@ -1,7 +1,7 @@
-"""Several processes that do one piece of work: who am I, what is my share, what do we all have together.
+"""Distributed training: ranks, shards of the data, and collective operations with `torch.distributed`.
 
-torchrun starts them and starts them again; torch.distributed lets them talk. On its own a process is the main one
-of one, and everything here costs nothing: not even torch is imported.
+torchrun starts the processes and restarts them. A single process has rank 0 of 1; then nothing here costs
+anything, and torch is not even imported.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-PATIENCE = timedelta(hours=12)  # one process may look at a million pictures while the others wait
+PATIENCE = timedelta(hours=12)  # one process may compute features of a million pictures while the others wait
 
 
 def start() -> None:
-    """Joins the other processes, where torchrun started several. Idempotent."""
+    """Joins the process group if torchrun started several processes. Idempotent."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not _together():
         import torch
         import torch.distributed as dist
 
-        # Both backends where there are two: gloo for plain values, NCCL for what lives on a GPU.
+        # With CUDA two backends: gloo for CPU tensors and Python objects, NCCL for GPU tensors.
         cuda = torch.cuda.is_available()
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
         atexit.register(stop)
 
 
 def stop() -> None:
-    """Leaves the others: from here on, each process is on its own."""
+    """Leaves the process group: from here on this process is a single one."""
     if _together():
         _dist().destroy_process_group()
 
@@ -47,42 +47,42 @@ def _dist() -> Any:
 
 
 def _together() -> bool:
-    """Whether there are others to talk to."""
+    """Whether this process is in a process group."""
     return "torch.distributed" in sys.modules and _dist().is_initialized()
 
 
 def size() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return _dist().get_world_size() if _together() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """The rank of this process, from 0."""
     return _dist().get_rank() if _together() else 0
 
 
 def is_main() -> bool:
-    """Whether this is the one that writes and speaks."""
+    """Whether this is rank 0, the process that writes files and messages."""
     return rank() == 0
 
 
 def local_rank() -> int:
-    """Which of this machine's processes this is: the number of its GPU."""
+    """The rank among the processes on this machine: the index of its GPU."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def shard(items: T) -> T:
-    """This process's share of a sequence (or an array): every `size`-th of its items.
+    """This process's part of a sequence or array: items ``rank()``, ``rank() + size()``, …
 
     Example:
-        >>> shard([1, 2, 3])  # on its own, a process has all of them
+        >>> shard([1, 2, 3])  # a single process gets all items
         [1, 2, 3]
     """
     return items[rank() :: size()]  # type: ignore[index]
 
 
 def gather(items: Sequence[T]) -> list[T]:
-    """Everyone's results in the order of the items that `mine` dealt out; the same list for every process."""
+    """The results of all processes, in the order of the items before `shard`; the same list in every process."""
     if size() == 1:
         return list(items)
     parts: list[Any] = [None] * size()
@@ -92,17 +92,17 @@ def gather(items: Sequence[T]) -> list[T]:
 
 
 def all_gather(value: T) -> list[T]:
-    """One value of each process, by rank."""
+    """The values of all processes, by rank."""
     return gather([value])
 
 
 def all_reduce_sum(*values: float) -> list[float]:
-    """Sums over all processes, in float64."""
+    """The sum of each value over all processes, in float64."""
     return _reduce(values, "SUM")
 
 
 def all_reduce_max(*values: float) -> list[float]:
-    """The largest of all processes' values."""
+    """The maximum of each value over all processes, in float64."""
     return _reduce(values, "MAX")
 
 
@@ -117,7 +117,7 @@ def _reduce(values: Sequence[float], operation: str) -> list[float]:
 
 
 def all_reduce_(tensors: Sequence[Tensor]) -> None:
-    """Sums of everyone's tensors, in place; all processes give as many, of the same shapes."""
+    """Sums tensors over all processes, in place. Every process passes the same number, with the same shapes."""
     if size() == 1 or not tensors:
         return
     import torch
@@ -129,7 +129,7 @@ def all_reduce_(tensors: Sequence[Tensor]) -> None:
 
 
 def broadcast_(tensors: Iterable[Tensor]) -> None:
-    """The main process's tensors for everyone, in place."""
+    """Copies rank 0's tensors to all processes, in place."""
     if size() > 1:
         for tensor in tensors:
             whole = tensor.detach().contiguous()
@@ -138,13 +138,13 @@ def broadcast_(tensors: Iterable[Tensor]) -> None:
 
 
 def share_out(items: Iterable[T], work: Callable[[Iterable[T]], Iterable[R]], block: int = 1024) -> Iterator[R]:
-    """What ``work`` makes of items, one result each, in their order. The main process reads the items and gets the
-    results; every process does its share of each block.
+    """Yields the results of ``work``, one per item, in order. Rank 0 reads the items and gets the results; every
+    process works on its shard of each block.
 
     Args:
-        items: any number; read by the main process alone.
-        work: items → as many results, which can be pickled.
-        block: items a process at a time.
+        items: any number; read by rank 0 only.
+        work: items → one result per item; results must be picklable.
+        block: items per process and block.
 
     Example:
         >>> list(share_out([1, 2, 3], lambda some: (2 * n for n in some)))
@@ -155,22 +155,22 @@ def share_out(items: Iterable[T], work: Callable[[Iterable[T]], Iterable[R]], bl
         return
     source = iter(items)
     while True:
-        told: list[Any] = [list(islice(source, block * size())) if is_main() else None]
-        _dist().broadcast_object_list(told)
-        if not told[0]:
+        blocks: list[Any] = [list(islice(source, block * size())) if is_main() else None]
+        _dist().broadcast_object_list(blocks)
+        if not blocks[0]:
             return
-        results = gather(list(work(shard(told[0]))))
+        results = gather(list(work(shard(blocks[0]))))
         if is_main():
             yield from results
 
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """The main process does it before the others do, who then find it done: a cache to fill, a folder to make."""
+    """Runs the body in rank 0 first, then in the others, which find it done: a cache filled, a folder made."""
     if size() > 1 and not is_main():
         _dist().barrier()
     try:
         yield
-    finally:  # what fails for the main process fails for the others, too: each says so, and none waits for ever
+    finally:  # also on errors, or the others would wait for ever; they meet the same error
         if size() > 1 and is_main():
             _dist().barrier()

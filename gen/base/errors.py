@@ -1,27 +1,84 @@
-"""The errors a user can mend. Everything else is a bug and keeps its traceback."""
+"""The errors a user can mend. Everything else is a bug and keeps its traceback.
+
+Messages name options as the command line does: ``--top-p must be above 0``. That is what the command line prints.
+In Python ``str(error)`` names them as Python does: ``top_p must be above 0``.
+"""
 
 from __future__ import annotations
 
 import codecs
 import io
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
+
+_on_command_line: ContextVar[bool] = ContextVar("gen_command_line", default=False)
+
+# Quoted text and commands in backticks stay as they are. An option is a word that begins with two dashes.
+_OPTION = re.compile(
+    r"""(?<!\w)(?: '(?:[^'\\\n]|\\.)*' | "(?:[^"\\\n]|\\.)*" )(?!\w) | `[^`\n]*`
+    | (?<![\w./\\-]) -- (?P<name>[a-z][a-z0-9]*(?:-[a-z0-9]+)*) (?![\w./\\-])
+      (?P<value>\ (?= ['"] | -?\d+(?:\.\d+)?(?:[,:;)\n]|$) ))?""",
+    re.VERBOSE,
+)
+
+
+@contextmanager
+def command_line_terms() -> Iterator[None]:
+    """Inside, `UserError`s name options as the command line does: ``--top-p`` instead of ``top_p``."""
+    token = _on_command_line.set(True)
+    try:
+        yield
+    finally:
+        _on_command_line.reset(token)
+
+
+def python_terms(message: str) -> str:
+    """A message with ``--top-p`` written as ``top_p``, and ``--top-p 2`` as ``top_p=2``.
+
+    Example:
+        >>> python_terms("--top-p must be above 0, not 2; see `gen generate --help`")
+        'top_p must be above 0, not 2; see `gen generate --help`'
+        >>> python_terms("--beam-groups 3 does not divide --beam 4: '--beam' is kept as it is")
+        "beam_groups 3 does not divide beam=4: '--beam' is kept as it is"
+    """
+
+    def written(match: re.Match[str]) -> str:
+        if not match["name"]:
+            return match[0]
+        return match["name"].replace("-", "_") + ("=" if match["value"] else "")
+
+    return _OPTION.sub(written, message)
 
 
 class UserError(Exception):
     """Bad input. Its message is one line that says what is wrong, where, and what to do.
 
-    The command line prints it without a traceback and exits with status 2.
+    Write options into it as the command line has them (``--top-p``): ``str()`` translates, see the module. The
+    command line prints the message without a traceback and exits with status 2.
     """
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return message if _on_command_line.get() else python_terms(message)
 
 
 class ConfigError(UserError):
-    """Every contradiction of a configuration at once, a line each, naming the options."""
+    """Every contradiction of a configuration at once, a line each, naming the options.
+
+    Attributes:
+        errors: the lines, with options named as on the command line.
+    """
 
     def __init__(self, errors: Sequence[str]) -> None:
         self.errors = list(errors)
         super().__init__("\n".join(self.errors))
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[list[str]]]:
+        return type(self), (self.errors,)
 
 
 class Terminated(KeyboardInterrupt):

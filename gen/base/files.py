@@ -1,4 +1,4 @@
-"""Text from wherever a user has it, in constant memory."""
+"""Reading large text files, folders, globs and standard input in constant memory."""
 
 from __future__ import annotations
 
@@ -23,16 +23,25 @@ _BLOCK = 1 << 20
 class TextFiles:
     """UTF-8 text from files, folders (their .txt and .txt.gz), globs, .gz files, or "-" for standard input.
 
-    Iterating gives pieces of about a megabyte that end at a line's end, and None between two files. It can be
-    iterated again; standard input is spooled to a file for that. Line ends become "\\n", a byte-order
-    mark is dropped.
+    Iterating yields pieces of about a megabyte that end at line ends, and None between two files. It can be
+    iterated again: standard input is spooled to a file. Line ends become "\\n" and a byte-order mark is
+    dropped.
 
     Args:
-        names: what the user typed.
+        names: files, folders, globs or "-", as the user gave them.
         encoding_errors: "strict", or "replace" to read bytes that are not UTF-8 as U+FFFD.
 
     Raises:
-        UserError: a file is missing, empty, or not UTF-8 (names file and offset).
+        UserError: a file is missing, empty, or not UTF-8 (the message gives file and offset).
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.txt").write_text("one\\r\\ntwo")
+        ...     _ = Path(folder, "b.txt").write_text("three")
+        ...     list(TextFiles([folder]))
+        ['one\\n', 'two', None, 'three']
     """
 
     def __init__(self, names: Sequence[str], encoding_errors: str = "strict") -> None:
@@ -84,7 +93,7 @@ class TextFiles:
                 raise UserError(f"{path}: damaged or cut short ({error})") from error
 
     def digest(self) -> str:
-        """A hash of all bytes, file by file."""
+        """A hash of the content of all files, in order."""
         digest = hashlib.blake2b(digest_size=20)
         for path in self.paths:
             for block in self._blocks(path):

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there."""
+"""Atomic writing: files and folders that are complete or absent."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 
 
 def write_folder(path: Path, fill: Callable[[Path], None], keep: Path | None = None) -> None:
-    """Fills a folder so that ``path`` holds the old one or the new one, never a half-written one.
+    """Writes a folder atomically: ``path`` holds the old content or the new, never a part of it.
 
-    The new folder is written beside the old one, synced, and renamed. Two renames are needed to replace a
-    folder; should the process die between them, `whole_folder` finds the old one under its other name.
+    The new folder is written in the same parent folder, synced, and renamed. Replacing a folder takes two
+    renames; if the process dies between them, `whole_folder` finds the old folder under its temporary name.
 
     Args:
-        path: the folder.
-        fill: writes into an empty one.
-        keep: where to leave the folder that is replaced; None: nowhere.
+        path: the folder to write.
+        fill: writes the content into the empty folder it is given.
+        keep: where to move the folder that is replaced; None deletes it.
 
     Raises:
-        OSError: nothing was replaced.
+        OSError: the folder could not be written; the old one is still in place.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -39,7 +39,7 @@ def write_folder(path: Path, fill: Callable[[Path], None], keep: Path | None = N
         try:
             temporary.rename(path)
         except BaseException:
-            if not path.exists() and old.exists():  # interrupted between the two
+            if not path.exists() and old.exists():  # interrupted between the two renames
                 old.rename(path)
             raise
         _sync(path.parent)
@@ -50,7 +50,7 @@ def write_folder(path: Path, fill: Callable[[Path], None], keep: Path | None = N
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lets one process in at a time. The lock dies with its owner; the file stays."""
+    """Holds an exclusive lock between processes. The system releases it when the process ends; the file stays."""
     from filelock import FileLock
 
     with FileLock(path):
@@ -58,14 +58,14 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what a process that was killed while it wrote has left in a folder that nobody writes to now."""
+    """Removes temporary files that killed processes left. Call it only while nobody writes to ``folder``."""
     for path in folder.glob(".*.*"):
         if path != _old(path.with_name(path.name[1:].rpartition(".")[0])):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a text file at once."""
+    """Writes a UTF-8 text file atomically."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -79,7 +79,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def whole_folder(path: Path) -> Path:
-    """``path``, or the folder it replaces if a replacement was cut short between its two renames."""
+    """``path``; or the folder it was to replace, if `write_folder` was interrupted between its two renames."""
     return _old(path) if not path.exists() and _old(path).exists() else path
 
 

@@ -1,4 +1,4 @@
-"""Models shared on the Hugging Face Hub, through its own library."""
+"""Uploading models to the Hugging Face Hub and downloading them, with the `huggingface_hub` library."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from gen.base.errors import UserError
 
 PREFIX = "hf:"
 FILES = ["config.yaml", "model.safetensors", "tokenizer.bin", "encoder-*", "README.md"]
-"""What a model folder consists of; nothing else is sent or fetched."""
+"""The files of a model folder; nothing else is uploaded or downloaded."""
 
 
 def push(folder: Path, name: str, *, private: bool = False, message: str = "Upload a model") -> str:
     """Uploads a model folder.
 
     Args:
-        folder: of the model.
-        name: ``user/name``; made if it is not there.
-        private: make it private.
-        message: of the commit.
+        folder: the model folder.
+        name: ``user/name``; created if it does not exist.
+        private: create it as a private repository.
+        message: the commit message.
 
     Returns:
-        The address of the model.
+        The URL of the model.
 
     Raises:
-        UserError: the library is missing, nobody is logged in, or the hub says no.
+        UserError: the library is missing, nobody is logged in, or the hub refuses the upload.
     """
     _check(name)
     library = _library()
@@ -35,13 +35,13 @@ def push(folder: Path, name: str, *, private: bool = False, message: str = "Uplo
     try:
         address = api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(folder_path=folder, repo_id=name, commit_message=message, allow_patterns=FILES)
-    except Exception as error:  # the library raises those of its HTTP client, too
+    except Exception as error:  # the library also raises its HTTP client's errors
         raise UserError(f"{name}: could not be uploaded ({_line(error)}); `hf auth login` logs in") from error
     return str(address)
 
 
 def fetch(name: str) -> Path:
-    """Downloads a model, or finds it where it was downloaded before.
+    """Downloads a model, or finds it in the cache of earlier downloads.
 
     Args:
         name: ``hf:user/name``, or ``hf:user/name@revision``.
@@ -50,7 +50,7 @@ def fetch(name: str) -> Path:
         The model folder.
 
     Raises:
-        UserError: the library is missing, or there is no such model.
+        UserError: the library is missing, or the model does not exist.
     """
     name, _, revision = name.removeprefix(PREFIX).partition("@")
     _check(name)

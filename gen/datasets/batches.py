@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gen.base.distributed import shard
 from gen.inputs.tokenizer import Tokenizer
@@ -150,8 +151,8 @@ class SequenceBatches:
         targets: what the decoder learns to write.
         batch_tokens: padded tokens a batch, of the longer side.
         tokenizer: of the targets, for the ids that surround them.
-        source: makes the encoder's source of the rows of a batch and the number of the epoch; the default is for
-            the encoder "none".
+        source: (indices of a batch's rows, number of the epoch) → `Batch.source`; the default is for the encoder
+            "none".
         source_lengths: (N,) int, where the sources are sequences too.
         spellings: the targets (and sources) are this many versions of the same, one after the other; epochs take
             turns.
@@ -164,7 +165,7 @@ class SequenceBatches:
         batch_tokens: int,
         tokenizer: Tokenizer,
         *,
-        source: Callable[[np.ndarray, int], Any] = lambda rows, epoch: len(rows),
+        source: Callable[[np.ndarray, int], dict[str, Tensor]] = lambda rows, epoch: {},
         source_lengths: np.ndarray | None = None,
         spellings: int = 1,
         seed: int = 0,

@@ -1,4 +1,4 @@
-"""Captions from where a user has them, and their token ids on disk."""
+"""Captions: reading them from all common formats, and storing them as token ids on disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gen.base.folders import write_text
 from gen.base.lines import read_lines
 from gen.base.tables import csv_rows, is_dataset, json_rows, listed, load_dataset, parse_json, suffix
 from gen.datasets.batches import Sequences, TokenFile
-from gen.datasets.corpus import Again, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
+from gen.datasets.corpus import Reiterable, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
 from gen.inputs.ptb import BRACKETS, ptb_tokens
 from gen.inputs.tokenizer import Tokenizer
 
@@ -27,7 +27,7 @@ SPLITS = {
     "": "train",
     "train": "train",
     "training": "train",
-    "restval": "train",  # Karpathy: what COCO's validation has beyond his own
+    "restval": "train",  # Karpathy's name for the rest of COCO's validation pictures, used for training
     "val": "valid",
     "valid": "valid",
     "validation": "valid",
@@ -41,7 +41,7 @@ _IN_FOLDER = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.json
 
 @dataclass(slots=True)
 class Captioned:
-    """A picture with what people wrote about it, and its split: "train", "valid" or "test"."""
+    """A picture with its captions and its split: "train", "valid" or "test"."""
 
     picture: Path
     captions: list[str] = field(default_factory=list)
@@ -53,33 +53,39 @@ class CaptionSet:
     """Pictures with captions.
 
     Attributes:
-        pictures: all of them, each once, in the order of the file.
-        dropped: what was left out, and why; a line each.
+        pictures: every picture once, in the order of the file.
+        dropped: one message per caption or picture that was left out.
     """
 
     pictures: list[Captioned]
     dropped: list[str]
 
     def split(self, name: str) -> list[Captioned]:
-        """The pictures of one split."""
+        """The pictures of a split: "train", "valid" or "test"."""
         return [c for c in self.pictures if c.split == name]
 
 
 def read_captions(images: str, captions: str = "") -> CaptionSet:
-    """Reads captions and looks for the pictures they are about.
+    """Reads captions and finds their pictures.
 
     Args:
         images: the folder of the pictures.
-        captions: JSON Lines or CSV (a row a picture, or a row a caption), Flickr's token file (``name#0``, tab,
-            caption), Karpathy's ``dataset_*.json``, COCO's annotation JSON, Parquet, or a dataset's name,
-            ``owner/name[:configuration][:split]``; "" for the file of captions in the folder itself, or for one
-            in each of its folders train, validation and test, as Hugging Face's imagefolder has them.
+        captions: JSON Lines or CSV (one row per picture or per caption), Flickr's token file (``name#0``, tab,
+            caption), Karpathy's ``dataset_*.json``, COCO's annotation JSON, Parquet, or a Hugging Face dataset,
+            ``owner/name[:configuration][:split]``. "" reads the captions file in ``images``, or one in each of its
+            folders train, validation and test, as in Hugging Face's imagefolder.
 
     Raises:
-        UserError: a file is missing or damaged, a line lacks a field (names it), or nothing is left.
+        UserError: a file is missing or damaged, a line lacks a field (the message names both), or no picture with
+            a caption is left.
 
     Example:
-        >>> read_captions("flickr8k/images", "flickr8k/captions.jsonl").split("train")[0].captions[0]
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.jpg").write_bytes(b"")
+        ...     _ = Path(folder, "captions.jsonl").write_text('{"image": "a.jpg", "caption": "a dog  runs"}')
+        ...     read_captions(folder).split("train")[0].captions
+        ['a dog runs']
     """
     if captions and not is_dataset(captions) and not Path(captions).is_file():
         raise UserError(f"{captions}: no such file")
@@ -92,9 +98,9 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
             picture, split = os.path.join(folder, picture), (split or folder).lower()
             if split not in SPLITS:
                 known = ", ".join(filter(None, SPLITS))
-                raise UserError(f"{name}: {where} has a split {split!r}; known are {known}")
+                raise UserError(f"{name}: {where} has a split {split!r}, which is none of {known}")
             entry = merged.setdefault(picture, Captioned(Path(images) / picture, [], SPLITS[split]))
-            kept = [text for text in (" ".join(t.split()) for t in texts) if _says_something(text)]
+            kept = [text for text in (" ".join(t.split()) for t in texts) if _has_words(text)]
             dropped += [f"{name}: {where}: an empty caption of {picture}"] * (len(texts) - len(kept))
             entry.captions += kept
     left = []
@@ -107,28 +113,30 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
             left.append(entry)
     if not left:
         reasons = "; ".join(dropped[:3]) + ("; …" if len(dropped) > 3 else "")
-        raise UserError(f"{captions or images}: no picture with a caption is left ({reasons or 'it holds none'})")
+        raise UserError(
+            f"{captions or images}: no picture with a caption is left ({reasons or 'the file has none'})"
+        )
     return CaptionSet(left, dropped)
 
 
-def _says_something(caption: str) -> bool:
-    """Whether there are words in it."""
+def _has_words(caption: str) -> bool:
+    """Whether a caption contains words."""
     return any(map(str.isalnum, caption)) or bool(plain_caption(caption))
 
 
 def _found_in(images: str) -> dict[str, str]:
-    """The file of captions in a folder of pictures, or those in its folders of splits: file → folder of its
-    pictures."""
+    """The captions file of a folder of pictures, or those of its folders of splits: file → folder of its pictures,
+    relative to ``images``."""
     places = ((folder, Path(images, folder, name)) for folder in SPLITS for name in _IN_FOLDER[::-1])
     found = {folder: path for folder, path in places if path.is_file()}
     if not found:
-        raise UserError(f"--captions: name the file of captions; {images} holds none ({', '.join(_IN_FOLDER)})")
+        raise UserError(f"--captions: name the captions file; {images} contains none ({', '.join(_IN_FOLDER)})")
     found = {"": found[""]} if "" in found else found
     return {str(path): folder for folder, path in found.items()}
 
 
 _Row = tuple[str, str, list[str], str]
-"""Where it stands (for messages), the picture, its captions, its split."""
+"""The place in the file (for messages), the picture, its captions, its split."""
 
 
 def _rows(name: str, images: str) -> Iterator[_Row]:
@@ -146,27 +154,27 @@ def _rows(name: str, images: str) -> Iterator[_Row]:
 
 
 def _row(name: str, where: str, row: Any) -> _Row:
-    """A row with named fields, whatever their names."""
+    """A row with named fields, under any of the common names."""
     if not isinstance(row, dict):
         raise UserError(f"{name}: {where} is not an object with named fields")
     picture = next((row[f] for f in _PICTURE if isinstance(row.get(f), str) and row[f]), None)
     if picture is None:
-        raise UserError(f"{name}: {where} names no picture; one of the fields {', '.join(_PICTURE)} has to")
+        raise UserError(f"{name}: {where} names no picture; it needs one of the fields {', '.join(_PICTURE)}")
     texts: Any = next((row[f] for f in _TEXT if row.get(f) is not None), [])
     texts = [texts] if isinstance(texts, str) else texts
     texts = [t.get("raw", "") if isinstance(t, dict) else t for t in texts] if isinstance(texts, list) else [None]
     if not all(isinstance(t, str) for t in texts):
-        raise UserError(f"{name}: {where}: captions are texts, or a list of texts")
+        raise UserError(f"{name}: {where}: captions must be a text or a list of texts")
     return where, picture, texts, str(row.get("split") or "")
 
 
 def _json(name: str) -> Iterator[_Row]:
-    """Karpathy's splits, or COCO's annotations."""
+    """Reads Karpathy's splits or COCO's annotations."""
     data = parse_json("\n".join(read_lines(name)), name)
     images = data.get("images") if isinstance(data, dict) else None
     if not isinstance(images, list):
         raise UserError(
-            f"{name}: has no list of images; known are COCO's annotations and Karpathy's dataset_*.json"
+            f"{name}: has no list of images; it must be a file of COCO annotations or Karpathy's dataset_*.json"
         )
     if isinstance(data.get("annotations"), list):
         try:
@@ -178,7 +186,7 @@ def _json(name: str) -> Iterator[_Row]:
         except KeyError as error:
             raise UserError(f"{name}: an annotation or image lacks {error}") from error
         except TypeError as error:
-            raise UserError(f"{name}: an annotation or image is not as COCO has them ({error})") from error
+            raise UserError(f"{name}: an annotation or image is not in the format of COCO ({error})") from error
         return
     for i, image in enumerate(images):
         where, picture, texts, split = _row(name, f"image {i}", image)
@@ -187,24 +195,26 @@ def _json(name: str) -> Iterator[_Row]:
 
 
 def _token_file(name: str) -> Iterator[_Row]:
-    """Flickr's ``name.jpg#0<tab>caption``."""
+    """Reads Flickr's format, ``name.jpg#0<tab>caption`` per line."""
     for number, line in enumerate(read_lines(name), 1):
         if not line.strip():
             continue
         picture, tab, caption = line.partition("\t")
         if not tab:
-            raise UserError(f"{name}: line {number} has no tab: a picture's name, #, a number, tab, caption")
+            raise UserError(
+                f"{name}: line {number} has no tab; the format is: name of the picture, #, number, tab, caption"
+            )
         yield f"line {number}", picture.partition("#")[0], [caption], ""
 
 
 def _dataset(name: str) -> Iterator[_Row]:
-    """A dataset with a column of pictures; those that are not files yet become files in the cache."""
-    data = load_dataset(name)  # says how to install the library
+    """Reads a dataset with a column of pictures. Pictures that are not files are written to the cache."""
+    data = load_dataset(name)  # raises an error if the library is missing
     import datasets
 
     column = next((c for c, kind in data.features.items() if isinstance(kind, datasets.Image)), None)
     if column is None:
-        raise UserError(f"{name}: has no column of pictures; there is {listed(list(data.features))}")
+        raise UserError(f"{name}: has no column of pictures; there are {listed(list(data.features))}")
     data = data.cast_column(column, datasets.Image(decode=False))
     folder = cache_folder() / f"pictures-{data._fingerprint}"
     for number, row in enumerate(data):
@@ -214,7 +224,7 @@ def _dataset(name: str) -> Iterator[_Row]:
             path = folder / f"{number:07}{path.suffix or '.jpg'}"
             if not path.exists():
                 folder.mkdir(parents=True, exist_ok=True)
-                whole = path.with_name(f".{path.name}.{os.getpid()}")  # others may be at it, too
+                whole = path.with_name(f".{path.name}.{os.getpid()}")  # other processes may write it, too
                 whole.write_bytes(picture["bytes"])
                 whole.replace(path)
         yield _row(name, f"row {number}", {**row, column: None, "image": str(path.absolute())})
@@ -223,11 +233,11 @@ def _dataset(name: str) -> Iterator[_Row]:
 # -- text ------------------------------------------------------------------------------------------------
 
 CAPTION_WORDS = r" ?[^\s']+| ?'[^\s']*"
-"""Words of captions for `WordTokenizer`: their clitics ('s, 't) are tokens of their own."""
+"""The pattern of words in captions for `WordTokenizer`: clitics ('s, 't) are separate tokens."""
 
 
 def plain_caption(caption: str) -> str:
-    """A caption as captions are usually learned: lower-case, single spaces, no punctuation.
+    """Normalizes a caption as usual for training: lower-case, single spaces, no punctuation.
 
     Example:
         >>> plain_caption("A man's dog runs .")
@@ -242,10 +252,10 @@ class CaptionCorpus:
     """Captions as token ids.
 
     Attributes:
-        tokenizer: of the captions.
-        captions: N of them.
-        pictures: (N,) int64, which picture each is about, as an index into the training pictures.
-        cut: how many were cut at the longest length allowed.
+        tokenizer: the captions' tokenizer.
+        captions: N captions.
+        pictures: (N,) int64, the index of each caption's picture in the training pictures.
+        cut: the number of captions cut at the maximum length.
     """
 
     tokenizer: Tokenizer
@@ -263,23 +273,23 @@ def build_captions(
     tokenizer: Tokenizer | None = None,
     cache: Path | None = None,
 ) -> CaptionCorpus:
-    """Builds the vocabulary and tokenizes the captions of the training pictures; or finds it in the cache.
+    """Builds the vocabulary and tokenizes the captions of the training pictures; or loads them from the cache.
 
     Args:
         pictures: the training pictures.
-        options: the vocabulary.
-        verbatim: keep case and punctuation.
+        options: how to build the vocabulary.
+        verbatim: keep case and punctuation; otherwise `plain_caption` is applied.
         max_length: longer captions are cut to this many tokens.
-        tokenizer: use this one instead of making one.
-        cache: where; None: `gen.base.cache.cache_folder`.
+        tokenizer: use this one instead of building one.
+        cache: the cache's folder; None means `gen.base.cache.cache_folder`.
     """
 
     def texts() -> Iterable[str]:
         return (c if verbatim else plain_caption(c) for p in pictures for c in p.captions)
 
     def fill(folder: Path) -> None:
-        """The vocabulary, the token ids, where each caption begins and which picture it is about."""
-        made = tokenizer or options.train(Again(texts))
+        """Writes the vocabulary, the token ids, the offsets of the captions and their pictures."""
+        made = tokenizer or options.train(Reiterable(texts))
         cut, lengths = 0, [0]
         with (folder / "captions.bin").open("wb") as file:
             for text in texts():
@@ -300,7 +310,7 @@ def build_captions(
     recipe = ["captions", asdict(options), verbatim, max_length, content.hexdigest(), digest(tokenizer)]
     folder = cached(recipe, fill, cache)
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    offsets, about = (np.fromfile(folder / f"captions.{name}", np.int64) for name in ("offsets", "pictures"))
+    offsets, owners = (np.fromfile(folder / f"captions.{name}", np.int64) for name in ("offsets", "pictures"))
     made = read_tokenizer(folder / "tokenizer.bin")
     tokens = TokenFile(folder / "captions.bin", meta["dtype"])
-    return CaptionCorpus(made, Sequences(tokens, offsets), about, meta["cut"])
+    return CaptionCorpus(made, Sequences(tokens, offsets), owners, meta["cut"])

@@ -1,4 +1,4 @@
-"""Text files → token ids on disk, in constant memory, cached by content and tokenizer."""
+"""Text corpora: text files → token ids on disk, in constant memory, cached by content and tokenizer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ import numpy as np
 from gen.base.cache import cached
 from gen.base.files import TextFiles
 from gen.datasets.batches import TokenFile
-from gen.inputs.tokenizer import TOKENIZERS, CharTokenizer, SubwordTokenizer, Tokenizer, WordTokenizer
+from gen.inputs.subword import SubwordTokenizer
+from gen.inputs.tokenizer import TOKENIZERS, CharTokenizer, Tokenizer, WordTokenizer
 
 
-class Again:
-    """What a function yields, as often as it is asked for: texts to build a vocabulary from.
+class Reiterable:
+    """An iterable that calls ``make`` for a new iterator each time: texts to build a vocabulary from.
 
     Example:
-        >>> texts = Again(lambda: (line.lower() for line in lines))
+        >>> texts = Reiterable(lambda: (line.lower() for line in ["One", "Two"]))
+        >>> list(texts), list(texts)
+        (['one', 'two'], ['one', 'two'])
     """
 
     def __init__(self, make: Callable[[], Iterable[Any]]) -> None:
@@ -33,7 +36,12 @@ class Again:
 
 @dataclass(frozen=True)
 class TokenizerOptions:
-    """Which vocabulary, built from the training part alone."""
+    """How to build the vocabulary, from the training data only.
+
+    Example:
+        >>> len(TokenizerOptions(level="char").train(["abba"]))  # a, b and the special tokens
+        6
+    """
 
     level: str = "char"
     min_frequency: int = 2
@@ -42,12 +50,12 @@ class TokenizerOptions:
     byte_fallback: bool = True
     dummy_prefix: bool = False
     pattern: str = WordTokenizer.PATTERN
-    """Words: what a word is, as a regular expression."""
+    """For words: the regular expression that finds them."""
     subwords: int = 2000
-    """Subwords: the size where ``vocab_size`` is None, or as many as the text supports."""
+    """For subwords: the vocabulary size if ``vocab_size`` is None, or the largest that the text supports."""
 
     def train(self, texts: Any) -> Tokenizer:
-        """The tokenizer of ``texts``, a re-iterable of pieces."""
+        """Builds the tokenizer from ``texts``, a re-iterable of pieces."""
         if self.level == "char":
             return CharTokenizer.train(texts)
         if self.level == "word":
@@ -70,14 +78,14 @@ class TokenizerOptions:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a corpus.
+    """The training or the validation part of a corpus.
 
     Attributes:
-        tokens: its token ids.
-        offsets: (N + 1,) where its lines begin, or None for a stream.
-        characters: its length as text.
-        unknown: how many of its tokens are `<unk>`.
-        cut: lines that were cut at the longest length allowed.
+        tokens: the token ids.
+        offsets: (N + 1,) int64, where its lines begin and the last one ends; None for a stream.
+        characters: the length of its text.
+        unknown: the number of `<unk>` tokens.
+        cut: the number of lines cut at the maximum length.
     """
 
     tokens: TokenFile
@@ -89,15 +97,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A tokenizer and the two parts of a text it was built for."""
+    """A tokenizer, the training part it was built from, and the validation part."""
 
     tokenizer: Tokenizer
     train: Part
     valid: Part
 
 
-class _Half:
-    """One side of a text that is split at a character: a re-iterable of pieces, as `TextFiles`."""
+class _SplitText:
+    """The text before or after a split at a character position: a re-iterable of pieces, like `TextFiles`."""
 
     def __init__(self, texts: TextFiles, split: int | None, unit: str, first: bool) -> None:
         self.texts, self.split, self.unit, self.first = texts, split, unit, first
@@ -110,7 +118,7 @@ class _Half:
                     yield piece
                 continue
             cut = split - at
-            if 0 < cut < len(piece) and self.unit == "line":  # never inside a line
+            if 0 < cut < len(piece) and self.unit == "line":  # split at a line end
                 cut = piece.find("\n", cut - 1) + 1 or len(piece)
                 split = at + cut
             mine = piece[: max(cut, 0)] if self.first else piece[max(cut, 0) :]
@@ -132,32 +140,34 @@ def build_corpus(
     tokenizer: Tokenizer | None = None,
     cache: Path | None = None,
 ) -> Corpus:
-    """Reads, splits, builds the vocabulary and tokenizes; or finds all of that in the cache.
+    """Reads and splits text, builds the vocabulary and tokenizes; or loads the result from the cache.
 
     Args:
-        train: the text.
-        valid: text to validate on; None: the last ``valid_fraction`` of ``train``.
-        options: the vocabulary.
-        valid_fraction: 0 to 1, by characters.
-        unit: "stream", or "line" where every line is a sequence of its own.
+        train: the training text.
+        valid: the validation text; None means the last ``valid_fraction`` of ``train``.
+        options: how to build the vocabulary.
+        valid_fraction: a share of the characters, 0 to 1.
+        unit: "stream", or "line" if every line is a sequence.
         max_line: longer lines are cut to this many tokens.
-        tokenizer: use this one instead of making one.
-        cache: where; None: `cache_folder`.
+        tokenizer: use this one instead of building one.
+        cache: the cache's folder; None means `cache_folder`.
 
     Raises:
         UserError: a file cannot be read or is not UTF-8, or a part is empty.
     """
 
     def fill(folder: Path) -> None:
-        """The vocabulary, and the token ids of both parts."""
+        """Writes the vocabulary and the token ids of both parts."""
         split = None
         if valid is None:
             split = int(sum(len(piece) for piece in train if piece is not None) * (1 - valid_fraction))
         halves = {
-            "train": _Half(train, split, unit, first=True),
-            "valid": _Half(train, split, unit, first=False) if valid is None else _Half(valid, None, unit, True),
+            "train": _SplitText(train, split, unit, first=True),
+            "valid": _SplitText(train, split, unit, first=False)
+            if valid is None
+            else _SplitText(valid, None, unit, True),
         }
-        texts = Again(lambda: (piece for piece in halves["train"] if piece is not None))
+        texts = Reiterable(lambda: (piece for piece in halves["train"] if piece is not None))
         made = tokenizer or options.train(texts)
         parts = {n: _write_part(folder, n, half, made, unit, max_line) for n, half in halves.items()}
         write_tokenizer(folder / "tokenizer.bin", made)
@@ -172,34 +182,34 @@ def build_corpus(
 
 
 def tokenize(texts: TextFiles, tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = 1000) -> Part:
-    """One part with a given vocabulary, into ``folder``: text to evaluate a model on."""
-    counts = _write_part(folder, "text", _Half(texts, None, unit, first=True), tokenizer, unit, max_line)
+    """Tokenizes text with a given vocabulary into ``folder``, to evaluate a model on it."""
+    counts = _write_part(folder, "text", _SplitText(texts, None, unit, first=True), tokenizer, unit, max_line)
     return _open_part(folder, "text", {"dtype": token_dtype(tokenizer), "parts": {"text": counts}})
 
 
 def digest(tokenizer: Tokenizer | None) -> str:
-    """A hash of a vocabulary, for a recipe; "" for none."""
+    """A hash of a tokenizer, for the recipe of a cached folder; "" for None."""
     return hashlib.blake2b(tokenizer.to_bytes(), digest_size=20).hexdigest() if tokenizer else ""
 
 
 def write_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
-    """A vocabulary in the cache: its kind, then what it saves."""
+    """Writes a tokenizer to a file of the cache: its kind, then its serialized form."""
     path.write_bytes(tokenizer.kind.encode() + b"\n" + tokenizer.to_bytes())
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """The vocabulary that `write_tokenizer` wrote."""
+    """Reads a tokenizer that `write_tokenizer` wrote."""
     kind, _, data = path.read_bytes().partition(b"\n")
     return TOKENIZERS[kind.decode()].from_bytes(data)
 
 
 def token_dtype(tokenizer: Tokenizer) -> str:
-    """The smallest dtype that holds the tokenizer's ids on disk."""
+    """The smallest dtype on disk that holds all token ids: "uint16" or "uint32"."""
     return "uint16" if len(tokenizer) <= 1 << 16 else "uint32"
 
 
 def _write_part(
-    folder: Path, name: str, half: _Half, tokenizer: Tokenizer, unit: str, max_line: int
+    folder: Path, name: str, half: _SplitText, tokenizer: Tokenizer, unit: str, max_line: int
 ) -> dict[str, int]:
     counts = {"characters": 0, "unknown": 0, "cut": 0}
     dtype = token_dtype(tokenizer)
@@ -209,7 +219,7 @@ def _write_part(
             np.zeros(1, np.int64).tofile(offsets)
         for piece in half:
             if piece is None:
-                if unit == "stream":  # one file ends, another begins
+                if unit == "stream":  # between two files
                     np.array([tokenizer.eos_id], dtype).tofile(tokens)
                 continue
             if unit == "stream":

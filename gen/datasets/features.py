@@ -1,4 +1,4 @@
-"""What a frozen CNN sees in pictures, computed once and kept on disk."""
+"""Features of a frozen CNN, computed once per picture and stored on disk."""
 
 from __future__ import annotations
 
@@ -20,35 +20,37 @@ from gen.inputs.pictures import PictureError, ahead
 from gen.models.device import autocast, compute_dtype
 from gen.models.encoders.cnn import CNNEncoder
 
-_KEY = 20  # bytes that name a picture and a view of it
+_KEY = 20  # bytes of the hash of a picture; one more byte gives the view
 
 
 class FeatureStore:
-    """Features by the content of pictures, for one trunk and one preprocessing.
+    """A store of features by the content of pictures, for one backbone and one preprocessing.
 
-    On disk it is two files that only grow: the features, and the keys of the pictures they belong to. A batch's
-    features are written before its keys, so whatever interrupts it leaves nothing but features without a
-    key, which are written over. A lock that dies with its owner lets one process write; another that
-    starts meanwhile waits and finds the work done.
+    It consists of two files that are only appended to: the features, and the keys of their pictures. The
+    features of a batch are written before its keys, so an interruption can leave only features without a key,
+    which are overwritten later. One process writes at a time, with a lock that is released when the process
+    ends; another process waits for it and then finds the features.
 
     Args:
-        encoder: whose trunk looks; frozen.
+        encoder: the encoder whose frozen backbone computes the features.
         dtype: "float16", or "float32" for twice the space.
-        cache: where; None: `gen.base.cache.cache_folder`.
+        cache: the cache's folder; None means `gen.base.cache.cache_folder`.
 
-    Example:
-        >>> store = FeatureStore(CNNEncoder())
-        >>> rows, failed = store.fill([Path("a.jpg"), Path("b.jpg")])
-        >>> store.read(rows[:, 0]).shape
-        torch.Size([2, 49, 1280])
+    Raises:
+        UserError: the cache cannot be written.
+
+    Use::
+
+        store = FeatureStore(CNNEncoder())
+        rows, failed = store.fill([Path("a.jpg"), Path("b.jpg")])
+        store.read(rows[:, 0])  # (2, 49, 1280)
     """
 
     def __init__(self, encoder: CNNEncoder, dtype: str = "float16", cache: Path | None = None) -> None:
         self.encoder = encoder
         self.dtype = np.dtype(dtype)
         self.folder = (cache or cache_folder()) / f"features-{encoder.key()}-{dtype}"
-        places, features = len(encoder.where), encoder.project.in_features
-        self.shape = (places, features)
+        self.shape = (len(encoder.where), encoder.project.in_features)  # (S, C)
         self._map: Any = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -69,17 +71,20 @@ class FeatureStore:
         batch_size: int = 32,
         watch: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[np.ndarray, dict[int, PictureError]]:
-        """Makes sure that every picture's features are there.
+        """Computes the features that are missing.
 
         Args:
             paths: N pictures.
-            views: how many of each, or of all; see `Preprocessing.pixels`.
-            batch_size: pictures the CNN looks at together.
-            watch: called with how many of how many missing ones are done.
+            views: the number of views per picture, one for all or one each; see `Preprocessing.pixels`.
+            batch_size: pictures per forward pass of the CNN.
+            watch: called with (done, total) missing views after each batch.
 
         Returns:
-            (N, most views) int64, the rows to `read`, -1 for views not asked for and pictures that cannot be used;
-            and why not, by index.
+            The rows to `read`, (N, largest number of views) int64, -1 for views that were not requested and
+            pictures that cannot be used; and the errors of the latter by index.
+
+        Raises:
+            UserError: the cache cannot be written.
         """
         counts = [views] * len(paths) if isinstance(views, int) else list(views)
         failed: dict[int, PictureError] = {}
@@ -94,27 +99,27 @@ class FeatureStore:
             with locked(self.folder / "lock"):
                 known = self._known()
                 missing = {key: where for where, key in keys.items() if key not in known}
-                self._look(paths, list(missing.values()), known, failed, batch_size, watch)
+                self._compute(paths, list(missing.values()), known, failed, batch_size, watch)
         except OSError as error:
             raise self._unwritable(error) from error
         rows = np.full((len(paths), max(counts, default=1)), -1)
         for (i, view), key in keys.items():
             if key in known:
                 rows[i, view] = known[key]
-            elif i not in failed:  # the same content as one that failed
+            elif i not in failed:  # same content as another picture, which failed
                 failed[i] = PictureError(f"{paths[i]}: cannot be used")
         rows[list(failed)] = -1
         return rows, failed
 
     def read(self, rows: np.ndarray) -> Tensor:
-        """Features of some rows: (B,) int → (B, S, C) tensor of the store's dtype."""
+        """Features of rows: (B,) int64 → (B, S, C) tensor of the store's dtype."""
         count = int(rows.max(initial=-1)) + 1
         if self._map is None or len(self._map) < count:
-            # As many as are whole: another process may be adding some.
+            # Only complete rows: another process may be appending.
             whole = self._file("features").stat().st_size // self._row_bytes
             self._map = np.memmap(self._file("features"), self.dtype, "r", shape=(whole, *self.shape))
         features = torch.from_numpy(self._map[rows])
-        release(self._map)  # the pages stay in the kernel's cache, but do not count as this process's memory
+        release(self._map)  # pages stay in the kernel's cache without counting as memory of this process
         return features
 
     # -- files -------------------------------------------------------------------------------------------
@@ -127,7 +132,7 @@ class FeatureStore:
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
     def _known(self) -> dict[bytes, int]:
-        """Keys → rows; anything half-written at the end of the files is cut off."""
+        """Reads key → row; truncates incomplete entries at the end of the files."""
         features, keys = self._file("features"), self._file("keys")
         for file in (features, keys):
             file.touch()
@@ -137,7 +142,7 @@ class FeatureStore:
         data = keys.read_bytes()
         return {data[i * (_KEY + 1) : (i + 1) * (_KEY + 1)]: i for i in range(count)}
 
-    def _look(
+    def _compute(
         self,
         paths: Sequence[Path],
         missing: Sequence[tuple[int, int]],
@@ -146,12 +151,12 @@ class FeatureStore:
         batch_size: int,
         watch: Callable[[int, int], None],
     ) -> None:
-        """Computes and appends what is missing: (index, view) each. Adds to ``known`` and ``failed``."""
+        """Computes and appends the ``missing`` (index, view). Adds to ``known`` and ``failed``."""
         preprocessing = self.encoder.preprocessing
 
         def work(where: tuple[int, int]) -> tuple[bytes, np.ndarray]:
             i, view = where
-            data = _read(paths[i])  # read once more: the key must be that of the bytes that are looked at
+            data = _read(paths[i])  # read again, so that the key is the hash of the same bytes
             key = hashlib.blake2b(data, digest_size=_KEY).digest() + bytes([view])
             return key, preprocessing.pixels(data, view, name=paths[i])
 
@@ -167,7 +172,7 @@ class FeatureStore:
                         seen = self.encoder.look(pixels.to(device))
                     features.write(seen.float().cpu().numpy().astype(self.dtype).tobytes())
                     features.flush()
-                    os.fsync(features.fileno())  # a power cut must not leave keys without their features
+                    os.fsync(features.fileno())  # after a power failure there must be no keys without features
                     keys.write(b"".join(key for key, _ in good))
                     keys.flush()
                     known.update({key: row + i for i, (key, _) in enumerate(good)})

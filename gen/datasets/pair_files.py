@@ -1,4 +1,4 @@
-"""Sentence pairs from where a user has them: two text files, TSV, CSV, JSON Lines, Parquet, a dataset's name."""
+"""Reading sentence pairs: two text files, TSV, CSV, JSON Lines, Parquet, or a Hugging Face dataset."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _NAMES = (("source", "target"), ("src", "tgt"), ("src", "trg"))
 
 
 class PairFiles:
-    """Pairs of a source and a target sentence. Can be iterated again; yields (source, target) without line ends.
+    """Pairs of a source and a target sentence: a re-iterable of (source, target) without line ends.
 
     Args:
-        names: ``a.en a.de`` (two files, line by line; further pairs of files follow), or tables: ``pairs.tsv``,
-            ``.csv``, ``.jsonl``, ``.parquet`` (also with ``.gz`` but for the last), or the name of a Hugging Face
-            dataset, ``owner/name[:configuration][:split]``. ``train.{en,de}`` is expanded as a shell does.
+        names: text files in pairs (``a.en a.de b.en b.de``: line n of one translates line n of the other), or
+            tables: ``pairs.tsv``, ``.csv``, ``.jsonl`` (each also with ``.gz``), ``.parquet``, or a Hugging Face
+            dataset, ``owner/name[:configuration][:split]``. Braces as in ``train.{en,de}`` are expanded.
         source_field, target_field: the tables' columns; "" for ``source`` and ``target`` (or ``src``, ``tgt``). A
             TSV needs no header: its first two columns are the pair.
 
@@ -32,7 +32,12 @@ class PairFiles:
             lacks a field. The message names the file and the line.
 
     Example:
-        >>> for source, target in PairFiles(["train.en", "train.de"]): ...
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "pairs.tsv")
+        ...     _ = path.write_text("a dog\\tein Hund\\na cat\\teine Katze\\n")
+        ...     list(PairFiles([str(path)]))
+        [('a dog', 'ein Hund'), ('a cat', 'eine Katze')]
     """
 
     def __init__(self, names: Sequence[str], source_field: str = "", target_field: str = "") -> None:
@@ -47,7 +52,7 @@ class PairFiles:
                 f"{files[-1]}: text files come in pairs, a source and its target, such as train.en train.de; "
                 f"a single file of pairs ends in {', '.join(TABLES)}"
             )
-        self.couples = list(zip(files[::2], files[1::2], strict=True))
+        self.file_pairs = list(zip(files[::2], files[1::2], strict=True))
         for name in files + [t for t in self.tables if not is_dataset(t)]:
             path = Path(name)
             if not path.exists():
@@ -58,9 +63,9 @@ class PairFiles:
                 raise UserError(f"{name}: is empty")
 
     def digest(self) -> str:
-        """A hash of everything that is read."""
+        """A hash of the content and the choice of columns."""
         digest = hashlib.blake2b(json.dumps(self.fields).encode(), digest_size=20)
-        for name in [n for couple in self.couples for n in couple] + self.tables:
+        for name in [n for pair in self.file_pairs for n in pair] + self.tables:
             if is_dataset(name):
                 digest.update(str(load_dataset(name)._fingerprint).encode())
             else:
@@ -69,8 +74,8 @@ class PairFiles:
         return digest.hexdigest()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        for source, target in self.couples:
-            yield from _side_by_side(source, target)
+        for source, target in self.file_pairs:
+            yield from _aligned_lines(source, target)
         for name in self.tables:
             yield from self._rows(name)
 
@@ -89,7 +94,7 @@ class PairFiles:
         for number, row in rows:
             if not isinstance(row, dict):
                 raise UserError(f"{name}: line {number} is not an object with named fields")
-            if isinstance(row.get("translation"), dict):  # as Hugging Face's translation datasets
+            if isinstance(row.get("translation"), dict):  # as in Hugging Face's translation datasets
                 row = row["translation"]
             fields = fields or self._choose(name, list(row))
             for field in fields:
@@ -104,15 +109,15 @@ class PairFiles:
         if not all(given):
             found = next((pair for pair in _NAMES if all(n in names for n in pair)), None)
             if found is None:
-                raise UserError(f"{name}: say which fields to use with --src and --tgt; there is {listed(names)}")
+                raise UserError(f"{name}: name the fields to use with --src and --tgt; there are {listed(names)}")
             return found
         for option, field in zip(("--src", "--tgt"), given, strict=True):
             if field not in names:
-                raise UserError(f"{name}: {option} {field}: there is no such field; there is {listed(names)}")
+                raise UserError(f"{name}: {option} {field}: no such field; there are {listed(names)}")
         return given
 
     def _tsv(self, name: str) -> Iterator[tuple[str, str]]:
-        """Lines of tab-separated columns. The first is a header if it holds the names that were asked for."""
+        """Reads tab-separated columns. The first line is a header if it contains the names of both fields."""
         columns = (0, 1)
         for number, line in enumerate(read_lines(name), 1):
             cells = line.split("\t")
@@ -133,7 +138,7 @@ class PairFiles:
         if named:
             return cells.index(named[0][0]), cells.index(named[0][1])
         if all(self.fields) and (len(cells) != 2 or set(cells) & set(self.fields)):
-            self._choose(name, cells)  # says what is missing
+            self._choose(name, cells)  # raises an error that names the missing field
         return None
 
 
@@ -142,14 +147,19 @@ def _is_table(name: str) -> bool:
 
 
 def _expand_braces(name: str) -> list[str]:
-    """``train.{en,de}`` → two names; for shells that do not, and for quotes and YAML."""
+    """Expands braces, for shells that do not, and in quotes and YAML.
+
+    Example:
+        >>> _expand_braces("train.{en,de}")
+        ['train.en', 'train.de']
+    """
     match = re.fullmatch(r"(.*)\{([^{}]*,[^{}]*)\}(.*)", name)
     if not match or Path(name).exists():
         return [name]
     return [each for part in match[2].split(",") for each in _expand_braces(match[1] + part + match[3])]
 
 
-def _side_by_side(source: str, target: str) -> Iterator[tuple[str, str]]:
+def _aligned_lines(source: str, target: str) -> Iterator[tuple[str, str]]:
     pairs = zip_longest(read_lines(source), read_lines(target))
     for number, (a, b) in enumerate(pairs):
         if a is None or b is None:

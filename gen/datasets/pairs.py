@@ -1,4 +1,4 @@
-"""Sentence pairs → token ids on disk, filtered, cached by content and vocabulary."""
+"""Parallel corpora: sentence pairs → token ids on disk, filtered, cached by content and vocabulary."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ import numpy as np
 from gen.base.cache import cached
 from gen.base.errors import UserError
 from gen.datasets.batches import Sequences, TokenFile
-from gen.datasets.corpus import Again, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
+from gen.datasets.corpus import Reiterable, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
 from gen.datasets.pair_files import PairFiles
 from gen.inputs.sentences import sentence_ends
-from gen.inputs.tokenizer import SubwordTokenizer, Tokenizer, seed_sampling
+from gen.inputs.subword import SubwordTokenizer, seed_sampling
+from gen.inputs.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,15 @@ class PairOptions:
     """How pairs become token ids.
 
     Attributes:
-        tokenizer: the vocabulary, built from the training pairs alone.
+        tokenizer: how to build the vocabulary, from the training pairs only.
         joint: one vocabulary for both sides.
         lowercase: lower-case both sides.
-        max_length: training pairs with more tokens on one side are dropped.
-        length_ratio: so are those in which one side has this many times the tokens of the other; 0: none.
-        valid_size: pairs that are held out where no validation data is given, at most a tenth of all.
-        subword_dropout: spell the training pairs anew in every epoch, with this much chance; see
-            `SubwordTokenizer.sample`. 0: always the same.
+        max_length: drop training pairs with more tokens on one side.
+        length_ratio: drop training pairs in which one side has more than this many times the tokens of the other;
+            0 drops none.
+        valid_size: pairs to hold out if no validation data is given; at most a tenth of all pairs.
+        subword_dropout: segment the training pairs randomly, with this parameter of `SubwordTokenizer.sample`;
+            0 segments them always the same way.
     """
 
     tokenizer: TokenizerOptions
@@ -47,23 +49,24 @@ class PairOptions:
 
     @property
     def spellings(self) -> int:
-        """How many spellings of the training pairs are kept; epochs take turns."""
+        """The number of segmentations per training pair that are stored; epochs use them in turn."""
         return 8 if self.subword_dropout else 1
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Both sides of a parallel corpus.
+    """A parallel corpus as token ids.
 
     Attributes:
-        source_tokenizer, target_tokenizer: one and the same where the vocabulary is joint.
-        source: the training sources, each with EOS at its end; all of them in one spelling, then in the next.
-        target: the training targets, without BOS and EOS, likewise.
-        spellings: how many there are.
-        valid: held-out pairs as text.
-        dropped: why training pairs were left out, and how many.
-        longest: how many tokens the longest training source has, plainly spelled; see `SentenceReader`.
-        usual: how many nine in ten of those have at most that hold several sentences; 1 where hardly any does.
+        source_tokenizer, target_tokenizer: the same object if the vocabulary is joint.
+        source: the training sources, each ending with EOS: all in the first segmentation, then all in the next.
+        target: the training targets in the same order, without BOS and EOS.
+        valid: the held-out pairs as text.
+        dropped: reason → the number of pairs dropped for it.
+        max_source_length: the length of the longest training source in tokens, without subword dropout.
+        multi_sentence_p90: the 90th percentile of the length of training sources with several sentences; 1 if they
+            are rare.
+        spellings: the number of segmentations.
     """
 
     source_tokenizer: Tokenizer
@@ -72,8 +75,8 @@ class Pairs:
     target: Sequences
     valid: list[tuple[str, str]]
     dropped: dict[str, int]
-    longest: int = 0
-    usual: int = 0
+    max_source_length: int = 0
+    multi_sentence_p90: int = 0
     spellings: int = 1
 
 
@@ -85,17 +88,17 @@ def build_pairs(
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None,
     cache: Path | None = None,
 ) -> Pairs:
-    """Reads, splits, builds the vocabulary, tokenizes and filters; or finds all of that in the cache.
+    """Reads and splits pairs, builds the vocabulary, tokenizes and filters; or loads the result from the cache.
 
     Args:
-        train: the pairs to learn from.
-        valid: pairs to validate on; None: a random part of ``train``, the same every time.
-        options: how.
-        tokenizers: use these, of the source and the target, instead of making some.
-        cache: where; None: `gen.base.cache.cache_folder`.
+        train: the training pairs.
+        valid: the validation pairs; None means a random part of ``train``, the same every time.
+        options: vocabulary, filters and split.
+        tokenizers: use these, for source and target, instead of building any.
+        cache: the cache's folder; None means `gen.base.cache.cache_folder`.
 
     Raises:
-        UserError: a file cannot be read, or nothing is left to train or to validate on.
+        UserError: a file cannot be read, or no pairs are left for training or validation.
     """
     own = [digest(t) for t in tokenizers or ()]
     recipe = [asdict(options), own, train.digest(), valid.digest() if valid else ""]
@@ -120,14 +123,14 @@ def build_pairs(
         target,
         held_out,
         meta["dropped"],
-        meta["longest"],
-        meta["usual"],
+        meta["max_source_length"],
+        meta["multi_sentence_p90"],
         options.spellings,
     )
 
 
-class _Training:
-    """The training pairs: what is neither empty nor held out. A re-iterable that counts as it goes."""
+class _TrainingPairs:
+    """The training pairs that are neither held out nor empty on a side: a re-iterable that counts the latter."""
 
     def __init__(self, files: PairFiles, held_out: set[int], lowercase: bool) -> None:
         self.files, self.held_out, self.lowercase = files, held_out, lowercase
@@ -163,47 +166,53 @@ def _fill(
     kept = [(a, b.lower() if options.lowercase else b) for a, b in kept if a and b]
     empty = found - len(kept)
     if not kept:
-        raise UserError("no pairs are left to validate on: name some with --valid, or give more than ten pairs")
-    pairs = _Training(train, held_out, options.lowercase)
+        raise UserError("no pairs are left for validation: name a file with --valid, or give more than ten pairs")
+    pairs = _TrainingPairs(train, held_out, options.lowercase)
     if made:
         source_tokenizer, target_tokenizer = made
     elif options.joint:
-        source_tokenizer = target_tokenizer = options.tokenizer.train(Again(lambda: chain.from_iterable(pairs)))
+        source_tokenizer = target_tokenizer = options.tokenizer.train(
+            Reiterable(lambda: chain.from_iterable(pairs))
+        )
     else:
-        source_tokenizer = _train_side(options, "source", Again(lambda: (a for a, _ in pairs)))
-        target_tokenizer = _train_side(options, "target", Again(lambda: (b for _, b in pairs)))
+        source_tokenizer = _train_side(options, "source", Reiterable(lambda: (a for a, _ in pairs)))
+        target_tokenizer = _train_side(options, "target", Reiterable(lambda: (b for _, b in pairs)))
     tokenizers = {"source": source_tokenizer, "target": target_tokenizer}
-    dropped, longest, usual = _write(folder, pairs, tokenizers, options)
+    dropped, max_source_length, multi_sentence_p90 = _write(folder, pairs, tokenizers, options)
     if empty:
-        dropped["an empty side, to validate on"] = empty
+        dropped["an empty side, for validation"] = empty
     for side, tokenizer in tokenizers.items():
         write_tokenizer(folder / f"{side}.tokenizer", tokenizer)
     meta = {
         "dtype": {s: token_dtype(t) for s, t in tokenizers.items()},
         "valid": kept,
         "dropped": dropped,
-        "longest": longest,
-        "usual": usual,
+        "max_source_length": max_source_length,
+        "multi_sentence_p90": multi_sentence_p90,
     }
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
 
 
-def _train_side(options: PairOptions, side: str, texts: Again) -> Tokenizer:
+def _train_side(options: PairOptions, side: str, texts: Reiterable) -> Tokenizer:
     try:
         return options.tokenizer.train(texts)
     except UserError as error:
-        if not str(error).startswith("--"):  # about a file, which it names
+        if not error.args[0].startswith("--"):  # about a file, which the message names
             raise
         raise UserError(f"the {side} side: {error}") from error
 
 
 def _write(
-    folder: Path, pairs: _Training, tokenizers: dict[str, Tokenizer], options: PairOptions
+    folder: Path, pairs: _TrainingPairs, tokenizers: dict[str, Tokenizer], options: PairOptions
 ) -> tuple[dict[str, int], int, int]:
-    """Token ids and offsets of both sides. Returns what was dropped, and the lengths that `Pairs` explains."""
+    """Writes token ids and offsets of both sides.
+
+    Returns:
+        ``dropped``, ``max_source_length`` and ``multi_sentence_p90`` of `Pairs`.
+    """
     ends: dict[str, list[int]] = {side: [0] for side in tokenizers}
     dropped: Counter[str] = Counter()
-    lengths, of_several = array("q"), array("q")
+    lengths, multi_sentence = array("q"), array("q")
     seed_sampling()
     with ExitStack() as files:
         opened = {side: files.enter_context((folder / f"{side}.bin").open("wb")) for side in tokenizers}
@@ -215,7 +224,7 @@ def _write(
                     continue
                 if spelling == 0:
                     lengths.append(len(plain[0]) + 1)
-                    of_several.extend(lengths[-1:] if sentence_ends(pair[0]) else ())
+                    multi_sentence.extend(lengths[-1:] if sentence_ends(pair[0]) else ())
                 for (side, tokenizer), text, ids in zip(tokenizers.items(), pair, plain, strict=True):
                     if options.subword_dropout and isinstance(tokenizer, SubwordTokenizer):
                         ids = tokenizer.sample(text, options.subword_dropout)
@@ -226,19 +235,19 @@ def _write(
         np.array(ends[side], np.int64).tofile(folder / f"{side}.offsets")
     found = {"an empty side": pairs.empty, **dropped} if pairs.empty else dict(dropped)
     if len(ends["source"]) == 1:
-        said = "; ".join(f"{n:,} with {reason}" for reason, n in found.items())
-        raise UserError(f"no training pairs are left ({said or 'the files hold none'})")
-    learned = len(of_several) >= _SEVERAL * len(lengths)
-    return found, max(lengths), int(np.quantile(of_several, 0.9)) if learned else 1
+        reasons = "; ".join(f"{n:,} with {reason}" for reason, n in found.items())
+        raise UserError(f"no training pairs are left ({reasons or 'the files have none'})")
+    enough = len(multi_sentence) >= _MIN_MULTI_SENTENCE * len(lengths)
+    return found, max(lengths), int(np.quantile(multi_sentence, 0.9)) if enough else 1
 
 
-_SEVERAL = 0.1
-"""Lines of several sentences have to be this part of all to be learned from: a network that knows only single ones
-leaves out the second."""
+_MIN_MULTI_SENTENCE = 0.1
+"""The share of training sources with several sentences that is enough to learn to translate them. A model trained
+on single sentences omits the second one."""
 
 
 def _too_long(options: PairOptions, source: int, target: int) -> str:
-    """Why a pair of so many tokens is left out; "" where it is not."""
+    """The reason to drop a pair with these numbers of tokens; "" to keep it."""
     short, long = sorted((source, target))
     if long > options.max_length:
         return f"more than {options.max_length} tokens"

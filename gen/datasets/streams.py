@@ -55,7 +55,7 @@ class StreamBatches:
             inputs = ids[:, :-1].clone()
             if position == 0:
                 inputs[:, 0] = self.bos_id
-            yield Batch(len(inputs), inputs, ids[:, 1:].contiguous(), continues=position > 0)
+            yield Batch({}, inputs, ids[:, 1:].contiguous(), continues=position > 0)
 
 
 def stream_evaluation(
@@ -101,4 +101,4 @@ def stream_evaluation(
             inputs[i, :known] = piece[:-1]
             uncounted = max(lead - begin, 0) if row else 0
             targets[i, uncounted:known] = piece[1 + uncounted :]
-        yield Batch(len(own), torch.from_numpy(inputs), torch.from_numpy(targets), continues=begin > 0)
+        yield Batch({}, torch.from_numpy(inputs), torch.from_numpy(targets), continues=begin > 0)

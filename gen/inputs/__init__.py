@@ -1,1 +1,3 @@
-"""What people bring, as arrays: tokenizers, pictures, input processors. Knows no torch."""
+"""User input as arrays: tokenizers, pictures, input processors. Needs no torch."""
+
+from gen.inputs import subword as subword  # adds its tokenizer to TOKENIZERS

@@ -1,6 +1,6 @@
-"""What people give a model, as arrays: the part of an encoder that computes nothing yet.
+"""Input processors: what people give a model → arrays. The part of an encoder that computes nothing yet.
 
-Imports no torch: a model and what was exported from it read their input with the same code.
+Imports no torch: a model and what was exported from it prepare their input with the same code.
 """
 
 from __future__ import annotations
@@ -8,19 +8,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import numpy as np
 
+from gen.base.errors import UserError
 from gen.inputs.pictures import Preprocessing
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 
 
-class Reader(ABC):
+class InputProcessor(ABC):
     """Items → the array that an encoder starts from.
 
     Attributes:
-        kind: its name in a saved model.
+        kind: the name of the class in a saved model.
     """
 
     kind: ClassVar[str]
@@ -31,32 +33,35 @@ class Reader(ABC):
 
     @abstractmethod
     def example(self) -> np.ndarray:
-        """What `read` might give for three items, none of its sizes one."""
+        """An array that `read` could return for three items; no axis has size 1."""
 
     def prompts(self, items: Sequence[Any]) -> list[str]:
-        """Where the output of each item begins."""
+        """The text with which the output of each item begins."""
         return [""] * len(items)
 
     def labels(self, item: Any) -> list[str]:
-        """What each of the S vectors that an item gets stands for, in words."""
+        """A label for each of the S memory positions of an item, such as its token."""
         return []
 
     def config(self) -> dict[str, Any]:
-        """Plain values from which `from_config` makes the same reader, together with `files`."""
+        """Plain values from which `from_config`, together with `files`, makes the same processor."""
         return {}
 
     def files(self) -> dict[str, bytes]:
-        """What has to be saved beside the configuration: name → content."""
+        """The files that have to be saved with the configuration: name → content."""
         return {}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], read: Callable[[str], bytes]) -> Reader:
-        """The reader that was saved. ``read(name)`` gives back what `files` gave."""
+    def from_config(cls, config: Mapping[str, Any], read: Callable[[str], bytes]) -> InputProcessor:
+        """The processor that was saved. ``read(name)`` returns the content of one of its `files`."""
         return cls(**config)
 
 
-class PromptReader(Reader):
-    """Free text: an item is how the output begins, and there is nothing else to read."""
+class PromptProcessor(InputProcessor):
+    """Free text: an item is the beginning of the output, and the encoder has nothing to read.
+
+    The array is (B,) int64 zeros: only its number of rows counts.
+    """
 
     kind = "prompts"
 
@@ -70,29 +75,36 @@ class PromptReader(Reader):
         return [str(item) for item in items]
 
 
-class SentenceReader(Reader):
-    """Sentences → (B, S) int64 token ids, each with its end, padded on the right.
+class SentenceProcessor(InputProcessor):
+    """Sentences → (B, S) int64 token ids, each sentence with EOS at its end, padded on the right.
 
     Args:
-        tokenizer: of the sentences.
-        lowercase: lower-case them first.
-        longest: tokens of the longest sentence of the training, for those who cut longer ones; 0: not known.
-        usual: tokens up to which a line may well hold several sentences, for those who split lines; 0: not known.
+        tokenizer: tokenizer of the sentences.
+        lowercase: convert sentences to lower case first.
+        max_length: length in tokens of the longest training sentence; longer ones are better cut. 0: unknown.
+        multi_sentence_p90: 90th percentile of the length in tokens of the training sources that hold several
+            sentences; longer lines are better split. 1: such sources were rare. 0: unknown.
 
     Example:
-        >>> SentenceReader(CharTokenizer.train(["hello"])).read(["hell", "o"]).shape
+        >>> from gen.inputs.tokenizer import CharTokenizer
+        >>> SentenceProcessor(CharTokenizer.train(["hello"])).read(["hell", "o"]).shape
         (2, 5)
     """
 
     kind = "sentences"
 
-    def __init__(self, tokenizer: Tokenizer, *, lowercase: bool = False, longest: int = 0, usual: int = 0) -> None:
+    OLD_NAMES: ClassVar = {"longest": "max_length", "usual": "multi_sentence_p90"}
+    """Old name of an argument → its name today, for folders that were saved earlier."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, lowercase: bool = False, max_length: int = 0, multi_sentence_p90: int = 0
+    ) -> None:
         self.tokenizer = tokenizer
         self.lowercase = lowercase
-        self.longest, self.usual = longest, usual
+        self.max_length, self.multi_sentence_p90 = max_length, multi_sentence_p90
 
     def encode(self, sentence: str) -> list[int]:
-        """The token ids of a sentence, the end included: what a column of the memory stands for."""
+        """The token ids of a sentence and EOS: one memory position each."""
         text = sentence.lower() if self.lowercase else sentence
         return [*self.tokenizer.encode(text), self.tokenizer.eos_id]
 
@@ -110,61 +122,141 @@ class SentenceReader(Reader):
         return [self.tokenizer.decode([i]) or "∎" for i in self.encode(str(item))]
 
     def config(self) -> dict[str, Any]:
-        sizes = {"longest": self.longest, "usual": self.usual}
-        return {"tokenizer": self.tokenizer.kind, "lowercase": self.lowercase, **sizes}
+        lengths = {"max_length": self.max_length, "multi_sentence_p90": self.multi_sentence_p90}
+        return {"tokenizer": self.tokenizer.kind, "lowercase": self.lowercase, **lengths}
 
     def files(self) -> dict[str, bytes]:
         return {"tokenizer.bin": self.tokenizer.to_bytes()}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], read: Callable[[str], bytes]) -> SentenceReader:
+    def from_config(cls, config: Mapping[str, Any], read: Callable[[str], bytes]) -> SentenceProcessor:
+        config = rename_keys(config, cls.OLD_NAMES)
         tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(read("tokenizer.bin"))
-        sizes = {name: int(config.get(name, 0)) for name in ("longest", "usual")}
-        return cls(tokenizer, lowercase=bool(config["lowercase"]), **sizes)
+        lengths = {name: int(config.get(name, 0)) for name in cls.OLD_NAMES.values()}
+        return cls(tokenizer, lowercase=bool(config["lowercase"]), **lengths)
 
 
-class PictureReader(Reader):
+class PictureProcessor(InputProcessor):
     """Pictures → (B, 3, size, size) uint8.
 
     Args:
-        preprocessing: what the network was trained with.
-        places: S, how many vectors a picture gets.
+        preprocessing: the preprocessing that the network was trained with.
+        num_cells: S, the grid cells of the network's last feature map.
     """
 
     kind = "pictures"
 
-    def __init__(self, preprocessing: Preprocessing, places: int) -> None:
+    OLD_NAMES: ClassVar = {"places": "num_cells"}
+    """Old name of an argument → its name today, for folders that were saved earlier."""
+
+    def __init__(self, preprocessing: Preprocessing, num_cells: int) -> None:
         self.preprocessing = preprocessing
-        self.places = places
+        self.num_cells = num_cells
 
     def read(self, items: Sequence[Any]) -> np.ndarray:
-        """Reads pictures.
+        """Decodes and preprocesses pictures.
 
         Args:
-            items: paths, bytes or `PIL.Image`s; or all of them arrays, which are taken as they are.
+            items: paths, bytes or `PIL.Image`s; or only arrays, which are stacked unchanged.
 
         Raises:
             PictureError: one of them cannot be used.
         """
         if any(isinstance(item, np.ndarray) for item in items):
             return np.stack(items)
-        with ThreadPoolExecutor(2) as pool:  # decoding lets other threads run
+        with ThreadPoolExecutor(2) as pool:  # decoding releases the interpreter lock
             return np.stack(list(pool.map(self.preprocessing.pixels, items)))
 
     def example(self) -> np.ndarray:
         return np.zeros((3, 3, self.preprocessing.size, self.preprocessing.size), np.uint8)
 
     def labels(self, item: Any) -> list[str]:
-        side = round(self.places**0.5)
-        return [f"{i // side + 1},{i % side + 1}" for i in range(self.places)]
+        side = round(self.num_cells**0.5)
+        return [f"{i // side + 1},{i % side + 1}" for i in range(self.num_cells)]
 
     def config(self) -> dict[str, Any]:
-        return {"preprocessing": self.preprocessing.to_dict(), "places": self.places}
+        return {"preprocessing": self.preprocessing.to_dict(), "num_cells": self.num_cells}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], read: Callable[[str], bytes]) -> PictureReader:
-        return cls(Preprocessing.from_dict(config["preprocessing"]), int(config["places"]))
+    def from_config(cls, config: Mapping[str, Any], read: Callable[[str], bytes]) -> PictureProcessor:
+        config = rename_keys(config, cls.OLD_NAMES)
+        return cls(Preprocessing.from_dict(config["preprocessing"]), int(config["num_cells"]))
 
 
-READERS: dict[str, type[Reader]] = {c.kind: c for c in (PromptReader, SentenceReader, PictureReader)}
-"""kind → class. A user's own is added by the file that defines it."""
+PROCESSORS: dict[str, type[InputProcessor]] = {
+    c.kind: c for c in (PromptProcessor, SentenceProcessor, PictureProcessor)
+}
+"""kind → class. A class of your own is added by the file that defines it."""
+
+
+def rename_keys(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """A configuration whose old keys have their new names.
+
+    Example:
+        >>> rename_keys({"places": 49, "size": 224}, {"places": "num_cells"})
+        {'num_cells': 49, 'size': 224}
+    """
+    return {names.get(key, key): value for key, value in config.items()}
+
+
+# -- items with names ------------------------------------------------------------------------------------
+
+
+def prepare_items(
+    processors: Mapping[str, InputProcessor], items: Sequence[Any]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Items → what an encoder reads, and where their outputs begin.
+
+    Args:
+        processors: one per input name.
+        items: B items. An item is a mapping {name: item of that processor}. With a single processor it may also
+            be what that processor takes.
+
+    Returns:
+        One array with B rows per name, and B prompts.
+
+    Raises:
+        UserError: an item lacks a name, or has one that no processor has.
+
+    Example:
+        >>> source, prompts = prepare_items({"prompt": PromptProcessor()}, ["The ", {"prompt": "A "}])
+        >>> source["prompt"].shape, prompts
+        ((2,), ['The ', 'A '])
+    """
+    named = [named_item(processors, item) for item in items]
+    source, begins = {}, [""] * len(named)
+    for name, processor in processors.items():
+        column = [item[name] for item in named]
+        source[name] = processor.read(column)
+        begins = [a + b for a, b in zip(begins, processor.prompts(column), strict=True)]
+    return source, begins
+
+
+def named_item(processors: Mapping[str, InputProcessor], item: Any) -> Mapping[str, Any]:
+    """An item as a mapping with exactly the names of the processors; see `prepare_items`."""
+    wanted = " and ".join(map(repr, processors))
+    if not isinstance(item, Mapping):
+        if len(processors) == 1:
+            return dict.fromkeys(processors, item)
+        raise UserError(f"an input must be a mapping with {wanted}, not {type(item).__name__}")
+    for name in item:
+        if name not in processors:
+            near = get_close_matches(str(name), processors, 1, 0.5)
+            hint = f": did you mean {near[0]!r}?" if near else f": this model takes {wanted}"
+            raise UserError(f"unknown input {name!r}{hint}")
+    for name in processors:
+        if name not in item:
+            raise UserError(f"the input {name!r} is missing: this model takes {wanted}")
+    return item
+
+
+def item_labels(processors: Mapping[str, InputProcessor], item: Any) -> list[str]:
+    """A label for each of the S memory positions of an item: those of the first name, then those of the next."""
+    named = named_item(processors, item) if processors else {}
+    return [label for name, processor in processors.items() for label in processor.labels(named[name])]
+
+
+def processor_files(processors: Mapping[str, InputProcessor]) -> dict[str, bytes]:
+    """The files of all processors; with several of them, each file name begins with the processor's name."""
+    prefix = "{}-{}" if len(processors) > 1 else "{1}"
+    return {prefix.format(name, file): data for name, p in processors.items() for file, data in p.files().items()}

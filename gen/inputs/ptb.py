@@ -1,12 +1,12 @@
-"""Penn Treebank tokens of captions, as the COCO caption metrics count them."""
+"""Penn Treebank tokenization of captions, as the COCO caption metrics use it."""
 
 from __future__ import annotations
 
 import re
 
 PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
-"""What the metrics leave out. Brackets stay: the reference code looks for their names in capitals, when everything
-is lower-case already."""
+"""Tokens that the metrics ignore. Brackets are not among them: the reference code looks for their names in
+capitals after everything has been lower-cased."""
 
 _ABBREVIATION = (
     r"(?:mr|mrs|ms|dr|st|jr|sr|prof|gen|col|sgt|capt|lt|rev|hon|no|vs|etc|inc|ltd|corp|co|dept|ave|blvd|rd|mt|ft"
@@ -52,11 +52,11 @@ _PLAIN = str.maketrans({"’": "'", "‘": "`", "\u00a0": " "})
 
 
 def ptb_tokens(text: str) -> list[str]:
-    """A caption → its lower-case tokens, without punctuation.
+    """Splits a caption into lower-case tokens, without punctuation.
 
-    Follows the Stanford tokenizer with which the COCO caption code prepares captions: clitics stand alone
-    ("man 's", "do n't"), hyphens stay inside words, brackets get names. On the 64,000 English sentences of
-    Flickr8k and Multi30k all but a handful come out the same.
+    Follows the Stanford tokenizer with which the COCO caption code prepares captions: clitics are tokens of
+    their own ("man 's", "do n't"), hyphenated words stay whole, brackets get names. On the 64,000 English
+    sentences of Flickr8k and Multi30k all but a handful of results are identical.
 
     Example:
         >>> ptb_tokens("A man's dog doesn't bark, it runs.")

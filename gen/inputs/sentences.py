@@ -1,4 +1,4 @@
-"""Where sentences end."""
+"""Sentence splitting."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ _ENDS = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+(?=\S)|(?<=[。！？])(?=
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Where sentences after the first one begin.
+    """The positions where the second and later sentences of a text begin.
 
-    In doubt there is no end: before a small letter (but where there are no others), and after a full stop that may
-    be an abbreviation's: after a number, after a short word with a capital, after one with stops inside.
+    In doubt it does not split: before a lower-case letter (unless the whole text is lower-case), and after a full
+    stop that may belong to an abbreviation: after a number, a short capitalised word, or a word with a full stop
+    inside.
+
+    Args:
+        text: any text.
+
+    Returns:
+        Indices into ``text``, ascending; [] for a single sentence.
 
     Example:
         >>> sentence_ends("Mr. Smith has a dog. It runs.")

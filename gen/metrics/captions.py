@@ -1,4 +1,4 @@
-"""BLEU-1…4, ROUGE-L and CIDEr-D of captions, without Java; as the COCO caption code computes them."""
+"""BLEU-1 to BLEU-4, ROUGE-L and CIDEr-D of captions, as the COCO caption code computes them, without Java."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from gen.inputs.ptb import ptb_tokens
 
 Tokens = Sequence[str]
-_N = 4  # the longest n-grams
+_N = 4  # the largest n of the n-grams
 
 
 def caption_metrics(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
@@ -19,13 +19,13 @@ def caption_metrics(hypotheses: Sequence[str], references: Sequence[Sequence[str
 
     Args:
         hypotheses: N captions.
-        references: for each, one caption or more that people wrote.
+        references: one or more reference captions per hypothesis.
 
     Returns:
-        bleu1 … bleu4, rouge_l, cider (CIDEr-D); and ``distinct``, how many different captions there are.
+        bleu1 … bleu4, rouge_l, cider (CIDEr-D), and ``distinct``, the number of different hypotheses.
 
     Raises:
-        ValueError: a picture has no reference.
+        ValueError: a hypothesis has no reference.
 
     Example:
         >>> round(caption_metrics(["a dog runs"], [["a dog runs", "the dog is running"]])["bleu1"], 2)
@@ -35,14 +35,18 @@ def caption_metrics(hypotheses: Sequence[str], references: Sequence[Sequence[str
 
 
 class CaptionScorer:
-    """The same for captions of the same pictures again and again: references are prepared once.
+    """`caption_metrics` for repeated use on the same pictures: the references are prepared once.
 
     Args:
-        references: for each of N pictures, one caption or more.
+        references: one or more captions per picture, for N pictures.
+
+    Raises:
+        ValueError: a picture has no reference.
 
     Example:
         >>> scorer = CaptionScorer([["a dog runs"], ["two men sit"]])
-        >>> scorer.corpus(["a dog runs", "a man sits"])["cider"]
+        >>> round(scorer.corpus(["a dog runs", "a man sits"])["bleu1"], 2)
+        50.0
     """
 
     def __init__(self, references: Sequence[Sequence[str]]) -> None:
@@ -52,7 +56,7 @@ class CaptionScorer:
         self.cider = CiderD(self.references)
 
     def corpus(self, hypotheses: Sequence[str]) -> dict[str, float]:
-        """The figures of `caption_metrics`."""
+        """Corpus scores of N captions; see `caption_metrics`."""
         scores = self.each(hypotheses)
         corpus, _ = bleu([ptb_tokens(h) for h in hypotheses], self.references)
         return {
@@ -62,7 +66,7 @@ class CaptionScorer:
         }
 
     def each(self, hypotheses: Sequence[str]) -> dict[str, np.ndarray]:
-        """The same scores a picture: name → (N,) float64, 0 to 100."""
+        """The scores per picture: name → (N,) float64, 0 to 100 (CIDEr-D may be more)."""
         tokens = [ptb_tokens(h) for h in hypotheses]
         _, scores = bleu(tokens, self.references)
         pairs = zip(tokens, self.references, strict=True)
@@ -74,22 +78,26 @@ class CaptionScorer:
 
 
 def ngrams(tokens: Tokens) -> Counter[tuple[str, ...]]:
-    """How often each n-gram of 1 to 4 tokens occurs."""
+    """The counts of all n-grams of 1 to 4 tokens."""
     return Counter(tuple(tokens[i : i + n]) for n in range(1, _N + 1) for i in range(len(tokens) - n + 1))
 
 
 def bleu(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> tuple[list[float], np.ndarray]:
-    """BLEU-1…4 (Papineni et al., 2002), the brevity penalty against the closest reference.
+    """BLEU-1 to BLEU-4 (Papineni et al., 2002), with the brevity penalty relative to the closest reference length.
 
-    Unlike sacrebleu this takes tokens as they are, and smooths the score of a single picture just enough not to
-    divide by zero.
+    Unlike sacrebleu it takes tokens as they are, and smooths the score of a single picture only so much that
+    nothing is divided by zero.
 
     Args:
         hypotheses: N token sequences.
-        references: for each, one or more.
+        references: one or more token sequences per hypothesis.
 
     Returns:
-        The corpus's four scores, and (N, 4) of each picture; 0 to 1.
+        The four scores of the corpus, and the scores per picture, (N, 4) float64; 0 to 1.
+
+    Example:
+        >>> bleu([["a", "dog", "runs"]], [[["a", "dog", "sleeps"]]])[0][0]  # doctest: +ELLIPSIS
+        0.666...
     """
     small, tiny = 1e-9, 1e-15  # as in the reference code
     lengths = np.zeros((len(hypotheses), 2))  # hypothesis, closest reference
@@ -115,8 +123,13 @@ def bleu(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -
 
 
 def rouge_l(hypothesis: Tokens, references: Sequence[Tokens], beta: float = 1.2) -> float:
-    """ROUGE-L (Lin, 2004): the F-measure of the longest common subsequence, 0 to 1; best precision and best
-    recall may come from different references, as in the COCO caption code."""
+    """ROUGE-L (Lin, 2004): the F-measure of the longest common subsequence, 0 to 1. As in the COCO caption code,
+    the best precision and the best recall may come from different references.
+
+    Example:
+        >>> rouge_l(["a", "dog", "runs"], [["a", "dog", "runs"], ["it", "runs"]])
+        1.0
+    """
     precision = recall = 0.0
     for reference in references:
         common = _longest_common(hypothesis, reference)
@@ -141,12 +154,12 @@ _Vector = tuple[list[dict[tuple[str, ...], float]], list[float], int]
 
 
 class CiderD:
-    """CIDEr-D (Vedantam et al., 2015): how like the references, by n-grams weighted with how rare they are.
+    """CIDEr-D (Vedantam et al., 2015): similarity with the references, n-grams weighted by tf-idf.
 
     Args:
-        references: for each of N pictures its captions as tokens; the pictures an n-gram occurs with are
-            counted over all of them.
-        sigma: width of the penalty on a difference in length.
+        references: the tokenized captions per picture, for N pictures; document frequencies are counted over all
+            of them.
+        sigma: the standard deviation of the Gaussian penalty on a difference in length, in bigrams.
 
     Example:
         >>> cider = CiderD([[["a", "dog", "runs", "fast"]], [["two", "men", "sit", "down"]]])
@@ -154,7 +167,7 @@ class CiderD:
         10.0
     """
 
-    KEPT = 2000  # pictures whose vectors are kept: some 40 kB each
+    MAX_CACHED = 2000  # pictures whose vectors are cached: about 40 kB each
 
     def __init__(self, references: Sequence[Sequence[Tokens]], sigma: float = 6.0) -> None:
         self.references = references
@@ -163,14 +176,14 @@ class CiderD:
         for captions in references:
             frequency.update({ngram for tokens in captions for ngram in ngrams(tokens)})
         self._size = math.log(max(len(references), 1))
-        # An n-gram of one picture is as rare as one of none, and most are.
-        self._rarity = {ngram: self._size - math.log(n) for ngram, n in frequency.items() if n > 1}
+        # Most n-grams occur with one picture; their inverse frequency is the same as that of unseen ones.
+        self._idf = {ngram: self._size - math.log(n) for ngram, n in frequency.items() if n > 1}
         self._vectors: dict[int, list[_Vector]] = {}
 
     def score(self, hypothesis: Tokens, picture: int) -> float:
-        """The score of a caption of one of the pictures, 0 to 10."""
+        """The score of a tokenized caption of a picture, given by its index: 0 to 10."""
         if picture not in self._vectors:
-            if len(self._vectors) >= self.KEPT:
+            if len(self._vectors) >= self.MAX_CACHED:
                 self._vectors.clear()
             self._vectors[picture] = [self._vector(tokens) for tokens in self.references[picture]]
         vectors = self._vectors[picture]
@@ -178,15 +191,15 @@ class CiderD:
         return 10 * sum(self._similarity(mine, other) for other in vectors) / _N / len(vectors)
 
     def _vector(self, tokens: Tokens) -> _Vector:
-        """tf-idf weights of the n-grams by n, their norms, and the length in bigrams."""
+        """The tf-idf weights of the n-grams per n, their norms, and the length in bigrams."""
         weights: list[dict[tuple[str, ...], float]] = [{} for _ in range(_N)]
         for ngram, count in ngrams(tokens).items():
-            weights[len(ngram) - 1][ngram] = count * self._rarity.get(ngram, self._size)
+            weights[len(ngram) - 1][ngram] = count * self._idf.get(ngram, self._size)
         norms = [math.sqrt(sum(w * w for w in by_n.values())) for by_n in weights]
         return weights, norms, max(len(tokens) - 1, 0)
 
     def _similarity(self, hypothesis: _Vector, reference: _Vector) -> float:
-        """Cosine similarities, clipped at the reference's weights, summed over n."""
+        """The sum over n of cosine similarities, with weights clipped to those of the reference."""
         total = 0.0
         for mine, theirs, a, b in zip(hypothesis[0], reference[0], hypothesis[1], reference[1], strict=True):
             if a and b:

@@ -1,4 +1,4 @@
-"""A Markov chain: what counting alone can do. The yardstick beside every network."""
+"""A Markov chain (n-gram language model): the baseline for every language model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gen.search.ops import NumpyOps
 
 @dataclass(frozen=True)
 class _Order:
-    """The counts of one order. Contexts are numbered; a context of n tokens extends one of n - 1.
+    """The counts of one order n. Contexts are numbered; a context of n tokens extends one of n - 1 tokens.
 
     Attributes:
         contexts: sorted, (context of order n - 1) · V + (the token before it).
         followers: sorted, (context) · V + (next token).
-        counts: of each follower.
-        totals: how often each context came.
-        kinds: how many different tokens followed it.
+        counts: the count of each follower.
+        totals: the count of each context.
+        kinds: the number of different followers of each context.
     """
 
     contexts: np.ndarray
@@ -34,7 +34,7 @@ class _Order:
 
 @dataclass(frozen=True)
 class _Recent:
-    """The last tokens of every row, (R, order): a state as search wants it."""
+    """The state of a search: the last tokens per row, (R, order) int64."""
 
     token_ids: np.ndarray
 
@@ -49,11 +49,15 @@ class MarkovChain(GenerationMixin):
     """Predicts from the last ``order`` tokens by interpolated Witten-Bell smoothing.
 
     P_n(w | c) = (count(c, w) + kinds(c) · P_{n-1}(w | c')) / (count(c) + kinds(c)), down to the uniform
-    distribution (Chen and Goodman, 1999). The same search loop and metrics as for a network apply.
+    distribution (Chen and Goodman, 1999). It generates with the same search and options as a network.
 
     Example:
-        >>> chain = MarkovChain.fit(tokenizer.encode_array(text), tokenizer, order=5)
-        >>> chain.generate("The ", temperature=0.8)[0].text
+        >>> from gen.inputs.tokenizer import CharTokenizer
+        >>> text = "the cat sat on the mat. " * 9
+        >>> tokenizer = CharTokenizer.train([text])
+        >>> chain = MarkovChain.fit(tokenizer.encode_array(text), tokenizer, order=4)
+        >>> chain.generate("the c", temperature=0, max_new_tokens=6)[0].text
+        'at sat'
     """
 
     def __init__(self, orders: Sequence[_Order], tokenizer: Tokenizer) -> None:
@@ -68,12 +72,12 @@ class MarkovChain(GenerationMixin):
 
     @classmethod
     def fit(cls, token_ids: np.ndarray, tokenizer: Tokenizer, order: int = 5) -> MarkovChain:
-        """Counts.
+        """Counts the n-grams of a text.
 
         Args:
-            token_ids: (N,) int64, a text.
-            tokenizer: of the text.
-            order: how many tokens to look back, 0 to 6 or more.
+            token_ids: (N,) int64, the text.
+            tokenizer: the text's tokenizer.
+            order: the number of context tokens, 0 or more.
         """
         V = len(tokenizer)
         x = np.asarray(token_ids, dtype=np.int64)
@@ -91,7 +95,7 @@ class MarkovChain(GenerationMixin):
         return cls(orders, tokenizer)
 
     def log_probs(self, token_ids: np.ndarray) -> np.ndarray:
-        """The log-probability (nats) of each token of a text given those before it, (N,) float64."""
+        """The log-probability in nats of each token given the tokens before it: (N,) int64 → (N,) float64."""
         V = len(self.tokenizer)
         x = np.asarray(token_ids, dtype=np.int64)
         probability = np.full(len(x), 1 / V)
@@ -109,7 +113,7 @@ class MarkovChain(GenerationMixin):
         return np.log(probability)
 
     def _next(self, recent: np.ndarray) -> np.ndarray:
-        """The distribution after the tokens ``recent`` (order,), newest last: (V,) float64."""
+        """The distribution of the token after ``recent`` (order,), whose last is the newest: (V,) float64."""
         V = len(self.tokenizer)
         probability = np.full(V, 1 / V)
         context = 0
@@ -137,6 +141,6 @@ class MarkovChain(GenerationMixin):
 
 
 def _look_up(table: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the keys stand in a sorted table, and whether they do."""
+    """The positions of keys in a sorted table, and whether the table contains them."""
     at = np.minimum(np.searchsorted(table, keys), len(table) - 1)
     return at, table[at] == keys

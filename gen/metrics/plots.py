@@ -1,4 +1,4 @@
-"""Pictures of a training, and of where a decoder looks."""
+"""Plots: losses and metrics of runs, and attention weights."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 def plot_losses(
     records: Sequence[dict[str, Any]], to: Path | io.BytesIO, baseline: float | None = None, metric: str = ""
 ) -> None:
-    """Draws training and validation loss over time.
+    """Plots training and validation loss over time.
 
     Args:
-        records: lines of ``metrics.jsonl``.
-        to: a file (its ending chooses the format), or a buffer for SVG.
-        baseline: a loss to draw as a line: the Markov chain's.
-        metric: a figure of the validations to draw as well, on an axis of its own.
+        records: the lines of ``metrics.jsonl``.
+        to: a file (its extension gives the format), or a buffer for SVG.
+        baseline: the Markov chain's loss, drawn as a horizontal line.
+        metric: a validation metric to plot on a second axis; "" for none.
     """
-    from matplotlib.figure import Figure  # not pyplot: no window, no state
+    from matplotlib.figure import Figure  # not pyplot, which keeps global state
 
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -52,12 +52,12 @@ def plot_losses(
 
 
 def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], to: Path | io.BytesIO, metric: str = "loss") -> None:
-    """Draws a validation figure of several runs over time.
+    """Plots a validation metric of several runs over time.
 
     Args:
-        runs: name → lines of its ``metrics.jsonl``.
-        to: a file (its ending chooses the format), or a buffer for SVG.
-        metric: which figure.
+        runs: name → the lines of its ``metrics.jsonl``.
+        to: a file (its extension gives the format), or a buffer for SVG.
+        metric: the metric's name.
     """
     from matplotlib.figure import Figure
 
@@ -75,13 +75,13 @@ def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], to: Path | io.BytesI
 
 
 def plot_rates(rates: Sequence[float], losses: Sequence[float], best: float, to: Path | io.BytesIO) -> None:
-    """Draws the loss against the learning rate of a range test.
+    """Plots the loss against the learning rate of a range test.
 
     Args:
-        rates: of the steps.
-        losses: smoothed; there may be fewer.
-        best: the rate to mark.
-        to: a file (its ending chooses the format), or a buffer for SVG.
+        rates: the learning rate per step.
+        losses: the smoothed loss per step; may be shorter than ``rates``.
+        best: the learning rate to mark.
+        to: a file (its extension gives the format), or a buffer for SVG.
     """
     from matplotlib.figure import Figure
 
@@ -100,14 +100,14 @@ def plot_rates(rates: Sequence[float], losses: Sequence[float], best: float, to:
 def plot_attention(
     weights: Any, targets: Sequence[str], sources: Sequence[str], to: Path | io.BytesIO, title: str = ""
 ) -> None:
-    """Draws which source token was looked at while each target token was written.
+    """Plots attention weights of target tokens over source tokens.
 
     Args:
-        weights: (T, S) array, rows summing to 1.
+        weights: (T, S) float array, rows summing to 1.
         targets: T labels, from top to bottom.
         sources: S labels, from left to right.
-        to: a file (its ending chooses the format), or a buffer for SVG.
-        title: above it.
+        to: a file (its extension gives the format), or a buffer for SVG.
+        title: the title; "" for none.
     """
     from matplotlib.figure import Figure
 
@@ -139,16 +139,16 @@ def plot_looks(
     width: float = 2.0,
     format: str = "svg",
 ) -> None:
-    """Draws a picture, and once more for every word of its caption (at most 24), bright where the decoder looked.
+    """Plots a picture, then a copy per caption word (at most 24) whose brightness is the attention weight.
 
     Args:
-        picture: (H, W, 3) uint8, what the encoder saw.
-        weights: (T, S) array, rows summing to 1; S places are a square in reading order.
+        picture: (H, W, 3) uint8, the encoder's input.
+        weights: (T, S) float array, rows summing to 1; the S grid cells form a square, row by row.
         words: T labels.
-        to: a file (its ending chooses the format), or a buffer for SVG.
-        columns: pictures a row.
-        width: of each, in inches.
-        format: of what goes into a buffer.
+        to: a file (its extension gives the format), or a buffer.
+        columns: pictures per row.
+        width: the width of a picture in inches.
+        format: the format for a buffer.
     """
     import numpy as np
     from matplotlib.figure import Figure

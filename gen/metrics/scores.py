@@ -1,4 +1,4 @@
-"""Figures from summed losses."""
+"""Metrics of language models and translations, and a significance test."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 
 def language_metrics(loss_sum: float, num_tokens: int, num_characters: int) -> dict[str, float]:
-    """What a summed cross-entropy says about a text.
+    """Language model metrics from a summed cross-entropy.
 
     Args:
-        loss_sum: nats over the whole text.
-        num_tokens: how many were predicted.
-        num_characters: the text's length, so that vocabularies of different kinds compare.
+        loss_sum: the cross-entropy of the whole text, in nats.
+        num_tokens: the number of predicted tokens.
+        num_characters: the length of the text, to compare models with different vocabularies.
 
     Returns:
-        loss: nats a token. bits_per_char: log2-loss over characters. perplexity: a token, e^loss.
+        ``loss``, nats per token; ``bits_per_char``; ``perplexity`` per token, e^loss.
 
     Example:
         >>> language_metrics(loss_sum=140.0, num_tokens=100, num_characters=100)["loss"]
@@ -38,17 +38,17 @@ def translation_metrics(
     lowercase: bool = False,
     tokenize: str = "13a",
 ) -> dict[str, Any]:
-    """Corpus scores by sacrebleu, each with the signature that says how it was computed.
+    """Corpus scores by sacrebleu, each with its signature, which records the settings.
 
     Args:
         hypotheses, references: N texts each, detokenized.
-        names: of "bleu" (Papineni et al., 2002), "chrf" (Popović, 2015) and "ter" (Snover et al., 2006).
-        lowercase: compare without case.
-        tokenize: BLEU's tokenizer.
+        names: some of "bleu" (Papineni et al., 2002), "chrf" (Popović, 2015) and "ter" (Snover et al., 2006).
+        lowercase: ignore case.
+        tokenize: sacrebleu's name of the tokenizer for BLEU.
 
     Returns:
-        name → score (0 to 100; TER may be more), ``exact`` → share of texts that equal their reference (0 to 1),
-        ``name_signature`` → text.
+        Per name its score (0 to 100; TER may be more) and ``name_signature``; and ``exact``, the share of
+        hypotheses equal to their reference (0 to 1).
 
     Example:
         >>> translation_metrics(["the cat sat there"], ["the cat sat there"])["bleu"]
@@ -63,7 +63,7 @@ def translation_metrics(
 
 
 def sacrebleu_metrics(names: Sequence[str], lowercase: bool = False, tokenize: str = "13a") -> dict[str, Any]:
-    """sacrebleu's metric objects by our names for them."""
+    """sacrebleu's metric objects for "bleu", "chrf" and "ter"."""
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
@@ -84,23 +84,27 @@ def paired_bootstrap(
     names: Sequence[str] = ("bleu", "chrf", "ter"),
     lowercase: bool = False,
 ) -> dict[str, float]:
-    """How probable it is that two systems' difference is chance: paired bootstrap resampling (Koehn, 2004).
+    """Significance test of the difference between two systems: paired bootstrap resampling (Koehn, 2004).
 
     Args:
-        hypotheses, others: N texts each, of the two systems.
+        hypotheses, others: N texts each, the outputs of the two systems.
         references: N texts.
-        names: of the metrics; see `translation_metrics`.
-        lowercase: compare without case.
+        names: the metrics; see `translation_metrics`.
+        lowercase: ignore case.
 
     Returns:
-        metric → p-value, from sacrebleu with its own number of samples and seed.
+        metric → p-value, with sacrebleu's default number of samples and seed.
+
+    Example:
+        >>> paired_bootstrap(["a b c d"], ["a b c d"], ["a b c d"], names=["bleu"])
+        {'bleu': 1.0}
     """
     from sacrebleu.significance import PairedTest
 
     metrics = sacrebleu_metrics(names, lowercase)
     if list(hypotheses) == list(others):
-        return dict.fromkeys(names, 1.0)  # sacrebleu counts samples that differ by more than 0, and finds none
+        return dict.fromkeys(names, 1.0)  # sacrebleu would count samples that differ by more than 0: none
     named: list[Any] = [("first", list(hypotheses)), ("second", list(others))]
     results: Any = PairedTest(named, metrics, references=[list(references)], test_type="bs")()[1]
-    columns = [key for key in results if key != "System"]  # in the order of the metrics, under their own names
+    columns = [key for key in results if key != "System"]  # in the order of the metrics, with sacrebleu's names
     return {name: float(results[column][1].p_value) for name, column in zip(metrics, columns, strict=True)}

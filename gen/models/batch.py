@@ -1,57 +1,64 @@
-"""What a model trains on: padded sequences and what they are about."""
+"""What a model trains on: padded sequences and the inputs that they are about."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 PADDED_TO = 2
-"""Training batches have lengths that are multiples of this. The kernels of a shape are made when it is first met,
-which takes longer than using them: so there should be few."""
+"""Training batches have lengths that are multiples of this. Kernels are compiled when a shape is first met, which
+takes longer than running them, so there should be few shapes."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the model trains on.
+    """B rows of training data.
 
     Attributes:
-        source: what `Encoder.forward` takes for these rows: a tensor of B rows, or B where there is nothing.
+        source: what the encoder reads: one tensor with B rows per input name; empty for the encoder "none".
         input_ids: (B, T) int64, [BOS] + y for a sequence, the stream shifted by one for a stream.
         target_ids: (B, T) int64; PAD is not counted.
         continues: the rows continue those of the batch before, so its last state is this one's first.
-        rows: (B,) int64, which items of the training set they are, for objectives that ask.
+        rows: (B,) int64, indices of the rows in the training set, for objectives that need them.
     """
 
-    source: Any
+    source: dict[str, Tensor]
     input_ids: Tensor
     target_ids: Tensor
     continues: bool = False
     rows: Tensor | None = None
 
+    def __len__(self) -> int:
+        """B."""
+        return self.input_ids.size(0)
+
+    @property
+    def encoder_source(self) -> dict[str, Tensor]:
+        """What `Encoder.forward` takes. The encoder "none" only counts rows, so it gets the input ids, and a batch
+        has to carry nothing for it."""
+        return self.source or {"prompt": self.input_ids}
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; copies from pinned memory do not block."""
-        moved = [t.to(device, non_blocking=True) for t in (self.input_ids, self.target_ids)]
-        source = self.source.to(device, non_blocking=True) if isinstance(self.source, Tensor) else self.source
-        return replace(self, source=source, input_ids=moved[0], target_ids=moved[1])
+        return self._map(lambda t: t.to(device, non_blocking=True))
 
     def pin(self) -> Batch:
-        """The same batch in memory that a GPU copies from without waiting."""
-        pinned = [t.pin_memory() for t in (self.input_ids, self.target_ids)]
-        source = self.source.pin_memory() if isinstance(self.source, Tensor) else self.source
-        return replace(self, source=source, input_ids=pinned[0], target_ids=pinned[1])
+        """The same batch in memory from which a GPU copies without waiting."""
+        return self._map(torch.Tensor.pin_memory)
 
     def take(self, rows: Tensor) -> Batch:
-        """Some of its rows: (b,) int64 → b rows."""
-        source = len(rows) if isinstance(self.source, int) else self.source[rows]
+        """Some of its rows: (b,) int64 indices → b rows."""
         which = None if self.rows is None else self.rows[rows.to(self.rows.device)]
-        return replace(
-            self, source=source, input_ids=self.input_ids[rows], target_ids=self.target_ids[rows], rows=which
-        )
+        return replace(self._map(lambda t: t[rows]), rows=which)
+
+    def _map(self, f: Callable[[Tensor], Tensor]) -> Batch:
+        """A function applied to all tensors but ``rows``, which stays on the CPU."""
+        source = {name: f(tensor) for name, tensor in self.source.items()}
+        return replace(self, source=source, input_ids=f(self.input_ids), target_ids=f(self.target_ids))
 
 
 def pad(sequences: Sequence[Sequence[int] | np.ndarray], pad_id: int, multiple: int = 1) -> Tensor:
@@ -64,7 +71,12 @@ def pad(sequences: Sequence[Sequence[int] | np.ndarray], pad_id: int, multiple: 
 
 
 def sequence_batch(
-    source: Any, sequences: Sequence[np.ndarray], bos: int, eos: int, pad_id: int, multiple: int = 1
+    source: dict[str, Tensor],
+    sequences: Sequence[np.ndarray],
+    bos: int,
+    eos: int,
+    pad_id: int,
+    multiple: int = 1,
 ) -> Batch:
     """Whole sequences y → inputs [BOS] + y and targets y + [EOS]; see `pad`."""
     inputs = pad([np.concatenate([[bos], s]) for s in sequences], pad_id, multiple)

@@ -99,10 +99,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _layers(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The numbers of layers in a configuration, by name."""
-    for part in (config.get("encoder"), config.get("decoder")):
+    """The numbers of layers in a configuration, by name; those of joined encoders are further down."""
+    parts = [config.get("encoder"), config.get("decoder")]
+    while parts:
+        part = parts.pop()
         if isinstance(part, dict):
             yield from ((str(name), value) for name, value in part.items() if str(name).endswith("layers"))
+            parts += part.values()
 
 
 class MemoryLimit(TorchDispatchMode):

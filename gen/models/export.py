@@ -1,4 +1,4 @@
-"""Models as ONNX graphs, for `gen.runtime`: the encoder, and a step of the decoder with its states as inputs."""
+"""Models as ONNX graphs, for `gen.runtime`: the encoder, and one step of the decoder with its states as inputs."""
 
 from __future__ import annotations
 
@@ -25,69 +25,65 @@ from gen.models.model import Model
 from gen.models.recurrent import LayerState, RecurrentStack
 from gen.search.info import ModelInfo
 
-# The order of the gates in torch's weights, as ONNX wants them: i o f c for an LSTM, z r h for a GRU.
+# ONNX's order of the gates, as indices into torch's: i o f c for an LSTM, z r h for a GRU.
 _GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 _OPSET = 20
 
 
 def export(model: Model, folder: Path) -> None:
-    """Writes a model as a folder that `gen.runtime.load` reads, in float32; all of it or nothing.
+    """Writes a model, in float32, as a folder that `gen.runtime.load` reads; all of it or nothing.
 
     Args:
-        model: with an encoder that has a `Reader`.
-        folder: replaced if it is there.
+        model: its encoder must have `processors`.
+        folder: replaced if it exists.
 
     Raises:
-        UserError: the encoder has no reader, its `forward` cannot be traced, or a package is missing.
-
-    Example:
-        >>> export(gen.load("runs/ende"), Path("exported"))
-        >>> gen.runtime.load("exported").generate("A dog runs.")
+        UserError: the encoder has no processors, its `forward` cannot be traced, or a package is missing.
     """
-    if not hasattr(model.encoder, "reader"):
+    if not model.processors:
         raise UserError(
-            f"the encoder {type(model.encoder).__name__} cannot be exported, it has no `reader`; see "
+            f"the encoder {type(model.encoder).__name__} cannot be exported, it has no `processors`; see "
             "`gen.inputs.processors`"
         )
     graphs = _graphs(model)
-    reader = model.encoder.reader
     config = {
         "format": runtime.FORMAT,
         "precision": "float32",
         "tokenizer": model.tokenizer.kind,
-        "reader": {"kind": reader.kind, **reader.config()},
+        "processors": {name: {"kind": p.kind, **p.config()} for name, p in model.processors.items()},
         **model.info.to_dict(),
     }
 
     def fill(path: Path) -> None:
-        """Graphs, tokenizer, what the reader needs, and the configuration."""
+        """Graphs, tokenizer, the processors' files, and the configuration."""
         for name, graph in graphs.items():
             (path / name).write_bytes(graph)
         (path / runtime.TOKENIZER).write_bytes(model.tokenizer.to_bytes())
-        for name, data in reader.files().items():
-            (path / f"reader-{name}").write_bytes(data)
+        for name, processor in model.processors.items():
+            for file, data in processor.files().items():
+                (path / f"processor-{name}-{file}").write_bytes(data)
         _write_config(path, config)
 
     write_folder(folder, fill)
 
 
 def quantize(exported: Path, folder: Path) -> None:
-    """Writes an exported float32 model with its matrix products in int8: a scale a column of the weights, and one
-    for the inputs of each product, found while it runs (ONNX Runtime's dynamic quantization). So rows that stand
-    together have a little to do with each other, and what it costs hangs on the machine, too.
+    """Writes an exported float32 model with int8 matrix products: one scale per column of the weights, and one for
+    the inputs of each product, computed at run time (ONNX Runtime's dynamic quantization). So results depend
+    slightly on the batch and on the CPU.
 
-    Convolutions stay as they are: dynamic int8 ones are slower than float32.
+    Convolutions stay in float32: dynamic int8 convolutions are slower.
     """
     require("onnx", "onnxruntime")
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     def fill(path: Path) -> None:
-        """The float32 folder's files, both graphs quantized."""
+        """The files of the float32 folder, with both graphs quantized."""
         shutil.copytree(exported, path, dirs_exist_ok=True)
         for name in (runtime.ENCODER, runtime.STEP):
             with _quiet():
-                # Folds what the exporter leaves of large transposed weights: only constants are quantized.
+                # Folds the transpositions of large weights: only constants are quantized.
                 quant_pre_process(exported / name, path / name, skip_symbolic_shape=True)
                 quantize_dynamic(
                     path / name,
@@ -103,14 +99,14 @@ def quantize(exported: Path, folder: Path) -> None:
 
 
 def note(exported: Path, metrics: dict[str, Any]) -> None:
-    """Adds figures to what an exported model says of itself."""
+    """Adds figures to the metadata of an exported model."""
     config = json.loads((exported / runtime.CONFIG).read_text(encoding="utf-8"))
     config["metrics"] |= metrics
     _write_config(exported, config)
 
 
 def _write_config(folder: Path, config: dict[str, Any]) -> None:
-    """The configuration, and the model card that follows from it."""
+    """Writes the configuration, and the model card that is made from it."""
     text = json.dumps(config, ensure_ascii=False, indent=1, default=str)
     (folder / runtime.CONFIG).write_text(text + "\n", encoding="utf-8")
     what = f"Exported as ONNX graphs in {config['precision']}."
@@ -123,21 +119,23 @@ def _write_config(folder: Path, config: dict[str, Any]) -> None:
 
 
 class _Beginning(nn.Module):
-    """Everything before the first token: source → the memory that a step looks at, and the first state."""
+    """Everything before the first token: source → the memory that a step reads, and the first state."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, source: Tensor) -> dict[str, Tensor]:
+    def forward(self, tensors: list[Tensor]) -> dict[str, Tensor]:
+        """``tensors`` are the source, in the order of the processors."""
         decoder = self.model.decoder
+        source = dict(zip(self.model.processors, tensors, strict=True))
         memory = decoder.prepare(self.model.encoder(source))
         states = _flat(decoder.init_state(memory))
         return {**_seen(decoder, memory), **{f"state_{i}": s for i, s in enumerate(states)}}
 
 
 class _OneStep(nn.Module):
-    """One token more: what comes after it, the states, and where the decoder looked."""
+    """One more token: log-probabilities of the next one, states, and attention."""
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
@@ -162,7 +160,7 @@ def _flat(state: DecoderState) -> list[Tensor]:
 
 
 def _seen(decoder: Decoder, memory: Memory) -> dict[str, Tensor]:
-    """What a step reads of a memory, and the mask, from which lengths are counted; nothing of an empty one."""
+    """The tensors of a memory that a step reads, and the mask; none for an empty memory."""
     if memory.values.size(-1) == 0:
         return {}
     if decoder.attention.context_size == 0:
@@ -178,10 +176,13 @@ def _graphs(model: Model) -> dict[str, bytes]:
         raise UserError("gen export needs torch 2.8 or later: pip install --upgrade torch")
     model = copy.deepcopy(model).float().cpu().eval()
     model.encoder.prepare_for_export()
-    source = torch.from_numpy(model.reader.example())
+    source = {name: torch.from_numpy(p.example()) for name, p in model.processors.items()}
+    tensors = list(source.values())
     beginning = _Beginning(model).eval()
     with torch.no_grad():
-        made = beginning(source)
+        made = beginning(tensors)
+    if clash := sorted({*source} & {*made, "token_ids"}):
+        raise UserError(f"the input name {clash[0]!r} is used by exported graphs; choose another")
     for stack in (m for m in model.modules() if isinstance(m, RecurrentStack)):
         stack.fix()
         stack._scan = partial(_onnx_layer, list(map(_onnx_weights, stack.layers)))  # type: ignore[method-assign]
@@ -190,10 +191,10 @@ def _graphs(model: Model) -> dict[str, bytes]:
     seen = [made[n] for n in named] if model.decoder.attention.context_size else []
     names = [f"state_{i}" for i in range(len(states))]
     step = _OneStep(model.decoder).eval()
-    token_ids = torch.full((len(source) * _ROWS,), model.tokenizer.bos_id)
+    token_ids = torch.full((len(tensors[0]) * _ROWS,), model.tokenizer.bos_id)
     looked = ["attention"] if seen else []
     return {
-        runtime.ENCODER: _trace(beginning, (source,), ["source"], list(made)),
+        runtime.ENCODER: _trace(beginning, (tensors,), list(source), list(made)),
         runtime.STEP: _trace(
             step,
             (token_ids, states, seen),
@@ -203,11 +204,11 @@ def _graphs(model: Model) -> dict[str, bytes]:
     }
 
 
-_ROWS = 2  # rows an input in the example that is traced: search has any number
+_ROWS = 2  # rows per input in the traced example; a search may have any number
 
 
 def _trace(module: nn.Module, args: tuple[Any, ...], inputs: list[str], outputs: list[str]) -> bytes:
-    """A module as an ONNX graph; every axis of its inputs that can vary may."""
+    """A module as an ONNX graph; every input axis that the module lets vary is dynamic."""
     varying = torch.utils._pytree.tree_map(lambda t: dict.fromkeys(range(t.ndim), torch.export.Dim.AUTO), args)
     try:
         with torch.no_grad(), _quiet():
@@ -233,7 +234,7 @@ def _kind(layer: Any) -> str:
 
 
 def _onnx_weights(layer: Any) -> list[Tensor]:
-    """A layer's weights as ONNX wants them: input, recurrent, and both biases, each (1, …)."""
+    """A layer's weights in ONNX's layout: input, recurrent, and both biases, each (1, …)."""
 
     def ordered(weight: Tensor) -> Tensor:
         parts = weight.detach().chunk(len(_GATES[_kind(layer)]))
@@ -261,7 +262,7 @@ def _onnx_layer(
 
 
 def require(*packages: str) -> None:
-    """Raises `UserError` where one of the packages that exporting needs is missing."""
+    """Raises `UserError` if one of the packages that exporting needs is missing."""
     from importlib.util import find_spec
 
     if missing := [name for name in packages if find_spec(name) is None]:
@@ -270,7 +271,7 @@ def require(*packages: str) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """What exporters have to say on their way is for their makers."""
+    """Hides the exporters' own warnings and progress messages."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

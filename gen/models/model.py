@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from gen.base.errors import UserError
 from gen.base.folders import write_folder
-from gen.inputs.processors import Reader
+from gen.inputs.processors import InputProcessor
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 from gen.models import checkpoint
 from gen.models.batch import Batch, sequence_batch
@@ -26,6 +28,10 @@ from gen.models.memory import Memory
 from gen.search.generation import GenerationMixin, SearchInput
 from gen.search.info import ModelInfo
 from gen.search.ops import NumpyOps, TorchOps
+
+_EVALUATING_LOCK = Lock()
+_EVALUATING: WeakKeyDictionary[Model, tuple[int, bool]] = WeakKeyDictionary()
+"""Model → how many calls want it in eval mode, and whether it was in training mode before the first."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,13 @@ class _Reading:
         return _Reading(self.decoder.select(rows), self.memory.select(inputs))
 
 
-class Model(GenerationMixin, nn.Module):
+class Model(GenerationMixin, nn.Module):  # in this order: a call generates
     """An encoder, the decoder and the tokenizer of what the decoder writes.
 
     Example:
         >>> tokenizer = CharTokenizer.train(["hello"])
         >>> model = Model({"name": "none"}, DecoderConfig(len(tokenizer)), tokenizer)
-        >>> len(model.generate("he", max_new_tokens=3)[0].token_ids)  # untrained, it writes noise
+        >>> len(model.generate("he", max_new_tokens=3).token_ids)  # untrained, it writes noise
         3
     """
 
@@ -87,9 +93,13 @@ class Model(GenerationMixin, nn.Module):
         return self.info.search
 
     @property
-    def reader(self) -> Reader:
-        """Makes arrays of items; see `Encoder.reader`."""
-        return self.encoder.reader
+    def processors(self) -> Mapping[str, InputProcessor]:
+        """Input name → what turns items into arrays; see `Encoder.processors`."""
+        return self.encoder.processors
+
+    @property
+    def reads_input(self) -> bool:
+        return self.encoder.memory_size > 0
 
     @property
     def device(self) -> torch.device:
@@ -120,7 +130,7 @@ class Model(GenerationMixin, nn.Module):
             r_drop: weight of the distance between what the decoder predicts under two draws of dropout: a quarter
                 of KL(p‖q) + KL(q‖p), which asks that they agree (Liang et al., 2021). Each row is read twice.
         """
-        memory = self.decoder.prepare(self.encoder(batch.source))
+        memory = self.decoder.prepare(self.encoder(batch.encoder_source))
         state = state or self.decoder.init_state(memory)
         input_ids, target_ids = batch.input_ids, batch.target_ids
         if scheduled_sampling:
@@ -192,10 +202,10 @@ class Model(GenerationMixin, nn.Module):
             log_probs, state, attention = step(torch.from_numpy(token_ids).to(self.device), state)
             return log_probs.cpu().numpy(), state, None if attention is None else attention.cpu().numpy()
 
-        lengths = memory.mask.sum(1).tolist()
+        mask = memory.mask.cpu().numpy()
         if self.device.type == "cuda":
-            return SearchInput(step, state, prepared.prompts, TorchOps(self.device), lengths)
-        return SearchInput(in_numpy, state, prepared.prompts, NumpyOps(), lengths)
+            return SearchInput(step, state, prepared.prompts, TorchOps(self.device), mask)
+        return SearchInput(in_numpy, state, prepared.prompts, NumpyOps(), mask)
 
     def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:
         """All tokens in one pass, under teacher forcing."""
@@ -204,20 +214,28 @@ class Model(GenerationMixin, nn.Module):
         batch = sequence_batch(source, encoded, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
         batch = batch.to(self.device)
         with torch.no_grad(), self._evaluating():
-            memory = self.encoder(batch.source)
+            memory = self.encoder(batch.encoder_source)
             logits = self.decoder(batch.input_ids, self.decoder.init_state(memory), memory).logits
             log_probs = logits.float().log_softmax(-1).gather(-1, batch.target_ids[..., None]).squeeze(-1)
         return log_probs.cpu().numpy()
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Eval mode for as long as it lasts."""
-        before = self.training
-        self.eval()
+        """Eval mode, until all threads that asked for it are done."""
+        with _EVALUATING_LOCK:
+            count, before = _EVALUATING.get(self, (0, self.training))
+            _EVALUATING[self] = count + 1, before
+            if before:
+                self.eval()
         try:
             yield
         finally:
-            self.train(before)
+            with _EVALUATING_LOCK:
+                count, before = _EVALUATING.pop(self)
+                if count > 1:
+                    _EVALUATING[self] = count - 1, before
+                elif before:
+                    self.train()
 
     # -- folders -------------------------------------------------------------------------------------------
 
@@ -225,8 +243,9 @@ class Model(GenerationMixin, nn.Module):
         """Writes the model folder, all of it or nothing. See `load`."""
         write_folder(Path(path), self.write)
 
-    def write(self, folder: Path) -> None:
-        """Puts the model's files into an existing folder."""
+    def write(self, folder: Path, info: ModelInfo | None = None) -> None:
+        """Puts the model's files into an existing folder, with other metadata than its own if ``info`` is given."""
+        info = info or self.info
         encoder = self.encoder
         if not encoder.name or not hasattr(encoder, "config"):
             raise UserError(
@@ -237,19 +256,19 @@ class Model(GenerationMixin, nn.Module):
             "encoder": {"name": encoder.name, **encoder.config},
             "decoder": asdict(self.decoder.config),
             "tokenizer": self.tokenizer.kind,
-            **self.info.to_dict(),
+            **info.to_dict(),
         }
         aliases = self._aliases()
         weights = {name: t for name, t in self.state_dict().items() if name not in aliases}
-        files = {checkpoint.TOKENIZER: self.tokenizer.to_bytes(), "README.md": self.card()}
+        files = {checkpoint.TOKENIZER: self.tokenizer.to_bytes(), "README.md": self.card(info)}
         files |= {f"encoder-{name}": data for name, data in encoder.files().items()}
         checkpoint.write_model(folder, config, weights, files)
 
-    def card(self) -> bytes:
+    def card(self, info: ModelInfo) -> bytes:
         """The model card; see `ModelInfo.card`."""
         count = sum(p.numel() for p in self.parameters())
         what = f"{count:,} parameters, {self.tokenizer.kind} vocabulary of {len(self.tokenizer):,}."
-        return self.info.card(what, f"torch {torch.__version__}").encode()
+        return info.card(what, f"torch {torch.__version__}").encode()
 
     def _aliases(self) -> dict[str, str]:
         """Names of weights that are another name's: tied embeddings are stored once."""

@@ -1,67 +1,85 @@
-"""Going on from another model: its weights for a vocabulary of one's own, and weights that stay as they are."""
+"""Starting from another model: its weights for a new vocabulary, and frozen weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from gen.base.errors import UserError
+from gen.inputs.processors import SentenceProcessor
 from gen.inputs.tokenizer import SPECIALS, Tokenizer
-from gen.models.encoders import build_encoder
+from gen.models.encoders import JoinedEncoder, build_encoder
 from gen.models.model import Model
 
 BY_TOKEN = ("embedding.weight", "output.weight", "output.bias")
-"""Weights with a row for every token."""
+"""Weights with one row per token."""
 
 
-def with_vocabulary(begun: Model, tokenizer: Tokenizer, source: Tokenizer | None = None) -> tuple[Model, int]:
-    """A trained model with another vocabulary: tokens that both have keep what was learned about them.
+def with_vocabulary(
+    begun: Model, tokenizer: Tokenizer, sources: Mapping[str, Tokenizer] = MappingProxyType({})
+) -> tuple[Model, int]:
+    """A trained model with another vocabulary; tokens that both vocabularies have keep their weights.
 
     Args:
         begun: the trained model.
-        tokenizer: of the new one's decoder.
-        source: of the new one's encoder, where that has a vocabulary of its own.
+        tokenizer: the decoder's new tokenizer.
+        sources: new tokenizers of the encoder, by input name; other inputs keep theirs.
 
     Returns:
-        The model, and how many tokens of the decoder's new vocabulary the old one knew.
+        The model, and how many tokens of the decoder's new vocabulary the old one has, too.
 
     Raises:
-        UserError: the old model has one vocabulary for both sides, and the new one would have two.
+        UserError: an input has no tokenizer, or shares its vocabulary with the decoder and would have another.
 
     Example:
-        >>> model, shared = with_vocabulary(old, CharTokenizer.train(texts))
+        >>> from gen.inputs.tokenizer import CharTokenizer
+        >>> from gen.models.decoder import DecoderConfig
+        >>> old = CharTokenizer.train(["hello"])
+        >>> begun = Model({"name": "none"}, DecoderConfig(len(old)), old)
+        >>> model, shared = with_vocabulary(begun, CharTokenizer.train(["hollow"]))
+        >>> shared - len(SPECIALS)  # h, l and o
+        3
     """
     changed = {"decoder.": (begun.tokenizer, tokenizer)}
     encoder = begun.encoder
-    if source is not None:
-        changed["encoder."] = (encoder.tokenizer, source)  # type: ignore[assignment]
-        if encoder.config.get("share_embeddings") and source.to_bytes() != tokenizer.to_bytes():
-            raise UserError("--init-from: that model has one vocabulary for both sides: leave out --separate")
-        files = {**encoder.files(), "tokenizer.bin": source.to_bytes()}
-        encoder = build_encoder(
-            {"name": encoder.name, **encoder.config, "tokenizer": source.kind}, files.__getitem__
-        )
+    if sources:
+        files, config = encoder.files(), copy.deepcopy(encoder.config)
+        joined = isinstance(encoder, JoinedEncoder)
+        for name, source in sources.items():
+            processor = begun.processors.get(name)
+            if not isinstance(processor, SentenceProcessor):
+                raise UserError(f"the model has no input {name!r} with a tokenizer")
+            own = config["parts"][name] if joined else config
+            if own.get("share_embeddings") and source.to_bytes() != tokenizer.to_bytes():
+                raise UserError("--init-from: that model has one vocabulary for both sides: leave out --separate")
+            own["tokenizer"] = source.kind
+            files[f"{name}-tokenizer.bin" if joined else "tokenizer.bin"] = source.to_bytes()
+            changed[f"encoder.parts.{name}." if joined else "encoder."] = (processor.tokenizer, source)
+        encoder = build_encoder({"name": encoder.name, **config}, files.__getitem__)
     before = {name: weight.clone() for name, weight in begun.state_dict().items()}
     model = Model(encoder, replace(begun.decoder.config, vocab_size=len(tokenizer)), tokenizer, begun.info)
     found = {part: _shared(*both) for part, both in changed.items()}
     with torch.no_grad():
         for name, weight in model.state_dict().items():  # shares its memory with the weights
-            old, part = before[name], name[: name.index(".") + 1]
+            old = before[name]
+            part = next((part for part in changed if name.startswith(part)), "")
             sizes = tuple(map(len, changed.get(part, ())))
             if name.endswith(BY_TOKEN) and (len(old), len(weight)) == sizes:
-                mine, theirs = found[part]
-                weight[mine] = old[theirs]
+                new_ids, old_ids = found[part]
+                weight[new_ids] = old[old_ids]
             else:
                 weight.copy_(old)
     return model, len(found["decoder."][0])
 
 
 def _shared(before: Tokenizer, after: Tokenizer) -> tuple[Tensor, Tensor]:
-    """Ids of the pieces that both vocabularies have: in the new one, and in the old one."""
+    """The ids of the pieces that both vocabularies have: in the new one, and in the old one."""
     first = len(SPECIALS)  # the same in every vocabulary
     known = {piece: i for i, piece in enumerate(before.tokens()) if i >= first}
     pairs = [(i, known[piece]) for i, piece in enumerate(after.tokens()) if i >= first and piece in known]
@@ -71,17 +89,17 @@ def _shared(before: Tokenizer, after: Tokenizer) -> tuple[Tensor, Tensor]:
 
 
 def freeze(model: Model, patterns: Sequence[str]) -> int:
-    """Keeps weights as they are in training, by the names of `model.named_parameters`.
+    """Freezes weights, by their names in `model.named_parameters`.
 
     Args:
         model: the model.
-        patterns: as a shell's: ``encoder.*``, ``*.embedding.weight``.
+        patterns: shell patterns: ``encoder.*``, ``*.embedding.weight``.
 
     Returns:
-        How many numbers are frozen by them.
+        How many parameters (numbers) are frozen by this call.
 
     Raises:
-        UserError: a pattern matches nothing, or nothing is left to learn.
+        UserError: a pattern matches nothing, or no trainable weight is left.
     """
     named = dict(model.named_parameters())
     frozen = 0

@@ -1,17 +1,14 @@
 """Exported models, without torch: `load` a folder that `gen export` made, and generate.
 
 Needs numpy, onnxruntime, sentencepiece and pillow, and nothing else. Search, strategies, processors, tokenizers
-and preprocessing are the toolkit's own; what runs elsewhere is the arithmetic of a step.
-
->>> from gen import runtime
->>> print(runtime.load("exported").generate("The ", temperature=0.8)[0].text)
+and preprocessing are shared with trained models; only a step is computed by ONNX Runtime.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +17,15 @@ import numpy as np
 
 from gen.base.errors import ConfigError, UserError
 from gen.base.folders import whole_folder
-from gen.inputs.processors import READERS, Reader
+from gen.inputs.processors import PROCESSORS, InputProcessor, prepare_items
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 from gen.search import SearchOptions
 from gen.search.generation import GenerationMixin, SearchInput
 from gen.search.info import ModelInfo
 from gen.search.ops import NumpyOps
 
-FORMAT = 1
-"""Version of the exported folder. Raised when older code could no longer read what newer code writes."""
+FORMAT = 2
+"""Version of the exported folder. Raised when older code cannot read what newer code writes."""
 
 CONFIG = "runtime.json"
 TOKENIZER = "tokenizer.bin"
@@ -36,13 +33,16 @@ ENCODER = "encoder.onnx"
 STEP = "step.onnx"
 
 MOST_CONFIG = 1 << 24
-"""Bytes of a configuration."""
+"""Largest size of a configuration in bytes."""
+
+_FORMAT_1_NAMES = {"prompts": "prompt", "sentences": "sentence", "pictures": "picture"}
+"""Kind of the only processor of a format 1 folder → its input name today."""
 
 
 @dataclass(frozen=True)
 class _State:
-    """Where a search stands: the decoder's state, (R, H) arrays in the order of the step's inputs, and what it
-    reads, by name, a row an input."""
+    """Decoder state: (R, H) arrays in the order of the step's inputs, one row per hypothesis; and the memory by
+    name, one row per input."""
 
     arrays: tuple[np.ndarray, ...]
     memory: dict[str, np.ndarray]
@@ -55,21 +55,28 @@ class _State:
 
 
 class Runtime(GenerationMixin):
-    """An exported model; see `load`. In float32 it writes what the model it was made from would write in float32.
+    """An exported model; see `load`. In float32 its outputs are those of the original model in float32.
 
     Attributes:
-        tokenizer: of what the decoder writes.
-        reader: makes arrays of items.
-        info: what the model says of itself.
+        tokenizer: the decoder's tokenizer.
+        processors: one input processor per input name.
+        info: metadata of the model.
         precision: "float32" or "int8".
     """
 
     def __init__(
-        self, encoder: Any, step: Any, reader: Reader, tokenizer: Tokenizer, info: ModelInfo, precision: str
+        self,
+        encoder: Any,
+        step: Any,
+        processors: Mapping[str, InputProcessor],
+        tokenizer: Tokenizer,
+        info: ModelInfo,
+        precision: str,
     ) -> None:
         self.encoder, self.step = encoder, step
-        self.reader, self.tokenizer = reader, tokenizer
+        self.processors, self.tokenizer = processors, tokenizer
         self.info, self.precision = info, precision
+        self._given = [i.name for i in encoder.get_inputs()]
         self._inputs = [i.name for i in step.get_inputs()]
         self._num_states = sum(name.startswith("state") for name in self._inputs)
         self._outputs = [o.name for o in step.get_outputs()]
@@ -80,16 +87,21 @@ class Runtime(GenerationMixin):
     def search_defaults(self) -> dict[str, Any]:  # type: ignore[override]
         return self.info.search
 
+    @property
+    def reads_input(self) -> bool:
+        return "mask" in self._encoded
+
     def start_search(self, items: Sequence[Any]) -> SearchInput:
         """Encodes the items once; a step is one call of the decoder's graph."""
-        source = self.reader.read(items)
-        made = dict(zip(self._encoded, self.encoder.run(None, {"source": source}), strict=True))
+        source, prompts = prepare_items(self.processors, items)
+        if self._given == ["source"]:  # format 1: the only input, whatever it is
+            source = dict(zip(self._given, source.values(), strict=True))
+        made = dict(zip(self._encoded, self.encoder.run(None, source), strict=True))
         memory = {name: made[name] for name in self._inputs if name in made and not name.startswith("state")}
-        lengths = made["mask"].sum(1).tolist() if "mask" in made else [0] * len(items)
         states = [name for name in self._inputs if name.startswith("state")]
 
         def step(token_ids: np.ndarray, state: _State) -> tuple[np.ndarray, _State, np.ndarray | None]:
-            arrays, ids = state.arrays, token_ids.astype(np.int64, copy=False)  # Windows may count in int32
+            arrays, ids = state.arrays, token_ids.astype(np.int64, copy=False)  # on Windows numpy may use int32
             for t in range(token_ids.shape[1]):
                 given = dict(zip(states, arrays, strict=True))
                 log_probs, *rest = self.step.run(self._outputs, {"token_ids": ids[:, t], **given, **state.memory})
@@ -97,7 +109,7 @@ class Runtime(GenerationMixin):
             return log_probs, _State(tuple(arrays), state.memory), rest[-1] if self._looks else None
 
         first = _State(tuple(made[name] for name in states), memory)
-        return SearchInput(step, first, self.reader.prompts(items), NumpyOps(), lengths)
+        return SearchInput(step, first, prompts, NumpyOps(), made.get("mask"))
 
     def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:
         tokenizer, start = self.tokenizer, self.start_search(items)
@@ -120,7 +132,7 @@ def load(path: str | Path, threads: int = 0) -> Runtime:
 
     Args:
         path: a folder that `gen export` made.
-        threads: of a step; 0: as many as this process may use.
+        threads: threads per step; 0: as many as this process may use.
 
     Raises:
         UserError: the folder is incomplete, damaged, or of a newer version; the message says which.
@@ -129,10 +141,7 @@ def load(path: str | Path, threads: int = 0) -> Runtime:
     config = _read_config(folder)
     try:
         tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(_read(folder, TOKENIZER))
-        reader = READERS[config["reader"]["kind"]].from_config(
-            {k: v for k, v in config["reader"].items() if k != "kind"},
-            lambda name: _read(folder, f"reader-{name}"),
-        )
+        processors = _read_processors(folder, config)
         info, precision = ModelInfo.of(config), str(config["precision"])
         SearchOptions.make(info.search, {})
     except ConfigError as error:
@@ -143,16 +152,33 @@ def load(path: str | Path, threads: int = 0) -> Runtime:
         what = f"{type(error).__name__}: {str(error)[:160]}"
         raise UserError(f"{folder}: {CONFIG} does not describe a model ({what})") from error
     encoder, step = (_session(folder / name, threads) for name in (ENCODER, STEP))
-    made = {**_shapes(encoder.get_outputs()), "source": list(reader.example().shape), "token_ids": [None]}
-    wanted = {**_shapes(encoder.get_inputs()), **_shapes(step.get_inputs())}
-    whole = _shapes(step.get_outputs()).get("log_probs", [])[-1:] == [len(tokenizer)]
+    examples = {name: list(processor.example().shape) for name, processor in processors.items()}
+    if "reader" in config:
+        examples = dict(zip(["source"], examples.values(), strict=True))
+    made = {**_shapes(encoder.get_outputs()), **examples, "token_ids": [None]}
+    given = _shapes(encoder.get_inputs())
+    wanted = {**given, **_shapes(step.get_inputs())}
+    whole = _shapes(step.get_outputs()).get("log_probs", [])[-1:] == [len(tokenizer)] and {*given} == {*examples}
     if not whole or any(name not in made or not _fits(made[name], shape) for name, shape in wanted.items()):
         raise UserError(f"{folder}: its graphs and its {CONFIG} do not belong together; export the model again")
-    return Runtime(encoder, step, reader, tokenizer, info, precision)
+    return Runtime(encoder, step, processors, tokenizer, info, precision)
+
+
+def _read_processors(folder: Path, config: dict[str, Any]) -> dict[str, InputProcessor]:
+    """The processors of an exported folder by input name."""
+
+    def one(arguments: dict[str, Any], prefix: str) -> InputProcessor:
+        plain = {key: value for key, value in arguments.items() if key != "kind"}
+        return PROCESSORS[arguments["kind"]].from_config(plain, lambda file: _read(folder, f"{prefix}-{file}"))
+
+    if "reader" in config:  # format 1
+        kind = config["reader"]["kind"]
+        return {_FORMAT_1_NAMES.get(kind, kind): one(config["reader"], "reader")}
+    return {name: one(arguments, f"processor-{name}") for name, arguments in config["processors"].items()}
 
 
 def _shapes(tensors: Sequence[Any]) -> dict[str, list[int | None]]:
-    """Name → sizes; None for those that vary."""
+    """Name → sizes; None for axes of any size."""
     return {t.name: [n if isinstance(n, int) else None for n in t.shape] for t in tensors}
 
 
@@ -188,14 +214,14 @@ def _read(folder: Path, name: str) -> bytes:
 
 
 def _session(path: Path, threads: int) -> Any:
-    """A graph, ready to run."""
+    """Loads a graph."""
     try:
         import onnxruntime
     except ImportError as error:
         raise UserError("exported models need onnxruntime: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is said once, by us
-    if not threads and hasattr(os, "sched_getaffinity"):  # what a container may use is less than what there is
+    options.log_severity_level = 4  # errors are raised, and need not be logged as well
+    if not threads and hasattr(os, "sched_getaffinity"):  # in a container, fewer than the machine has
         threads = len(os.sched_getaffinity(0))
     options.intra_op_num_threads = threads
     if not path.is_file():

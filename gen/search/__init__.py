@@ -5,8 +5,9 @@ Nothing in here imports torch: the same search drives torch tensors and numpy ar
 
 from gen.search.beam import Beam, DiverseBeam
 from gen.search.greedy import Greedy
-from gen.search.loop import Hypothesis, StepRecord, drain, search
+from gen.search.loop import StepRecord, drain, search
 from gen.search.options import SearchOptions
+from gen.search.output import Hypothesis, Output
 from gen.search.processors import (
     BannedTokens,
     ForcedPrefix,
@@ -29,6 +30,7 @@ __all__ = [
     "Hypothesis",
     "MinLength",
     "NoRepeatNgram",
+    "Output",
     "Processor",
     "RepetitionPenalty",
     "Sample",

@@ -1,4 +1,4 @@
-"""Several models that write together."""
+"""Several models that generate together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gen.search.ops import Array
 
 @dataclass(frozen=True)
 class _States:
-    """A decoder state a model."""
+    """One decoder state per model."""
 
     each: tuple[Any, ...]
 
@@ -28,7 +28,7 @@ class _States:
 
 
 class Ensemble(GenerationMixin):
-    """Writes what several models find probable together: the mean of their probabilities, token by token.
+    """Generates from the mean of their probabilities, token by token.
 
     Their encoders, sizes and source vocabularies may differ; their target vocabulary must be one. The attention
     is the mean of theirs where they look at the same thing, else the first model's.
@@ -39,9 +39,6 @@ class Ensemble(GenerationMixin):
 
     Raises:
         UserError: the target vocabularies differ.
-
-    Example:
-        >>> Ensemble([gen.load("runs/a"), gen.load("runs/b")]).generate(["A dog runs."], beam=5)
     """
 
     def __init__(self, models: Sequence[Any], names: Sequence[str] = ()) -> None:
@@ -57,9 +54,13 @@ class Ensemble(GenerationMixin):
                 )
         self.tokenizer = first.tokenizer
         self.search_defaults = first.search_defaults
-        self.reader = first.reader
-        read = [(model.reader.kind, model.reader.files()) for model in self.models]
-        self._alike = all(each == read[0] for each in read)  # a place in one's memory is that in the others'
+        self.processors = first.processors
+        inputs = [{n: (p.kind, p.files()) for n, p in model.processors.items()} for model in self.models]
+        self._alike = all(each == inputs[0] for each in inputs)  # then memory positions correspond, too
+
+    @property
+    def reads_input(self) -> bool:
+        return any(model.reads_input for model in self.models)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -73,14 +74,14 @@ class Ensemble(GenerationMixin):
         starts = [model.start_search(items) for model in self.models]
 
         def step(token_ids: Array, states: _States) -> tuple[Array, _States, Array | None]:
-            said = [start.step(token_ids, state) for start, state in zip(starts, states.each, strict=True)]
-            seen = [attention for _, _, attention in said if attention is not None]
-            alike = self._alike and len(seen) == len(said) and len({a.shape for a in seen}) == 1
-            attention = sum(seen) / len(seen) if alike else said[0][2]
-            log_probs = first.ops.log_mean_exp([each for each, _, _ in said])
-            return log_probs, _States(tuple(s for _, s, _ in said)), attention
+            predicted = [start.step(token_ids, state) for start, state in zip(starts, states.each, strict=True)]
+            seen = [attention for _, _, attention in predicted if attention is not None]
+            alike = self._alike and len(seen) == len(predicted) and len({a.shape for a in seen}) == 1
+            attention = sum(seen) / len(seen) if alike else predicted[0][2]
+            log_probs = first.ops.log_mean_exp([each for each, _, _ in predicted])
+            return log_probs, _States(tuple(s for _, s, _ in predicted)), attention
 
         first = starts[0]
         if len({type(start.ops) for start in starts}) > 1:
             raise UserError("these models cannot write together: some run on a GPU, and some on the CPU")
-        return SearchInput(step, _States(tuple(s.state for s in starts)), first.prompts, first.ops, first.lengths)
+        return SearchInput(step, _States(tuple(s.state for s in starts)), first.prompts, first.ops, first.mask)

@@ -1,4 +1,4 @@
-"""`generate` and `stream`: from items to text, for everything that can predict a next token.
+"""`generate`, `stream`, `score`: from items to text, for everything that predicts a next token.
 
 Imports no torch: a neural model, a Markov chain and an exported model share this.
 """
@@ -7,36 +7,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, overload
+from typing import Any, Unpack, overload
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from gen.base.errors import ConfigError, UserError
 from gen.inputs.tokenizer import Tokenizer
-from gen.search import Hypothesis, Processor, SearchOptions, StepRecord, Strategy, drain, search
 from gen.search.info import ModelInfo
-from gen.search.loop import Step
+from gen.search.loop import Step, StepRecord, drain, search
 from gen.search.ops import Ops
+from gen.search.options import GenerateKeywords, SearchOptions
+from gen.search.output import Hypothesis, Output
+from gen.search.sample import fresh_seed
+from gen.search.strategy import Strategy
 
 
 @dataclass(frozen=True)
 class SearchInput:
-    """What a search begins with.
+    """What a search starts from.
 
     Attributes:
         step: the model; see `gen.search.loop.Step`.
-        state: its first state, a row an item.
-        prompts: where each output begins, as text.
-        ops: the array operations the model speaks.
-        lengths: S of each item, without padding; zeros where there is nothing to look at.
+        state: its first state, one row per item.
+        prompts: the beginning of each output, as text.
+        ops: array operations of the library that the model uses.
+        mask: (B, S) bool, the real positions of each item's memory; None without a memory.
     """
 
     step: Step
     state: Any
     prompts: list[str]
     ops: Ops
-    lengths: list[int] = field(default_factory=list)
+    mask: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -49,67 +54,90 @@ class Score:
 
 
 class GenerationMixin:
-    """Adds `generate` and `stream` to a class with a tokenizer and a `start_search`."""
+    """Adds `generate`, `stream`, `score` and `suggest` to a class with a tokenizer and a `start_search`."""
 
     tokenizer: Tokenizer
     search_defaults: dict[str, Any]
     info: ModelInfo
 
     def start_search(self, items: Sequence[Any]) -> SearchInput:
-        """Reads the items as far as the first call of the decoder."""
+        """Reads the items, up to the first call of the decoder."""
         raise NotImplementedError
+
+    @property
+    def reads_input(self) -> bool:
+        """Whether there is something to write about, such as a sentence or a picture; not with free text."""
+        return False
 
     def _evaluating(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
     @overload
-    def generate(self, items: str, **options: Any) -> list[Hypothesis]: ...
+    def __call__(self, items: list[Any], **options: Unpack[GenerateKeywords]) -> list[str]: ...
     @overload
-    def generate(self, items: Sequence[Any], **options: Any) -> list[list[Hypothesis]]: ...
-    def generate(self, items: Any, **options: Any) -> list[Hypothesis] | list[list[Hypothesis]]:
+    def __call__(self, items: Any, **options: Unpack[GenerateKeywords]) -> str: ...
+    def __call__(self, items: Any, **options: Unpack[GenerateKeywords]) -> str | list[str]:
+        """The text of the best hypothesis per item: a string for one item, a list of strings for a list.
+
+        Takes what `generate` takes.
+        """
+        options.setdefault("attention", False)
+        found = self.generate(items, **options)
+        return found.text if isinstance(found, Output) else [output.text for output in found]
+
+    @overload
+    def generate(self, items: list[Any], **options: Unpack[GenerateKeywords]) -> list[Output]: ...
+    @overload
+    def generate(self, items: Any, **options: Unpack[GenerateKeywords]) -> Output: ...
+    def generate(self, items: Any, **options: Unpack[GenerateKeywords]) -> Output | list[Output]:
         """Writes something for every item: continues a prompt, translates a sentence, captions a picture.
 
         Args:
-            items: one item, or a list or tuple of them. To a translation model a text is one sentence: only
-                ``gen translate`` takes apart what holds several.
-            strategy: a `Strategy` object, or the name of one; else the options decide.
-            processors: further `Processor` objects.
-            attention: False forgets the attention weights.
-            options: fields of `SearchOptions`.
+            items: one item, or a *list* of them: a string; a picture's path, bytes, `PIL.Image` or array; or a
+                mapping {name: item} for a model that reads several inputs. To a translation model a text is one sentence:
+                only ``gen translate`` splits texts.
+            options: the fields of `SearchOptions`; ``strategy``, a `Strategy` object or the name of one;
+                ``processors``, further `Processor` objects; ``attention``, False to forget the attention weights.
 
         Returns:
-            The hypotheses of the item, best or first sample first; for a list, a list of such lists.
+            One `Output`; for a list, one per item.
 
         Raises:
-            UserError: a prompt the vocabulary cannot spell, or options that are wrong.
-
-        Example:
-            >>> model.generate(["The ", "A "], temperature=0.8, num_samples=2)[1][0].text
+            UserError: a prompt the vocabulary cannot spell, or an item of the wrong type.
+            ConfigError: options that are wrong.
         """
-        single = not isinstance(items, list | tuple)
+        single = not isinstance(items, list)
         running = self._search([items] if single else items, **options)
         with self._evaluating():
-            results = drain(running)
+            results = [Output(hypotheses) for hypotheses in drain(running)]
         return results[0] if single else results
 
     def generate_many(
-        self, items: Iterable[Any], *, batch_size: int = 64, **options: Any
-    ) -> Iterator[list[Hypothesis]]:
-        """`generate` for any number of items, in batches of like length; yields in the order of the items.
+        self, items: Iterable[Any], *, batch_size: int = 64, **options: Unpack[GenerateKeywords]
+    ) -> Iterator[Output]:
+        """`generate` for any number of items, in batches of similar length; yields in the order of the items.
 
         Args:
-            items: an iterable, read 32 batches ahead to find items of like length; with batches of one not at all.
+            items: an iterable; a string is one item. 32 batches are read ahead to find items of similar length;
+                with batches of one, nothing is.
             batch_size: items searched at once; fewer where they are long texts.
-            options: as for `generate`.
+            options: as for `generate`. Without a seed, one is drawn for all items.
 
-        Example:
-            >>> for found in model.generate_many(map(str.rstrip, open("lines.txt")), beam=5): print(found[0].text)
+        Raises:
+            UserError, ConfigError: as `generate` does, at the first item.
         """
-        items, ahead = iter(items), 32 if batch_size > 1 else 1
+        if batch_size < 1:
+            raise ConfigError([f"--batch-size must be at least 1, not {batch_size}"])
+        strategy = options.get("strategy")
+        if not isinstance(strategy, Strategy):
+            chosen = self._options(options)
+            if chosen.samples and chosen.seed is None:
+                options["seed"] = fresh_seed()
+        items, ahead = iter([items] if isinstance(items, str | bytes) else items), 32 if batch_size > 1 else 1
         while block := list(islice(items, batch_size * ahead)):
             size = [len(item) if isinstance(item, str) else 0 for item in block]
             order = sorted(range(len(block)), key=lambda i: size[i])
-            ready: dict[int, list[Hypothesis]] = {}
+            ready: dict[int, Output] = {}
             yielded = 0
             while order:
                 # 256 characters are a long sentence: of longer ones, proportionally fewer fit.
@@ -120,12 +148,18 @@ class GenerationMixin:
                     yield ready.pop(yielded)
                     yielded += 1
 
+    def suggest(self, prompt: str, n_best: int = 5) -> list[tuple[str, float]]:
+        """The likeliest words that complete what is being typed; see `gen.search.suggest.suggest`."""
+        from gen.search.suggest import suggest
+
+        return suggest(self, prompt, n_best)
+
     def score(self, texts: Sequence[str], items: Sequence[Any] | None = None) -> list[Score]:
-        """The log-probability of each text; EOS counts where sequences end by it.
+        """The log-probability of each text; EOS counts where sequences end with it.
 
         Args:
-            texts: what the decoder would have written.
-            items: what it would have written them about; None for free text.
+            texts: what the decoder might have written.
+            items: what it might have written them about, one per text; None for free text.
         """
         if not texts:
             return []
@@ -139,15 +173,24 @@ class GenerationMixin:
         """The log-probability of each token of B texts, and of EOS after it: (B, T + 1) float32."""
         raise NotImplementedError
 
-    def stream(self, item: Any, **options: Any) -> Iterator[str]:
+    def stream(self, item: Any, **options: Unpack[GenerateKeywords]) -> Iterator[str]:
         """Writes for one item and yields the text as it comes; joined, it is what `generate` returns.
 
-        Takes what `generate` takes. Strategies that change their mind (beam search) yield all at the end.
+        Takes what `generate` takes. Strategies that revise earlier tokens (beam search) yield everything at the
+        end.
+
+        Raises:
+            ConfigError: several samples or temperatures: a stream is one text.
         """
-        stops = tuple(options.get("stop") or self.search_defaults.get("stop") or ())
-        said: list[int] = []  # before what is pending: some tokens look different at the beginning of a text
+        chosen = self._options(options)
+        own = isinstance(options.get("strategy"), Strategy)
+        if not own and chosen.beam is None and chosen.num_outputs > 1:
+            several = "several values of --temperature" if len(chosen.temperature) > 1 else "--num-samples"
+            raise ConfigError([f"{several}: a stream is one text; use generate for several"])
+        stops = chosen.stop
+        written: list[int] = []  # before what is pending: some tokens look different at the beginning of a text
         pending: list[int] = []
-        held = ""  # decoded, but perhaps the beginning of a stop string
+        held = ""  # decoded, but may begin a stop string
         running = self._search([item], **options)
         with self._evaluating():
             while True:
@@ -159,44 +202,49 @@ class GenerationMixin:
                 if column.parents is not None or not bool(column.live[0]):
                     continue
                 pending.append(int(column.token_ids[0]))
-                text = self._after(said, pending)
+                text = self._after(written, pending)
                 if text.endswith("\N{REPLACEMENT CHARACTER}"):  # the first bytes of a character
                     continue
-                said, pending, held = pending, [], held + text
+                written, pending, held = pending, [], held + text
                 if _cut(held, stops) == held:
                     free = held[: len(held) - _begun(held, stops)]
                     held = held[len(free) :]
                     if free:
                         yield free
-        rest = held + self._after(said, pending) if column.parents is None else hypothesis.text
+        rest = held + self._after(written, pending) if column.parents is None else hypothesis.text
         if rest := _cut(rest, stops):
             yield rest
 
-    def _after(self, said: list[int], pending: list[int]) -> str:
+    def _after(self, written: list[int], pending: list[int]) -> str:
         """The text of tokens that follow others."""
-        return self.tokenizer.decode(said + pending).removeprefix(self.tokenizer.decode(said))
+        return self.tokenizer.decode(written + pending).removeprefix(self.tokenizer.decode(written))
+
+    def _options(self, given: GenerateKeywords) -> SearchOptions:
+        """The options that a search will have."""
+        names: dict[str, Any] = {k: v for k, v in given.items() if k not in ("processors", "attention")}
+        if isinstance(names.get("strategy"), Strategy):
+            del names["strategy"]
+        return SearchOptions.make(self.search_defaults, names)
 
     def _search(
-        self,
-        items: Sequence[Any],
-        *,
-        strategy: Strategy | str | None = None,
-        processors: Sequence[Processor] = (),
-        attention: bool = True,
-        **given: Any,
+        self, items: list[Any], **given: Unpack[GenerateKeywords]
     ) -> Generator[StepRecord, None, list[list[Hypothesis]]]:
         """`search` over items, with the options turned into objects and the results into text."""
-        if isinstance(strategy, str):
-            given["strategy"] = strategy
-        options = SearchOptions.make(self.search_defaults, given)
+        options, strategy = self._options(given), given.get("strategy")
         if not items:
             return []
+        for item in items:
+            if isinstance(item, list | tuple | set | Iterator):
+                raise UserError(
+                    f"a {type(item).__name__} is no item: give one item, a list of items, or a mapping "
+                    "{name: item} to a model that reads several inputs"
+                )
         tokenizer = self.tokenizer
         spell: Callable[[str], list[int]] = lambda text: tokenizer.encode(text, strict=True)  # noqa: E731
         never = (tokenizer.bos_id, tokenizer.unk_id)
         wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer)
         start = self.start_search(items)
-        lengths = start.lengths or [0] * len(items)
+        mask = np.zeros((len(items), 0), bool) if start.mask is None else start.mask
         results = yield from search(
             start.step,
             start.state,
@@ -205,17 +253,30 @@ class GenerationMixin:
             ops=start.ops,
             eos_id=tokenizer.eos_id,
             pad_id=tokenizer.pad_id,
-            max_new_tokens=options.limits(lengths),
+            max_new_tokens=options.limits(mask.sum(1).tolist()),
             never=never,
-            processors=[*wanted, *processors],
-            keep_attention=attention,
+            processors=[*wanted, *given.get("processors", ())],
+            keep_attention=given.get("attention", True),
         )
-        for length, hypotheses in zip(lengths, results, strict=True):
+        spelled = _token_texts(tokenizer)
+        for real, hypotheses in zip(mask, results, strict=True):
             for hypothesis in hypotheses:
                 if hypothesis.attention is not None:
-                    hypothesis.attention = hypothesis.attention[:, :length]
+                    hypothesis.attention = hypothesis.attention[:, real]
                 hypothesis.text = _cut(tokenizer.decode(hypothesis.token_ids), options.stop)
+                hypothesis.tokens = [spelled[i] for i in hypothesis.token_ids]
         return results
+
+
+_texts: WeakKeyDictionary[Tokenizer, list[str]] = WeakKeyDictionary()
+
+
+def _token_texts(tokenizer: Tokenizer) -> list[str]:
+    """The text each id stands for, found once per tokenizer."""
+    texts = _texts.get(tokenizer)
+    if texts is None:
+        texts = _texts[tokenizer] = tokenizer.tokens()
+    return texts
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:
@@ -225,6 +286,6 @@ def _cut(text: str, stops: Sequence[str]) -> str:
 
 
 def _begun(text: str, stops: Sequence[str]) -> int:
-    """How many characters at the end of ``text`` may be the beginning of a stop string."""
+    """How many characters at the end of ``text`` may begin a stop string."""
     begun = (n for s in stops for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n]))
     return max(begun, default=0)

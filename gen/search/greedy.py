@@ -8,7 +8,7 @@ from gen.search.strategy import Strategy, register
 
 @register("greedy")
 class Greedy(Strategy):
-    """Takes the most probable token at every step. What beam search of width 1 does, without the ranking."""
+    """Picks the most probable token at every step: beam search of width 1, without the ranking."""
 
     def pick(self, log_probs: Array, scores: Array, finished: Array, lengths: Array) -> tuple[None, Array, Array]:
         token_ids = log_probs.argmax(-1)

@@ -9,46 +9,20 @@ from typing import Any
 import numpy as np
 
 from gen.search.ops import Array, Ops
+from gen.search.output import Hypothesis
 from gen.search.processors import Processor
 from gen.search.strategy import Strategy
 
 Step = Callable[[Array, Any], tuple[Array, Any, Array | None]]
 """The model as search sees it: (token_ids (R, T) int64, state) → (log-probabilities (R, V) float32 of what comes
-after the last token, state, attention (R, S) or None). Before the first call the state has a row an input, from
-then on W. It has to know ``select(rows)``, which may copy and leave out rows of an input, and
-``keep(inputs, rows)``, which leaves out other inputs. The log-probabilities are the search's to write into."""
-
-
-@dataclass
-class Hypothesis:
-    """One output.
-
-    Attributes:
-        token_ids: without BOS, EOS and what the prompt forced.
-        score: the model's own log-probability of the tokens, EOS included where there was one; natural log.
-        log_probs: the same, a token.
-        finished: False when the length limit came before EOS or a stop string.
-        attention: (T, S) float32, the weights behind each token, where they were kept; S is the length of
-            the input's own memory, without padding.
-        text: the decoded tokens (`generate` fills it in).
-    """
-
-    token_ids: list[int]
-    score: float
-    log_probs: list[float]
-    finished: bool
-    attention: np.ndarray | None = None
-    text: str = ""
-
-    @property
-    def alignment(self) -> list[int]:
-        """For each token the position of the memory that had the most weight; needs the attention."""
-        return [] if self.attention is None else self.attention.argmax(-1).tolist()
+after the last token, state, attention (R, S) or None). Before the first call the state has one row per input, from
+then on W. It needs two methods: ``select(rows)``, which may copy and leave out rows of an input, and
+``keep(inputs, rows)``, which leaves out other inputs. Search may modify the log-probabilities in place."""
 
 
 @dataclass(slots=True)  # a long text has very many
 class StepRecord:
-    """What one step added: a token a row.
+    """What one step added: one token per row.
 
     Attributes:
         parents: (R,) int64, the row each row continued, or None where each continued itself.
@@ -66,12 +40,12 @@ class StepRecord:
 
 
 _TOGETHER = 8
-"""Inputs leave until a multiple of so many is left: a number of rows that is new wants kernels made for it."""
+"""Drop finished inputs so that a multiple of this many is left: each new row count compiles new kernels."""
 
 
 @dataclass
 class _Rows:
-    """Where the R rows stand."""
+    """The progress of the R rows."""
 
     scores: Array  # (R,) float32, as the strategy counts them
     lengths: Array  # (R,) int64, tokens generated
@@ -84,13 +58,13 @@ class _Rows:
 
     @classmethod
     def begin(cls, ops: Ops, limit: Array, forced: Array) -> _Rows:
-        """Rows that have written nothing."""
+        """Rows without generated tokens."""
         R = len(limit)
         nobody = ops.full((R,), 0, "bool")
         return cls(ops.full((R,), 0.0, "float32"), ops.full((R,), 0, "int64"), nobody, nobody, limit, forced)
 
     def keep(self, rows: np.ndarray) -> None:
-        """Leaves the other rows out."""
+        """Drops the other rows."""
         self.scores, self.lengths, self.ended = self.scores[rows], self.lengths[rows], self.ended[rows]
         self.finished, self.limit, self.forced = self.finished[rows], self.limit[rows], self.forced[rows]
         self.moved[len(self.columns) - 1] = rows
@@ -110,27 +84,23 @@ def search(
     processors: Sequence[Processor] = (),
     keep_attention: bool = False,
 ) -> Generator[StepRecord, None, list[list[Hypothesis]]]:
-    """Unrolls the decoder: yields a `StepRecord` a step, returns the hypotheses of every input.
+    """Unrolls the decoder: yields one `StepRecord` per step, returns the hypotheses of every input.
 
     Prompts of different lengths need no padding: what all of them have is read in one pass, the rest is
-    forced token by token while shorter ones already write. A row that has ended takes PAD at cost 0, so a
-    neighbour never changes what a row sees; on a CPU, inputs whose rows have all ended leave when there are enough
-    of them.
+    forced token by token while shorter ones already generate. A row that has ended takes PAD at cost 0, so no row
+    depends on another input; on a CPU, inputs whose rows have all ended are dropped when there are enough of them.
 
     Args:
         step: the model; see `Step`.
-        state: the decoder's first state, a row an input.
+        state: the decoder's first state, one row per input.
         prompts: B lists of token ids, each with at least one (BOS).
-        strategy: picks; see `Strategy`.
-        ops: array operations of the library the model speaks.
-        eos_id, pad_id: PAD is fed to rows that have ended, and never picked before.
-        max_new_tokens: the length limit, an ordinary end; one for all inputs, or one an input.
-        never: tokens that are never picked, beside PAD.
-        processors: act in their order on what the strategy picks from.
+        strategy: chooses the tokens; see `Strategy`.
+        ops: array operations of the library that the model uses.
+        eos_id, pad_id: PAD is fed to rows that have ended, and never picked otherwise.
+        max_new_tokens: the length limit, an ordinary end; one for all inputs, or one per input.
+        never: tokens that are never picked, in addition to PAD.
+        processors: applied in their order to what the strategy picks from.
         keep_attention: record the weights behind each token.
-
-    Example:
-        >>> results = drain(search(step, state, [[bos]], Greedy(), ops=NumpyOps(), ...))   # or loop over it
     """
     B, W = len(prompts), strategy.width
     R = B * W
@@ -149,7 +119,7 @@ def search(
     limit = ops.asarray(np.repeat(np.broadcast_to(max_new_tokens, B), W), "int64")
     rows = _Rows.begin(ops, limit, _forced_tokens(ops, prompts, shared, W))
     zero = rows.scores
-    inputs = np.arange(B)  # those still here
+    inputs = np.arange(B)  # those not dropped yet
     results: dict[int, list[Hypothesis]] = {}
     some_ended = False
     while True:
@@ -217,7 +187,7 @@ def drain(running: Generator[StepRecord, None, list[list[Hypothesis]]]) -> list[
 
 
 def _leaving(ops: Ops, ended: Array, num_ended: int, W: int) -> np.ndarray | None:
-    """(B,) bool, which of the inputs whose rows have all ended leave; None where it is too early."""
+    """(B,) bool, which of the inputs whose rows have all ended are dropped; None where there are too few."""
     if num_ended < len(ended) and (num_ended < W or not ops.drops):
         return None
     done = np.all(ops.numpy(ended).reshape(-1, W), axis=1)
@@ -227,7 +197,7 @@ def _leaving(ops: Ops, ended: Array, num_ended: int, W: int) -> np.ndarray | Non
 
 
 def _forced_tokens(ops: Ops, prompts: Sequence[Sequence[int]], shared: int, W: int) -> Array:
-    """What the longer prompts still have to say: (R, F) int64, -1 where a row is free."""
+    """The rest of the longer prompts: (R, F) int64, -1 where a row is free."""
     longest = max(len(p) for p in prompts)
     forced = np.full((len(prompts), longest - shared), -1, dtype=np.int64)
     for row, prompt in zip(forced, prompts, strict=True):
@@ -268,5 +238,8 @@ def _hypotheses(
             if tokens and tokens[-1] == eos_id:
                 tokens = tokens[:-1]
                 seen = None if seen is None else seen[:-1]
-            results[-1].append(Hypothesis(tokens, sum(probs), probs, bool(finished[r]), seen))
+            seed, temperature = strategy.origin(int(r) % W)
+            hypothesis = Hypothesis(tokens, sum(probs), probs, bool(finished[r]), seen)
+            hypothesis.seed, hypothesis.temperature = seed, temperature
+            results[-1].append(hypothesis)
     return results

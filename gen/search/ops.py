@@ -1,9 +1,8 @@
-"""The few array operations search needs beyond operators, indexing and methods both libraries share.
+"""Array operations for search, once for numpy and once for torch.
 
-Search runs on torch tensors where they live on a GPU, and on numpy arrays elsewhere: for a few rows numpy takes a
-quarter of the time that torch takes, and an exported model needs no torch at all.
-Both know ``+``, ``<``, ``&``, ``x[rows]``, ``x.argmax(-1)``, ``x.sum(-1)`` and ``x.reshape``;
-what they spell differently is here, twice.
+Search runs on torch tensors on a GPU and on numpy arrays elsewhere: for a few rows numpy takes a quarter of the
+time of torch, and an exported model needs no torch at all. Both libraries have ``+``, ``<``, ``&``, ``x[rows]``,
+``x.argmax(-1)``, ``x.sum(-1)`` and ``x.reshape``; the operations that differ are defined here.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ Array = Any
 
 
 class Ops(Protocol):
-    """What an array library has to offer. ``dtype`` is one of "int64", "float32", "bool".
+    """The operations of an array library. ``dtype`` is "int64", "float32" or "bool".
 
     Attributes:
-        drops: whether inputs that have ended leave the search.
+        drops: whether search drops the rows of inputs that have ended.
     """
 
     drops: bool
@@ -61,24 +60,24 @@ class NumpyOps:
 
     def log_softmax(self, logits: np.ndarray) -> np.ndarray:
         logits = logits.astype(np.float32)
-        with np.errstate(invalid="ignore"):  # a row of -inf gives nan, as torch's does
+        with np.errstate(invalid="ignore"):  # a row of -inf gives nan, as in torch
             shifted = logits - logits.max(-1, keepdims=True)
         return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
     def log_mean_exp(self, arrays: list[np.ndarray]) -> np.ndarray:
-        """The logarithm of a mean of probabilities, from their logarithms."""
+        """The logarithm of the mean of probabilities, given their logarithms."""
         return np.logaddexp.reduce(arrays) - np.float32(np.log(len(arrays)))
 
     def exp(self, x: np.ndarray) -> np.ndarray:
-        """In float64, for sums that must not round."""
+        """The exponential in float64, so that sums of it do not lose precision."""
         return np.exp(x.astype(np.float64))
 
     def cumsum(self, x: np.ndarray) -> np.ndarray:
-        """Along the last axis."""
+        """The cumulative sum along the last axis."""
         return x.cumsum(-1)
 
     def topk(self, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k largest of every row of (R, V), largest first, and where they stood."""
+        """The k largest values per row of (R, V), in descending order, and their columns: (R, k) each."""
         k = min(k, x.shape[-1])
         if k > 16:
             found = np.argpartition(-x, k - 1, axis=-1)[:, :k]
@@ -92,16 +91,17 @@ class NumpyOps:
         return np.take_along_axis(x, found, -1), found
 
     def at(self, x: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
-        """From every row of (R, V) the column that ``token_ids`` (R,) names: (R,)."""
+        """``x[r, token_ids[r]]`` per row r of (R, V): (R,)."""
         return x[np.arange(len(x)), token_ids]  # `take_along_axis` takes ten times as long for a few rows
 
     def put(self, x: np.ndarray, mask: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """``x`` (R, V) with ``row`` (V,) where ``mask`` (R,) says so. ``x`` is not needed any more."""
+        """``x`` (R, V) with the rows of ``mask`` (R,) replaced by ``row`` (V,). May modify ``x`` in place."""
         x[mask] = row
         return x
 
     def ban(self, x: np.ndarray, rows: np.ndarray | None, token_ids: np.ndarray) -> np.ndarray:
-        """``x`` (R, V) with -inf for these tokens in ``rows`` (R,) bool (None: in all). ``x`` may be changed."""
+        """``x`` (R, V) with -inf for ``token_ids`` (K,) in ``rows`` (R,) bool, or in all rows for None. May modify
+        ``x`` in place."""
         if rows is None:
             x[:, token_ids] = -np.inf
         elif rows.any():
@@ -109,8 +109,8 @@ class NumpyOps:
         return x
 
     def ban_each(self, x: np.ndarray, mask: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
-        """``x`` (R, V) with -inf for those of each row's own tokens (R, K) that ``mask`` (R, K) marks. ``x`` may
-        be changed."""
+        """``x`` (R, V) with -inf for the tokens of each row, ``token_ids`` (R, K), where ``mask`` (R, K) is True.
+        May modify ``x`` in place."""
         rows, at = np.nonzero(mask)
         x[rows, token_ids[rows, at]] = -np.inf
         return x
@@ -123,9 +123,9 @@ class NumpyOps:
 
 
 def _largest(x: np.ndarray, k: int) -> np.ndarray:
-    """Where the k largest of every row stand, largest first: (R, k). A few passes for the maximum take a tenth of
-    the time that partitioning takes."""
-    rest = np.maximum(x, np.finfo(np.float32).min)  # so that what is taken, and no other, is -inf
+    """The columns of the k largest values per row, in descending order: (R, k). For small k, k passes of argmax
+    take a tenth of the time of a partition."""
+    rest = np.maximum(x, np.finfo(np.float32).min)  # so that only what was found is -inf
     rows = np.arange(len(x))
     found = np.empty((len(x), k), np.int64)
     for i in range(k):
@@ -135,9 +135,9 @@ def _largest(x: np.ndarray, k: int) -> np.ndarray:
 
 
 def _largest_blocks(x: np.ndarray, k: int) -> np.ndarray:
-    """Columns among which are the k largest of every row: those of the k blocks with the largest maxima."""
+    """Candidate columns that include the k largest values per row: the k blocks with the largest maxima."""
     R, V = x.shape
-    size, count = 16, V // 16  # column c is in block c % count, so that maxima are taken of whole rows
+    size, count = 16, V // 16  # column c is in block c % count, so that maxima are taken over contiguous memory
     blocks = _largest(x[:, : size * count].reshape(R, size, count).max(1), k)  # (R, k)
     columns = (blocks[:, None] + np.arange(size)[:, None] * count).reshape(R, -1)
     return np.concatenate([columns, np.broadcast_to(np.arange(size * count, V), (R, V - size * count))], 1)
@@ -146,7 +146,7 @@ def _largest_blocks(x: np.ndarray, k: int) -> np.ndarray:
 class TorchOps:
     """`Ops` for torch, on one device."""
 
-    drops = False  # GPUs take few rows and many alike, and kernels for new shapes have to be found first
+    drops = False  # a GPU is as fast with many rows as with few, and each new shape has to select kernels first
 
     def __init__(self, device: Any = "cpu") -> None:
         import torch
@@ -177,7 +177,7 @@ class TorchOps:
         return x.double().exp()
 
     def cumsum(self, x: Array) -> Array:
-        if x.is_cuda and self.torch.are_deterministic_algorithms_enabled():  # CUDA's own is not
+        if x.is_cuda and self.torch.are_deterministic_algorithms_enabled():  # CUDA's cumsum is not deterministic
             return x.cpu().cumsum(-1).to(x.device)
         return x.cumsum(-1)
 
@@ -188,7 +188,7 @@ class TorchOps:
         return x.gather(1, token_ids[:, None])[:, 0]
 
     def put(self, x: Array, mask: Array, row: Array) -> Array:
-        return self.torch.where(mask[:, None], row, x)  # indexing with a mask would wait for the device
+        return self.torch.where(mask[:, None], row, x)  # indexing with a mask would synchronise with the device
 
     def ban(self, x: Array, rows: Array | None, token_ids: Array) -> Array:
         banned = x.index_fill(-1, token_ids, -np.inf)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
-from typing import Any
+from difflib import get_close_matches
+from functools import cache, partial
+from numbers import Real
+from typing import Any, TypedDict, get_args, get_origin, get_type_hints
 
 from gen.base.errors import ConfigError, UserError
 from gen.inputs.tokenizer import Tokenizer
@@ -23,18 +26,60 @@ from gen.search.sample import Sample
 from gen.search.strategy import STRATEGIES, Strategy
 
 
+class SearchKeywords(TypedDict, total=False):
+    """The fields of `SearchOptions` as keywords of `generate`. None leaves open; one may stand for several."""
+
+    max_new_tokens: int | None
+    max_ratio: float | None
+    min_new_tokens: int | None
+    temperature: float | Sequence[float] | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    num_samples: int | None
+    seed: int | None
+    beam: int | None
+    length_penalty: float | None
+    n_best: int | None
+    beam_groups: int | None
+    diversity: float | None
+    strategy: str | Strategy | None
+    repetition_penalty: float | None
+    no_repeat_ngram: int | None
+    prefix: str | None
+    ban: str | Sequence[str] | None
+    stop: str | Sequence[str] | None
+
+
+class GenerateKeywords(SearchKeywords, total=False):
+    """What `generate` takes besides: further processors, and whether to keep the attention weights."""
+
+    processors: Sequence[Processor]
+    attention: bool
+
+
 @dataclass(frozen=True)
 class SearchOptions:
-    """How to search. What is None is left to the model's own defaults."""
+    """How to search. What is None is left to the model's own defaults.
+
+    Raises:
+        ConfigError: a value is of another type. Numpy's numbers are accepted, a string or a number where several
+            are allowed is one of them.
+
+    Example:
+        >>> SearchOptions(temperature=0.8, stop="\\n").given()
+        {'temperature': (0.8,), 'stop': ('\\n',)}
+    """
 
     max_new_tokens: int | None = None
-    """Stop after this many tokens (200 where neither you nor the model says)."""
+    """Stop after this many tokens (200 if neither you nor the model sets it)."""
     max_ratio: float | None = None
-    """Stop after this many tokens a token of the input, and ten more; for models that read one."""
+    """Stop after this many tokens per token of the input, plus ten; for models that read one."""
     min_new_tokens: int = 0
     """No end-of-text token before this many tokens."""
-    temperature: float | None = None
-    """Sample: below 1 sharpens the distribution, above 1 flattens it, 0 always takes the best."""
+    temperature: tuple[float, ...] = ()
+    """Sample: below 1 sharpens the distribution, above 1 flattens it, 0 always takes the best. Several: one text
+    at each."""
     top_k: int | None = None
     """Sample from the k most probable tokens only."""
     top_p: float | None = None
@@ -42,9 +87,9 @@ class SearchOptions:
     min_p: float | None = None
     """Sample from tokens at least this many times as probable as the best."""
     num_samples: int | None = None
-    """Sample this many outputs an input."""
+    """Sample this many outputs per input (and temperature)."""
     seed: int | None = None
-    """Same seed, same samples."""
+    """Same seed, same samples; without one every call draws anew."""
     beam: int | None = None
     """Beam search of this width instead of sampling."""
     length_penalty: float | None = None
@@ -54,7 +99,7 @@ class SearchOptions:
     beam_groups: int | None = None
     """Beam: this many groups that avoid each other's words (diverse beam search)."""
     diversity: float | None = None
-    """Beam in groups: how much they avoid each other (0.5 where you do not say)."""
+    """Beam in groups: how much they avoid each other (0.5 if you do not set it)."""
     strategy: str | None = None
     """A strategy by name: greedy, or one that you registered."""
     repetition_penalty: float = 1.0
@@ -68,6 +113,16 @@ class SearchOptions:
     stop: tuple[str, ...] = ()
     """End before this string; may be repeated."""
 
+    def __post_init__(self) -> None:
+        errors = []
+        for name, hint in _hints().items():
+            try:
+                object.__setattr__(self, name, _converted(getattr(self, name), hint))
+            except TypeError as wrong:
+                errors.append(f"{_flag(name)} must be {wrong}")
+        if errors:
+            raise ConfigError(errors)
+
     @property
     def length_limit(self) -> int:
         """``max_new_tokens``, or its default."""
@@ -80,6 +135,18 @@ class SearchOptions:
         return [
             int(min(self.length_limit, self.max_ratio * n + 10)) if n else self.length_limit for n in input_lengths
         ]
+
+    @property
+    def samples(self) -> bool:
+        """Whether outputs are drawn at random."""
+        return self.beam is None and self.strategy is None and any(self.temperature or (1.0,))
+
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs every input gets."""
+        if self.beam is not None:
+            return self.n_best or 1
+        return 1 if self.strategy is not None else (self.num_samples or 1) * max(len(self.temperature), 1)
 
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
@@ -100,9 +167,9 @@ class SearchOptions:
                 not 0 <= self.min_new_tokens <= max(self.length_limit, 0),
                 f"--min-new-tokens must be between 0 and --max-new-tokens, not {self.min_new_tokens}",
             ),
-            (
-                self.temperature is not None and not 0 <= self.temperature < float("inf"),
-                f"--temperature must be a number of 0 or more, not {self.temperature}",
+            *(
+                (not 0 <= t < float("inf"), f"--temperature must be a number of 0 or more, not {t}")
+                for t in self.temperature
             ),
             (self.top_k is not None and self.top_k < 1, f"--top-k must be at least 1, not {self.top_k}"),
             (
@@ -154,8 +221,7 @@ class SearchOptions:
         found = [message for wrong, message in checks if wrong]
         groups = {"--beam": _BEAM, "--strategy": ("strategy",), "sampling": _SAMPLE}
         given = {
-            name: [f"--{f.replace('_', '-')}" for f in group if getattr(self, f) is not None]
-            for name, group in groups.items()
+            name: [_flag(f) for f in group if getattr(self, f) not in (None, ())] for name, group in groups.items()
         }
         used = [flags for flags in given.values() if flags]
         if len(used) > 1:
@@ -186,12 +252,12 @@ class SearchOptions:
         if self.strategy is not None:
             return STRATEGIES[self.strategy]()
         return Sample(
-            temperature=_or(self.temperature, 1.0),
+            temperature=self.temperature or (1.0,),
             top_k=self.top_k or 0,
             top_p=_or(self.top_p, 1.0),
             min_p=_or(self.min_p, 0.0),
             num_samples=self.num_samples or 1,
-            seed=self.seed or 0,
+            seed=self.seed,
         )
 
     def build_processors(
@@ -228,9 +294,8 @@ class SearchOptions:
         Raises:
             ConfigError: an unknown option, or values that are wrong or contradict each other.
         """
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(given) - known):
-            raise ConfigError([f"unknown search option {name!r}" for name in unknown])
+        if errors := unknown_options({**defaults, **given}):
+            raise ConfigError(errors)
         given = {name: value for name, value in given.items() if value is not None}
         ways = {*_BEAM, *_SAMPLE, "strategy"}
         chosen = ways & set(given)
@@ -241,10 +306,70 @@ class SearchOptions:
 
 
 MOST_BEAMS = 1000
-"""Memory grows with the beam, and quality has long stopped to."""
+"""Memory grows with the beam, and quality no longer does."""
 
 _BEAM = ("beam", "length_penalty", "n_best", "beam_groups", "diversity")
 _SAMPLE = ("temperature", "top_k", "top_p", "min_p", "num_samples", "seed")
+
+
+def unknown_options(names: Iterable[str]) -> list[str]:
+    """A line for each name that is no search option, with the nearest one that is.
+
+    Example:
+        >>> unknown_options(["temprature"])
+        ["unknown option 'temprature'; did you mean temperature?"]
+    """
+    errors = []
+    for name in sorted(set(names) - set(_hints())):
+        near = get_close_matches(name, [*_hints(), "processors", "attention"], 1, 0.5)
+        errors.append(f"unknown option {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+    return errors
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    """The name and the type of every option."""
+    return get_type_hints(SearchOptions)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    """A value as the plain Python type that an option has. Raises TypeError with what it must be, and is not."""
+    inner = get_args(hint)
+    if type(None) in inner:
+        if value is None:
+            return None
+        (hint,) = (each for each in inner if each is not type(None))
+    several = get_origin(hint) is tuple
+    values = [value]
+    if several:
+        hint = inner[0]
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+            values = list(value)
+    found = [_plain(each, hint) for each in values]
+    if None in found:
+        what = {int: "a whole number", float: "a number", str: "a string"}[hint]
+        shown = " ".join(repr(value).split())
+        shown = shown if len(shown) <= 80 else shown[:79] + "…"
+        raise TypeError(f"{what}{', or several' if several else ''}, not {shown}")
+    return tuple(found) if several else found[0]
+
+
+def _plain(value: Any, kind: type) -> Any:
+    """An int, float or str made of ``value`` without loss; None where it is none."""
+    if kind is str:
+        return str(value) if isinstance(value, str) else None
+    if isinstance(value, bool):
+        return None
+    if kind is float:
+        return float(value) if isinstance(value, Real) else None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def _as_one_token(text: str, never: Sequence[int], tokenizer: Tokenizer) -> list[int]:

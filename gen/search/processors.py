@@ -1,4 +1,4 @@
-"""Processors: what may not come next. They act for every strategy and never touch the reported scores."""
+"""Processors of log-probabilities. They apply to every strategy and never change the reported scores."""
 
 from __future__ import annotations
 
@@ -10,45 +10,50 @@ from gen.search.ops import Array, Ops
 
 
 class Processor:
-    """Changes the log-probabilities a strategy picks from. Holds what it knows of one search.
+    """Changes the log-probabilities that a strategy picks from. Keeps the state of one search.
 
-    Subclasses define `__call__`, `observe`, or both. ``ops`` is set by `start`.
+    Subclasses define `__call__`, `observe`, or both. `start` sets ``ops``.
     """
 
     ops: Ops
 
     def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
-        """Called once before a search with the R rows' token ids that every row has already read."""
+        """Called once before a search, with the prompt of each of the R rows as token ids."""
         self.ops = ops
 
     def __call__(self, log_probs: Array, lengths: Array) -> Array:
-        """(R, V) float32 log-probabilities → the same with what is forbidden set to -inf; in a new array where
-        other numbers change, too: what is reported is read from the old one.
+        """Changes the log-probabilities of the next token.
 
-        ``lengths`` (R,) counts the tokens each row has generated.
+        Args:
+            log_probs: (R, V) float32. Entries may be set to -inf in place; for any other change return a new
+                array, since the reported scores are read from this one.
+            lengths: (R,) int64, the tokens that each row has generated.
+
+        Returns:
+            (R, V) float32.
         """
         return log_probs
 
     def observe(self, parents: Array | None, token_ids: Array, live: Array) -> Array | None:
-        """Sees what was picked: row r continued row ``parents[r]`` with ``token_ids[r]``.
+        """Called after each step: row r continues row ``parents[r]`` with ``token_ids[r]``.
 
         Args:
-            parents: (R,) int64, or None where every row continues itself.
+            parents: (R,) int64, or None if every row continues itself.
             token_ids: (R,) int64.
-            live: (R,) bool; False for finished rows and for tokens a prompt forced.
+            live: (R,) bool; False for finished rows and for tokens forced by a prompt.
 
         Returns:
-            (R,) bool, rows that end here; or None.
+            (R,) bool, the rows that end here; or None.
         """
         return None
 
     def keep(self, rows: np.ndarray) -> None:
-        """Inputs that have ended have left the search: row i is now what row ``rows[i]`` was. For processors that
-        remember something of their rows."""
+        """Called when rows of ended inputs are dropped: row i was row ``rows[i]`` before. Only for processors with
+        state per row."""
 
 
 class MinLength(Processor):
-    """No EOS before ``length`` tokens."""
+    """Forbids EOS before ``length`` tokens."""
 
     def __init__(self, length: int, eos_id: int) -> None:
         self.length = length
@@ -63,7 +68,7 @@ class MinLength(Processor):
 
 
 class BannedTokens(Processor):
-    """Tokens that never come: specials, `<unk>`, words of the user's choice."""
+    """Forbids tokens: special tokens, `<unk>`, words of the user's choice."""
 
     def __init__(self, token_ids: Sequence[int]) -> None:
         self.token_ids = list(token_ids)
@@ -77,29 +82,29 @@ class BannedTokens(Processor):
 
 
 class ForcedPrefix(Processor):
-    """The output begins with these tokens. Unlike a prompt they count in length and score."""
+    """Forces the output to begin with these tokens. Unlike a prompt, they count for length and score."""
 
     def __init__(self, token_ids: Sequence[int]) -> None:
         self.token_ids = list(token_ids)
 
     def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
         super().start(ops, prompts, vocab_size)
-        self._begin = ops.asarray(self.token_ids, "int64")
+        self._prefix = ops.asarray(self.token_ids, "int64")
 
     def __call__(self, log_probs: Array, lengths: Array) -> Array:
         n = len(self.token_ids)
         if n == 0:
             return log_probs
-        wanted = self._begin[lengths * (lengths < n)]
+        wanted = self._prefix[lengths * (lengths < n)]
         other = self.ops.arange(log_probs.shape[-1])[None] != wanted[:, None]
         return _ban(self.ops, log_probs, (lengths < n)[:, None] & other)
 
 
 class RepetitionPenalty(Processor):
-    """Multiplies the log-probability of every token seen so far, prompt included, by ``penalty`` ≥ 1.
+    """Multiplies the log-probability of every token seen so far, including the prompt, by ``penalty`` ≥ 1.
 
-    Keskar et al. 2019 scale logits by their sign; on log-probabilities, which are never positive, one
-    multiplication does it.
+    Keskar et al. (2019) divide positive logits and multiply negative ones; log-probabilities are never positive,
+    so one multiplication is enough.
     """
 
     def __init__(self, penalty: float) -> None:
@@ -125,11 +130,11 @@ class RepetitionPenalty(Processor):
 
 
 class NoRepeatNgram(Processor):
-    """No n tokens in a row come twice (Paulus et al., 2018), prompt included.
+    """Forbids repeating an n-gram (Paulus et al., 2018), including those of the prompt.
 
     Args:
-        n: how many.
-        forced: so many tokens at the beginning are what they are.
+        n: the length of the n-gram.
+        forced: the length of a forced prefix, which may repeat n-grams.
     """
 
     def __init__(self, n: int, forced: int = 0) -> None:
@@ -144,7 +149,7 @@ class NoRepeatNgram(Processor):
         seen, windows = self._seen, self._seen.shape[1] - self.n + 1
         if windows < 1:
             return log_probs
-        # Windows of n tokens; the first n - 1 of each beside the last n - 1 that there are.
+        # Compares the first n - 1 tokens of every window of n with the last n - 1 tokens.
         repeats = seen[:, :windows] >= 0
         for i in range(self.n - 1):
             repeats = repeats & (seen[:, i : windows + i] == seen[:, windows + i, None])
@@ -161,18 +166,18 @@ class NoRepeatNgram(Processor):
 
 
 class StopStrings(Processor):
-    """Ends a row once its text contains one of ``strings``; `Model` cuts the text before it.
+    """Ends a row once its text contains one of ``strings``. The text is cut before that string later.
 
     Args:
-        strings: where to stop.
+        strings: the stop strings.
         decode: token ids → text.
     """
 
     def __init__(self, strings: Sequence[str], decode: Callable[[list[int]], str]) -> None:
         self.strings = list(strings)
         self.decode = decode
-        # A token is at least one byte of the text, so a string of n bytes lies within the last n tokens. One more,
-        # since a space that begins the first of them may not be decoded.
+        # A token is at least one byte of text, so a string of n bytes lies within the last n tokens. One more,
+        # since decoding may drop a space at the beginning of the first token.
         self._window = max(len(s.encode()) for s in self.strings) + 1
 
     def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:

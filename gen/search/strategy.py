@@ -10,18 +10,18 @@ from gen.search.ops import Array, Ops
 
 
 class Strategy:
-    """How the next tokens are chosen. A user's own is one class with a `pick`.
+    """How the next tokens are chosen. Your own is one class with a `pick`.
 
     Attributes:
-        width: W, the rows an input has. Row r belongs to input r // W.
-        num_return: how many hypotheses an input gets in the end, the first of `rank`'s order.
+        width: W, rows per input. Row r belongs to input r // W.
+        num_return: hypotheses per input in the end, the first of `rank`'s order.
 
     Example:
-        >>> @register("second-best")
-        ... class SecondBest(Strategy):
+        >>> class SecondBest(Strategy):
         ...     def pick(self, log_probs, scores, finished, lengths):
         ...         token_ids = self.ops.topk(log_probs, 2)[1][:, -1]
         ...         return None, token_ids, scores
+        >>> add = register("second-best")  # as a decorator: @register("second-best")
     """
 
     width: int = 1
@@ -29,7 +29,7 @@ class Strategy:
     ops: Ops
 
     def start(self, ops: Ops, rows: int) -> None:
-        """Called once before a search over ``rows`` = R rows; forget whatever the last one left."""
+        """Called once before a search over ``rows`` = R rows; reset what the last search left."""
         self.ops = ops
 
     def pick(
@@ -39,7 +39,7 @@ class Strategy:
 
         Args:
             log_probs: (R, V) float32, processed: what is forbidden is -inf. A finished row offers PAD at
-                cost 0 and nothing else, so it needs no case of its own.
+                cost 0 and nothing else, so it is no special case.
             scores: (R,) float32, what earlier picks returned.
             finished: (R,) bool, rows that have ended.
             lengths: (R,) int64, tokens generated so far; what a prompt forced does not count.
@@ -51,12 +51,15 @@ class Strategy:
         raise NotImplementedError
 
     def keep(self, rows: np.ndarray) -> None:
-        """Inputs that have ended have left the search: row i is now what row ``rows[i]`` was. For strategies that
-        remember something of their rows."""
+        """Finished inputs were dropped: row i is now what row ``rows[i]`` was. For strategies with a state."""
 
     def rank(self, scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The order of an input's hypotheses, best first, from their scores and lengths, each (W,)."""
         return np.arange(len(scores))
+
+    def origin(self, row: int) -> tuple[int | None, float | None]:
+        """The seed and the temperature that row 0 ≤ ``row`` < W of every input is sampled with, or None."""
+        return None, None
 
 
 STRATEGIES: dict[str, type[Strategy]] = {}

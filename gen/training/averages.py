@@ -1,4 +1,4 @@
-"""Averages of weights: a moving one over all steps, and the mean of several validated ones."""
+"""Averages of weights: an exponential moving average over steps, and the mean of several validated weights."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor
 from gen.models.model import Model
 
 Weights = list[Tensor]
-"""Those of a model's parameters that learn, in the order of ``model.parameters()``."""
+"""The values of a model's trainable parameters, in the order of ``model.parameters()``."""
 
 
 def trainable(model: Model) -> Weights:
-    """The model's own weights that learn: a frozen trunk is nobody's average."""
+    """The trainable parameters themselves, not copies; a frozen backbone is never averaged."""
     return [p for p in model.parameters() if p.requires_grad]
 
 
 def copy_of(model: Model) -> Weights:
-    """The model's weights as they are now."""
+    """A copy of the model's trainable weights."""
     return [p.detach().clone() for p in trainable(model)]
 
 
 def mean(several: list[Weights]) -> Weights:
-    """The mean of several models' weights.
+    """The mean of several sets of weights.
 
     Example:
         >>> mean([[torch.tensor([1.0])], [torch.tensor([3.0])]])
@@ -37,7 +37,7 @@ def mean(several: list[Weights]) -> Weights:
 
 @contextmanager
 def swapped(model: Model, weights: Weights | None) -> Iterator[None]:
-    """The model with other weights for as long as it lasts. None: with its own."""
+    """Gives the model other weights within the context; None leaves its own."""
     if weights is None:
         yield
         return
@@ -51,26 +51,26 @@ def swapped(model: Model, weights: Weights | None) -> Iterator[None]:
 
 @torch.no_grad()
 def put(model: Model, weights: Weights) -> None:
-    """Sets the model's weights."""
+    """Copies weights into the model's trainable parameters."""
     for parameter, weight in zip(trainable(model), weights, strict=True):
         parameter.copy_(weight)
 
 
 class Averages:
-    """What may be better than the last weights.
+    """Averages of weights, which often generalise better than the last weights.
 
-    * An exponential moving average of the weights along the way (Polyak and Juditsky, 1992), with a decay that
-      grows as (1 + step) / (10 + step) up to ``ema``, so that the first weights are soon forgotten.
-    * The mean of the weights of the last, or of the best, ``count`` validations.
+    * An exponential moving average over training steps (Polyak and Juditsky, 1992). Its decay grows as
+      (1 + step) / (10 + step) up to ``ema``, so that it soon forgets the first weights.
+    * The mean of the weights at the last or the best ``count`` validations.
 
     Args:
-        model: whose weights.
-        ema: the decay a step; 0: no moving average.
-        count: how many validated weights to average; 0: none.
-        best: take the best ones instead of the last ones.
+        model: the model that is trained.
+        ema: the decay per step; 0 turns the moving average off.
+        count: the number of validated weights to average; 0 for none.
+        best: average the best instead of the last validated weights.
     """
 
-    EVERY = 8  # steps between updates: the weights move little in that time, and each update reads all of them
+    EVERY = 8  # steps between updates; weights change little in between, and an update reads all of them
 
     def __init__(self, model: Model, ema: float = 0.0, count: int = 0, best: bool = False) -> None:
         self.ema, self.count, self.best = ema, count, best
@@ -78,7 +78,7 @@ class Averages:
         self.kept: list[tuple[float, Weights]] = []
 
     def step(self, model: Model, step: int) -> None:
-        """Called after every optimizer step, counted from 1."""
+        """Updates the moving average. Call it after every optimizer step, with ``step`` from 1."""
         if self.moving is None or step % self.EVERY:
             return
         decay = min(self.ema, (1 + step) / (10 + step)) ** self.EVERY
@@ -86,7 +86,7 @@ class Averages:
             torch._foreach_lerp_(self.moving, trainable(model), 1 - decay)
 
     def validated(self, weights: Weights, goodness: float) -> None:
-        """Called with the weights that have just been validated; larger ``goodness`` is better."""
+        """Adds the weights that have just been validated; a larger ``goodness`` is better."""
         if self.count:
             self.kept.append((goodness, [w.detach().clone() for w in weights]))
             if self.best:
@@ -96,18 +96,18 @@ class Averages:
                 del self.kept[: -self.count]
 
     def mean(self) -> Weights | None:
-        """The mean of the validated weights that are kept; None for fewer than two."""
+        """The mean of the validated weights; None for fewer than two."""
         return mean([weights for _, weights in self.kept]) if len(self.kept) > 1 else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors, to go on from."""
+        """The state to resume from, plain values and tensors."""
         return {"moving": self.moving, "kept": self.kept}
 
     def load_state_dict(self, state: dict[str, Any], model: Model) -> None:
-        """Goes on from what `state_dict` returned, on the model's device."""
+        """Restores the state that `state_dict` returned, on the model's device."""
 
-        def here(weights: Weights) -> Weights:
+        def to_device(weights: Weights) -> Weights:
             return [w.to(model.device) for w in weights]
 
-        self.moving = None if state["moving"] is None else here(state["moving"])
-        self.kept = [(goodness, here(weights)) for goodness, weights in state["kept"]]
+        self.moving = None if state["moving"] is None else to_device(state["moving"])
+        self.kept = [(goodness, to_device(weights)) for goodness, weights in state["kept"]]

@@ -8,6 +8,8 @@ import random
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -58,12 +60,14 @@ class Interruption:
 
     def __init__(self) -> None:
         self.requested = 0  # the signal's number
+        self.when_requested: Callable[[], None] = lambda: None
         self._main = threading.current_thread() is threading.main_thread()
         self._before: dict[int, Any] = {}
 
     def _note(self, number: int, frame: Any) -> None:
         self.requested = number
         self._restore()
+        self.when_requested()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
@@ -88,6 +92,17 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextmanager
+def private_rng(seed: int) -> Iterator[None]:
+    """The global random generators seeded for as long as it lasts, and as they were before after it."""
+    before = rng_state()
+    seed_everything(seed)
+    try:
+        yield
+    finally:
+        set_rng_state(before)
 
 
 def rng_state() -> dict[str, Any]:

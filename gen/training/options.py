@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -27,10 +26,8 @@ class TrainOptions:
     """With --init-from: a vocabulary made from the new data; pieces that both have keep their vectors."""
     freeze: tuple[str, ...] = ()
     """Weights that do not learn, by name: 'encoder.*', '*.embedding.*'."""
-    batch_size: int = 32
-    """Rows a batch (streams of text)."""
     learning_rate: float | None = None
-    """At its highest. Unset: the task's choice, else 0.004."""
+    """The highest learning rate. Chosen by the task."""
     schedule: Literal["cosine", "linear", "constant", "plateau"] = "cosine"
     """How the learning rate falls. plateau halves it when validation stops improving."""
     warmup: float = 0.02
@@ -42,19 +39,19 @@ class TrainOptions:
     clip: float = 1.0
     """Largest norm of the gradient."""
     accumulate: int = 1
-    """Batches an optimizer step."""
+    """Batches per optimizer step."""
     label_smoothing: float | None = None
-    """Share of the target spread over the vocabulary. Unset: the task's choice, else 0."""
+    """Share of the target spread over the vocabulary. Chosen by the task."""
     r_drop: float = 0.0
-    """Weight of how much two draws of dropout disagree (Liang et al., 2021; 5 is usual). Doubles the decoder's
+    """Weight of the disagreement between two draws of dropout (Liang et al., 2021; 5 is usual). Doubles the decoder's
     work."""
     scheduled_sampling: float = 0.0
     """In the end, feed the decoder this share of its own guesses instead of the target's tokens (Bengio et al.,
     2015); the share grows from 0."""
     coverage: float = 0.0
-    """Weight of a penalty on places that are not looked at once in all (Show, Attend and Tell)."""
+    """Weight of a penalty on positions whose attention does not sum to one over the output (Show, Attend and Tell)."""
     ema: float | None = None
-    """Decay a step of a moving average of the weights (0: none). Unset: the task's choice, else 0."""
+    """Decay per step of a moving average of the weights (0: none). Chosen by the task."""
     average: int = 0
     """In the end, try the mean of the weights of this many validations (0: none)."""
     average_of: Literal["last", "best"] = "last"
@@ -73,6 +70,8 @@ class TrainOptions:
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto computes in bfloat16 where the hardware has it."""
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Log there, too. Everything stays in the run folder; wandb is offline unless WANDB_MODE says otherwise."""
 
     @property
     def peak_rate(self) -> float:
@@ -84,7 +83,6 @@ class TrainOptions:
         checks = [
             (self.new_vocabulary and not self.init_from, "--new-vocabulary goes with --init-from"),
             (not 0 <= self.seed < 1 << 63, f"--seed must be at least 0 and below 2^63, not {self.seed}"),
-            (self.batch_size < 1, f"--batch-size must be at least 1, not {self.batch_size}"),
             (
                 self.learning_rate is not None and not 0 < self.learning_rate < math.inf,
                 f"--learning-rate must be above 0, not {self.learning_rate}",
@@ -123,13 +121,6 @@ class TrainOptions:
                 if option == "--save-every" and budget.unit != "seconds":
                     found.append(f"--save-every {text!r}: give a time, such as 10m")
         return found
-
-    def conflicting_sizes(self, sizes: Any, kept: Sequence[str] = ()) -> list[str]:
-        """What is wrong where a model's ``sizes`` (a dataclass) are given beside ``init_from``, whose model has
-        its own; those in ``kept`` are none."""
-        given = [f.name for f in fields(sizes) if f.name not in kept and getattr(sizes, f.name) != f.default]
-        flags = ", ".join("--" + name.replace("_", "-") for name in given)
-        return [f"{flags}: with --init-from the model is what it is"] if self.init_from and given else []
 
 
 def learning_rate(options: TrainOptions, share: float, factor: float = 1.0) -> float:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,31 @@ from gen.base.distributed import all_gather, is_main, main_first
 from gen.base.errors import UserError, notify
 from gen.models import checkpoint
 from gen.models.model import Model
+from gen.training.config import PASSING, identity
+
+RESOLVED = "resolved.yaml"
 
 _SECTION = re.compile(r"^## Step ([\d,]+), ", re.MULTILINE)  # of samples.md
 
 
 class RunFolder:
-    """``runs/NAME/{config.yaml, metrics.jsonl, last/, previous/, best/, samples.md, plots/}``.
+    """``runs/NAME/{config.yaml, resolved.yaml, metrics.jsonl, last/, previous/, best/, samples.md, plots/}``.
 
     Where several processes train, they share the folder and the main one writes. A folder that cannot be written
     to does not end a training: what was there stays whole, the user is told, and the next write tries again.
 
     Args:
         path: the folder; made by `open`.
-        config: the configuration as plain values, without the folder's own name: it may move.
+        config: the options as plain values; those in `PASSING` are not kept.
+
+    Attributes:
+        chosen: options with everything chosen, and the reasons, for ``resolved.yaml``; None for none.
     """
 
     def __init__(self, path: str | Path, config: dict[str, Any]) -> None:
         self.path = Path(path)
-        self.config = config
+        self.config = _lasting(config)
+        self.chosen: dict[str, Any] | None = None
         self._failing: set[str] = set()
 
     # -- beginning -----------------------------------------------------------------------------------------
@@ -77,7 +85,9 @@ class RunFolder:
             raise UserError(f"{file}: cannot be read; choose another --out") from error
         if not isinstance(old, dict) or "format" in old:
             raise UserError(f"--out {self.path}: holds a model, not a run; choose another --out")
-        if changes := differences(old, self.config):
+        old, new = identity(old), identity(self.config)
+        both = old.keys() & new.keys()  # an option that came or went with a version has changed nothing
+        if changes := differences({n: old[n] for n in both}, {n: new[n] for n in both}):
             raise UserError(
                 f"--out {self.path}: holds a run of another configuration ({'; '.join(changes)}); "
                 "choose another --out, or delete the folder"
@@ -87,7 +97,31 @@ class RunFolder:
         file = self.path / checkpoint.CONFIG
         if is_main() and not file.exists():
             self.path.mkdir(parents=True, exist_ok=True)
-            folders.write_text(file, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
+            if self.chosen:
+                folders.write_text(self.path / RESOLVED, _yaml(self.chosen))
+            folders.write_text(file, _yaml(self.config))
+
+    def resolved(self) -> dict[str, Any] | None:
+        """What ``resolved.yaml`` holds: options with everything chosen, and the reasons; None where there is none.
+
+        Raises:
+            UserError: it cannot be read, or an older version began the run and recorded no choices.
+        """
+        file = self.path / RESOLVED
+        if not file.exists():
+            if (self.path / "last").exists():
+                raise UserError(
+                    f"--out {self.path}: was begun by a version that did not record what it chose, so it cannot go "
+                    f"on; its model can: --init-from {self.path} and another --out"
+                )
+            return None
+        try:
+            found = yaml.safe_load(file.read_text(encoding="utf-8"))
+            if not isinstance(found["options"], dict) or not isinstance(found["reasons"], dict):
+                raise ValueError("no options and reasons")
+            return found
+        except (*checkpoint.UNREADABLE, KeyError, TypeError) as error:
+            raise UserError(f"{file}: cannot be read ({checkpoint.first_line(error)}); delete the run") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -118,9 +152,12 @@ class RunFolder:
 
     # -- models --------------------------------------------------------------------------------------------
 
-    def save_best(self, model: Model) -> bool:
-        """Keeps the model that validated best. Returns whether that worked."""
-        return self._write("best", lambda: folders.write_folder(self.path / "best", model.write))
+    def save_best(self, model: Model, metrics: dict[str, Any]) -> bool:
+        """Keeps the model that validated best, with its figures. Returns whether that worked."""
+        info = replace(model.info, metrics=metrics)
+        return self._write(
+            "best", lambda: folders.write_folder(self.path / "best", lambda folder: model.write(folder, info))
+        )
 
     def save_last(self, model: Model, training: dict[str, Any]) -> bool:
         """Keeps the newest model, beside it all that training needs to go on, and the ones before as
@@ -136,7 +173,7 @@ class RunFolder:
 
     def read_last(self) -> dict[str, Any] | None:
         """What `save_last` wrote last, or before that where the last is damaged: the training state, with the
-        model's "weights", "metrics" and "tokenizer". None where there is nothing.
+        model's "weights" and "tokenizer". None where there is nothing.
 
         Raises:
             UserError: there is something, and nothing of it can be read.
@@ -157,11 +194,19 @@ class RunFolder:
             return {
                 **training,
                 "weights": model.state_dict(),
-                "metrics": model.info.metrics,
                 "tokenizer": model.tokenizer.to_bytes(),
             }
         if damage:
             raise damage
+        return None
+
+    def progress(self) -> dict[str, Any] | None:
+        """How far the training in the folder is: the fields of `Progress`; None where it has not begun."""
+        for folder in (self.path / "last", self.path / "previous"):
+            try:
+                return dict(checkpoint.read_training(folder)["progress"])
+            except (UserError, KeyError):
+                continue
         return None
 
     # -- what happened -------------------------------------------------------------------------------------
@@ -225,6 +270,19 @@ class RunFolder:
             self._failing.discard(name)
             notify(f"{self.path / name}: could be written again")
         return True
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _lasting(config: dict[str, Any]) -> dict[str, Any]:
+    """Nested options without those that may change when a run goes on."""
+    return {
+        name: _lasting(value) if isinstance(value, dict) else value
+        for name, value in config.items()
+        if name not in PASSING and value != {}
+    }
 
 
 def _is_number(value: Any) -> bool:

@@ -1,10 +1,10 @@
-"""Self-critical sequence training: learning from the score of what the model itself writes."""
+"""Self-critical sequence training: learning from the scores of the model's own outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,24 +15,20 @@ from gen.models.model import LossOutput, Model
 from gen.search import Hypothesis, Sample
 
 Reward = Callable[[Hypothesis, int], float]
-"""A hypothesis and the index of its item in the training set → how good it is."""
+"""(hypothesis, index of its item in the training set) → reward; higher is better."""
 
 
 class SelfCritical:
-    """REINFORCE on the search loop's own samples (Rennie et al., 2017).
+    """REINFORCE on samples from the search loop (Rennie et al., 2017).
 
-    A sample is made more probable where its reward is above the baseline, less where it is below.
+    A sample becomes more probable if its reward is above the baseline, less probable if it is below.
 
     Args:
-        reward: of a sample.
-        samples: K, drawn for every item.
+        reward: the reward of a sample.
+        samples: K, samples per item.
         baseline: "mean" compares a sample with the mean of the item's other samples (leave-one-out, Kool et
-            al., 2019); "greedy" with what the model writes taking the best token every time.
-        max_new_tokens: the longest sample.
-
-    Example:
-        >>> objective = SelfCritical(lambda hypothesis, item: float(len(hypothesis.token_ids) < 10))
-        >>> objective(model, batch).loss_sum.backward()
+            al., 2019); "greedy" compares it with the output of greedy search.
+        max_new_tokens: length limit of samples.
     """
 
     def __init__(
@@ -47,28 +43,28 @@ class SelfCritical:
         self.max_new_tokens = max_new_tokens
 
     def __call__(self, model: Model, batch: Batch) -> LossOutput:
-        """The loss whose gradient is the policy's: −(reward − baseline) · log p, summed over the samples' tokens.
+        """The loss whose gradient is the policy gradient: −(reward − baseline) · log p, summed over all tokens.
 
         Args:
-            model: in either mode: samples are drawn without dropout, and the gradient is that of what drew them.
-            batch: ``source`` of B items as a tensor, ``rows`` their indices for the reward.
+            model: in either mode: both sampling and the gradient are without dropout.
+            batch: B items; ``rows`` are their indices for the reward.
         """
-        rows = batch.rows if batch.rows is not None else torch.arange(len(batch.source))
-        items = list(batch.source.cpu().numpy())
-        # From torch's generator, so that a resumed run draws what an uninterrupted one would.
+        rows = batch.rows if batch.rows is not None else torch.arange(len(batch))
+        items = _items(batch)
+        # The seed comes from torch's generator, so that a resumed run draws the same samples.
         drawn = self._search(model, items, num_samples=self.samples, seed=int(torch.randint(2**31, ())))
         rewards = self._rewards(drawn, rows)
         if self.baseline == "greedy":
             baseline = self._rewards(self._search(model, items, num_samples=1, temperature=0.0), rows)
         else:
             baseline = (rewards.sum(1, keepdims=True) - rewards) / (self.samples - 1)
-        torch.clear_autocast_cache()  # older versions of torch would keep its weights, which know no gradient
+        torch.clear_autocast_cache()  # older versions of torch would keep its weights, which have no gradient
         advantages = torch.as_tensor(rewards - baseline, dtype=torch.float32, device=model.device)  # (B, K)
         with _without_dropout(model):
             return self._loss(model, batch, [h for several in drawn for h in several], advantages.flatten())
 
     def _search(
-        self, model: Model, items: list[np.ndarray], *, num_samples: int, temperature: float = 1.0, seed: int = 0
+        self, model: Model, items: list[Any], *, num_samples: int, temperature: float = 1.0, seed: int = 0
     ) -> list[list[Hypothesis]]:
         strategy = Sample(temperature, num_samples=num_samples, seed=seed, independent=True)
         return model.generate(
@@ -87,16 +83,16 @@ class SelfCritical:
         tokenizer = model.tokenizer
         encoded = [np.asarray(h.token_ids, np.int64) for h in samples]
         special = tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id
-        taught = sequence_batch(None, encoded, *special, PADDED_TO)
+        taught = sequence_batch({}, encoded, *special, PADDED_TO)
         for target, ids, hypothesis in zip(taught.target_ids, encoded, samples, strict=True):
             if not hypothesis.finished:
-                target[len(ids)] = tokenizer.pad_id  # it never chose to end
+                target[len(ids)] = tokenizer.pad_id  # the limit ended it, not EOS
         taught = taught.to(model.device)
-        memory = model.decoder.prepare(model.encoder(batch.source))
-        each = torch.arange(len(batch.source), device=model.device).repeat_interleave(self.samples)
+        memory = model.decoder.prepare(model.encoder(batch.encoder_source))
+        each = torch.arange(len(batch), device=model.device).repeat_interleave(self.samples)
         state = model.decoder.init_state(memory).select(each)
         output = model.decoder(taught.input_ids, state, memory)  # K rows share an item's memory
-        # What search never picks has no part in the distribution that the samples come from.
+        # The samples come from a distribution without the tokens that search never picks.
         logits = output.logits.float()
         never = torch.tensor([tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id], device=logits.device)
         logits = logits.index_fill(-1, never, torch.finfo(logits.dtype).min)
@@ -106,10 +102,18 @@ class SelfCritical:
         return LossOutput(loss_sum, int(real.sum()), output.state)
 
 
+def _items(batch: Batch) -> list[Any]:
+    """A batch's source as items: arrays, or mappings of arrays where it has several names."""
+    columns = {name: tensor.cpu().numpy() for name, tensor in batch.source.items()}
+    if len(columns) == 1:
+        return list(*columns.values())
+    return [{name: column[row] for name, column in columns.items()} for row in range(len(batch))]
+
+
 @contextmanager
 def _without_dropout(model: Model) -> Iterator[None]:
-    """Eval mode, but for the recurrent layers: cuDNN has their gradients in training mode only, and dropout is not
-    theirs."""
+    """Eval mode for all but the recurrent layers: cuDNN computes gradients in training mode only, and these layers
+    have no dropout of their own."""
     before = model.training
     model.eval()
     for layer in model.modules():

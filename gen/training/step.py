@@ -14,7 +14,7 @@ from gen.models.decoder import DecoderState
 from gen.models.device import autocast, compute_dtype
 from gen.models.model import Model
 from gen.training.options import TrainOptions, make_optimizer
-from gen.training.validation import Task
+from gen.training.task import Task
 
 
 @dataclass(frozen=True)

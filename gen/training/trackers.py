@@ -1,4 +1,4 @@
-"""Other people's dashboards, told what `metrics.jsonl` is told."""
+"""Loggers for TensorBoard, Weights & Biases and MLflow: they get the figures that `metrics.jsonl` gets."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 from gen.base.errors import UserError, notify
 
 Log = Callable[[Mapping[str, float], int], None]
-"""Figures by name, and the step they belong to."""
+"""Logs figures, name → value, at a step."""
 
 
 @contextmanager
 def tensorboard(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
-    """Event files in ``tensorboard/``: `tensorboard --logdir runs`."""
+    """TensorBoard event files in ``tensorboard/``; to view them: `tensorboard --logdir runs`."""
     _need("tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
@@ -35,10 +35,10 @@ def tensorboard(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
 
 @contextmanager
 def wandb(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
-    """Weights & Biases; offline, in ``wandb/``, unless WANDB_MODE says otherwise."""
+    """Weights & Biases: offline, in ``wandb/``, unless WANDB_MODE is set."""
     library = _need("wandb")
     mode = os.environ.get("WANDB_MODE", "offline")
-    # One id a run folder, so that a training that goes on goes on there, too.
+    # One id per run folder, so that a resumed training continues the same W&B run.
     run = library.init(
         project="gen",
         name=folder.name,
@@ -57,10 +57,10 @@ def wandb(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
 
 @contextmanager
 def mlflow(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
-    """MLflow, in ``mlflow.db`` unless MLFLOW_TRACKING_URI says otherwise: `mlflow ui --backend-store-uri …`."""
+    """MLflow: in ``mlflow.db``, unless MLFLOW_TRACKING_URI is set; view: `mlflow ui --backend-store-uri …`."""
     library = _need("mlflow")
     library.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.absolute() / 'mlflow.db'}"))
-    if library.get_experiment_by_name("gen") is None:  # else it keeps files where the command was typed
+    if library.get_experiment_by_name("gen") is None:  # otherwise MLflow puts artifacts in the working directory
         library.create_experiment("gen", artifact_location=(folder / "mlartifacts").absolute().as_uri())
     library.set_experiment("gen")
     same = f"tags.folder = '{_id(folder)}'"
@@ -76,19 +76,20 @@ TRACKERS = {"tensorboard": tensorboard, "wandb": wandb, "mlflow": mlflow}
 
 @contextmanager
 def tracked(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
-    """Logs to all of ``names`` for as long as it lasts.
+    """Logs to several trackers within the context.
 
     Args:
-        names: of `TRACKERS`.
-        folder: the run's; what a tracker keeps is kept there.
-        config: of the run.
+        names: keys of `TRACKERS`.
+        folder: the run folder; trackers store their files in it.
+        config: the configuration of the run, plain values.
 
     Raises:
-        UserError: a tracker is not installed; the message says how to.
+        UserError: a tracker cannot start, or is not installed (the message gives the command).
 
-    Example:
-        >>> with tracked(["tensorboard"], Path("runs/book"), {}) as log:
-        ...     log({"loss": 1.4}, 100)
+    Use::
+
+        with tracked(["tensorboard"], Path("runs/book"), {}) as log:
+            log({"loss": 1.4}, 100)
     """
     logs: dict[str, Log] = {}
     with ExitStack() as stack:
@@ -106,7 +107,7 @@ def tracked(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> It
             for name, log in list(logs.items()):
                 try:
                     log(figures, step)
-                except Exception as error:  # a full disk, a server that is gone: no reason to end a training
+                except Exception as error:  # a full disk or a lost server must not end the training
                     notify(f"--track {name}: stopped ({type(error).__name__}: {error})")
                     del logs[name]
 
@@ -114,7 +115,7 @@ def tracked(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> It
 
 
 def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a line of ``metrics.jsonl``, those of a validation as ``valid/…``.
+    """The numbers in a record of ``metrics.jsonl``; those of a validation are named ``valid/…``.
 
     Example:
         >>> figures_of({"step": 5, "loss": 2.0, "validation": {"bleu": 30.1, "bleu_signature": "…"}})
@@ -133,7 +134,7 @@ def _close(name: str, manager: AbstractContextManager[Log]) -> None:
 
 
 def _id(folder: Path) -> str:
-    """A run folder's own, in letters that every tracker takes."""
+    """An id of the run folder, in characters that every tracker accepts."""
     return hashlib.blake2b(str(folder.absolute()).encode(errors="replace"), digest_size=8).hexdigest()
 
 

@@ -20,7 +20,7 @@ from gen.base.errors import ConfigError, UserError, notify
 from gen.base.fields import Arg
 from gen.base.lines import output
 from gen.inputs.pictures import PictureError, ahead, find_pictures
-from gen.inputs.processors import PictureReader
+from gen.inputs.processors import PictureProcessor
 from gen.runtime import Runtime
 from gen.search import Hypothesis
 from gen.search.options import SearchOptions
@@ -121,10 +121,10 @@ def caption_pictures(
 
     A picture that cannot be used does not disturb the others.
     """
-    reader = model.reader
-    if not isinstance(reader, PictureReader):
+    processor = model.processors.get("picture")
+    if not isinstance(processor, PictureProcessor):
         raise UserError(f"a {model.info.task} model does not look at pictures")
-    for batch in ahead(paths, reader.preprocessing.pixels, batch_size):
+    for batch in ahead(paths, processor.preprocessing.pixels, batch_size):
         good = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
         found = iter(model.generate(good, attention=False, **options) if good else [])
         for path, pixels in batch:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import Progress
 
 from gen.base.distributed import gather, shard, size
 from gen.base.errors import UserError, notify
-from gen.datasets.batches import SequenceBatches
-from gen.datasets.captions import CaptionCorpus, Captioned, CaptionSet, plain_caption, read_captions
+from gen.datasets.batches import Sequences
+from gen.datasets.captions import Captioned, CaptionSet, plain_caption, read_captions
 from gen.datasets.features import FeatureStore
 from gen.inputs.pictures import PictureError, ahead
 from gen.metrics.captions import CaptionScorer
@@ -22,31 +21,40 @@ from gen.models.batch import Batch, sequence_batch
 from gen.models.encoders.cnn import CNNEncoder
 from gen.models.model import Model
 from gen.search import Hypothesis
-from tasks import display
 from tasks.caption.options import CaptionData
 
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation pictures, and what was left out."""
+    """Training and validation pictures, and what was left out; see `gen.training.task.Split`."""
 
     train: list[Captioned]
     valid: list[Captioned]
     dropped: list[str]
 
+    @property
+    def num_captions(self) -> int:
+        return sum(len(c.captions) for c in self.train)
+
+    @property
+    def num_tokens(self) -> int:
+        """Words and ends: before there is a vocabulary, that is near enough."""
+        return sum(len(text.split()) + 1 for c in self.train for text in c.captions)
+
+    def table(self) -> dict[str, str]:
+        return {
+            "training": f"{len(self.train):,} pictures, {self.num_captions:,} captions",
+            "left out": f"{len(self.dropped):,} (see above)" if self.dropped else "none",
+            "validation": f"{len(self.valid):,} pictures",
+        }
+
     def check(self, options: CaptionData) -> None:
-        """Raises `UserError` where nothing is left of a part; says first what was left out, and why."""
+        """Raises `UserError` where nothing is left of a part; tells first what was left out, and why."""
         if not self.train or not self.valid:
             for line in self.dropped:
                 notify(f"left out: {line}")
             what = "train" if not self.train else "validate"
             raise UserError(f"{options.captions or options.images}: no pictures are left to {what} on")
-
-    def without(self, failed: Mapping[int, UserError]) -> Split:
-        """The pictures that can be used; ``failed`` counts through the training pictures, then the others."""
-        parts = self.train, [*([None] * len(self.train)), *self.valid]
-        kept = [[c for i, c in enumerate(part) if c is not None and i not in failed] for part in parts]
-        return Split(kept[0], kept[1], [*self.dropped, *map(str, failed.values())])
 
 
 def read_split(options: CaptionData) -> Split:
@@ -66,34 +74,25 @@ def read_split(options: CaptionData) -> Split:
     return split
 
 
-Source = Callable[[np.ndarray, np.ndarray], torch.Tensor]
+Source = Callable[[np.ndarray, np.ndarray], dict[str, torch.Tensor]]
 """(B,) indices of pictures (training ones first) and (B,) views of them → what the encoder takes."""
+
+Watch = Callable[[int, int], None]
 
 
 def cached_source(
-    encoder: CNNEncoder, pictures: Sequence[Captioned], views: Sequence[int], dtype: str
-) -> tuple[Source, dict[int, PictureError]]:
+    encoder: CNNEncoder, pictures: Sequence[Captioned], views: Sequence[int], dtype: str, watch: Watch
+) -> tuple[Source, dict[int, UserError]]:
     """What a frozen CNN sees in so many views of each picture, computed once.
 
     Returns also which pictures cannot be used, and why.
     """
     store = FeatureStore(encoder, dtype)
-    with Progress(console=display.console, transient=True, disable=not display.console.is_terminal) as live:
-        line = live.add_task("looking at pictures", total=None)
-
-        def watch(done: int, total: int) -> None:
-            if live.tasks[0].total is None:
-                display.say(
-                    f"The CNN looks at {total:,} pictures, or views of them. That is kept for the next time."
-                )
-            live.update(line, completed=done, total=total)
-
-        rows, failed = store.fill([c.picture for c in pictures], views, watch=watch)
-    rows = rows[[i for i in range(len(pictures)) if i not in failed]]
-    return lambda chosen, view: store.read(rows[chosen, view]), failed
+    rows, failed = store.fill([c.picture for c in pictures], views, watch=watch)
+    return lambda chosen, view: {"picture": store.read(rows[chosen, view])}, dict(failed)
 
 
-def unusable(encoder: CNNEncoder, pictures: Sequence[Captioned]) -> dict[int, PictureError]:
+def unusable(encoder: CNNEncoder, pictures: Sequence[Captioned]) -> dict[int, UserError]:
     """Which pictures cannot be used, and why."""
 
     def look(i: int) -> None:
@@ -117,21 +116,43 @@ def decoded_source(encoder: CNNEncoder, pictures: Sequence[Captioned]) -> Source
                 notify(str(error))
             return np.full((3, preprocessing.size, preprocessing.size), 127, np.uint8)
 
-    def source(chosen: np.ndarray, view: np.ndarray) -> torch.Tensor:
+    def source(chosen: np.ndarray, view: np.ndarray) -> dict[str, torch.Tensor]:
         each = zip(chosen.tolist(), view.tolist(), strict=True)
-        return torch.from_numpy(np.stack([pixels(pictures[i].picture, v) for i, v in each]))
+        return {"picture": torch.from_numpy(np.stack([pixels(pictures[i].picture, v) for i, v in each]))}
 
     return source
 
 
-class PictureBatches:
-    """Pictures without captions, in an order of its own every epoch: for learning from the model's captions."""
+class Subset:
+    """Some of the sequences of others: those in ``rows``, (N,) int64."""
 
-    def __init__(self, source: Source, pictures: int, views: int, batch_size: int, seed: int) -> None:
+    def __init__(self, sequences: Sequences, rows: np.ndarray) -> None:
+        self.sequences, self.rows = sequences, rows
+        self.lengths = sequences.lengths[rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.sequences[int(self.rows[row])]
+
+
+class PictureBatches:
+    """Pictures without captions, in an order of its own every epoch: for learning from the model's captions.
+
+    Args:
+        source: of all pictures.
+        pictures: (N,) int64, indices of those to learn from.
+        views: how many there are of each.
+        batch_size: pictures per batch.
+        seed: of the order.
+    """
+
+    def __init__(self, source: Source, pictures: np.ndarray, views: int, batch_size: int, seed: int) -> None:
         self.source, self.pictures, self.views = source, pictures, views
         self.batch_size, self.seed = batch_size, seed
-        self.batches_per_epoch = max(pictures // batch_size, 1)
-        if min(pictures, batch_size) < size():
+        self.batches_per_epoch = max(len(pictures) // batch_size, 1)
+        if min(len(pictures), batch_size) < size():
             raise UserError(f"--pictures {batch_size}: {size()} processes need at least a picture each")
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -145,39 +166,27 @@ class PictureBatches:
             )
 
 
-def make_batches(corpus: CaptionCorpus, source: Source, options: CaptionData, seed: int) -> SequenceBatches:
-    """The training set: captions of like length together, each with its picture, seen anew every epoch."""
-    views = options.augment + 1
-    return SequenceBatches(
-        corpus.captions,
-        options.batch_tokens,
-        corpus.tokenizer,
-        source=lambda rows, epoch: source(corpus.pictures[rows], (rows + epoch) % views),
-        seed=seed,
-    )
-
-
 class HeldOut:
     """The validation pictures.
 
     Args:
         pictures: N of them.
         source: of all pictures; see `Source`.
-        first: where these begin among them.
-        verbatim: whether captions are learned as they stand.
+        rows: (N,) int64, which of them these are.
+        verbatim: whether captions are learned with case and punctuation.
     """
 
-    def __init__(self, pictures: Sequence[Captioned], source: Source, first: int, verbatim: bool) -> None:
-        self.pictures, self.source, self.first, self.verbatim = pictures, source, first, verbatim
+    def __init__(self, pictures: Sequence[Captioned], source: Source, rows: np.ndarray, verbatim: bool) -> None:
+        self.pictures, self.source, self.rows, self.verbatim = pictures, source, rows, verbatim
         self.references = [c.captions for c in pictures]
         self.scorer = CaptionScorer(self.references)
 
-    def blocks(self, count: int, batch_size: int = 64) -> Iterator[tuple[range, torch.Tensor]]:
+    def blocks(self, count: int, batch_size: int = 64) -> Iterator[tuple[range, dict[str, torch.Tensor]]]:
         """The first ``count`` pictures in blocks, those of this process: which, and what the encoder takes."""
         for begin in shard(range(0, count, batch_size)):
             block = range(begin, min(begin + batch_size, count))
-            rows = np.array(block)
-            yield block, self.source(rows + self.first, np.zeros_like(rows))
+            rows = self.rows[block.start : block.stop]
+            yield block, self.source(rows, np.zeros_like(rows))
 
     def batches(self, model: Model, count: int) -> Iterator[Batch]:
         """Each picture with its first reference, as training has them."""
@@ -189,5 +198,8 @@ class HeldOut:
 
     def captions(self, model: Model, count: int, **search: Any) -> list[Hypothesis]:
         """The model's best caption of each; every process writes its share, and gets all."""
-        blocks = (model.generate(list(source.numpy()), **search) for _, source in self.blocks(count))
-        return [several[0] for block in gather(list(blocks)) for several in block]
+        blocks = [
+            [several[0] for several in model.generate(list(source["picture"].numpy()), **search)]
+            for _, source in self.blocks(count)
+        ]
+        return [hypothesis for block in gather(blocks) for hypothesis in block]

@@ -1,196 +1,117 @@
-"""What training is like for every task: the machine made ready, the run opened, the loop watched."""
+"""`gen train`: any task, while the user watches."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from rich.progress import Progress
 
 from gen.base import distributed
-from gen.base.config import from_dict, parse_command, to_dict
-from gen.base.errors import UserError
-from gen.inputs.tokenizer import Tokenizer
-from gen.metrics.plots import plot_losses
-from gen.models.device import compute_dtype, pick_device
-from gen.models.model import Model
-from gen.models.transfer import freeze, with_vocabulary
-from gen.search.info import ModelInfo
+from gen.base.config import parse_given
+from gen.models.device import compute_dtype
 from gen.training import machine
-from gen.training.loop import train
-from gen.training.options import TrainOptions
-from gen.training.run_folder import RunFolder
-from gen.training.trackers import figures_of, tracked
-from gen.training.validation import Event, Task
+from gen.training.config import RENAMED, config_class
+from gen.training.display import progress
+from gen.training.session import Session, log_to
+from gen.training.task import Task, find_task
 from tasks import display
 from tasks.commands.preflight import Tools, preflight
 
-T = TypeVar("T")
 
-PASSING = {"out", "tools", "device", "save_every"}
-"""Options that may differ when the same command goes on: they change no result."""
-
-
-class Session:
-    """One training from its options to its closing lines.
-
-    Args:
-        config: what the user asked for; checked here, and so is the run folder, before anything takes long.
-        task: which command this is.
-        command: what was typed, for the model card.
-
-    Attributes:
-        device: where to put the model.
-        run: the run folder.
-        begun: the model of ``--init-from``, or None.
-    """
-
-    def __init__(self, config: Any, task: str, command: str) -> None:
-        config.check()
-        self.config, self.task, self.command = config, task, command
-        self.tools: Tools = config.tools
-        options: TrainOptions = config.train
-        distributed.start()
-        display.console.quiet = not distributed.is_main()
-        machine.tune_cpu()
-        machine.seed_everything(options.seed)
-        machine.set_deterministic(options.deterministic)
-        self.device = pick_device(options.device)
-        self.run = RunFolder(config.out, _identity(to_dict(config)))
-        if not self.tools.preflight:
-            self.run.check()
-        self.begun = self._begin(options.init_from)
-
-    def _begin(self, path: str) -> Model | None:
-        if not path:
-            return None
-        model = Model.load(path)
-        if model.info.task != self.task:
-            raise UserError(f"--init-from {path}: is a {model.info.task or 'Python'} model, not a {self.task} one")
-        return model
-
-    @property
-    def tokenizer(self) -> Tokenizer | None:
-        """The vocabulary to keep, where there is one."""
-        return None if self.begun is None or self.config.train.new_vocabulary else self.begun.tokenizer
-
-    def model(
-        self,
-        make: Callable[[ModelInfo], Model],
-        tokenizer: Tokenizer,
-        source_tokenizer: Tokenizer | None = None,
-        *,
-        data: Sequence[str],
-        **info: Any,
-    ) -> Model:
-        """The model to train, on its device.
-
-        Args:
-            make: makes a new one, where there is none to begin with.
-            tokenizer: of what it writes.
-            source_tokenizer: of what its encoder reads, if it reads.
-            data: names of what it is trained on, for the model card.
-            info: for its `ModelInfo`.
-        """
-        if self.begun is None:
-            model = make(ModelInfo(self.task))
-        elif self.config.train.new_vocabulary:
-            model, shared = with_vocabulary(self.begun, tokenizer, source_tokenizer)
-            display.say(f"Of {len(tokenizer):,} tokens {shared:,} were known to {self.config.train.init_from}.")
-        else:
-            model = self.begun
-        for name, value in info.items():
-            setattr(model.info, name, value)
-        model.info.training = {"command": self.command, **to_dict(self.config)}
-        model.info.metrics, model.info.data = {}, " ".join(data)
-        if patterns := self.config.train.freeze:
-            display.say(f"{freeze(model, patterns):,} parameters do not learn.")
-        return model.to(self.device)
-
-    def fit(
-        self,
-        model: Model,
-        task: Task,
-        options: TrainOptions,
-        *,
-        data: Any,
-        describe: Callable[[Mapping[str, Any]], str],
-    ) -> bool:
-        """Trains in the run folder, or goes on there, while the user watches.
-
-        Args:
-            model: on its device.
-            task: data, validation, samples.
-            options: with everything chosen that was left open.
-            data: a table of the data, to print.
-            describe: validation figures in a few words.
-
-        Returns:
-            Whether there is a trained model to present, and this is the process that does so.
-        """
-        display.console.print(data)
-        display.console.print(display.model_summary(model, compute_dtype(options.precision, model.device)))
-        if self.tools.preflight:
-            preflight(model, task, options, self.tools, self.run.path)
-            return False
-        with self.run.locked():
-            state = self.run.open()
-            if state and state["progress"]["done"]:
-                display.say(f"{self.run.path} is already trained to the end of its budget.")
-            else:
-                if state:
-                    display.say(f"Going on from step {state['progress']['step']:,}.")
-                trackers = self.tools.track if distributed.is_main() else ()
-                with (
-                    tracked(trackers, self.run.path, to_dict(self.config)) as log,
-                    display.training_progress(options, describe) as show,
-                ):
-
-                    def watch(event: Event) -> None:
-                        show(event)
-                        log(figures_of({**event.record(), "validation": event.validation}), event.progress.step)
-
-                    train(model, task, options, self.run, state, watch)
-        present = distributed.is_main()
-        distributed.stop()
-        if present:
-            (self.run.path / "plots").mkdir(exist_ok=True)
-            metric = "" if task.metric == "loss" else task.metric
-            plot_losses(list(self.run.records()), self.run.path / "plots" / "loss.png", metric=metric)
-        return present
-
-    def close(self, commands: Sequence[str]) -> None:
-        """Where everything is, and what to type next."""
-        out = self.run.path
-        display.say(f"Peak memory: {machine.peak_memory(self.device) / 2**20:,.0f} MB")
-        display.say(f"Samples: {out}/samples.md   plot: {out}/plots/loss.png")
-        display.say("Use it:\n\n" + "".join(f"  {line}\n" for line in commands))
+def train_command(argv: list[str], command: str, name: str) -> None:
+    """`gen train NAME …`."""
+    task = find_task(name)
+    options = _with_tools(config_class(task))
+    config, given = parse_given(options, argv, command, hidden=task.unused, renamed=RENAMED)
+    machine.tune_cpu()
+    machine.set_deterministic(config.train.deterministic)
+    typed = f"{command} {shlex.join(argv)}"
+    session = Session(
+        task, config, given=given, command=typed, writes=not config.tools.preflight, errors=config.tools.errors()
+    )
+    display.console.quiet = not distributed.is_main()
+    with _watched(session.task):
+        session.prepare()
+    _show(session)
+    if config.tools.preflight:
+        train = session.resolved.config.train
+        preflight(session.model, session.task, train, config.tools, session.folder.path)
+        return
+    _train(session, typed)
+    distributed_main = distributed.is_main()
+    distributed.stop()
+    if distributed_main:
+        _present(session)
 
 
-def _identity(config: dict[str, Any]) -> dict[str, Any]:
-    """What makes a run the run that it is."""
-    return {
-        name: _identity(value) if isinstance(value, dict) else value
-        for name, value in config.items()
-        if name not in PASSING
-    }
+def _with_tools(config: type) -> type:
+    """The options of a training, and those for trying things out before it."""
+    made = make_dataclass(config.__name__, [("tools", Tools, field(default_factory=Tools))], bases=(config,), frozen=True)
+    made.__doc__ = config.__doc__
+    return made
 
 
-def asked(model: Model, config: type[T]) -> T | None:
-    """What was asked for when a model was trained; None where it does not say."""
-    errors: list[str] = []
-    found = from_dict(config, {k: v for k, v in model.info.training.items() if k != "command"}, "", errors)
-    return None if errors else found
+def _show(session: Session) -> None:
+    """What was read, what was chosen and why, and the model."""
+    task, resolved, model = session.task, session.resolved, session.model
+    for line in getattr(task.split, "dropped", ()):
+        display.say(f"Left out: {line}")
+    display.console.print(display.table("Data", task.split.table()))
+    if resolved.reasons:
+        values = display.flat_options(resolved.config)
+        rows = {f"--{n.replace('_', '-')}": f"{values[n]}   {why}" for n, why in resolved.reasons.items()}
+        display.console.print(display.table("Chosen", rows))
+    display.console.print(display.model_summary(model, compute_dtype(resolved.config.train.precision, model.device)))
 
 
-def command(config: type[Any], work: Callable[[Any, str], Any], argv: list[str], name: str) -> None:
-    """`gen train …`: reads the options, works, and says how to go on where Ctrl-C ends it."""
-    typed = f"{name} {shlex.join(argv)}"
-    asked = parse_command(config, argv, name)
-    try:
-        work(asked, typed)
-    except KeyboardInterrupt:
-        if distributed.is_main() and (Path(asked.out) / "last").exists():
-            print(f"\nStopped and saved. The same command goes on from here:\n\n  {typed}\n", file=sys.stderr)
-        raise
+def _train(session: Session, typed: str) -> None:
+    """Trains until the end, or until Ctrl-C or SIGTERM, which finish the step and save."""
+    options, path = session.resolved.config.train, session.folder.path
+    if state := session.folder.progress():
+        done = "is already trained to the end of its budget" if state["done"] else "is gone on with"
+        display.say(f"{path} {done} (step {state['step']:,}).")
+    with (
+        session.tracked() as log,
+        progress(options, session.task.describe, display.console) as show,
+        machine.Interruption() as interruption,
+    ):
+        trainer = session.trainer([show, log_to(log)])
+        interruption.when_requested = trainer.stop
+        trainer.fit()
+        if interruption.requested and not trainer.done:
+            if distributed.is_main() and (Path(path) / "last").exists():
+                print(f"\nStopped and saved. The same command goes on from here:\n\n  {typed}\n", file=sys.stderr)
+            interruption.stop()
+
+
+def _present(session: Session) -> None:
+    """Final figures, where everything is, and what to type next."""
+    model, found = session.finish()
+    display.show_figures("Validation", session.task.rows(found.figures))
+    out = session.folder.path
+    display.say(f"Peak memory: {machine.peak_memory(session.device) / 2**20:,.0f} MB")
+    display.say(f"Samples: {out}/samples.md   plot: {out}/plots/loss.png")
+    commands = session.task.commands(model, shlex.quote(str(out)))
+    display.say("Use it:\n\n" + "".join(f"  {line}\n" for line in commands))
+
+
+@contextmanager
+def _watched(task: Task) -> Iterator[None]:
+    """While it lasts, what the task tells of its progress is shown."""
+    with Progress(console=display.console, transient=True, disable=not display.console.is_terminal) as live:
+        lines: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in lines:
+                display.say(f"{total:,}: {what}")
+                lines[what] = live.add_task(what, total=total)
+            live.update(lines[what], completed=done, total=total)
+
+        task.say, task.progress = display.say, show  # type: ignore[method-assign]
+        yield

@@ -15,7 +15,6 @@ from tasks import report
 from tasks.data.prose import python_documentation
 from tasks.display import clock, console, say
 from tasks.text.options import TextConfig, TextData
-from tasks.text.suggest import suggest
 from tasks.text.task import fit_markov, read_corpus, train_text
 
 PROMPT = "The "
@@ -109,6 +108,6 @@ def _surprise(model: Model, text: str) -> str:
 def _suggestions(model: Model) -> str:
     rows = []
     for typed in ("The sta", "If the na", "an exc"):
-        words = ", ".join(f"{word} {p:.0%}" for word, p in suggest(model, typed, n_best=4))
+        words = ", ".join(f"{word} {p:.0%}" for word, p in model.suggest(typed, n_best=4))
         rows.append((typed + "…", words))
     return report.section("Completing words", report.figures(("typed", "completions"), rows, numbers=False))

@@ -1,20 +1,22 @@
-"""Text generation: read a corpus, train a language model on it, judge it."""
+"""Text generation: read a corpus, train a language model on it, judge it by the loss on held-out text."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gen.base import distributed
+from gen.base.distributed import all_reduce_sum
 from gen.base.errors import UserError
 from gen.base.files import TextFiles
+from gen.base.lines import read_lines
 from gen.datasets.batches import Batches, SequenceBatches, Sequences
 from gen.datasets.corpus import Corpus, Part, TokenizerOptions, build_corpus, tokenize
 from gen.datasets.streams import StreamBatches, stream_evaluation
@@ -24,107 +26,129 @@ from gen.metrics.scores import language_metrics
 from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
-from gen.search.info import ModelInfo
-from gen.training.options import TrainOptions
-from gen.training.validation import Task
-from tasks import display
-from tasks.commands import train as training
-from tasks.text.options import TextConfig, TextData, TextModel, choose
-
-# -- data ------------------------------------------------------------------------------------------------
+from gen.search import SearchOptions
+from gen.training.config import recorded
+from gen.training.task import Choice, Choices, Evaluation, Facts, Metric, Task, register
+from tasks.text.options import TextData, TextHeldOut, TextSizes
 
 
-def read_corpus(options: TextData, vocabulary: Tokenizer | None = None) -> Corpus:
-    """The tokenized text, with a vocabulary of its own if none is given. Raises `UserError` on files that are
-    missing, empty or not UTF-8."""
-    train_files = TextFiles(options.data, options.encoding_errors)
-    valid_files = TextFiles(options.valid, options.encoding_errors) if options.valid else None
-    tokenizer = TokenizerOptions(options.level, options.min_frequency, options.vocab_size, options.model_type)
-    return build_corpus(
-        train_files,
-        valid_files,
-        tokenizer,
-        valid_fraction=options.valid_fraction,
-        unit=options.unit,
-        max_line=options.max_line,
-        tokenizer=vocabulary,
-    )
+@dataclass(frozen=True)
+class TextSplit:
+    """A corpus as `Task` wants it; see `gen.training.task.Split`."""
+
+    corpus: Corpus
+
+    @property
+    def valid(self) -> Part:
+        return self.corpus.valid
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.corpus.tokenizer
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.corpus.train.tokens)
+
+    def table(self) -> dict[str, str]:
+        t = self.tokenizer
+        parts = {"training": self.corpus.train, "validation": self.corpus.valid}
+        return {name: _described(part) for name, part in parts.items()} | {"vocabulary": f"{len(t):,} ({t.kind})"}
 
 
-def make_batches(corpus: Corpus, options: TextData, train_options: TrainOptions) -> Batches:
-    """The training set. Raises `UserError` where the text is too short for one batch."""
-    tokens, offsets, t = corpus.train.tokens, corpus.train.offsets, corpus.tokenizer
-    if offsets is not None:
-        if len(offsets) < 2:
-            raise UserError("--data: the training part has no lines")
-        return SequenceBatches(Sequences(tokens, offsets), options.batch_tokens, t, seed=train_options.seed)
-    batches = StreamBatches(tokens, train_options.batch_size, options.chunk, t.bos_id, train_options.seed)
-    if batches.batches_per_epoch == 0:
-        raise UserError(
-            f"--data: the training part has {len(tokens):,} tokens, fewer than one batch of --batch-size "
-            f"{train_options.batch_size} × --chunk {options.chunk}: lower one of them, or give more text"
-        )
-    return batches
+def _described(part: Part) -> str:
+    lines = "" if part.offsets is None else f", {len(part.offsets) - 1:,} lines"
+    cut = f", {part.cut:,} lines cut" if part.cut else ""
+    return f"{part.characters:,} characters, {len(part.tokens):,} tokens{lines}{cut}"
 
 
-def part_batches(part: Part, tokenizer: Tokenizer, limit: int | None = None) -> Iterator[Batch]:
-    """Batches that read a part once, every token counted once."""
-    if part.offsets is None:
-        return stream_evaluation(part.tokens, tokenizer.bos_id, tokenizer.pad_id, limit=limit)
-    return _line_evaluation(part, tokenizer, limit)
+@register("text")
+class Text(Task):
+    """Train a language model on a text."""
 
-
-def _line_evaluation(part: Part, tokenizer: Tokenizer, limit: int | None) -> Iterator[Batch]:
-    offsets = np.asarray(part.offsets)
-    if limit is not None:
-        offsets = offsets[: max(int(np.searchsorted(offsets, limit, "right")), 2)]
-    return SequenceBatches(Sequences(part.tokens, offsets), 8192, tokenizer).epoch(0)
-
-
-def evaluate_part(
-    model: Model, part: Part, limit: int | None = None, max_batches: int | None = None
-) -> dict[str, float]:
-    """Loss, bits per character and perplexity of a model on a part, states carried across."""
-    batches = islice(part_batches(part, model.tokenizer, limit), max_batches)
-    loss_sum, num_tokens = distributed.all_reduce_sum(*model.evaluate(batches))
-    return language_metrics(loss_sum, int(num_tokens), _characters(part, int(num_tokens)))
-
-
-def _characters(part: Part, num_tokens: int) -> int:
-    """Characters that belong to ``num_tokens`` of a part's tokens: all of it, or its share."""
-    lines = 0 if part.offsets is None else len(part.offsets) - 1
-    return round(part.characters * min(num_tokens / max(len(part.tokens) + lines, 1), 1.0))
-
-
-# -- model -----------------------------------------------------------------------------------------------
-
-
-def build_model(options: TextModel, tokenizer: Tokenizer, info: ModelInfo) -> Model:
-    """A model without an encoder, its sizes chosen."""
-    return Model({"name": "none"}, DecoderConfig(vocab_size=len(tokenizer), **vars(options)), tokenizer, info)
-
-
-# -- training --------------------------------------------------------------------------------------------
-
-
-class TextTask(Task):
-    """Text, as the training loop sees it."""
-
-    metric = "loss"
-    higher_is_better = False
+    Data, Sizes, HeldOut = TextData, TextSizes, TextHeldOut
+    metric = Metric("loss", label="nats per token", max_loss=0.02)
+    unused = frozenset({"coverage"})  # there is nothing to look at
+    reference = {"hidden_size": 384}
+    items_help = "How to begin."
     TEMPERATURES = (0.3, 0.8, 1.3)
     SAMPLE_LENGTH = {"char": 160, "subword": 60, "word": 40}
 
-    def __init__(self, corpus: Corpus, batches: Batches, valid_limit: int) -> None:
-        self.corpus = corpus
-        self.batches = batches
-        self.valid_limit = valid_limit
+    # -- what it reads and builds --------------------------------------------------------------------------
 
-    def validate(self, model: Model, *, quick: bool = False) -> dict[str, float]:
+    def read(self, data: TextData) -> TextSplit:
+        """The tokenized text. Raises `UserError` on files that are missing, empty or not UTF-8."""
+        corpus = read_corpus(data, self.vocabulary)
+        if len(corpus.valid.tokens) < 2:
+            raise UserError("the validation part is empty: raise --valid-fraction, or name files with --valid")
+        return TextSplit(corpus)
+
+    @property
+    def ends_with_eos(self) -> bool:  # type: ignore[override]
+        return self.config.data.unit == "line"
+
+    def build(self, sizes: TextSizes, split: TextSplit) -> Model:
+        """A decoder without an encoder."""
+        options = {name: value for name, value in vars(sizes).items() if name != "tie"}
+        config = DecoderConfig(len(split.tokenizer), **options, tie_embeddings=sizes.tie == "decoder")
+        return Model({"name": "none"}, config, split.tokenizer)
+
+    def search_defaults(self, model: Model) -> dict[str, Any]:
+        length = 400 if model.tokenizer.kind == "char" else 120
+        return SearchOptions(temperature=0.8, max_new_tokens=length).given()
+
+    def defaults(self, facts: Facts) -> Choices:
+        """The more tokens the budget allows, the larger the model; the more often the text is read, the stronger
+        the dropout, which keeps it from being learned by heart; the shorter the time, the higher the rate."""
+        # Tuned on Shakespeare's million characters: 384 with 5 million tokens (2 minutes), 704 with 50 million
+        # (20 minutes), counted at size 384; straight lines in the logarithm between and beyond them. Beyond 60
+        # passes a larger model only learns by heart.
+        passes = facts.passes
+        decades = float(np.log10(min(facts.tokens, 60 * facts.num_tokens) / 5e6))
+        hidden = int(np.clip(round(384 * 1.83**decades / 32) * 32, 128, 1536))
+        again = float(np.log10(max(passes, 1e-3) / 5))
+        rate = float(np.clip(8e-3 * 2**-again, 2e-3, 8e-3))
+        batch_size = self.config.data.batch_size
+        chunk = min(64, max(facts.num_tokens // (8 * batch_size), 16))
+        read = f"the text is read {passes:.2g} times"
+        return {
+            "hidden_size": Choice(hidden, f"{facts.tokens:,.0f} tokens fit into the budget at size 384"),
+            "dropout": Choice(round(float(np.clip(0.1 + 0.26 * again, 0.1, 0.5)), 2), read),
+            "embedding_dropout": Choice(0.1, "good for every text tried"),
+            "weight_dropout": Choice(round(float(np.clip(0.31 * again, 0.0, 0.4)), 2), read),
+            "learning_rate": Choice(float(f"{rate:.2g}"), read),
+            "chunk": Choice(chunk, "64, or less where an epoch would have fewer than 8 steps"),
+        }
+
+    def tokens_per_step(self, config: Any) -> int:
+        data = config.data
+        rows = data.batch_tokens if data.unit == "line" else data.batch_size * (data.chunk or 64)
+        return int(rows * config.train.accumulate)
+
+    def make_batches(self, model: Model, split: TextSplit, config: Any) -> Batches:
+        """Streams, or lines of like length. Raises `UserError` where the text is too short for one batch."""
+        data, seed, t = config.data, config.train.seed, split.tokenizer
+        tokens, offsets = split.corpus.train.tokens, split.corpus.train.offsets
+        if offsets is not None:
+            if len(offsets) < 2:
+                raise UserError("--data: the training part has no lines")
+            return SequenceBatches(Sequences(tokens, offsets), data.batch_tokens, t, seed=seed)
+        batches = StreamBatches(tokens, data.batch_size, data.chunk, t.bos_id, seed)
+        if batches.batches_per_epoch == 0:
+            raise UserError(
+                f"--data: the training part has {len(tokens):,} tokens, fewer than one batch of --batch-size "
+                f"{data.batch_size} × --chunk {data.chunk}: lower one of them, or give more text"
+            )
+        return batches
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    def validate(self, model: Model, *, quick: bool = False) -> Evaluation:
         """Loss over the held-out part, state carried through it."""
-        return evaluate_part(model, self.corpus.valid, self.valid_limit, max_batches=2 if quick else None)
+        limit = self.config.data.valid_limit
+        return evaluate_part(model, self.split.valid, limit, max_batches=2 if quick else None)
 
-    def sample(self, model: Model) -> str:
+    def sample(self, model: Model, evaluation: Evaluation) -> str:
         """Greedy and at several temperatures, from an empty prompt."""
         length = self.SAMPLE_LENGTH[model.tokenizer.kind]
         ways = {"greedy": 0.0, **{f"temperature {t}": t for t in self.TEMPERATURES}}
@@ -134,72 +158,145 @@ class TextTask(Task):
             parts.append(f"**{name}**\n\n```text\n{text.strip(chr(10))}\n```\n")
         return "\n".join(parts)
 
+    def describe(self, figures: Mapping[str, Any]) -> str:
+        return f"valid {figures['loss']:.3f} nats, {figures['bits_per_char']:.3f} bits/char"
 
-def describe(figures: Mapping[str, float]) -> str:
-    """Validation figures in a few words."""
-    return f"valid {figures['loss']:.3f} nats, {figures['bits_per_char']:.3f} bits/char"
+    def finish(self, model: Model, folder: Path) -> Evaluation:
+        """The network's figures, and those of a Markov chain under "markov"."""
+        corpus, limit = self.split.corpus, self.config.data.valid_limit
+        found = evaluate_part(model, corpus.valid, limit)
+        order = markov_order(corpus.tokenizer)
+        markov = markov_metrics(corpus, order, limit)
+        return Evaluation({**found.figures, "markov": {"order": order, **markov}})
+
+    def commands(self, model: Model, folder: str) -> list[str]:
+        return [f"gen generate {folder} --prompt {shlex.quote(opening(model))}"]
+
+    def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+        rows = []
+        markov = figures.get("markov")
+        chain = f"Markov chain, order {markov['order']}: " if markov else ""
+        for name, label in {
+            "loss": "nats/token",
+            "bits_per_char": "bits/char",
+            "perplexity": "perplexity",
+        }.items():
+            note = f"{chain}{markov[name]:,.4f}" if markov else ""
+            rows.append((label, f"{figures[name]:,.4f}", note))
+        return rows
+
+    # -- a trained model -----------------------------------------------------------------------------------
+
+    def held_out(self, model: Any, options: TextHeldOut | None = None) -> Part | TextFiles:
+        if options and options.data:
+            return TextFiles(options.data, options.encoding_errors)
+        self.config = recorded(Text, model)
+        if not self.config.data.data or "-" in self.config.data.data:
+            raise UserError("the model has no record of its training text: give one with --data")
+        return read_corpus(self.config.data, model.tokenizer).valid
+
+    def evaluate(self, model: Any, examples: Any, *, batch_size: int = 64, **search: Any) -> Evaluation:
+        if search:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in search)
+            raise UserError(f"{flags} does not go with a text model: it is judged by its loss, without a search")
+        if isinstance(examples, Part):
+            return evaluate_part(model, examples)
+        unit = "line" if model.info.ends_with_eos else "stream"
+        with tempfile.TemporaryDirectory(prefix="gen-") as folder:
+            part = tokenize(examples, model.tokenizer, unit, Path(folder))
+            if len(part.tokens) == 0:
+                raise UserError(f"{examples.paths[0]}: holds no text")
+            return evaluate_part(model, part)
+
+    def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
+        """Bits per character of pieces that fit into a batch; 256 of a book are enough."""
+        limit = limit or 256
+        text = _text_of(examples, model.tokenizer)
+        pieces = [text[i : i + 400] for i in range(0, len(text), 400)]
+        items = text.splitlines() if model.info.ends_with_eos else pieces
+        if len(items) > limit:
+            items = [items[i * len(items) // limit] for i in range(limit)]
+        scores = [s for i in range(0, len(items), 64) for s in model.score(items[i : i + 64])]
+        bits = -sum(s.log_prob for s in scores) / np.log(2) / max(sum(map(len, items)), 1)
+        return float(bits), f"bits per character of {len(items):,} held-out pieces"
+
+    def pairs(self, files: Sequence[str], options: Any) -> Iterator[tuple[None, str]]:
+        given = [flag for flag, value in (("--src", options.src), ("--tgt", options.tgt)) if value]
+        if given:
+            raise UserError(f"{given[0]} is for models that read or look at something")
+        if len(files) != 1:
+            raise UserError(f"name one FILE to score, not {len(files)}")
+        return ((None, line) for line in read_lines(files[0]))
+
+    def plot(self, model: Any, item: Any, hypothesis: Any, to: Path) -> None:
+        raise UserError("a text model has no encoder, so its attention has nothing to look at")
 
 
-def train_text(config: TextConfig, command: str = "") -> dict[str, Any]:
-    """The whole task: `gen train text`.
+# -- corpora ---------------------------------------------------------------------------------------------
 
-    Args:
-        config: what the user asked for.
-        command: how, for the model card.
 
-    Returns:
-        The final figures: "network" and "markov", and the run's path. Empty where there is nothing to present:
-        after a dry run, in all but the main one of several processes.
-
-    Example:
-        >>> train_text(TextConfig(TextData(data=("book.txt",)), out="runs/book"))
-    """
-    session = training.Session(config, "text", command)
-    with distributed.main_first():
-        corpus = read_corpus(config.text, session.tokenizer)
-    chosen = choose(config, len(corpus.train.tokens))
-    batches = make_batches(corpus, chosen.text, chosen.train)
-    if len(corpus.valid.tokens) < 2:
-        raise UserError("the validation part is empty: raise --valid-fraction, or name files with --valid")
-    model = session.model(
-        lambda info: build_model(chosen.model, corpus.tokenizer, info),
-        corpus.tokenizer,
-        data=config.text.data,
-        ends_with_eos=config.text.unit == "line",
-        search={"temperature": 0.8, "max_new_tokens": 400 if corpus.tokenizer.kind == "char" else 120},
+def read_corpus(options: TextData, vocabulary: Tokenizer | None = None) -> Corpus:
+    """The tokenized text, with a vocabulary of its own if none is given."""
+    files = TextFiles(options.data, options.encoding_errors)
+    valid = TextFiles(options.valid, options.encoding_errors) if options.valid else None
+    tokenizer = TokenizerOptions(options.level, options.min_frequency, options.vocab_size, options.model_type)
+    return build_corpus(
+        files,
+        valid,
+        tokenizer,
+        valid_fraction=options.valid_fraction,
+        unit=options.unit,
+        max_line=options.max_line,
+        tokenizer=vocabulary,
     )
-    task = TextTask(corpus, batches, config.text.valid_limit)
-    table = _corpus_table(corpus, model)
-    if not session.fit(model, task, chosen.train, data=table, describe=describe):
-        return {}
-    return finish(config, corpus, session)
 
 
-def finish(config: TextConfig, corpus: Corpus, session: training.Session) -> dict[str, Any]:
-    """Final figures beside the Markov chain's, the plot, and what to type next."""
-    limit = config.text.valid_limit
-    path = session.run.path
-    model = Model.load(path)
-    network = evaluate_part(model, corpus.valid, limit)
-    order = 4 if corpus.tokenizer.kind == "char" else 2  # what counting does best with a megabyte
-    markov = markov_metrics(corpus, order, limit)
-    rows = {"network": network, f"Markov chain, order {order}": markov}
-    display.console.print(display.metrics_table(rows))
-    if corpus.valid.unknown:
-        share = corpus.valid.unknown / max(len(corpus.valid.tokens), 1)
-        display.say(f"{share:.2%} of the validation tokens are unknown to the vocabulary.")
-    session.close([f"gen generate {shlex.quote(str(path))} --prompt {shlex.quote(opening(model))}"])
-    return {"network": network, "markov": markov, "order": order, "run": str(path)}
+def part_batches(part: Part, tokenizer: Tokenizer, limit: int | None = None) -> Iterator[Batch]:
+    """Batches that read a part once, every token counted once."""
+    if part.offsets is None:
+        return stream_evaluation(part.tokens, tokenizer.bos_id, tokenizer.pad_id, limit=limit)
+    offsets = np.asarray(part.offsets)
+    if limit is not None:
+        offsets = offsets[: max(int(np.searchsorted(offsets, limit, "right")), 2)]
+    return SequenceBatches(Sequences(part.tokens, offsets), 8192, tokenizer).epoch(0)
 
 
-def opening(model: Model) -> str:
-    """A word that the model likes to begin with: a prompt to try."""
-    text = model.generate("", temperature=0.5, seed=1, max_new_tokens=60)[0].text
-    return next(iter(re.findall(r"(?<=\s)[^\W\d_]{2,}(?=\s)", text)), "")  # whole words: a stream begins anywhere
+def evaluate_part(
+    model: Model, part: Part, limit: int | None = None, max_batches: int | None = None
+) -> Evaluation:
+    """Loss, bits per character and perplexity of a model on a part, states carried across."""
+    batches = islice(part_batches(part, model.tokenizer, limit), max_batches)
+    loss_sum, num_tokens = all_reduce_sum(*model.evaluate(batches))
+    return Evaluation(language_metrics(loss_sum, int(num_tokens), _characters(part, int(num_tokens))))
+
+
+def _characters(part: Part, num_tokens: int) -> int:
+    """Characters that belong to ``num_tokens`` of a part's tokens: all of it, or its share."""
+    lines = 0 if part.offsets is None else len(part.offsets) - 1
+    return round(part.characters * min(num_tokens / max(len(part.tokens) + lines, 1), 1.0))
+
+
+def _text_of(held_out: Part | TextFiles, tokenizer: Tokenizer, limit: int = 1_000_000) -> str:
+    """Held-out text; at most ``limit`` tokens of a part, one line per line."""
+    if isinstance(held_out, TextFiles):
+        return "".join(piece for piece in held_out if piece)
+    tokens = held_out.tokens
+    if held_out.offsets is None:
+        return tokenizer.decode(tokens.read(0, min(limit, len(tokens))).tolist())
+    offsets = held_out.offsets[held_out.offsets <= limit].tolist()
+    return "\n".join(tokenizer.decode(tokens.read(a, b - a).tolist()) for a, b in pairwise(offsets))
+
+
+# -- what counting can do --------------------------------------------------------------------------------
+
+
+def markov_order(tokenizer: Tokenizer) -> int:
+    """The order at which counting does best with a megabyte."""
+    return 4 if tokenizer.kind == "char" else 2
 
 
 def markov_metrics(corpus: Corpus, order: int, limit: int) -> dict[str, float]:
-    """The same figures for a chain fitted to (at most 2 million tokens of) the training part."""
+    """`language_metrics` of a chain fitted to (at most 2 million tokens of) the training part."""
     chain = fit_markov(corpus, order)
     part = corpus.valid
     token_ids = part.tokens.read(0, min(limit, len(part.tokens)))
@@ -223,55 +320,7 @@ def _with_ends(part: Part, tokenizer: Tokenizer, limit: int) -> np.ndarray:
     return np.insert(part.tokens.read(0, int(offsets[-1])), offsets[1:], tokenizer.eos_id)
 
 
-def _corpus_table(corpus: Corpus, model: Model) -> Any:
-    def part(p: Part) -> str:
-        lines = "" if p.offsets is None else f", {len(p.offsets) - 1:,} lines"
-        cut = f", {p.cut:,} lines cut" if p.cut else ""
-        return f"{p.characters:,} characters, {len(p.tokens):,} tokens{lines}{cut}"
-
-    c = model.decoder.config
-    rows = {
-        "training": part(corpus.train),
-        "validation": part(corpus.valid),
-        "vocabulary": f"{len(corpus.tokenizer):,} ({corpus.tokenizer.kind})",
-        "dropout": f"{c.dropout}, embedding {c.embedding_dropout}, recurrent {c.weight_dropout}",
-    }
-    return display.table("Text", rows)
-
-
-# -- evaluation ------------------------------------------------------------------------------------------
-
-
-def evaluate_files(model: Model, files: TextFiles, unit: str) -> dict[str, float]:
-    """Figures of a model on any text."""
-    with tempfile.TemporaryDirectory(prefix="gen-") as folder:
-        part = tokenize(files, model.tokenizer, unit, Path(folder))
-        if len(part.tokens) == 0:
-            raise UserError(f"{files.paths[0]}: holds no text")
-        return evaluate_part(model, part)
-
-
-def evaluate_held_out(model: Model) -> dict[str, float]:
-    """Figures of a model on all of the validation text it was trained beside."""
-    return evaluate_part(model, _held_out(model))
-
-
-def held_out_text(model: Model, limit: int = 1_000_000) -> str:
-    """The first ``limit`` tokens of the validation text that a model was trained beside, its lines on lines."""
-    part = _held_out(model)
-    if part.offsets is None:
-        return model.tokenizer.decode(part.tokens.read(0, min(limit, len(part.tokens))).tolist())
-    offsets = part.offsets[part.offsets <= limit].tolist()
-    return "\n".join(model.tokenizer.decode(part.tokens.read(a, b - a).tolist()) for a, b in pairwise(offsets))
-
-
-def _held_out(model: Model) -> Part:
-    config = training.asked(model, TextConfig)
-    if config is None or not config.text.data or "-" in config.text.data:
-        raise UserError("the model does not say which text it was trained on: give one with --data")
-    return read_corpus(config.text, model.tokenizer).valid
-
-
-def train_command(argv: list[str], command: str) -> None:
-    """`gen train text …`."""
-    training.command(TextConfig, train_text, argv, command)
+def opening(model: Model) -> str:
+    """A word that the model likes to begin with: a prompt to try."""
+    text = model.generate("", temperature=0.5, seed=1, max_new_tokens=60)[0].text
+    return next(iter(re.findall(r"(?<=\s)[^\W\d_]{2,}(?=\s)", text)), "")  # whole words: a stream begins anywhere

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -67,7 +66,7 @@ def translate_lines(
 
     def at_first() -> Iterator[str]:
         for line in lines:
-            pieces = split_line(model.reader, line.strip())
+            pieces = split_line(model.processors["sentence"], line.strip())
             texts = pieces.texts[:1] if alone != options else pieces.texts
             waiting.append((line, pieces, len(texts)))
             yield from texts
@@ -86,7 +85,7 @@ def translate_lines(
 _PAUSES = r"(?<=[,;:—])\s+|(?<=[，；：、])"
 
 
-def split_line(reader: Any, line: str) -> Pieces:
+def split_line(processor: Any, line: str) -> Pieces:
     """The pieces in which a line is translated.
 
     A network that has learned from single sentences skips some where there are several. So a line is taken apart
@@ -94,16 +93,16 @@ def split_line(reader: Any, line: str) -> Pieces:
     usually were in training. A sentence more than twice as long as all of the training is cut: at pauses, between
     words, or anywhere.
     """
-    most = 2 * reader.longest or sys.maxsize
+    most = 2 * processor.max_length or sys.maxsize
 
     def split(text: str, ends: Callable[[str], list[int]], limit: int) -> list[str]:
         def fits(part: str) -> bool:
             # A character is four tokens at most (bytes); only long texts have to be counted.
-            return 4 * len(part) + 2 <= limit or len(reader.encode(part)) <= limit
+            return 4 * len(part) + 2 <= limit or len(processor.encode(part)) <= limit
 
         return [text] if fits(text) else _cut(text, ends(text), fits)
 
-    sentences = split(line, sentence_ends, reader.usual or most) if line else []
+    sentences = split(line, sentence_ends, processor.multi_sentence_p90 or most) if line else []
     texts = sentences
     for boundary in (_PAUSES, r"\s+", ""):
         texts = [part for text in texts for part in split(text, partial(_ends_of, boundary), most)]
@@ -118,7 +117,7 @@ def _cut(text: str, ends: list[int], fits: Callable[[str], bool]) -> list[str]:
     """A text cut at some of ``ends``: only where the next part would no longer fit."""
     cuts = sorted({*ends, len(text)})
     parts, begin = [], 0
-    for cut, following in pairwise([*cuts, None]):
+    for cut, following in zip(cuts, [*cuts[1:], None], strict=True):
         if following is None or not fits(text[begin:following].strip()):
             parts.append(text[begin:cut].strip())
             begin = cut
@@ -177,9 +176,10 @@ def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypo
     that came while the end of the sentence had most has no link."""
     if hypothesis.attention is None or not hypothesis.token_ids:
         return []
-    source_ids = model.reader.encode(source)[:-1]
+    processor: Any = model.processors["sentence"]
+    source_ids = processor.encode(source)[:-1]
     rows = _words(model.tokenizer, hypothesis.token_ids)
-    columns = _words(model.reader.tokenizer, source_ids)
+    columns = _words(processor.tokenizer, source_ids)
     end = max(columns, default=-1) + 1
     weights = np.zeros((max(rows) + 1, end + 1))
     np.add.at(weights, (np.array(rows)[:, None], np.array([*columns, end])[None]), hypothesis.attention)

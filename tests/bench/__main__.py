@@ -1,6 +1,6 @@
-"""`make bench`: ratios measured in one run on one machine, as a table and as runs/bench.json.
+"""`make bench`: ratios to baselines of the same run on the same machine; a table, also in runs/bench.json.
 
-python -m tests.bench [NAME...] runs some of them; `BENCHES` lists their names.
+`python -m tests.bench [NAME...]` runs some of the benchmarks; `BENCHES` lists their names.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(names: list[str]) -> None:
         for row in import_module(f"tests.bench.{name}").run():
             rows.append(row)
             table.add_row(row["what"], row["ours"], row["baseline"], row["ratio"], row["bar"])
-            path.write_text(json.dumps(rows, indent=2) + "\n")  # whatever fails later
+            path.write_text(json.dumps(rows, indent=2) + "\n")  # after each row, in case a later one fails
     Console().print(table)
 
 

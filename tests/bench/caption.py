@@ -1,5 +1,5 @@
-"""Captions: features against the bare backbone, training from the cache against training that runs the CNN, and
-`gen caption` on photographs from files."""
+"""Captions: feature extraction against the bare backbone, training from cached features against training that runs
+the CNN, and `gen caption` on files of photographs."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def package_network():
 
 
 def bare_backbone(fast=True):
-    """Pictures a second of the package's own network; ``fast``: in the memory format, the precision and with the
-    allocator that are fastest here, so that what is compared is what we put around it. Else as it comes."""
+    """Pictures per second of the package's own network. ``fast``: with the memory format, precision and allocator
+    that are fastest here, so that only our own overhead is compared; otherwise with its defaults."""
     network = package_network()
     x = torch.randn(BATCH, 3, 224, 224)
     if fast:
@@ -76,7 +76,7 @@ def build():
 
 
 def write_photographs(folder):
-    """Files of the size and kind that Flickr8k has: JPEG, 500 × 375, about 100 kB of noise and shapes."""
+    """Writes files like those of Flickr8k: JPEG, 500 × 375, about 100 kB of noise and shapes."""
     rng = np.random.default_rng(0)
     paths = []
     for i, scene in enumerate(scenes(PICTURES)):
@@ -90,7 +90,7 @@ def write_photographs(folder):
 
 
 def captions_per_second(model, read, rows=64, rounds=8):
-    """Training steps on captions of 11 words; ``read`` gives the source of a batch."""
+    """Captions per second of training steps on captions of 11 words; ``read`` returns the source of a batch."""
     rng = np.random.default_rng(0)
     captions = [rng.integers(4, len(VOCABULARY), 11) for _ in range(rows)]
     ids = VOCABULARY.bos_id, VOCABULARY.eos_id, VOCABULARY.pad_id
@@ -100,7 +100,7 @@ def captions_per_second(model, read, rows=64, rounds=8):
 
 
 def training_as_it_comes():
-    """Captions a second of training that runs the package's network as its users do: float32, channels first."""
+    """Captions per second of training that runs the package's network as it is: float32, channels first."""
     model, network = build(), package_network()
 
     def look(pixels):
@@ -123,7 +123,7 @@ def row(what, ours, baseline, unit, bar):
 
 
 def search_rates(model, features, length=12, sample=32):
-    """Captions a second from features, beam 3, all of the same length: ours, and one picture at a time."""
+    """Captions per second from features, beam 3, all of the same length: ours, and one picture at a time."""
     plain = InputFeeding(model.encoder, len(VOCABULARY), 256, 384).eval()
     options = {"beam": 3, "max_new_tokens": length, "min_new_tokens": length, "ban": ()}
     items = list(features.numpy())
@@ -166,7 +166,7 @@ def run():
 
         yield row("feature cache of files, decoding included", per_second(fill, PICTURES), bare, "images/s", "")
         # An untrained model does not stop by itself; the longest captions of a batch have about 16 words.
-        model.precision = "auto"  # as the command has it
+        model.precision = "auto"  # as in the command
         described = per_second(lambda: list(caption_pictures(model, paths, max_new_tokens=16)), PICTURES)
         what = "gen caption of files, beam 3, decoding included"
         yield row(what, described, bare, "images/s", "≥ 0.9")

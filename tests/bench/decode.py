@@ -1,5 +1,5 @@
-"""Writing characters with a 2-layer LSTM of 512: our search, in torch and exported in int8, against a plain loop
-over `nn.LSTM`, T = 1."""
+"""Generating characters with a 2-layer LSTM of size 512: our search, in torch and exported in int8, against a
+plain loop over `nn.LSTM`, T = 1."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOKENIZER = CharTokenizer([chr(c) for c in range(32, 127)])
 
 
 class PlainModel(nn.Module):
-    """A character model as its users write it."""
+    """A character model as usually written by hand."""
 
     def __init__(self, vocabulary: int, size: int) -> None:
         super().__init__()
@@ -55,13 +55,13 @@ def plain_model() -> PlainModel:
 
 
 def plain_seconds(batch: int) -> float:
-    """How long `PlainModel` takes to write."""
+    """Seconds that `PlainModel` takes to generate."""
     return seconds(plain_model().write, batch, TOKENS)
 
 
 @contextmanager
 def alone():
-    """A process of its own for a baseline: what ours did to the memory allocator must not help it, nor hurt it."""
+    """A separate process for a baseline, so that our settings of the memory allocator neither help nor hurt it."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         yield lambda function, *arguments: pool.submit(function, *arguments).result()
 
@@ -84,7 +84,7 @@ export.quantize(plain, small)
 
 
 def exported(model, precision="int8"):
-    """A model as `gen export` makes it; by another process, so that this one's memory stays as it was."""
+    """A model exported as by `gen export`, in another process, so that this one's memory does not change."""
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name) / part for part in ("model", "float32", "int8")]
         model.save(folders[0])
@@ -106,14 +106,14 @@ def run():
     config = DecoderConfig(len(TOKENIZER), embedding_size=SIZE, hidden_size=SIZE, num_layers=2)
     model = Model({"name": "none"}, config, TOKENIZER).eval()
     with torch.no_grad():
-        model.decoder.output.bias[TOKENIZER.eos_id] = -1e4  # a text that goes on, as the baseline's does
+        model.decoder.output.bias[TOKENIZER.eos_id] = -1e4  # no end of the text, as in the baseline
     small, half = exported(model), copy.deepcopy(model)
     half.precision = "auto"
     ways = {"torch": model, "torch, bfloat16": half, "exported, int8": small}
     with alone() as baseline:
         options = {"temperature": 0.8, "max_new_tokens": TOKENS}
         for batch, *bars in ((1, 8, None, 25), (16, None, None, None), (64, None, 1.5, 2)):
-            # In turn, so that all meet the machine in the same mood.
+            # In turn, so that changes of the machine's speed affect all alike.
             rounds = [
                 (
                     *(seconds(writer.generate, [""] * batch, **options) for writer in ways.values()),

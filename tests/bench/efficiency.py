@@ -1,5 +1,5 @@
-"""How much of a training step is the arithmetic it cannot do without: the matrix products of its layers, each
-timed alone in bfloat16 at the same shapes, against the whole step."""
+"""Efficiency of a training step: the time of its matrix products, each timed alone in bfloat16 with the same
+shapes, as a share of the time of the whole step."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ ROUNDS, STEPS = 8, 3
 
 
 def linear(rows, inputs, outputs):
-    """A linear layer forwards, and backwards to its inputs and to its weights: Counter of (M, K, N)."""
+    """The products of a linear layer, forward, and backward for inputs and weights: Counter of (M, K, N)."""
     return Counter([(rows, inputs, outputs), (rows, outputs, inputs), (outputs, rows, inputs)])
 
 
 def lstm(batch, length, inputs, hidden):
-    """A layer: what it makes of its inputs, of all positions at once, and of its state, one after the other."""
+    """The products of an LSTM layer: inputs of all positions at once, states one position at a time."""
     one_by_one = Counter({(batch, hidden, 4 * hidden): length, (batch, 4 * hidden, hidden): length})
     return (
         linear(batch * length, inputs, 4 * hidden) + one_by_one + Counter([(4 * hidden, batch * length, hidden)])
@@ -39,7 +39,7 @@ def lstm(batch, length, inputs, hidden):
 
 
 def seconds(products):
-    """How long the products take, one by one."""
+    """Seconds that the products take one by one."""
     total = 0.0
     for (m, k, n), count in products.items():
         a, b = torch.randn(m, k).bfloat16(), torch.randn(n, k).bfloat16().t()
@@ -53,20 +53,20 @@ def seconds(products):
 
 
 def quartile(times):
-    """The first one: what it takes where little else is going on."""
+    """The first quartile: the time when little else runs on the machine."""
     return sorted(times)[len(times) // 4]
 
 
 def measure(name, model, batch, products, bar):
     step = Stepper(model.train(), Task(), TrainOptions())
     times, alone, carried = [], [], None
-    for _ in range(ROUNDS + 1):  # in turn, since the machine changes
+    for _ in range(ROUNDS + 1):  # in turn, since the machine's speed changes
         for _ in range(STEPS):
             began = time.perf_counter()
             carried = step([batch], carried if batch.continues else None, 0.0).carried
             times.append(time.perf_counter() - began)
         alone.append(seconds(products))
-    taken, needed = quartile(times[STEPS:]), quartile(alone[1:])  # the first round makes the kernels
+    taken, needed = quartile(times[STEPS:]), quartile(alone[1:])  # the first round compiles the kernels
     work = sum(2 * m * k * n * count for (m, k, n), count in products.items())
     return {
         "what": f"training, share of a step that is matrix products, {name}",
@@ -82,11 +82,11 @@ def text(B=64, T=128, H=512):
     model = Model({"name": "none"}, DecoderConfig(len(tokenizer), H, H, 2, dropout=0.1), tokenizer)
     ids = torch.randint(4, len(tokenizer), (B, T + 1))
     products = lstm(B, T, H, H) + lstm(B, T, H, H) + linear(B * T, H, len(tokenizer))
-    return measure("2-layer LSTM 512", model, Batch(B, ids[:, :-1], ids[:, 1:], continues=True), products, 0.7)
+    return measure("2-layer LSTM 512", model, Batch({}, ids[:, :-1], ids[:, 1:], continues=True), products, 0.7)
 
 
 def decoder(B, T, E, H, V, M, S):
-    """The decoder of two layers with dot attention between them."""
+    """The products of a decoder of two layers with dot attention between them."""
     looks = Counter({(T, M, S): 2 * B, (T, S, M): 2 * B, (M, T, S): B, (S, T, M): B})
     layers = lstm(B, T, E, H) + lstm(B, T, H + M, H)
     return layers + linear(B * T, H, M) + looks + linear(B * T, H + M, E) + linear(B * T, E, V)
@@ -106,7 +106,7 @@ def translation(B=128, S=16, T=16, E=256, N=160, H=320, V=5000):
 
 
 class Features(Encoder):
-    """Features from a cache, as the caption encoder sees them."""
+    """An encoder of cached features, like the caption encoder."""
 
     def __init__(self, features, size):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What grows with what is asked, and no faster: long texts, wide beams, many lines."""
+"""Costs that may grow only linearly: long texts, wide beams, many lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peak memory of training when the corpus is ten times as large, each in a process of its own."""
+"""Peak memory of training with a corpus ten times as large, each in a separate process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ sys.exit(status)
 
 
 def sentences(count: int) -> Iterator[str]:
-    """The same for the same count, of a few thousand words."""
+    """Random sentences from a few thousand words; the same for the same count."""
     words = ["".join(random.Random(i).choices("abcdefghijklmnopqrstuvwxyz", k=2 + i % 8)) for i in range(5000)]
     rng = random.Random(0)
     for _ in range(count):
@@ -33,7 +33,7 @@ def sentences(count: int) -> Iterator[str]:
 
 
 def text(folder: Path, times: int) -> list[str]:
-    """100 MB at ten times."""
+    """A text; 100 MB at ten times."""
     path = folder / f"book{times}.txt"
     with path.open("w") as file:
         file.writelines(f"{line}\n" for line in sentences(120_000 * times))
@@ -41,7 +41,7 @@ def text(folder: Path, times: int) -> list[str]:
 
 
 def pairs(folder: Path, times: int) -> list[str]:
-    """300,000 pairs at ten times: as many as ten Multi30k."""
+    """Sentence pairs; 300,000 at ten times, which is ten times Multi30k."""
     names = [folder / f"pairs{times}.{side}" for side in ("src", "tgt")]
     valid = [folder / f"valid{times}.{side}" for side in ("src", "tgt")]
     for several, count in ((names, 30_000 * times), (valid, 50)):
@@ -52,7 +52,7 @@ def pairs(folder: Path, times: int) -> list[str]:
 
 
 def pictures(folder: Path, times: int) -> list[str]:
-    """20,000 small pictures with five captions each at ten times; the CNN looks once at those that are alike."""
+    """Small pictures with five captions each; 20,000 at ten times. The CNN runs once per distinct picture."""
     from PIL import Image
 
     where = folder / f"pictures{times}"

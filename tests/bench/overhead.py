@@ -1,4 +1,4 @@
-"""What the training loop costs beside the arithmetic: `train` against a bare loop, same model and batches."""
+"""The overhead of the training loop: `train` against a bare loop with the same model and batches."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gen.training.loop import train
 from torch import nn
 
 from gen.datasets.batches import TokenFile
@@ -17,7 +18,6 @@ from gen.models.decoder import DecoderConfig
 from gen.models.device import autocast, compute_dtype
 from gen.models.model import Model
 from gen.training import machine
-from gen.training.loop import train
 from gen.training.options import TrainOptions, make_optimizer
 from gen.training.run_folder import RunFolder
 from gen.training.validation import Task
@@ -26,7 +26,7 @@ B, T, STEPS, ROUNDS = 32, 64, 150, 5
 
 
 class Text(Task):
-    """Characters; validation is left out of the comparison."""
+    """A task on characters without validation."""
 
     metric = "loss"
 
@@ -46,7 +46,7 @@ def make(tokenizer: CharTokenizer) -> Model:
 
 
 def bare(model: Model, task: Task, dtype: torch.dtype) -> list[float]:
-    """As one would write it: seconds of each step, the making of its batch included."""
+    """Seconds per step of a loop as written by hand, including the making of the batch."""
     options = TrainOptions()
     optimizer, state, moments = make_optimizer(model, options), None, []
     model.train()
@@ -62,7 +62,7 @@ def bare(model: Model, task: Task, dtype: torch.dtype) -> list[float]:
 
 
 def ours(model: Model, task: Task, folder: Path) -> list[float]:
-    """`train`, with all that it does between steps: seconds of each step."""
+    """Seconds per step of `train`, with everything that it does between steps."""
     moments: list[float] = []
     task.batches = _Timed(task.batches, moments)  # type: ignore[assignment]
     run = RunFolder(folder, {})
@@ -72,7 +72,7 @@ def ours(model: Model, task: Task, folder: Path) -> list[float]:
 
 
 class _Timed:
-    """Batches that note when they are asked for."""
+    """Batches that record the time of each request."""
 
     def __init__(self, batches: StreamBatches, moments: list[float]) -> None:
         self.batches, self.moments = batches, moments
@@ -92,7 +92,7 @@ def run():
         path = Path(name) / "tokens.bin"
         np.random.default_rng(0).integers(4, len(tokenizer), B * T * (STEPS + 10)).astype("uint16").tofile(path)
         tokens = TokenFile(path, "uint16")
-        # The fastest steps are those that nothing else on the machine disturbed; both in turn.
+        # The fastest steps are those that nothing else on the machine slowed down; both in turn.
         rounds = [
             (
                 np.quantile(bare(make(tokenizer), Text(tokens), dtype), 0.25),
@@ -101,7 +101,7 @@ def run():
             for i in range(ROUNDS)
         ]
     slow, fast = (min(seconds) for seconds in zip(*rounds, strict=True))
-    ratio = float(np.median([b / a for a, b in rounds]))  # of what was measured one after the other
+    ratio = float(np.median([b / a for a, b in rounds]))  # of measurements that directly follow each other
     yield {
         "what": f"a step of train() against a bare loop, 1-layer LSTM 512, {B} × {T}",
         "ours": f"{1000 * fast:.1f} ms",

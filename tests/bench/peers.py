@@ -1,5 +1,5 @@
-"""The same work in other people's toolkits, where they are installed: JoeyNMT (a recurrent encoder-decoder with
-input feeding) and Keras (a character LSTM). Each runs in a process of its own, as it comes."""
+"""The same work with other toolkits, if they are installed: JoeyNMT (a recurrent encoder-decoder with input
+feeding) and Keras (a character LSTM). Each runs in a separate process with its defaults."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def joeynmt():
 
 
 def joeynmt_seconds(rows, length):
-    """Of a training step on ``rows`` pairs of ``length`` tokens."""
+    """Seconds of a training step on ``rows`` pairs of ``length`` tokens."""
     model, optimizer = joeynmt()
     source = torch.randint(4, translation.VOCABULARY, (rows, length))
     target = torch.randint(4, translation.VOCABULARY, (rows, length + 1))
@@ -94,7 +94,7 @@ def keras_training(rows, length):
 
 
 def keras_writing(tokens):
-    """Seconds of sampling ``tokens`` characters as Keras's own example does: the window so far, again for each."""
+    """Seconds of sampling ``tokens`` characters as in Keras's example, which reads the whole window for each."""
     model, rng = keras(), np.random.default_rng(0)
 
     def write():
@@ -122,7 +122,7 @@ def against_keras():
     model = Model({"name": "none"}, config, TOKENIZER)
     step = Stepper(model.train(), Task(), TrainOptions())
     ids = torch.randint(4, len(TOKENIZER), (B, T + 1))
-    batch = Batch(B, ids[:, :-1], ids[:, 1:])
+    batch = Batch({}, ids[:, :-1], ids[:, 1:])
     options = {"temperature": 0.8, "max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
     with alone() as peer:
         trained = [(seconds(step, [batch], None, 0.0), peer(keras_training, B, T)) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""How long it takes until something is there: `gen --help`, and the first token from a cold start."""
+"""Startup times: `gen --help`, and the first token from a cold start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
 from tests import torchfree
 
-# What `wait` reports of a child's memory begins with that of its parent.
+# `wait` is of no use here: the peak memory that it reports for a child includes that of its parent.
 CHILD = """
 import re, sys
 from pathlib import Path
@@ -25,7 +25,7 @@ sys.exit(status)
 
 
 def cold(*words):
-    """Seconds and peak memory (MB) of `gen` in a process of its own."""
+    """Seconds and peak memory (MB) of `gen` in a separate process."""
     began = time.perf_counter()
     command = [sys.executable, "-c", CHILD, *map(str, words)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)

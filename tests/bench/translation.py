@@ -1,5 +1,5 @@
-"""Translation: a decoder of whole sequences against input feeding, and batched beam search against one
-sentence at a time. Sizes and lengths of Multi30k: a vocabulary of 5,000 pieces, about 14 of them a sentence."""
+"""Translation: a decoder of whole sequences against input feeding, and batched beam search against one sentence at
+a time. Sizes and lengths are those of Multi30k: a vocabulary of 5,000 subwords, about 14 per sentence."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def build():
 
 
 class InputFeeding(nn.Module):
-    """A decoder as one finds it in tutorials: `nn.LSTM` on one token and the last attention vector at a time
-    (Luong et al., 2015), on the same encoder."""
+    """A decoder as in tutorials: `nn.LSTM` on one token and the last attention vector at a time (Luong et al.,
+    2015), with the same encoder."""
 
     def __init__(self, encoder, vocabulary=VOCABULARY, embedding=EMBEDDING, hidden=HIDDEN):
         super().__init__()
@@ -54,7 +54,7 @@ class InputFeeding(nn.Module):
         return (parts[:2].contiguous(), parts[2:].contiguous()), fed
 
     def step(self, token_ids, state, fed, memory):
-        """(R,) tokens → (R, H) what the logits are made from, and the state."""
+        """(R,) token ids → the attention vector (R, H) before the output layer, and the state."""
         read, state = self.lstm(torch.cat([self.embedding(token_ids), fed.float()], -1)[:, None], state)
         scores = (memory.values @ self.query(read[:, 0])[..., None].to(memory.values.dtype)).squeeze(-1)
         weights = scores.masked_fill(~memory.mask, -1e4).softmax(-1)
@@ -62,7 +62,7 @@ class InputFeeding(nn.Module):
         return torch.tanh(self.readout(torch.cat([read[:, 0], context], -1))), state
 
     def loss(self, batch):
-        memory = self.encoder(batch.source)
+        memory = self.encoder(batch.encoder_source)
         state, fed = self.start(memory)
         written = []
         for t in range(batch.input_ids.size(1)):
@@ -73,7 +73,7 @@ class InputFeeding(nn.Module):
 
     @torch.no_grad()
     def beam_search(self, source, width, limit):
-        """One prepared input, its beams as a batch; returns the best tokens."""
+        """Beam search for one prepared input, its beams as a batch; returns the best token ids."""
         memory = self.encoder(source)
         memory = type(memory)(
             *(t.repeat_interleave(width, 0) for t in (memory.values, memory.mask, memory.summary))
@@ -84,7 +84,7 @@ class InputFeeding(nn.Module):
         for _ in range(limit):
             fed, state = self.step(token_ids, state, fed, memory)
             log_probs = self.output(fed).log_softmax(-1)
-            log_probs[:, TOKENIZER.eos_id] = -1e9  # both sides write as many tokens
+            log_probs[:, TOKENIZER.eos_id] = -1e9  # both sides generate the same number of tokens
             total, best = (total[:, None] + log_probs).flatten().topk(width)
             rows, token_ids = best // log_probs.size(1), best % log_probs.size(1)
             written = torch.cat([written[rows], token_ids[:, None]], 1)
@@ -100,8 +100,8 @@ def batches(count=6, rows=128, length=15):
 
 
 def theirs(batch, tuned):
-    """Seconds of a step of the baseline: in float32 as it comes, or with the precision and the allocator that ours
-    has. For a process of its own."""
+    """Seconds of a step of the baseline: in float32 with defaults, or with our precision and allocator. Call it
+    in a separate process."""
     model, optimizer = _baseline(tuned)
     dtype = compute_dtype("auto" if tuned else "fp32", torch.device("cpu"))
 
@@ -138,14 +138,14 @@ def training():
 
 
 def searching(count=1014, sample=100):
-    """All of ``count`` sentences by us, the first ``sample`` of them one at a time."""
+    """Sentences per second: ours on ``count`` sentences, the baseline on the first ``sample``, one at a time."""
     rng = np.random.default_rng(0)
     lengths = rng.normal(13, 4, count).clip(4, 35).astype(int)
     sentences = ["".join(f" w{i}" for i in rng.integers(0, VOCABULARY - 4, n)) for n in lengths]
     model, plain = build().eval(), InputFeeding(build().encoder).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter *= 3  # as clear in its choices as a trained model: no ties for the last bit to decide
+            parameter *= 3  # as decided as a trained model, so that rounding breaks no ties
     longest = int(lengths.max())
     options = {
         "beam": 5,
@@ -162,9 +162,9 @@ def searching(count=1014, sample=100):
         return [h[0].token_ids for h in writer.generate_many(sentences, batch_size=batch_size, **options)]
 
     def one_by_one():
-        reader = model.encoder.reader
+        processor = model.processors["sentence"]
         return [
-            plain.beam_search(model.encoder.prepare([s]).source, 5, len(reader.encode(s)) + 10)
+            plain.beam_search(model.encoder.prepare([s]).source, 5, len(processor.encode(s)) + 10)
             for s in sentences[:sample]
         ]
 

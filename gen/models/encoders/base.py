@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gen.inputs.processors import Reader
+from gen.inputs.processors import InputProcessor, item_labels, prepare_items, processor_files
 from gen.models.memory import Memory
 
 
@@ -18,66 +20,78 @@ class Prepared:
     """Items made ready for the model.
 
     Attributes:
-        source: what `Encoder.forward` takes: a tensor, or a number of rows.
-        prompts: where the output of each item begins: the prompt of free text, "" for the others.
+        source: what `Encoder.forward` takes: one tensor with B rows per input name.
+        prompts: the text with which the output of each item begins: the prompt of free text, "" for other inputs.
     """
 
-    source: Any
+    source: dict[str, Tensor]
     prompts: list[str]
 
 
 class Encoder(nn.Module):
-    """Turns inputs into a `Memory`. Subclasses set ``memory_size`` and define `prepare` and `forward`.
+    """Turns inputs into a `Memory`. Subclasses set ``memory_size`` and define `forward`, and set ``processors`` or
+    define `prepare`.
 
     Attributes:
         memory_size: M, the size of the vectors in the memory.
-        reader: makes arrays of items. With one, `prepare` and `labels` need not be defined, and the encoder can be
-            exported: whoever runs it without torch reads items in the same way.
-        name: under which `register` knows the class.
-        config: plain values from which `from_config` makes the same encoder; set by `build_encoder` where
-            the class does not set it.
+        processors: one input processor per input name. With them `prepare` and `labels` need not be defined, and
+            the encoder can be exported: a runtime without torch prepares items with the same code.
+        name: the name under which `register` knows the class.
+        config: plain values from which `from_config` makes the same encoder; `build_encoder` sets it if the class
+            does not.
     """
 
     memory_size: int = 0
-    reader: Reader
+    processors: Mapping[str, InputProcessor] = MappingProxyType({})
     name: str = ""
     config: dict[str, Any]
 
     def prepare(self, items: Sequence[Any]) -> Prepared:
-        """Prompts, sentences or pictures → what `forward` takes. Owns the input's preprocessing."""
-        device = next(self.parameters(), torch.empty(0)).device
-        return Prepared(torch.from_numpy(self.reader.read(items)).to(device), self.reader.prompts(items))
+        """B items → what `forward` takes, on the encoder's device. Includes all preprocessing of the input.
 
-    def forward(self, source: Any) -> Memory:
-        """A prepared source of B inputs → their `Memory`."""
+        Args:
+            items: prompts, sentences, pictures, or mappings from input names to those; see
+                `gen.inputs.processors.prepare_items`.
+
+        Raises:
+            UserError: an item lacks an input name or has an unknown one, or cannot be read.
+        """
+        if not self.processors:
+            raise NotImplementedError(f"{type(self).__name__} has neither `processors` nor a `prepare` of its own")
+        device = next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
+        source, prompts = prepare_items(self.processors, items)
+        return Prepared({name: torch.from_numpy(array).to(device) for name, array in source.items()}, prompts)
+
+    def forward(self, source: dict[str, Tensor]) -> Memory:
+        """A prepared source, tensors with B rows → the `Memory` of B inputs."""
         raise NotImplementedError
 
-    # What follows is for encoders that have more to say.
+    # The rest has defaults that fit most encoders.
 
     def adopt(self, embedding: nn.Embedding, scale: float) -> None:
-        """The decoder's embeddings and what they are multiplied with, for an encoder that shares them. Called
-        once, by `Model`."""
+        """Receives the decoder's embeddings and the factor they are multiplied by, for an encoder that shares
+        them. `Model` calls it once."""
 
     def slow_parameters(self) -> tuple[list[nn.Parameter], float]:
-        """Weights that learn at a share of the learning rate, and that share: those that came trained."""
+        """Pretrained weights that are trained, and their learning-rate factor."""
         return [], 1.0
 
     def prepare_for_export(self) -> None:
-        """Leaves out shortcuts that hang on the machine or on the number of inputs: what follows is an export."""
+        """Disables shortcuts that depend on the device or on the batch size, before the encoder is traced."""
 
     def describe(self) -> str:
-        """What it is, in a few words."""
+        """What the encoder is, in a few words."""
         return self.name or type(self).__name__
 
     def labels(self, item: Any) -> list[str]:
-        """What each of the S vectors that an item gets stands for, in words: for plots and alignments."""
-        return self.reader.labels(item) if hasattr(self, "reader") else []
+        """A label for each of the S memory positions of an item, for plots and alignments."""
+        return item_labels(self.processors, item)
 
     def files(self) -> dict[str, bytes]:
-        """What a model folder has to hold beside the weights: name → content."""
-        return self.reader.files() if hasattr(self, "reader") else {}
+        """The files that a model folder needs besides the weights: name → content."""
+        return processor_files(self.processors)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], read: Callable[[str], bytes]) -> Encoder:
-        """The encoder of a saved model. ``read(name)`` gives back what `files` gave."""
+        """The encoder of a saved model. ``read(name)`` returns the content of one of its `files`."""
         return cls(**config)

@@ -1,4 +1,4 @@
-"""A convolutional encoder: looks at a picture, gives a vector for every place in it."""
+"""A convolutional encoder: one vector per grid cell of a picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gen.inputs.pictures import Preprocessing
-from gen.inputs.processors import PictureReader
+from gen.inputs.processors import PictureProcessor
 from gen.models.encoders.backbones import LITE, grid, load_backbone, stages
 from gen.models.encoders.base import Encoder
 from gen.models.memory import Memory
@@ -18,34 +18,35 @@ from gen.models.recurrent import variational_dropout
 
 
 class CNNEncoder(Encoder):
-    """A pretrained CNN and a projection of what it sees.
+    """A pretrained CNN and a projection of its features.
 
-    The memory holds a vector a place of the last feature map, in reading order, made of the features there and
-    of where it is; the summary is their mean.
+    The memory holds one vector per cell of the last feature map, in reading order: the projected features plus a
+    learned position. The summary is the mean of these vectors.
 
-    The trunk always runs in eval mode: its batch norms keep the statistics they were trained with.
+    The trunk always runs in eval mode: its batch norms keep their pretrained statistics.
 
     Args:
         backbone: see `load_backbone`.
         weights: "default", "none" or a path.
-        memory_size: M, what a place's features are projected to.
+        memory_size: M, the size to which a cell's features are projected.
         dropout: variational dropout on the projected features.
-        finetune: how many of the trunk's last stages learn with the rest; 0 freezes it.
-        finetune_rate: how fast they do, as a share of the learning rate.
-        preprocessing: of pictures, as plain values; None: the backbone's own.
+        finetune: how many of the trunk's last stages are trained; 0 freezes the trunk.
+        finetune_rate: learning-rate factor of these stages.
+        preprocessing: preprocessing of pictures, as plain values; None: that of the backbone.
 
     Example:
-        >>> encoder = CNNEncoder()
-        >>> encoder(encoder.prepare(["photo.jpg"]).source).values.shape   # 7 × 7 places
+        >>> encoder = CNNEncoder("shufflenet_v2_x0_5", weights="none")
+        >>> pictures = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)
+        >>> encoder({"picture": pictures}).values.shape  # 7 × 7 cells
         torch.Size([1, 49, 512])
     """
 
     finetune: int
     finetune_rate: float
 
-    AT_ONCE = 32  # pictures in the frozen trunk
+    AT_ONCE = 32  # pictures per pass of the frozen trunk
 
-    _plain = False  # all pictures at once, for tracing
+    _plain = False  # one pass for all pictures, for tracing
 
     def __init__(
         self,
@@ -63,15 +64,15 @@ class CNNEncoder(Encoder):
         made = load_backbone(backbone, weights, asked)
         self.trunk: nn.Module = made.trunk
         self.preprocessing = made.preprocessing
-        self.reader: PictureReader = PictureReader(made.preprocessing, made.places)
+        self.processors = {"picture": PictureProcessor(made.preprocessing, made.num_cells)}
         self.memory_size = memory_size
         self.dropout = dropout
         self.project = nn.Linear(made.features, memory_size)
-        self.where = nn.Parameter(_positions(made.places, memory_size))
+        self.where = nn.Parameter(_positions(made.num_cells, memory_size))
         self.norm = nn.LayerNorm(memory_size)
         self.config = {
             "backbone": backbone,
-            "weights": "none",  # a saved model brings its own
+            "weights": "none",  # a saved model has them in its own file
             "memory_size": memory_size,
             "dropout": dropout,
             "preprocessing": made.preprocessing.to_dict(),
@@ -79,18 +80,18 @@ class CNNEncoder(Encoder):
         self.unfreeze(finetune, finetune_rate)
 
     def unfreeze(self, count: int, rate: float = 0.05) -> None:
-        """Lets the trunk's last stages learn, at a share of the learning rate, and freezes the others."""
+        """Makes the trunk's last stages trainable, with a learning-rate factor, and freezes the others."""
         self.finetune, self.finetune_rate = count, rate
         self.config |= {"finetune": count, "finetune_rate": rate}
         self.trunk.requires_grad_(False)
-        for stage in self._learning():
+        for stage in self._trainable():
             stage.requires_grad_(True)
 
-    def _learning(self) -> list[nn.Module]:
+    def _trainable(self) -> list[nn.Module]:
         return stages(self.trunk)[-self.finetune :] if self.finetune else []
 
     def slow_parameters(self) -> tuple[list[nn.Parameter], float]:
-        return [p for stage in self._learning() for p in stage.parameters()], self.finetune_rate
+        return [p for stage in self._trainable() for p in stage.parameters()], self.finetune_rate
 
     def prepare_for_export(self) -> None:
         self._plain = True
@@ -105,7 +106,7 @@ class CNNEncoder(Encoder):
         return f"{self.config['backbone']} ({learns}) → {self.memory_size}"
 
     def key(self) -> str:
-        """What features depend on beside the picture: the trunk's weights and the preprocessing."""
+        """A hash of what features depend on apart from the picture: the trunk's weights and the preprocessing."""
         digest = hashlib.blake2b(repr((self.config["backbone"], self.preprocessing)).encode(), digest_size=12)
         for name, weights in self.trunk.state_dict().items():
             digest.update(name.encode())
@@ -113,27 +114,28 @@ class CNNEncoder(Encoder):
         return digest.hexdigest()
 
     def look(self, pixels: Tensor) -> Tensor:
-        """(B, 3, size, size) uint8 pictures → (B, S, C) features, in the precision that the caller has chosen."""
+        """(B, 3, size, size) uint8 pictures → (B, S, C) features, in the precision chosen by the caller."""
         if (self.finetune and self.training) or self._plain:
             return self._see(pixels)
         with torch.no_grad():
-            # In parts: the first maps of a picture are a hundred times as large as what is left of it.
+            # In parts: a picture's first feature maps are a hundred times as large as its last one.
             return torch.cat([self._see(part) for part in pixels.split(self.AT_ONCE)])
 
     def _see(self, pixels: Tensor) -> Tensor:
         x = self.preprocessing.normalise(pixels).to(memory_format=torch.channels_last)
         return grid(self.trunk(x))
 
-    def forward(self, source: Tensor) -> Memory:
-        """Looks at pictures.
+    def forward(self, source: dict[str, Tensor]) -> Memory:
+        """Encodes pictures.
 
         Args:
-            source: (B, 3, size, size) uint8 pictures, or (B, S, C) float features that `look` gave for them.
+            source: "picture": (B, 3, size, size) uint8 pictures, or (B, S, C) float features that `look` returned.
 
         Returns:
             The memory: values (B, S, M), all of them real; summary (B, M).
         """
-        features = self.look(source) if source.dtype == torch.uint8 else source
+        picture = source["picture"]
+        features = self.look(picture) if picture.dtype == torch.uint8 else picture
         features = features.to(self.project.weight.dtype)
         values = self.norm(self.project(features) + self.where)
         values = variational_dropout(values, self.dropout, self.training)
@@ -142,16 +144,16 @@ class CNNEncoder(Encoder):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], read: Callable[[str], bytes]) -> CNNEncoder:
-        return cls(**{**config, "weights": "none"})  # whatever the folder says: it names no files elsewhere
+        return cls(**{**config, "weights": "none"})  # a saved model may not name files elsewhere
 
 
-def _positions(places: int, size: int) -> Tensor:
-    """First vectors for the places of a square grid: (S, M), linear in row and column.
+def _positions(num_cells: int, size: int) -> Tensor:
+    """First values of the position vectors of a square grid: (S, M), linear in row and column.
 
-    From zeros or from noise a decoder has to learn place by place what "above" and "left" mean; from these it
-    learned it in a minute of drawn pictures, where without them it still guessed.
+    Starting from zeros or noise, a decoder has to learn "above" and "left" for each cell separately. On drawn
+    pictures it learned them from these values in a minute; without them it was still guessing by then.
     """
-    side = round(places**0.5)
+    side = round(num_cells**0.5)
     line = torch.linspace(-1, 1, side)
     at = torch.stack(torch.meshgrid(line, line, indexing="ij"), -1).view(-1, 2)  # (S, 2)
     return 0.5 * at @ torch.randn(2, size)

@@ -1,23 +1,20 @@
-"""No encoder is an encoder: its memory is empty, and the decoder writes free text."""
+"""The encoder of models that write free text: an empty memory."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gen.inputs.processors import PromptReader
-from gen.models.encoders.base import Encoder, Prepared
+from gen.inputs.processors import PromptProcessor
+from gen.models.encoders.base import Encoder
 from gen.models.memory import Memory
 
 
 class NoneEncoder(Encoder):
-    """An empty memory (S = 0, M = 0) an input. Its items are prompts; its source is their number.
+    """An empty memory (S = 0, M = 0) for every input. An item is the prompt with which the output begins.
 
     Example:
-        >>> NoneEncoder()(3).values.shape
+        >>> NoneEncoder()({"prompt": torch.zeros(3)}).values.shape
         torch.Size([3, 0, 0])
     """
 
@@ -25,13 +22,10 @@ class NoneEncoder(Encoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reader = PromptReader()
-        self._where: Tensor
-        self.register_buffer("_where", torch.empty(0), persistent=False)  # knows the device
+        self.processors = {"prompt": PromptProcessor()}
+        self.register_buffer("_device", torch.empty(0), persistent=False)  # without weights, this knows the device
 
-    def prepare(self, items: Sequence[Any]) -> Prepared:
-        return Prepared(source=len(items), prompts=self.reader.prompts(items))
-
-    def forward(self, source: int | Tensor) -> Memory:
-        """The memory of a number of rows, or of as many as a tensor has."""
-        return Memory.empty(source if isinstance(source, int) else source.size(0), self._where.device)
+    def forward(self, source: dict[str, Tensor]) -> Memory:
+        """An empty memory for as many inputs as ``source["prompt"]`` has rows; nothing else of it is read."""
+        rows = source["prompt"]
+        return Memory.empty(rows.size(0), rows.device)

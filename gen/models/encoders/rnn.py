@@ -1,4 +1,4 @@
-"""A recurrent encoder: reads a sentence, gives a vector for every token of it."""
+"""A recurrent encoder: one vector per token of a sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from gen.inputs.processors import SentenceReader
+from gen.inputs.processors import SentenceProcessor, rename_keys
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 from gen.models.encoders.base import Encoder
 from gen.models.memory import Memory
@@ -19,28 +19,29 @@ from gen.models.recurrent import RecurrentStack, variational_dropout
 class RNNEncoder(Encoder):
     """Embeddings and RNN, GRU or LSTM layers over a sentence, in one direction or in both.
 
-    The memory holds the top layer's outputs, a vector a token and one for the end of the sentence. The summary
-    is its state after the last token (and, going backwards, after the first).
+    The memory holds the top layer's outputs: one vector per token, and one for EOS. The summary is the top layer's
+    state after the last token (backwards: after the first).
 
-    Padding never reaches a state. Going forwards it comes after everything real; going backwards each sentence
-    is reversed within its own length, so it comes last again. That keeps the whole batch in the fused
-    kernel, which packed sequences leave on a CPU (they take twice as long).
+    Padding never reaches a state. Forwards, it follows all real tokens; backwards, each sentence is reversed
+    within its own length, so padding comes last again. This keeps the whole batch in the fused kernel; on a CPU,
+    packed sequences leave it and take twice as long.
 
     Args:
-        tokenizer: of the sentences.
-        embedding_size, hidden_size, num_layers: sizes; ``hidden_size`` is that of one direction.
+        tokenizer: tokenizer of the sentences.
+        embedding_size, hidden_size, num_layers: sizes; ``hidden_size`` is per direction.
         cell: "rnn", "gru" or "lstm".
         bidirectional: read in both directions.
         dropout: variational dropout on the input of every layer but the first, and on the memory.
-        embedding_dropout: the same on the embeddings.
+        embedding_dropout: variational dropout on the embeddings.
         weight_dropout: DropConnect on the recurrent weights.
-        lowercase: lower-case sentences first.
-        share_embeddings: use the decoder's embeddings, where both sides share a vocabulary.
-        longest, usual: how long the sentences of the training are; see `SentenceReader`.
+        lowercase: convert sentences to lower case first.
+        share_embeddings: use the decoder's embeddings; both sides must have one vocabulary.
+        max_length, multi_sentence_p90: lengths of the training sentences; see `SentenceProcessor`.
 
     Example:
+        >>> from gen.inputs.tokenizer import CharTokenizer
         >>> encoder = RNNEncoder(CharTokenizer.train(["hello"]), hidden_size=8)
-        >>> encoder(encoder.prepare(["hell", "o"]).source).values.shape   # 4 characters and the end
+        >>> encoder(encoder.prepare(["hell", "o"]).source).values.shape  # 4 characters and EOS
         torch.Size([2, 5, 16])
     """
 
@@ -58,12 +59,15 @@ class RNNEncoder(Encoder):
         weight_dropout: float = 0.0,
         lowercase: bool = False,
         share_embeddings: bool = False,
-        longest: int = 0,
-        usual: int = 0,
+        max_length: int = 0,
+        multi_sentence_p90: int = 0,
     ) -> None:
         super().__init__()
         self.tokenizer = tokenizer
-        self.reader: SentenceReader = SentenceReader(tokenizer, lowercase=lowercase, longest=longest, usual=usual)
+        processor = SentenceProcessor(
+            tokenizer, lowercase=lowercase, max_length=max_length, multi_sentence_p90=multi_sentence_p90
+        )
+        self.processors = {"sentence": processor}
         self.dropout, self.embedding_dropout = dropout, embedding_dropout
         self.share_embeddings = share_embeddings
         self.memory_size = hidden_size * (2 if bidirectional else 1)
@@ -76,7 +80,7 @@ class RNNEncoder(Encoder):
         self.forwards = nn.ModuleList(layer(size) for size in sizes)
         self.backwards = nn.ModuleList(layer(size) for size in sizes if bidirectional)
         self.config = {
-            **self.reader.config(),
+            **processor.config(),
             "embedding_size": embedding_size,
             "hidden_size": hidden_size,
             "num_layers": num_layers,
@@ -96,27 +100,29 @@ class RNNEncoder(Encoder):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], read: Callable[[str], bytes]) -> RNNEncoder:
-        sizes = {name: value for name, value in config.items() if name != "tokenizer"}
-        return cls(TOKENIZERS[config["tokenizer"]].from_bytes(read("tokenizer.bin")), **sizes)
+        arguments = rename_keys(config, SentenceProcessor.OLD_NAMES)
+        tokenizer = TOKENIZERS[arguments.pop("tokenizer")].from_bytes(read("tokenizer.bin"))
+        return cls(tokenizer, **arguments)
 
     def describe(self) -> str:
         both = " both ways" if self.config["bidirectional"] else ""
         return f"{self.config['num_layers']} × {self.config['cell']} {self.config['hidden_size']}{both}"
 
-    def forward(self, source: Tensor) -> Memory:
-        """Reads sentences.
+    def forward(self, source: dict[str, Tensor]) -> Memory:
+        """Encodes sentences.
 
         Args:
-            source: (B, S) int64, every row at least one token (the end), padded on the right.
+            source: "sentence": (B, S) int64 token ids, at least one (EOS) per row, padded on the right.
 
         Returns:
             The memory: values (B, S, M), zero at padding; summary (B, M).
         """
-        mask = source != self.tokenizer.pad_id  # (B, S)
+        token_ids = source["sentence"]
+        mask = token_ids != self.tokenizer.pad_id  # (B, S)
         last = mask.sum(1) - 1  # (B,)
-        positions = torch.arange(source.size(1), device=source.device)
+        positions = torch.arange(token_ids.size(1), device=token_ids.device)
         reversal = torch.where(mask, last[:, None] - positions, positions)  # (B, S), its own inverse
-        x = self.embedding(source) * self.embedding_scale
+        x = self.embedding(token_ids) * self.embedding_scale
         x = variational_dropout(x, self.embedding_dropout, self.training)
         for i, forwards in enumerate(self.forwards):
             x = variational_dropout(x, self.dropout if i else 0.0, self.training)
@@ -132,13 +138,13 @@ class RNNEncoder(Encoder):
 
 
 def _read(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer's outputs over (B, S, D), from a state of zeros."""
+    """A layer's outputs over (B, S, D), starting from a state of zeros."""
     stack = cast(RecurrentStack, layer)
     return stack(x, stack.zero_state(x.size(0)))[0]
 
 
 def _gather(x: Tensor, index: Tensor) -> Tensor:
-    """(B, S, D) → the same rows in the order of ``index`` (B, S)."""
+    """(B, S, D) → the same vectors in the order of ``index`` (B, S)."""
     return x.gather(1, index[..., None].expand_as(x))
 
 

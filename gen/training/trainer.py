@@ -1,95 +1,131 @@
-"""THE training loop, for every task."""
+"""The training loop, for every task."""
 
 from __future__ import annotations
 
 import math
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from os import PathLike
 from typing import Any
 
 import torch
 
 from gen.base import distributed
-from gen.base.config import Budget
-from gen.base.errors import UserError, notify
+from gen.base.config import Budget, to_dict
+from gen.base.errors import ConfigError, UserError, notify
 from gen.datasets.batches import Background
 from gen.models.batch import Batch
 from gen.models.decoder import DecoderState
+from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.training import machine
 from gen.training.averages import Averages
 from gen.training.options import TrainOptions, learning_rate
+from gen.training.run import Run
 from gen.training.run_folder import RunFolder
 from gen.training.step import Stepper
-from gen.training.validation import Event, Progress, Task, Validator
+from gen.training.task import Task
+from gen.training.validation import Event, Progress, Validator
 
 LOG_EVERY = 50  # steps
-VALIDATION_COST = 25  # under a budget of time, train at least this many times as long as validation took
+VALIDATION_COST = 25  # under a budget of time, train at least this many times as long as validation takes
 BAD_STEPS = 20  # in a row, gradients not finite: go back (float16's scaler may need a few to find its scale)
 RETURNS = 3  # to the last checkpoint, each at half the rate, before giving up
 
 
-def train(
-    model: Model,
-    task: Task,
-    options: TrainOptions,
-    run: RunFolder,
-    state: dict[str, Any] | None = None,
-    watch: Callable[[Event], None] = lambda event: None,
-) -> Progress:
-    """Trains until the budget is used up, validation stops improving, or someone stops it.
+class Trainer:
+    """Trains a model on a task until the budget is used up, validation stops improving, or someone stops it.
+
+    Nothing outside changes: no signal handlers, no seeds of others, no console. In the end the model has its last
+    weights; the best ones are in the run folder.
 
     Args:
-        model: on its device.
-        task: data, validation, samples.
-        options: how.
-        run: where everything is kept.
-        state: what `RunFolder.open` returned, to go on from there.
-        watch: called every few steps and after every validation.
-
-    Returns:
-        Where it stopped.
+        model: to train; put on the device of the options.
+        task: with its ``batches`` made; its `loss`, `validate` and `sample` are called.
+        options: how to train.
+        out: the folder of the run; where it holds an unfinished one, that goes on. "" for a temporary one, which is
+            gone with the `Run`.
+        callbacks: called with an `Event` every few steps and after every validation.
+        config: plain values that make the run what it is; the options by default.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C (`Terminated` on SIGTERM), once the step is done and saved; the same command
-            goes on from there.
-        UserError: gradients stay not finite at ever lower rates, or the end could not be saved.
+        UserError: gradients stay not finite at ever lower rates, memory is too small, the folder is another run's,
+            or the end could not be saved.
+
+    Example::
+
+        trainer = gen.Trainer(model, task, TrainOptions(budget="2m"), out="runs/mine", callbacks=[print])
+        run = trainer.fit()
     """
-    try:
-        task.validate(model, quick=True)  # a bad path or a full memory shows now, not in an hour
-        return _Training(model, task, options, run, state, watch).run()
-    except torch.OutOfMemoryError as error:  # beside the micro-batches, which know how to become smaller
-        raise UserError(f"the memory of {model.device} is too small: make the model smaller") from error
-
-
-class _Training:
-    """The loop, and what it keeps between steps."""
 
     def __init__(
         self,
         model: Model,
         task: Task,
         options: TrainOptions,
-        run: RunFolder,
-        state: dict[str, Any] | None,
-        watch: Callable[[Event], None],
+        *,
+        out: str | PathLike[str] | RunFolder = "",
+        callbacks: Sequence[Callable[[Event], Any]] = (),
+        config: Mapping[str, Any] | None = None,
     ) -> None:
-        self.model, self.options, self.folder, self.watch = model, options, run, watch
-        self.batches = Background(task.batches, pin=True) if model.device.type == "cuda" else task.batches
-        self.stepper = Stepper(model, task, options)
-        self.optimizer, self.scaler = self.stepper.optimizer, self.stepper.scaler
-        self.averages = Averages(model, options.ema or 0.0, options.average, options.average_of == "best")
-        self.validator = Validator(model, task, self.averages, run, self.stepper.dtype)
+        if found := options.errors():
+            raise ConfigError(found)
+        self.model, self.task, self.options, self.callbacks = model, task, options, callbacks
+        self.temporary = None if out else tempfile.TemporaryDirectory(prefix="gen-run-")
+        if isinstance(out, RunFolder):
+            self.folder = out
+        else:
+            path = self.temporary.name if self.temporary else out
+            self.folder = RunFolder(path, dict(config or {"train": to_dict(options)}))
         self.budget = Budget.parse(options.budget)
         self.save_every = Budget.parse(options.save_every).amount
+        self.stopping = False
+        self.now = Progress()
+
+    def stop(self) -> None:
+        """Ends the training after the step that is being done; it is saved, and `fit` returns."""
+        self.stopping = True
+
+    @property
+    def done(self) -> bool:
+        """Whether the training has reached its end."""
+        return self.now.done
+
+    def fit(self) -> Run:
+        """Trains, or goes on where the run folder's last checkpoint is. Returns the run."""
+        self.model.to(pick_device(self.options.device))
+        with self.folder.locked(), machine.private_rng(self.options.seed):
+            state = self.folder.open()
+            vars(self.now).update(state["progress"] if state else {})
+            if not (state and state["progress"]["done"]):
+                try:
+                    self.task.validate(self.model, quick=True)  # a bad path or a full memory shows now, not later
+                    self._begin(state)
+                    self._run()
+                except torch.OutOfMemoryError as error:  # not in the micro-batches, which can become smaller
+                    raise UserError(
+                        f"the memory of {self.model.device} is too small: make the model smaller"
+                    ) from error
+        self.model.eval()
+        return Run(self.folder.path, self.temporary)
+
+    def _begin(self, state: dict[str, Any] | None) -> None:
+        model, options = self.model, self.options
+        pinned = model.device.type == "cuda"
+        self.batches = Background(self.task.batches, pin=True) if pinned else self.task.batches
+        self.stepper = Stepper(model, self.task, options)
+        self.optimizer, self.scaler = self.stepper.optimizer, self.stepper.scaler
+        self.averages = Averages(model, options.ema or 0.0, options.average, options.average_of == "best")
+        self.validator = Validator(model, self.task, self.averages, self.folder, self.stepper.dtype)
         self.now = Progress(next_validation=1 / options.validations)
         self.carried: DecoderState | None = None
         self.window = _Window(model.device)
         if distributed.rank():  # dropout of its own; the first weights are everyone's
             torch.manual_seed(options.seed + distributed.rank())
         if state is None:
-            run.forget_after(0)  # of a run that stopped before it had saved anything
+            self.folder.forget_after(0)  # of a run that stopped before it had saved anything
         else:
             self._restore(state)
         self.began = self.saved = time.monotonic()
@@ -97,28 +133,27 @@ class _Training:
         if state is None:
             self._save()  # a full disk shows now, too
 
-    def run(self) -> Progress:
+    def _run(self) -> None:
         """Steps, validations and saves in turn, until the end. Every process decides the same."""
         now, groups = self.now, self._groups()
         self.model.train()
-        with machine.Interruption() as interruption:
-            while True:
-                waited = time.monotonic() - self.saved
-                used, requested, waited = distributed.all_reduce_max(self._share(), interruption.requested, waited)
-                if used >= 1 or requested:
-                    now.bad = 0  # those steps were skipped and changed no weight: what there is can be kept
-                if used >= min(now.next_validation, 1.0):
-                    self._validate(used)
-                elif waited > self.save_every:
-                    self._save()
-                if now.done:
-                    return now
-                if requested:
-                    if not self._save():
-                        notify(f"{self.folder.path}: could not be saved; it goes on from the checkpoint before")
-                    interruption.stop(int(requested))
-                if not self._step(next(groups), used):
-                    groups = self._groups()
+        while True:
+            waited = time.monotonic() - self.saved
+            used, stopping, waited = distributed.all_reduce_max(self._share(), self.stopping, waited)
+            if used >= 1 or stopping:
+                now.bad = 0  # those steps were skipped and changed no weight: what there is can be kept
+            if used >= min(now.next_validation, 1.0):
+                self._validate(used)
+            elif waited > self.save_every:
+                self._save()
+            if now.done:
+                return
+            if stopping:
+                if not self._save():
+                    notify(f"{self.folder.path}: could not be saved; it goes on from the checkpoint before")
+                return
+            if not self._step(next(groups), used):
+                groups = self._groups()
 
     def _groups(self) -> Iterator[list[Batch]]:
         """The micro-batches of one step after the other, for ever, from where training stands."""
@@ -159,12 +194,17 @@ class _Training:
         if now.step % LOG_EVERY == 0 or now.step == 1:
             event = self._event(used, rate)
             self.folder.log(event.record())
-            self.watch(event)
+            self._tell(event)
         return True
 
     def _event(self, used: float, rate: float) -> Event:
         loss, speed = self.window.close(self.now)
-        return Event(self.now, min(used, 1.0), loss, speed, rate, machine.peak_memory(self.model.device))
+        memory = machine.peak_memory(self.model.device)
+        return Event(self.now, min(used, 1.0), loss, speed, rate, memory, stop=self.stop)
+
+    def _tell(self, event: Event) -> None:
+        for callback in self.callbacks:
+            callback(event)
 
     def _validate(self, used: float) -> None:
         now, options = self.now, self.options
@@ -185,14 +225,14 @@ class _Training:
                 f"{self.folder.path}: the trained model could not be saved; make room, and the same command goes "
                 "on from the last checkpoint"
             )
-        self.watch(event)
+        self._tell(event)
         self.window.restart()  # the time spent on validation is not training's
 
     # -- saving, and going on from there -------------------------------------------------------------------
 
     def _save(self) -> bool:
-        """Keeps all that going on needs, in types that load without running code. Returns whether that worked, or
-        had better not be done."""
+        """Saves the state to resume from, in types that load without running code. False only if a needed save
+        failed."""
         if self.now.bad:
             return True  # the last good checkpoint may be needed soon
         layers = self.carried and tuple(tuple(s.cpu() for s in layer) for layer in self.carried.layers)
@@ -214,7 +254,6 @@ class _Training:
                 "choose another --out, perhaps with --init-from"
             )
         self.model.load_state_dict(state["weights"])
-        self.model.info.metrics = state["metrics"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.averages.load_state_dict(state["averages"], self.model)
         if state["scaler"] and self.scaler.is_enabled():

@@ -1,0 +1,127 @@
+"""Several encoders as one: for outputs about a picture and a sentence, say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gen.base.errors import UserError
+from gen.inputs.processors import named_item
+from gen.models.encoders.base import Encoder
+from gen.models.encoders.registry import build_encoder
+from gen.models.memory import Memory
+
+
+class JoinedEncoder(Encoder):
+    """The memories of several encoders, side by side along S.
+
+    Every part's memory and summary are projected to M. The values are those of the first part, then those of the
+    next; the summary is the sum of the projected summaries. A part without any real position for an item (mask all
+    False) adds nothing to that item: neither to attention, nor to the summary.
+
+    Args:
+        parts: one encoder per input name, each with a single input processor. An item of the joined encoder is a
+            mapping with these names.
+        memory_size: M.
+
+    Raises:
+        UserError: a part has no memory or not exactly one processor, or its name cannot be used.
+
+    Example:
+        >>> from gen.inputs.tokenizer import CharTokenizer
+        >>> from gen.models.encoders import RNNEncoder
+        >>> tokenizer = CharTokenizer.train(["hello"])
+        >>> encoder = JoinedEncoder({"first": RNNEncoder(tokenizer), "second": RNNEncoder(tokenizer)}, 32)
+        >>> source = encoder.prepare([{"first": "hell", "second": "o"}]).source
+        >>> encoder(source).values.shape  # 5 and 2 tokens, with EOS
+        torch.Size([1, 7, 32])
+    """
+
+    def __init__(self, parts: Mapping[str, Encoder], memory_size: int = 512) -> None:
+        super().__init__()
+        if not parts:
+            raise UserError("a joined encoder needs at least one part")
+        for name, part in parts.items():
+            if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+                raise UserError(f"joined encoder: {name!r} cannot be the name of a part; choose another")
+            if part.memory_size == 0 or len(part.processors) != 1:
+                raise UserError(
+                    f"joined encoder: the part {name!r} ({type(part).__name__}) must have a memory and one input "
+                    "processor"
+                )
+        self.memory_size = memory_size
+        self.parts = nn.ModuleDict(parts)
+        self.processors = {name: next(iter(part.processors.values())) for name, part in parts.items()}
+        self.project = nn.ModuleDict({name: nn.Linear(p.memory_size, memory_size) for name, p in parts.items()})
+        self.summarise = nn.ModuleDict({name: nn.Linear(p.memory_size, memory_size) for name, p in parts.items()})
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        """The parts by name."""
+        return dict(self.parts.items())  # type: ignore[arg-type]
+
+    @property
+    def config(self) -> dict[str, Any]:  # type: ignore[override]  # computed: that of a part can change
+        for name, part in self.encoders.items():
+            if not part.name or not hasattr(part, "config"):
+                raise UserError(
+                    f"joined encoder: the part {name!r} cannot be saved: register the class {type(part).__name__} "
+                    "and set its `config`"
+                )
+        parts = {name: {"name": part.name, **part.config} for name, part in self.encoders.items()}
+        return {"parts": parts, "memory_size": self.memory_size}
+
+    def forward(self, source: dict[str, Tensor]) -> Memory:
+        """Encodes every input with its part.
+
+        Args:
+            source: the tensor of each part, by the name of the part.
+
+        Returns:
+            The memory: values (B, S₁ + S₂ + …, M), zero at padding; mask alike; summary (B, M).
+        """
+        values, masks, summaries = [], [], []
+        for name, part in self.encoders.items():
+            (inner,) = part.processors  # the part's own name for its input
+            memory = part({inner: source[name]})
+            present = memory.mask.any(1, keepdim=True)  # (B, 1)
+            values.append(self.project[name](memory.values) * memory.mask[..., None])
+            masks.append(memory.mask)
+            summaries.append(self.summarise[name](memory.summary) * present)
+        return Memory(torch.cat(values, 1), torch.cat(masks, 1), torch.stack(summaries).sum(0))
+
+    def adopt(self, embedding: nn.Embedding, scale: float) -> None:
+        for part in self.encoders.values():
+            part.adopt(embedding, scale)
+
+    def slow_parameters(self) -> tuple[list[nn.Parameter], float]:
+        found = [slow for part in self.encoders.values() if (slow := part.slow_parameters())[0]]
+        if len({factor for _, factor in found}) > 1:
+            raise UserError("joined encoder: its parts have different learning-rate factors; give all the same")
+        return [p for parameters, _ in found for p in parameters], found[0][1] if found else 1.0
+
+    def prepare_for_export(self) -> None:
+        for part in self.encoders.values():
+            part.prepare_for_export()
+
+    def describe(self) -> str:
+        parts = (f"{name}: {part.describe()}" for name, part in self.encoders.items())
+        return f"{', '.join(parts)} → {self.memory_size}"
+
+    def labels(self, item: Any) -> list[str]:
+        named = named_item(self.processors, item)
+        return [label for name, part in self.encoders.items() for label in part.labels(named[name])]
+
+    def files(self) -> dict[str, bytes]:
+        return {f"{name}-{f}": data for name, part in self.encoders.items() for f, data in part.files().items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], read: Callable[[str], bytes]) -> JoinedEncoder:
+        parts = {
+            name: build_encoder(part, lambda file, name=name: read(f"{name}-{file}"))  # type: ignore[misc]
+            for name, part in config["parts"].items()
+        }
+        return cls(parts, config["memory_size"])

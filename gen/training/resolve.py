@@ -1,0 +1,151 @@
+"""What the user left open is chosen once, from facts that were measured, and recorded with its reasons."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from gen.base import distributed
+from gen.base.config import Budget, from_dict, to_dict
+from gen.base.errors import UserError
+from gen.models.model import Model
+from gen.training.config import PASSING, TrainConfig, config_class
+from gen.training.step import Stepper
+from gen.training.task import Choice, Choices, Facts, Task
+
+MOST_MEASURING = 0.03
+"""Share of a budget of time that measuring the machine's speed may take; and no longer than:"""
+
+ENOUGH_MEASURING = 4.0
+"""Seconds."""
+
+UNMEASURED = 20_000.0
+"""Target tokens per second with which the reference sizes are found, before anything is measured."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The options of a training with nothing left open.
+
+    Attributes:
+        config: all options.
+        reasons: option name → why it has its value, for those that were chosen.
+        measured: facts by name, such as ``tokens_per_second``.
+    """
+
+    config: TrainConfig
+    reasons: dict[str, str]
+    measured: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for ``resolved.yaml``."""
+        return {"options": to_dict(self.config), "reasons": self.reasons, "measured": self.measured}
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], asked: TrainConfig, task: type[Task], where: str) -> Resolved:
+        """What `to_dict` gave, with those options of ``asked`` that may change when a run goes on.
+
+        Raises:
+            UserError: the values are not those of such a training.
+        """
+        errors: list[str] = []
+        config = from_dict(config_class(task), dict(values["options"]), where, errors)
+        if errors:
+            raise UserError(f"{errors[0]}; delete the run, or choose another --out")
+        passing = {f.name: getattr(asked.train, f.name) for f in fields(asked.train) if f.name in PASSING}
+        config = replace(config, out=asked.out, train=replace(config.train, **passing))
+        return cls(config, dict(values["reasons"]), dict(values.get("measured") or {}))
+
+
+def resolve(
+    task: Task, asked: TrainConfig, split: Any, measure: Callable[[TrainConfig, float], float] | None = None
+) -> Resolved:
+    """Fills in what is None.
+
+    Args:
+        task: whose `defaults` choose.
+        asked: what the user asked for.
+        split: what the task has read.
+        measure: (options with everything chosen, seconds it may take) → target tokens per second of training with
+            them on this machine; None: `UNMEASURED` is assumed. Not called where the budget is no time, or where
+            nothing is open.
+    """
+    budget = Budget.parse(asked.train.budget)
+    num_tokens = split.num_tokens
+    if budget.unit == "epochs":
+        tokens = budget.amount * num_tokens
+    elif budget.unit == "steps":
+        tokens = budget.amount * task.tokens_per_step(asked)
+    else:
+        tokens = budget.amount * UNMEASURED
+    facts = Facts(split, num_tokens, budget, tokens)
+    chosen = _open(asked, task.defaults(facts))
+    measured: dict[str, Any] = {}
+    if budget.unit == "seconds" and measure is not None and chosen:
+        limit = min(MOST_MEASURING * budget.amount, ENOUGH_MEASURING)
+        reference = {n: Choice(value, "") for n, value in task.reference.items() if n in chosen}
+        speed = measure(_filled(asked, {**chosen, **reference}), limit)
+        measured["tokens_per_second"] = round(speed)
+        facts = replace(facts, tokens=budget.amount * speed)
+        chosen = _open(asked, task.defaults(facts))
+    measured["passes"] = float(f"{facts.passes:.3g}")
+    return Resolved(_filled(asked, chosen), {name: choice.reason for name, choice in chosen.items()}, measured)
+
+
+def _open(asked: TrainConfig, choices: Choices) -> Choices:
+    """The choices for options that the user left open."""
+    given = {name: value for name, value in _each(asked) if value is not None}
+    return {name: choice for name, choice in choices.items() if name not in given}
+
+
+def _each(config: Any) -> list[tuple[str, Any]]:
+    pairs = [(f.name, getattr(config, f.name)) for f in fields(config)]
+    return [each for name, value in pairs for each in (_each(value) if is_dataclass(value) else [(name, value)])]
+
+
+def _filled(config: Any, chosen: Choices) -> Any:
+    """Nested options with those that were chosen."""
+    made = {}
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            made[f.name] = _filled(value, chosen)
+        elif f.name in chosen:
+            made[f.name] = chosen[f.name].value
+    return replace(config, **made)
+
+
+def measure_speed(task: Task, model: Model, batches: Any, options: Any, seconds: float) -> float:
+    """Target tokens per second of real training steps of a real model, over all processes.
+
+    The first step makes kernels and fills caches, so it is not counted where there is time for another.
+    """
+    stepper = Stepper(model.train(), task, options)
+    began = last = time.perf_counter()
+    tokens, rate = 0.0, 0.0
+    for number, batch in enumerate(_endless(batches)):
+        result = stepper([replace(batch, continues=False)], None, 0.0)
+        float(result.loss_sum)  # waits for the device
+        now = time.perf_counter()
+        (elapsed,) = distributed.all_reduce_max(now - began)
+        (num_tokens,) = distributed.all_reduce_sum(result.num_tokens)
+        if number == 0:
+            rate = num_tokens / max(elapsed, 1e-9)
+            last = now
+        else:
+            tokens += num_tokens
+            (taken,) = distributed.all_reduce_max(now - last)
+            rate = tokens / max(taken, 1e-9)
+        # Another step must not go past the limit.
+        if elapsed * (number + 2) / (number + 1) > seconds:
+            return rate
+    return rate
+
+
+def _endless(batches: Any) -> Any:
+    epoch = 0
+    while True:
+        yield from batches.epoch(epoch)
+        epoch += 1

@@ -1,0 +1,107 @@
+"""What a training leaves: the folder, and what is in it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from html import escape
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gen.base.config import flat
+from gen.base.errors import UserError
+from gen.models import checkpoint
+from gen.models.model import Model
+from gen.training.run_folder import RESOLVED, RunFolder
+
+
+class Run:
+    """A training: its model, figures, history and options.
+
+    Args:
+        path: the run folder.
+        temporary: keeps a folder that is to be gone with this object.
+
+    Raises:
+        UserError: there is no run.
+
+    Example::
+
+        run = gen.train("text", data="book.txt", out="runs/book", budget="2m")
+        run.metrics["loss"], run.history[-1]["step"], run.config["hidden_size"]
+        run.model.generate("It was")
+    """
+
+    def __init__(self, path: str | PathLike[str], temporary: Any = None) -> None:
+        self.path = Path(path)
+        self._temporary = temporary
+        if not (self.path / checkpoint.CONFIG).is_file():
+            raise UserError(f"{self.path}: is not the folder of a run")
+
+    @cached_property
+    def model(self) -> Model:
+        """The best weights, ready to use, on the CPU."""
+        return Model.load(self.path)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Validation figures of the best weights; empty before the first validation."""
+        try:
+            return dict(checkpoint.read_config(checkpoint.find_model(self.path)).get("metrics") or {})
+        except UserError:
+            return {}
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Every record of the training, as in ``metrics.jsonl``; those of a validation have "validation"."""
+        return list(RunFolder(self.path, {}).records())
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The options with everything chosen, by name."""
+        return flat(self.resolved.get("options") or self._read(checkpoint.CONFIG))
+
+    @cached_property
+    def reasons(self) -> dict[str, str]:
+        """Why options that were left open have the values that they have."""
+        return dict(self.resolved.get("reasons") or {})
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """What ``resolved.yaml`` holds; empty for runs of versions that had none."""
+        return self._read(RESOLVED) if (self.path / RESOLVED).is_file() else {}
+
+    def _read(self, name: str) -> dict[str, Any]:
+        file = self.path / name
+        try:
+            found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except checkpoint.UNREADABLE as error:
+            raise UserError(f"{file}: cannot be read ({checkpoint.first_line(error)})") from error
+        if not isinstance(found, dict):
+            raise UserError(f"{file}: cannot be read (it holds no names and values)")
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_temporary": None}
+
+    def __repr__(self) -> str:
+        records = self.history
+        steps = f", step {records[-1]['step']:,}" if records else ""
+        figures = [f"{n} {v:.4g}" for n, v in self.metrics.items() if isinstance(v, float)][:3]
+        return f"Run({str(self.path)!r}{steps}{''.join(', ' + f for f in figures)})"
+
+    def _repr_html_(self) -> str:
+        """The validations as a table, for notebooks."""
+        records = [r for r in self.history if "validation" in r]
+        names = [n for n, v in records[-1]["validation"].items() if isinstance(v, float)] if records else []
+        head = "".join(f"<th>{escape(n)}</th>" for n in ("step", "seconds", "weights", *names))
+        rows = "".join(
+            "<tr>"
+            + "".join(f"<td>{escape(str(r[n]))}</td>" for n in ("step", "seconds", "weights"))
+            + "".join(f"<td>{r['validation'].get(n, float('nan')):.4g}</td>" for n in names)
+            + "</tr>"
+            for r in records
+        )
+        return f"<p>{escape(repr(self))}</p><table><tr>{head}</tr>{rows}</table>"

@@ -1,0 +1,224 @@
+"""One training from its options to its figures, without a terminal: `gen train` and `gen.train` are made of it."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Collection, Sequence
+from importlib.metadata import version
+from os import PathLike, fspath
+from typing import Any
+
+from gen.base import distributed
+from gen.base.config import to_dict
+from gen.base.errors import ConfigError, UserError
+from gen.metrics.plots import plot_losses
+from gen.models.device import pick_device
+from gen.models.model import Model
+from gen.models.transfer import freeze, with_vocabulary
+from gen.search.info import ModelInfo
+from gen.training import machine
+from gen.training.config import TrainConfig, errors_of, make_config
+from gen.training.resolve import Resolved, measure_speed, resolve
+from gen.training.run import Run
+from gen.training.run_folder import RunFolder
+from gen.training.task import Evaluation, Task, find_task
+from gen.training.trackers import figures_of, tracked
+from gen.training.trainer import Trainer
+from gen.training.validation import Event
+
+
+class Session:
+    """One training.
+
+    Args:
+        task: what to train.
+        config: what the user asked for.
+        given: names of the options that the user has given.
+        command: what was typed, for the model card.
+        writes: whether it will write into the run folder, which must then be this training's.
+        errors: what else is wrong with the options, one line each.
+
+    Attributes:
+        task: with its data read, once `prepare` is done.
+        model: on its device.
+        resolved: the options with everything chosen.
+        folder: the run folder.
+
+    Raises:
+        ConfigError: the options are wrong.
+        UserError: the run folder is another run's, or the model to go on from another task's.
+    """
+
+    model: Model
+    resolved: Resolved
+
+    def __init__(
+        self,
+        task: type[Task],
+        config: TrainConfig,
+        *,
+        given: Collection[str] = (),
+        command: str = "",
+        writes: bool = True,
+        errors: Sequence[str] = (),
+    ) -> None:
+        begun = None
+        if found := [*errors_of(task(config), config, given), *errors]:
+            raise ConfigError(found)
+        distributed.start()
+        self.config, self.command, self.writes = config, command, writes
+        self.device = pick_device(config.train.device)
+        self.folder = RunFolder(config.out, to_dict(config))
+        if writes:
+            self.folder.check()
+        if path := config.train.init_from:
+            begun = Model.load(path)
+            if begun.info.task != task.name:
+                raise UserError(
+                    f"--init-from {path}: is a {begun.info.task or 'Python'} model, not a {task.name} one"
+                )
+        self.task = task(config, begun)
+
+    def prepare(self) -> None:
+        """Reads the data, chooses what was left open (or reads what the run chose when it began), and makes the
+        model and its batches."""
+        task = self.task
+        with distributed.main_first():
+            task.split = task.read(self.config.data)
+        recorded = self.folder.resolved() if self.writes else None
+        if recorded:
+            where = str(self.folder.path / "resolved.yaml")
+            self.resolved = Resolved.read(recorded, self.config, type(task), where)
+        else:
+            self.resolved = resolve(task, self.config, task.split, self._measure)
+        config = task.config = self.resolved.config
+        self.folder.chosen = self.resolved.to_dict()
+        with machine.private_rng(config.train.seed):
+            self.model = self._make(config)
+        task.batches = task.make_batches(self.model, task.split, config)
+
+    def _measure(self, config: TrainConfig, seconds: float) -> float:
+        """Target tokens per second of training with some options on this machine."""
+        task = self.task
+        task.config = config
+        with machine.private_rng(config.train.seed):
+            model = (task.begun or task.build(config.model, task.split)).to(self.device)
+            before = {name: weight.clone() for name, weight in model.state_dict().items()} if task.begun else {}
+            batches = task.make_batches(model, task.split, config)
+            speed = measure_speed(task, model, batches, config.train, seconds)
+            if before:
+                model.load_state_dict(before)
+        return speed
+
+    def _make(self, config: TrainConfig) -> Model:
+        """The model to train, on its device."""
+        task, begun = self.task, self.task.begun
+        if begun is None:
+            model = task.build(config.model, task.split)
+        elif config.train.new_vocabulary:
+            model, shared = with_vocabulary(begun, *task.tokenizers(task.split))
+            task.say(f"Of {len(model.tokenizer):,} tokens {shared:,} were known to {config.train.init_from}.")
+        else:
+            model = begun
+        model.info = ModelInfo(
+            task=task.name,
+            ends_with_eos=task.ends_with_eos,
+            search=task.search_defaults(model),
+            training=self._record(),
+            data=" ".join(task.sources(config.data)),
+        )
+        if patterns := config.train.freeze:
+            task.say(f"{freeze(model, patterns):,} parameters do not learn.")
+        return model.to(self.device)
+
+    def _record(self) -> dict[str, Any]:
+        """What the model's folder keeps of its training."""
+        made = self.resolved.to_dict()
+        names = {"python": platform.python_version(), "torch": version("torch"), "gen-toolkit": _own_version()}
+        return {
+            "command": self.command,
+            **made["options"],
+            "reasons": made["reasons"],
+            "measured": made["measured"],
+            "versions": names,
+            "begun": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        }
+
+    def trainer(self, callbacks: Sequence[Callable[[Event], Any]] = ()) -> Trainer:
+        """What trains the model in the run folder."""
+        options = self.resolved.config.train
+        return Trainer(self.model, self.task, options, out=self.folder, callbacks=callbacks)
+
+    def tracked(self) -> Any:
+        """A context manager that gives a callback which logs to the trackers of the options."""
+        names = self.config.train.track if distributed.is_main() else ()
+        return tracked(names, self.folder.path, self.resolved.to_dict())
+
+    def finish(self) -> tuple[Model, Evaluation]:
+        """The best model and its figures; draws the curve of the loss. For the main process."""
+        model = Model.load(self.folder.path)
+        plots = self.folder.path / "plots"
+        plots.mkdir(exist_ok=True)
+        metric = "" if self.task.metric.name == "loss" else self.task.metric.name
+        plot_losses(list(self.folder.records()), plots / "loss.png", metric=metric)
+        return model, self.task.finish(model, self.folder.path)
+
+
+def log_to(log: Callable[[dict[str, float], int], None]) -> Callable[[Event], None]:
+    """A callback that gives the figures of events to a tracker."""
+    return lambda event: log(figures_of({**event.record(), "validation": event.validation}), event.progress.step)
+
+
+def _own_version() -> str:
+    from gen import __version__
+
+    return __version__
+
+
+def train(
+    task: str | type[Task],
+    *,
+    out: str | PathLike[str] = "",
+    callbacks: Sequence[Callable[[Event], Any]] = (),
+    **options: Any,
+) -> Run:
+    """Trains a model: `gen train TASK`, with the options of the command line as keyword arguments.
+
+    Nothing global changes, and nothing is printed; in a notebook there is a progress bar.
+
+    Args:
+        task: "text", "translate", "caption", a task of your own by its name, or its class.
+        out: the run folder; where it holds the same training unfinished, that goes on. "" for a temporary one,
+            which is gone with the returned object.
+        callbacks: called with an `Event` every few steps and after every validation.
+        options: names as on the command line, with underscores.
+
+    Raises:
+        ConfigError: unknown names, with the nearest known one, or wrong values; all of them.
+        UserError: the data cannot be read, the folder is another run's, and the like.
+
+    Example::
+
+        run = gen.train("translate", train="train.{en,de}", out="runs/en-de", budget="25m")
+        print(run.metrics["bleu"], run.model("A dog runs."))
+    """
+    found = find_task(task) if isinstance(task, str) else task
+    temporary = None
+    if not out:
+        import tempfile
+
+        temporary = tempfile.TemporaryDirectory(prefix="gen-run-")
+        out = temporary.name
+    config = make_config(found, {**options, "out": fspath(out)})
+    typed = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    session = Session(found, config, given=options.keys(), command=f"gen.train({found.name!r}, {typed})")
+    session.prepare()
+    from gen.training.display import notebook_progress
+
+    with session.tracked() as log, notebook_progress(config.train, session.task.describe) as shown:
+        trainer = session.trainer([*shown, *callbacks, log_to(log)])
+        trainer.fit()
+    if distributed.is_main():
+        session.finish()
+    return Run(session.folder.path, temporary)

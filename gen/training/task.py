@@ -1,0 +1,459 @@
+"""What one class says about one job; everything else follows from it.
+
+A task of your own is a file: subclass `Task`, call `register`, and either import the file or name it in the entry
+point group ``gen.tasks`` of a package. Training, validation, samples, evaluation, scoring, export, plots, the model
+card and the command that uses the model then work without further code.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gen.base.config import Budget
+from gen.base.distributed import all_reduce_sum, gather, shard
+from gen.base.errors import UserError
+from gen.datasets.batches import Batches
+from gen.datasets.examples import example_batches
+from gen.datasets.pair_files import PairFiles
+from gen.inputs.tokenizer import Tokenizer
+from gen.metrics.plots import plot_attention
+from gen.models.batch import Batch, sequence_batch
+from gen.models.decoder import DecoderState
+from gen.models.model import LossOutput, Model
+from gen.search import Hypothesis, SearchOptions
+
+if TYPE_CHECKING:
+    from gen.training.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The figure by which the models of a task are compared.
+
+    Attributes:
+        name: of the figure among those that `Task.score` returns.
+        higher_is_better: its direction.
+        label: for people; "" for the name.
+        max_loss: how much worse an int8 export may be where the user does not say.
+    """
+
+    name: str
+    higher_is_better: bool = False
+    label: str = ""
+    max_loss: float = float("inf")
+
+    def __str__(self) -> str:
+        return self.label or self.name
+
+    def goodness(self, figures: Mapping[str, Any]) -> float:
+        """The figure, negated where lower is better: the larger the better."""
+        return float(figures[self.name]) * (1 if self.higher_is_better else -1)
+
+
+@dataclass(frozen=True)
+class Example:
+    """Something to read or look at, and what should be written about it.
+
+    Attributes:
+        item: what `Model.generate` takes: a string, a picture, or {name: item} for several inputs.
+        target: what the decoder learns to write.
+        references: every text that would be right; where there are none, the target is the only one.
+    """
+
+    item: Any
+    target: str
+    references: tuple[str, ...] = ()
+
+    @property
+    def all_references(self) -> tuple[str, ...]:
+        return self.references or (self.target,)
+
+
+@dataclass
+class Split:
+    """What a task has read: to learn from and to validate on.
+
+    Attributes:
+        train, valid: examples.
+        tokenizer: of the targets.
+        dropped: what was left out and why, one line each.
+    """
+
+    train: Sequence[Example]
+    valid: Sequence[Example]
+    tokenizer: Tokenizer
+    dropped: Sequence[str] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Target tokens of one pass over the training part, ends included."""
+        return sum(len(self.tokenizer.encode(e.target)) + 1 for e in self.train)
+
+    def table(self) -> dict[str, str]:
+        """What to tell the user about the data: name → value."""
+        rows = {"training": f"{len(self.train):,} examples, {self.num_tokens:,} target tokens"}
+        if self.dropped:
+            rows["left out"] = f"{len(self.dropped):,}"
+        rows["validation"] = f"{len(self.valid):,} examples"
+        rows["vocabulary"] = f"{len(self.tokenizer):,} ({self.tokenizer.kind})"
+        return rows
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What choices may depend on.
+
+    Attributes:
+        split: the data.
+        num_tokens: target tokens of one pass over the training part.
+        budget: how long to train.
+        tokens: target tokens that fit into the budget at the reference sizes (the ones that `Task.defaults` gives
+            for the facts of an unmeasured machine); measured, or counted where the budget is not a time.
+    """
+
+    split: Any
+    num_tokens: int
+    budget: Budget
+    tokens: float
+
+    @property
+    def passes(self) -> float:
+        """How often the training part would be read."""
+        return max(self.tokens / max(self.num_tokens, 1), 1e-6)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value for an option that the user left open, and the reason for it."""
+
+    value: Any
+    reason: str
+
+
+Choices = dict[str, Choice]
+"""Option name → choice."""
+
+
+@dataclass
+class Evaluation:
+    """What a model achieved on held-out data.
+
+    Attributes:
+        figures: name → value; "loss" is nats per token. ``NAME_signature`` says how NAME was computed.
+        outputs: what it wrote, one text per example.
+        count: examples that were judged.
+        failed: why others could not be, one line each.
+    """
+
+    figures: dict[str, Any]
+    outputs: Sequence[str] = ()
+    count: int = 0
+    failed: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """No options."""
+
+    def errors(self) -> list[str]:
+        """Everything that is wrong with the options, one line each."""
+        return []
+
+
+class Task:
+    """A job for the decoder: what to read, what to build, how to judge it.
+
+    A subclass says `read`, `build` and `score`, and perhaps `defaults` and `parse`. The other methods have defaults
+    that are made of these; override what is different.
+
+    Args:
+        config: the options of a training: ``data`` (of class `Data`), ``model`` (`Sizes`), ``extra`` (`Extra`),
+            ``train`` (`TrainOptions`), ``out``. None where a trained model is used.
+        begun: the model to go on from, if any.
+
+    Attributes:
+        name: under which `register` knows the class; also that of the command that uses its models.
+        Data, Sizes, Extra: dataclasses whose fields are the options, with their docstrings as help. Each may have a
+            method ``errors() -> list[str]``.
+        HeldOut: a dataclass of options with which `held_out` reads other data than those kept apart in training.
+        unused: options of `TrainOptions` that this task has no use for.
+        changeable: options of `Sizes` that may be given with ``init_from``, whose model has the others.
+        reference: options of `Sizes` with which the machine's speed is measured, so that `Facts.tokens` means the
+            same everywhere; other options have what `defaults` chooses.
+        metric: decides which weights are the best.
+        search: how its models search where nobody says.
+        ends_with_eos: targets end by themselves.
+        items_help: what the words of its command are.
+        batches: the training set, see `make_batches`.
+        split: what `read` returned.
+        say, progress: tell the user something, and how far (done, total) something is. They do nothing, unless
+            the command line has put others there.
+
+    Example:
+        >>> from gen.training.task import Metric, Task
+        >>> class Reverse(Task):
+        ...     metric = Metric("exact", higher_is_better=True)
+        >>> Reverse.metric.goodness({"exact": 0.5})
+        0.5
+    """
+
+    name: ClassVar[str] = ""
+    Data: ClassVar[type] = NoOptions
+    Sizes: ClassVar[type] = NoOptions
+    Extra: ClassVar[type] = NoOptions
+    HeldOut: ClassVar[type] = NoOptions
+    unused: ClassVar[frozenset[str]] = frozenset()
+    changeable: ClassVar[frozenset[str]] = frozenset()
+    reference: ClassVar[Mapping[str, Any]] = {}
+    metric: ClassVar[Metric] = Metric("loss", label="nats per token")
+    search: ClassVar[SearchOptions] = SearchOptions(temperature=0.0, max_new_tokens=200)
+    ends_with_eos: bool = True
+    items_help: ClassVar[str] = "What to give the model, one item per word."
+    SAMPLES: ClassVar[int] = 8
+
+    batches: Batches
+    split: Any
+    say: Callable[[str], None] = staticmethod(lambda text: None)
+    progress: Callable[[str, int, int], None] = staticmethod(lambda what, done, total: None)
+
+    def __init__(self, config: Any = None, begun: Model | None = None) -> None:
+        self.config, self.begun = config, begun
+
+    # -- what a task says ----------------------------------------------------------------------------------
+
+    def read(self, data: Any) -> Any:
+        """Reads the data: a `Split`, or an object with its attributes. ``data`` is an instance of `Data`.
+
+        Where `vocabulary` is not None, its targets are encoded with it.
+        """
+        raise NotImplementedError
+
+    def build(self, sizes: Any, split: Any) -> Model:
+        """A new model. ``sizes`` is an instance of `Sizes` with everything chosen."""
+        raise NotImplementedError
+
+    def defaults(self, facts: Facts) -> Choices:
+        """Choices for the options that are None, with a reason each. Sizes should change smoothly with the facts."""
+        return {}
+
+    def score(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
+        """Figures of outputs: N texts, and for each all texts that would be right."""
+        exact = sum(output in right for output, right in zip(outputs, references, strict=True))
+        return {"exact": exact / max(len(outputs), 1)}
+
+    def parse(self, words: Sequence[str]) -> Iterator[Any]:
+        """Words of the command line → items for `Model.generate`."""
+        yield from words
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    @property
+    def vocabulary(self) -> Tokenizer | None:
+        """The vocabulary to keep: that of the model to go on from."""
+        keeps = self.begun is not None and not self.config.train.new_vocabulary
+        return self.begun.tokenizer if keeps and self.begun is not None else None
+
+    def check(self, config: Any) -> list[str]:
+        """What is wrong between groups of options, one line each."""
+        return []
+
+    def tokenizers(self, split: Any) -> tuple[Tokenizer, Tokenizer | None]:
+        """The vocabulary of the targets, and that of the sentences that an encoder reads, if any."""
+        return split.tokenizer, None
+
+    def search_defaults(self, model: Model) -> dict[str, Any]:
+        """How the model searches where nobody says: options that differ from those of `SearchOptions`."""
+        return self.search.given()
+
+    def sources(self, data: Any) -> list[str]:
+        """Names of what a model is trained on, for its card."""
+        found = [getattr(data, name, ()) for name in ("data", "train", "images", "captions")]
+        return [each for value in found for each in ([value] if isinstance(value, str) else value) if each]
+
+    def tokens_per_step(self, config: Any) -> int:
+        """Target tokens of an optimizer step, about."""
+        return int(getattr(config.data, "batch_tokens", 2000) * config.train.accumulate)
+
+    def make_batches(self, model: Model, split: Any, config: Any) -> Batches:
+        """The training set. By default examples of like length, each with its item as the encoder reads it."""
+        return example_batches(
+            [e.item for e in split.train],
+            [e.target for e in split.train],
+            model.tokenizer,
+            model.encoder.prepare,
+            batch_tokens=getattr(config.data, "batch_tokens", 2000),
+            seed=config.train.seed,
+        )
+
+    def loss(
+        self, model: Model, batch: Batch, state: DecoderState | None, options: TrainOptions, share: float
+    ) -> LossOutput:
+        """What to make small: by default the cross-entropy, with whatever the options add to it.
+
+        Args:
+            model: in training mode.
+            batch: on the model's device.
+            state: of the decoder, for a batch that continues the one before.
+            options: of the training.
+            share: of the budget that is used up, 0 to 1.
+        """
+        return model.loss(
+            batch,
+            state,
+            options.label_smoothing or 0.0,
+            coverage=options.coverage,
+            r_drop=options.r_drop,
+            scheduled_sampling=options.scheduled_sampling * share,
+        )
+
+    def validate(self, model: Model, *, quick: bool = False) -> Evaluation:
+        """Figures on the validation part: the loss, and the scores of greedy outputs; the same for every process,
+        each of which does its share. ``quick``: on a few examples, to see that it works."""
+        examples = self.split.valid[:8] if quick else self.split.valid
+        loss_sum, num_tokens = all_reduce_sum(*model.evaluate(self._teacher_forced(model, examples)))
+        limit = {"max_new_tokens": 8} if quick else {}
+        written = self.evaluate(model, examples, temperature=0.0, **limit)
+        loss = loss_sum / max(num_tokens, 1)
+        return Evaluation({"loss": loss, **written.figures}, written.outputs, written.count)
+
+    def _teacher_forced(self, model: Model, examples: Sequence[Example], size: int = 64) -> Iterator[Batch]:
+        """Batches that read examples once; every process reads its share."""
+        t = model.tokenizer
+        rows = shard(sorted(examples, key=lambda e: len(e.target)))
+        for begin in range(0, len(rows), size):
+            part = rows[begin : begin + size]
+            source = model.encoder.prepare([e.item for e in part]).source
+            targets = [t.encode_array(self.normalise(model, e.target)) for e in part]
+            yield sequence_batch(source, targets, t.bos_id, t.eos_id, t.pad_id)
+
+    def sample(self, model: Model, evaluation: Evaluation) -> str:
+        """A few outputs of a validation as Markdown, of the same examples every time."""
+        examples = self.split.valid
+        chosen = range(0, len(examples), max(len(examples) // self.SAMPLES, 1))[: self.SAMPLES]
+        return "\n".join(
+            f"* input: {self.shown(examples[i].item)}\n  * reference: {examples[i].all_references[0]}\n"
+            f"  * output: {evaluation.outputs[i]}"
+            for i in chosen
+        )
+
+    def shown(self, item: Any) -> str:
+        """An item in words."""
+        return str(item)
+
+    def describe(self, figures: Mapping[str, Any]) -> str:
+        """Validation figures in a few words."""
+        return f"valid {figures['loss']:.3f} nats" + (
+            "" if self.metric.name == "loss" else f", {self.metric} {figures[self.metric.name]:.4g}"
+        )
+
+    # -- a trained model -----------------------------------------------------------------------------------
+
+    def normalise(self, model: Any, text: str) -> str:
+        """A text as the targets of the training were: lower-case, say."""
+        return text
+
+    def held_out(self, model: Any, options: Any = None) -> Any:
+        """Examples to judge a trained model by: those that ``options`` (of class `HeldOut`) name, else those that
+        were held out in its training."""
+        from gen.training.config import recorded
+
+        self.config = recorded(type(self), model)
+        self.split = self.read(self.config.data)
+        return self.split.valid
+
+    def evaluate(self, model: Any, examples: Any, *, batch_size: int = 64, **search: Any) -> Evaluation:
+        """What a model writes for examples, and its figures. Several processes share the examples."""
+        items = [e.item for e in examples]
+        found = model.generate_many(shard(items), batch_size=batch_size, attention=False, **search)
+        outputs = gather([several[0].text for several in found])
+        references = [[self.normalise(model, text) for text in e.all_references] for e in examples]
+        return Evaluation(self.score(outputs, references), outputs, len(examples))
+
+    def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
+        """The figure that an int8 export is compared by, and what it was measured on: at most ``limit`` items (0:
+        as many as are worth it)."""
+        found = self.evaluate(model, examples)
+        return float(found.figures[self.metric.name]), f"{found.count:,} held-out examples"
+
+    def compare(
+        self, outputs: Sequence[str], others: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> dict[str, float]:
+        """Probability that the difference between two models' figures is chance: name → p."""
+        return {}
+
+    def pairs(self, files: Sequence[str], options: Any) -> Iterator[tuple[Any, str]]:
+        """Items and texts to score, from files that the user names."""
+        yield from PairFiles(files, options.src, options.tgt)
+
+    def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
+        """Draws what the decoder looked at while it wrote each token of ``hypothesis``."""
+        plot_attention(hypothesis.attention, token_labels(model, hypothesis), model.encoder.labels(item), to)
+
+    def finish(self, model: Model, folder: Path) -> Evaluation:
+        """Judges the best weights as they will be used. May leave files of interest in the run folder."""
+        return self.evaluate(model, self.split.valid)
+
+    def commands(self, model: Model, folder: str) -> list[str]:
+        """Commands to try with the trained model; ``folder`` is quoted for a shell."""
+        return [f"gen {self.name} {folder} {shlex.quote(self.shown(self.split.valid[0].item))}"]
+
+    def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+        """Figures for people: (name, value, how it was computed) each."""
+        signatures = {n for n in figures if n.endswith("_signature")}
+        return [
+            (
+                name,
+                f"{value:,.4f}" if isinstance(value, float) else str(value),
+                figures.get(f"{name}_signature", ""),
+            )
+            for name, value in figures.items()
+            if name not in signatures
+        ]
+
+
+def token_labels(model: Any, hypothesis: Hypothesis) -> list[str]:
+    """The text of every token of a hypothesis."""
+    return [model.tokenizer.decode([i]) for i in hypothesis.token_ids]
+
+
+# -- which tasks there are -------------------------------------------------------------------------------
+
+TASKS: dict[str, type[Task]] = {}
+
+
+def register(name: str) -> Callable[[type[Task]], type[Task]]:
+    """Class decorator that makes a task known under ``name``: for `gen train NAME`, `gen NAME RUN`, and for every
+    command that meets a model that it trained."""
+
+    def add(task: type[Task]) -> type[Task]:
+        TASKS[name] = task
+        task.name = name
+        return task
+
+    return add
+
+
+def find_task(name: str) -> type[Task]:
+    """The task called ``name``: registered, or found through the entry points of group ``gen.tasks``.
+
+    Raises:
+        UserError: there is none; names the nearest.
+    """
+    if name not in TASKS:
+        found = {entry.name: entry for entry in entry_points(group="gen.tasks")}
+        if name in found:
+            task = found[name].load()
+            TASKS.setdefault(name, task)
+            task.name = task.name or name
+        else:
+            known = sorted({*TASKS, *found})
+            near = get_close_matches(name, known, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(known) or 'none'}"
+            raise UserError(f"there is no task {name!r}; {hint}")
+    return TASKS[name]

@@ -1,0 +1,66 @@
+"""`gen info`: what a model is, and how it was trained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from gen.base.config import Arg, flat, parse_command
+from gen.models.model import Model
+from gen.training.display import clock
+from tasks import display
+
+
+@dataclass(frozen=True)
+class InfoCommand:
+    """What a model is: sizes, training, figures."""
+
+    run: Annotated[str, Arg("RUN", positional=True)]
+    """The folder of a run or of a model."""
+    json: bool = False
+    """Print JSON."""
+
+
+def info_command(argv: list[str], command: str) -> None:
+    """`gen info RUN`."""
+    config = parse_command(InfoCommand, argv, command)
+    model = Model.load(config.run)
+    facts = facts_of(model)
+    if config.json:
+        print(json.dumps(facts))
+        return
+    display.console.print(display.table(config.run, {name: _shown(value) for name, value in facts.items()}))
+    chosen = model.info.training.get("reasons") or {}
+    if chosen:
+        options = flat({k: v for k, v in model.info.training.items() if isinstance(v, dict)})
+        rows = {f"--{n.replace('_', '-')}": f"{options.get(n)}   {reason}" for n, reason in chosen.items()}
+        display.console.print(display.table("Chosen", rows))
+    display.console.print(display.model_summary(model, next(model.parameters()).dtype))
+
+
+def facts_of(model: Model) -> dict[str, Any]:
+    """What is known of a model, by name; validation figures among it."""
+    training, info = model.info.training, model.info
+    versions = training.get("versions") or {}
+    facts = {
+        "task": info.task,
+        "unit": "sequences that end by themselves" if info.ends_with_eos else "a stream of text",
+        "vocabulary": f"{len(model.tokenizer):,} ({model.tokenizer.kind})",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "data": info.data,
+        "command": training.get("command", ""),
+        "budget": training.get("train", {}).get("budget", ""),
+        "seed": training.get("train", {}).get("seed", ""),
+        "begun": training.get("begun", ""),
+        "trained": clock(info.metrics["seconds"]) if "seconds" in info.metrics else "",
+        "versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
+        "search": ", ".join(f"{k} {v}" for k, v in info.search.items()),
+    }
+    return {name: value for name, value in facts.items() if value != ""} | info.metrics
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
