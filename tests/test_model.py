@@ -89,7 +89,7 @@ def test_a_ban_is_of_one_token(model):
     assert not any("cat" in h.text.split() for h in others)
     with pytest.raises(UserError, match="none that is known"):
         words.generate("the", ban=("zebra",))
-    with pytest.raises(ConfigError, match="^ban must not be empty"):
+    with pytest.raises(ConfigError, match=r"^ban must not be empty"):
         words.generate("the", ban=("",))
     letters = make_model(CharTokenizer.train(["GATTACA"]))  # without a space
     assert "A" not in letters.generate("G", ban=("A",), max_new_tokens=50, seed=1)[0].text

@@ -143,7 +143,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _renamed(name: str) -> str:
-    """A weight's name today: before format 3 the layers below and above the attention were "reader" and "writer"."""
+    """A weight's name today: before format 3 the layers around the attention were "reader" and "writer"."""
     return name.replace("decoder.reader.", "decoder.lower.").replace("decoder.writer.", "decoder.upper.")
 
 

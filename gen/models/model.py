@@ -244,7 +244,7 @@ class Model(GenerationMixin, nn.Module):  # in this order: a call generates
         write_folder(Path(path), self.write)
 
     def write(self, folder: Path, info: ModelInfo | None = None) -> None:
-        """Puts the model's files into an existing folder, with other metadata than its own if ``info`` is given."""
+        """Puts the model's files into an existing folder, with ``info`` instead of its own metadata if given."""
         info = info or self.info
         encoder = self.encoder
         if not encoder.name or not hasattr(encoder, "config"):
