@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from gen.base.config import Budget
 from gen.base.errors import ConfigError
 from gen.base.fields import options_of
+from tasks.cli import COMMANDS, installed_tasks
 from tasks.text.generate import GenerateConfig
 from tasks.text.options import TextConfig
 from tests.conftest import TEXT, TINY
@@ -247,6 +251,107 @@ def test_help_names_every_option(gen):
     assert all(name in out for option in options_of(TextConfig) for name in option.flags[:1])
     status, out, _ = gen("generate", "--help")
     assert all(name in out for option in options_of(GenerateConfig) for name in option.flags[:1])
+
+
+def test_help_in_every_way(gen):
+    main_help = gen("--help")[1]
+    assert gen("help")[1] == gen("-h")[1] == gen()[1] == gen("help", "--help")[1] == main_help
+    for group, members in (("train", ("text", "translate", "caption")), ("plot", ("attention",))):
+        status, out, _ = gen("help", group)
+        assert status == 0
+        assert out == gen(group, "--help")[1] == gen(group, "-h")[1]
+        assert all(f"gen {group} {member} " in out for member in members)
+    for command in COMMANDS:
+        status, out, _ = gen("help", *command.split())
+        assert (status, out) == gen(*command.split(), "--help")[:2]
+        assert status == 0
+        assert out.startswith(f"usage: gen {command} ")
+        assert "default: None" not in out
+        assert "default: '')" not in out
+        assert "--config FILE" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("help genrate", "unknown command 'genrate'; did you mean generate?"),
+        ("halp", "did you mean help?"),
+        ("train txt", "train: unknown task 'txt'; did you mean text?"),
+        ("help train txt", "did you mean text?"),
+        ("train", "train: name a task; there is: caption, text, translate"),
+        ("plot", "plot: name a kind; there is: attention"),
+        ("-x", "unknown command '-x'"),
+    ],
+)
+def test_unknown_commands(gen, words, expected):
+    status, out, err = gen(*words.split())
+    assert (status, out) == (2, "")
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A package that brings two tasks, one of which has a name of ours."""
+    info = tmp_path / "packages" / "toys-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[console_scripts]\ntoys = toys:main\n\n[gen.tasks]\nrhyme = toys:Rhyme\ntext=toys:Text\n[other]\nx=y:z\n"
+    )
+    monkeypatch.syspath_prepend(str(info.parent))
+    calls = []
+    for module, function in (("train", "train_command"), ("use", "use_command")):
+        made = ModuleType(f"tasks.commands.{module}")
+        setattr(made, function, lambda *words, function=function: calls.append((function, *words)))
+        monkeypatch.setitem(sys.modules, made.__name__, made)
+    return calls
+
+
+def test_installed_tasks_have_commands(gen, installed):
+    assert {e.name for e in entry_points(group="gen.tasks")} >= set(installed_tasks()) >= {"rhyme", "text"}
+    assert gen("train", "rhyme", "--out", "x")[0] == 0
+    assert gen("rhyme", "RUN", "--json")[0] == 0
+    assert installed == [
+        ("train_command", ["--out", "x"], "gen train rhyme", "rhyme"),
+        ("use_command", ["RUN", "--json"], "gen rhyme", "rhyme"),
+    ]
+    out = gen("--help")[1]
+    assert out.index("gen push") < out.index("Installed tasks:") < out.index("gen train rhyme")
+    assert out.count("gen train text ") == 1
+    assert "gen train rhyme" in gen("help", "train")[1]
+    assert "did you mean rhyme?" in gen("rhime")[2]
+    assert "did you mean rhyme?" in gen("train", "rhime")[2]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_encoding_of_the_terminal(encoding):
+    """What the encoding lacks is replaced; bytes that are not text pass as they are."""
+    names = ("caf\u00e9 \u2192", b"caf\xe9")
+    for name in names:
+        done = subprocess.run(
+            [sys.executable, "-m", "tasks.cli", "info", name],
+            cwd=ROOT,
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict", "LC_ALL": "C.UTF-8"},
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith(b"gen: caf")
+        assert b"Traceback" not in done.stderr
+    code = (
+        "import sys; from gen.base.errors import encode_leniently\n"
+        "encode_leniently(sys.stdout); print('\u00e9 \u2192 \\udcff')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    expected = {"ascii": b"? ? \xff\n", "latin-1": b"\xe9 ? \xff\n", "utf-8": "é → ".encode() + b"\xff\n"}
+    assert done.stdout == expected[encoding]
 
 
 @pytest.mark.parametrize(

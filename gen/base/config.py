@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from argparse import ArgumentParser
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -115,16 +116,16 @@ def parse_given(
     options = [option for option in options_of(config) if option.name not in hidden]
     if list(argv) == LIST_OPTIONS:
         raise OptionList(options)
-    words = _repeat_numbers(options, _with_dashes(argv))
-    parser = make_parser(config, options, command, repeat, common)
+    end = list(argv).index("--") if "--" in argv else len(argv)
+    words, after = [_with_dashes(word) for word in argv[:end]], list(argv[end + 1 :])
+    words = _repeat_numbers(options, words)
     if {"-h", "--help"} & set(words):
-        parser.print_help()
+        make_parser(config, options, command, repeat, common).print_help()
         raise SystemExit(0)
-    known = {"--config", *(name for option in options for name in option.flags)}
-    if errors := _unknown_options(words, known, command, hidden, renamed or {}):
+    if errors := _unknown_options(words, options, command, hidden, renamed or {}):
         raise ConfigError(errors)
-    namespace, unexpected = parser.parse_known_intermixed_args(words)
-    typed = vars(namespace)
+    parser = make_parser(config, [option for option in options if option.flags], command, repeat)
+    typed, unexpected = _match(words, after, options, parser)
     values: dict[str, Any] = {}
     if path := typed.pop("config", ""):
         values = _checked(options_of(config), _load_yaml(path), path, errors, renamed or {}, hidden, command)
@@ -150,16 +151,34 @@ def option_names(config: type, hidden: Collection[str] = ()) -> list[str]:
     return sorted({"--config", *found})
 
 
-def _with_dashes(argv: Iterable[str]) -> list[str]:
-    """The words with ``--learning_rate`` as ``--learning-rate``."""
-    words = list(argv)
-    for at, word in enumerate(words):
-        if word == "--":
-            break
-        if word.startswith("--"):
-            name, mark, value = word.partition("=")
-            words[at] = name.replace("_", "-") + mark + value
-    return words
+def _with_dashes(word: str) -> str:
+    """``--learning_rate=X`` as ``--learning-rate=X``."""
+    if not word.startswith("--"):
+        return word
+    name, mark, value = word.partition("=")
+    return name.replace("_", "-") + mark + value
+
+
+def _match(
+    words: list[str], after: list[str], options: Sequence[Option], parser: ArgumentParser
+) -> tuple[dict[str, Any], list[str]]:
+    """What was typed for which field, still as text, and the words that are for none.
+
+    Args:
+        words: to parse.
+        after: those behind "--", which are no options.
+        options: of the command.
+        parser: of the options with a name; argparse loses positional words where options lie between them.
+    """
+    namespace, rest = parser.parse_known_args(words)
+    typed = vars(namespace)
+    unexpected = [word for word in rest if word.startswith("-") and word != "-"]
+    places = [word for word in rest if word not in unexpected] + after
+    for option in options:
+        if option.arg.positional and places:
+            typed[option.name] = places if option.many else places[0]
+            places = [] if option.many else places[1:]
+    return typed, unexpected + places
 
 
 def _repeat_numbers(options: Sequence[Option], words: list[str]) -> list[str]:
@@ -190,11 +209,11 @@ def _is_number(word: str) -> bool:
 
 
 def _unknown_options(
-    words: list[str], known: set[str], command: str, hidden: Collection[str], renamed: Renamed
+    words: list[str], options: Sequence[Option], command: str, hidden: Collection[str], renamed: Renamed
 ) -> list[str]:
     """A line per option that the command does not have."""
-    errors = []
-    for word in words[: words.index("--")] if "--" in words else words:
+    errors, known = [], {"--config", *(name for option in options for name in option.flags)}
+    for word in words:
         name = word.split("=")[0]
         if not name.startswith("--") or name in known:
             continue

@@ -36,7 +36,7 @@ class _Formatter(argparse.HelpFormatter):
 
 
 def make_parser(
-    config: type, options: Sequence[Option], command: str, repeat: bool, common: Sequence[str] | None
+    config: type, options: Sequence[Option], command: str, repeat: bool, common: Sequence[str] | None = None
 ) -> Parser:
     """The parser, its groups in the order of the help: positional words, the common options, the others."""
     common = list(getattr(config, "COMMON", ()) if common is None else common)
