@@ -76,9 +76,7 @@ COMMANDS = {
         "RUN --text TEXT | PICTURE -o FILE",
         "draw what the decoder looked at",
     ),
-    "score": Command(
-        "tasks.commands.score:score_command", "RUN FILE", "how probable each line, or each pair, is"
-    ),
+    "score": Command("tasks.commands.score:score_command", "RUN FILE", "how probable each line, or each pair, is"),
     "evaluate": Command(
         "tasks.commands.evaluate:evaluate_command",
         "RUN",

@@ -1,7 +1,8 @@
-"""Pictures as people have them → RGB pixels of the size that a network wants."""
+"""Picture files in the formats people use → RGB pixels of the size that a network takes."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import warnings
@@ -20,40 +21,44 @@ import numpy as np
 from gen.base.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""What is opened at all, as far as this Pillow can. It knows many more, some through code that few people test."""
+"""The formats that are opened, if the installed Pillow has them. It has many more, some with little-tested code."""
 
 MOST_PIXELS = 64_000_000
-"""Of a picture that is decoded: some modes need a dozen bytes a pixel on their way to RGB."""
+"""Most pixels of a picture that is decoded: some modes need a dozen bytes per pixel on their way to RGB."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-"""Endings of the files that count as pictures in a folder."""
+"""Suffixes of the files that count as pictures in a folder."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class PictureError(UserError):
-    """A picture that cannot be used; the message names it and says why."""
+    """A picture that cannot be used; the message has its name and the reason."""
 
 
 def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
-    """A picture as one would look at it: turned as the camera was held, its first frame, on white, in RGB.
+    """A picture as a viewer shows it: upright by its EXIF orientation, the first frame, on white, in RGB.
 
     Args:
         item: a path, the bytes of a file, or a `PIL.Image.Image`.
-        wanted: JPEGs may be decoded at a fraction of their size, but not below this many pixels a side.
-        name: what to call it in messages; None: its path.
+        wanted: JPEGs may be decoded at a fraction of their size, but not below this many pixels per side;
+            0 decodes them whole.
+        name: its name in messages; None: its path.
 
     Returns:
         A `PIL.Image.Image` of mode RGB, its pixels loaded.
 
     Raises:
         PictureError: there is no such file, it is no picture of a format in `FORMATS`, it is damaged, or it has
-            more pixels than anything sensible.
+            more than `MOST_PIXELS` pixels.
 
     Example:
-        >>> open_picture("photo.jpg").mode
-        'RGB'
+        >>> from PIL import Image
+        >>> from gen.inputs.pictures import open_picture
+        >>> picture = open_picture(Image.new("LA", (4, 3)))  # transparent black
+        >>> picture.mode, picture.size, picture.getpixel((0, 0))
+        ('RGB', (4, 3), (255, 255, 255))
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -63,13 +68,13 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
         raise PictureError(f"a picture is a path, bytes or a PIL.Image, not {type(item).__name__}")
     try:
         if isinstance(source, Image.Image):
-            return _rgb(_turned(source.copy()))
+            return _rgb(_upright(source.copy()))
         with Image.open(source, formats=_formats()) as image:
             if wanted:
                 image.draft("RGB", (wanted, wanted))
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width:,} × {image.height:,}")
-            return _rgb(_turned(image))
+            return _rgb(_upright(image))
     except FileNotFoundError:
         raise PictureError(f"{name}: no such file") from None
     except IsADirectoryError:
@@ -89,41 +94,29 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that the Pillow that is installed has."""
+    """Those of `FORMATS` that the installed Pillow has."""
     from PIL import Image
 
-    # Of large pictures, which are errors here, and of odd metadata. Once and for all: pictures are opened in
-    # threads, and the filters are the whole process's.
+    # No warnings about large pictures, which are errors here, or about odd metadata. Set once: filters belong to
+    # the whole process, and pictures are opened in threads.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _turned(image: Any) -> Any:
-    """A picture with its pixels loaded, turned as the camera was held. Damaged metadata turn nothing."""
-    from PIL import Image
+def _upright(image: Any) -> Any:
+    """The picture, changed in place: pixels loaded, and turned by its EXIF orientation if that can be read."""
+    from PIL import ImageOps
 
     image.load()
-    try:
-        orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # nearly anything, and no reason to leave a picture out
-        return image
-    turn = Image.Transpose
-    turns = {
-        2: turn.FLIP_LEFT_RIGHT,
-        3: turn.ROTATE_180,
-        4: turn.FLIP_TOP_BOTTOM,
-        5: turn.TRANSPOSE,
-        6: turn.ROTATE_270,
-        7: turn.TRANSVERSE,
-        8: turn.ROTATE_90,
-    }
-    return image.transpose(turns[orientation]) if orientation in turns else image
+    with contextlib.suppress(Exception):  # damaged metadata raise nearly anything, and are no reason to refuse it
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _rgb(image: Any) -> Any:
-    """Any mode → RGB; what is transparent stands on white."""
+    """Any mode → RGB, on a white background."""
     from PIL import Image
 
     if image.mode == "RGB" and "transparency" not in image.info:
@@ -142,14 +135,20 @@ def _rgb(image: Any) -> Any:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From a picture to what a network takes. Belongs to the encoder and is saved with it.
+    """How a picture becomes a network's input. Part of the encoder and saved with it.
 
     Attributes:
-        size: pixels a side of the result.
-        resize: the shorter side before the middle is cut out; 0 makes the whole picture a square instead,
-            whatever its shape, so that nothing at its edges is lost.
-        mean, std: of the three channels, 0 to 255: what `normalise` subtracts and divides by.
-        bicubic: how to resample; bilinear otherwise.
+        size: pixels per side of the result.
+        resize: length of the shorter side before the central square is cut out; 0 stretches the whole picture to a
+            square instead, so that nothing at its edges is lost.
+        mean, std: of the three channels, in units of 0 to 255: what `normalise` subtracts and divides by.
+        bicubic: resample with a bicubic filter instead of a bilinear one.
+
+    Example:
+        >>> from PIL import Image
+        >>> from gen.inputs.pictures import Preprocessing
+        >>> Preprocessing(size=32).pixels(Image.new("RGB", (80, 60))).shape
+        (3, 32, 32)
     """
 
     size: int = 224
@@ -159,12 +158,16 @@ class Preprocessing:
     bicubic: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, from which the same can be made again."""
+        """Plain values; `from_dict` takes them back."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
-        """What `to_dict` gave. Raises TypeError or ValueError for anything else."""
+        """The inverse of `to_dict`.
+
+        Raises:
+            TypeError, ValueError: these are no values of `to_dict`.
+        """
         plain: dict[str, Any] = {k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in values.items()}
         made = cls(**plain)
         sizes_fit = all(isinstance(n, int) and 0 <= n <= 1 << 14 for n in (made.size, made.resize)) and made.size
@@ -176,10 +179,10 @@ class Preprocessing:
         """A picture → (3, size, size) uint8.
 
         Args:
-            item: whatever `open_picture` takes.
-            view: 0 is the picture as it is; odd ones are mirrored, and those from 2 on are random parts of it,
-                the same for the same picture and number.
-            name: what to call it in messages.
+            item: as for `open_picture`.
+            view: 0 is the picture as it is; odd views are mirrored; views from 2 on are random crops, which depend
+                on the picture and the number alone.
+            name: its name in messages.
 
         Raises:
             PictureError: it cannot be used.
@@ -196,7 +199,7 @@ class Preprocessing:
         return np.ascontiguousarray(array[..., ::-1] if view % 2 else array)
 
     def box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """Which part of a picture of (width, height) the network sees: left, top, right, bottom."""
+        """The part of a picture of ``size`` (width, height) that is used: left, top, right, bottom, in pixels."""
         width, height = size
         if not self.resize:
             return 0, 0, width, height
@@ -205,7 +208,7 @@ class Preprocessing:
         return left, top, left + side, top + side
 
     def normalise(self, pixels: Any) -> Any:
-        """(B, 3, size, size) uint8 tensor → float32, as the network was trained."""
+        """(B, 3, size, size) uint8 tensor → float32 with the mean and scale that the network was trained with."""
         import torch
 
         mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (self.mean, self.std))
@@ -213,7 +216,7 @@ class Preprocessing:
 
 
 def _part(box: tuple[float, float, float, float], rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """A random part of a box, at least six tenths of its area."""
+    """A random crop of a box, at least 60% of its area."""
     left, top, right, bottom = box
     across, down = (right - left) * rng.uniform(0.78, 1), (bottom - top) * rng.uniform(0.78, 1)
     left += rng.uniform(0, right - left - across)
@@ -222,25 +225,30 @@ def _part(box: tuple[float, float, float, float], rng: np.random.Generator) -> t
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """Every picture in a folder and those below it, in order."""
+    """All pictures in a folder and its subfolders, sorted by path."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
 def ahead(
     items: Iterable[T], work: Callable[[T], R], batch_size: int, workers: int = 2
 ) -> Iterator[list[tuple[T, R | UserError]]]:
-    """Does ``work`` for items in threads, two batches ahead of whoever takes the results.
+    """Applies ``work`` to items in threads, two batches ahead of the consumer.
 
-    Decoding a picture lets other threads run, so a network can look at one batch while the next is decoded.
+    Decoding a picture releases the interpreter lock, so a network can run on one batch while the next is decoded.
 
     Args:
         items: read as they are needed.
-        work: what to do; a `UserError` that it raises becomes the item's result.
-        batch_size: items a batch; the last may have fewer.
+        work: a `UserError` that it raises becomes the item's result.
+        batch_size: items per batch; the last may have fewer.
         workers: threads.
 
+    Yields:
+        Batches of (item, result), in the order of ``items``.
+
     Example:
-        >>> for batch in ahead(paths, Preprocessing().pixels, 32): ...
+        >>> from gen.inputs.pictures import ahead
+        >>> list(ahead([1, 2, 3], lambda n: n * n, batch_size=2))
+        [[(1, 1), (2, 4)], [(3, 9)]]
     """
 
     def safe(item: T) -> R | UserError:

@@ -1,8 +1,8 @@
 """Attention over a `Memory`: none, dot (Luong), additive (Bahdanau) and multi-head.
 
-All kinds share one interface: ``keys(values)`` computes once what every query needs, and
-``forward(queries, memory)`` answers all T positions of all rows in one batched product. Rows of the same
-input share its memory: R = B·W rows are viewed as B inputs with W·T queries each, so nothing is copied.
+All kinds share one interface: ``keys(values)`` computes once per memory what all queries need, and
+``forward(queries, memory)`` computes the context of all T positions of all rows in one batched product. Rows of
+the same input share its memory: R = B·W rows are viewed as B inputs with W·T queries each, so nothing is copied.
 """
 
 from __future__ import annotations
@@ -12,18 +12,26 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gen.base.errors import UserError
 from gen.models.memory import Memory
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last axis in float32 that gives padding exactly zero.
+    """Softmax over the last axis in float32, exactly zero at padding.
 
     Args:
         scores: (..., S) float.
-        mask: bool, broadcastable to ``scores``; True = real.
+        mask: bool, broadcastable to ``scores``; True = real, False = padding.
 
     Returns:
-        (..., S) float32 that sums to 1 over the real positions; all zero where nothing is real.
+        (..., S) float32 that sums to 1 over the real positions; all zero if there are none.
+
+    Example:
+        >>> import torch
+        >>> from gen.models.attention import masked_softmax
+        >>> masked_softmax(torch.zeros(2, 3), torch.tensor([[True, True, False], [False, False, False]]))
+        tensor([[0.5000, 0.5000, 0.0000],
+                [0.0000, 0.0000, 0.0000]])
     """
     scores = scores.float()
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
@@ -31,27 +39,31 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Base class, and the kind ``none``: looks at nothing, returns an empty context.
+    """Base class, and the kind "none": ignores the memory and returns an empty context.
 
     Args:
-        query_size: size of the vectors that ask.
+        query_size: Q, size of the query vectors.
         memory_size: M, size of the vectors in the memory.
+        num_heads: number of subspaces; only "multihead" uses it.
+
+    Attributes:
+        context_size: size of the context vectors; 0 for "none".
     """
 
-    def __init__(self, query_size: int, memory_size: int) -> None:
+    def __init__(self, query_size: int, memory_size: int, num_heads: int = 1) -> None:
         super().__init__()
         self.context_size = 0
 
     def keys(self, values: Tensor) -> tuple[Tensor, ...]:
-        """What is computed once a memory: (B, S, M) → tensors of the kind's own."""
+        """What is computed once per memory: (B, S, M) values → the kind's own tensors."""
         return ()
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """Answers every query.
+        """The context of every query.
 
         Args:
-            queries: (R, T, query_size), R = B·W in input-major order.
-            memory: B inputs, with its ``keys`` prepared.
+            queries: (R, T, Q), R = B·W in input-major order.
+            memory: B inputs; without an ``attention_cache`` it is computed here.
 
         Returns:
             context (R, T, context_size) in the queries' dtype, and weights (R, T, S) float32 or None.
@@ -59,15 +71,15 @@ class Attention(nn.Module):
         return queries.new_zeros(*queries.shape[:2], 0), None
 
 
-class _Looking(Attention):
-    """Shared by the kinds that look: rows to inputs and back, softmax, weighted sum."""
+class _ScoredAttention(Attention):
+    """Base class of "dot" and "additive": a softmax over one score per position, and the weighted sum."""
 
-    def __init__(self, query_size: int, memory_size: int) -> None:
+    def __init__(self, query_size: int, memory_size: int, num_heads: int = 1) -> None:
         super().__init__(query_size, memory_size)
         self.context_size = memory_size
 
     def scores(self, queries: Tensor, keys: tuple[Tensor, ...]) -> Tensor:
-        """(B, N, query_size) queries → (B, N, S) scores."""
+        """(B, N, Q) queries → (B, N, S) scores."""
         raise NotImplementedError
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
@@ -80,10 +92,10 @@ class _Looking(Attention):
         return context.reshape(R, T, M).to(queries.dtype), weights.reshape(R, T, S)
 
 
-class DotAttention(_Looking):
+class DotAttention(_ScoredAttention):
     """score = (W q)ᵀ v / √M: Luong et al. 2015 ("general"), scaled as in Vaswani et al. 2017."""
 
-    def __init__(self, query_size: int, memory_size: int) -> None:
+    def __init__(self, query_size: int, memory_size: int, num_heads: int = 1) -> None:
         super().__init__(query_size, memory_size)
         self.query = nn.Linear(query_size, memory_size, bias=False)
         self.scale = 1 / math.sqrt(max(memory_size, 1))
@@ -96,10 +108,10 @@ class DotAttention(_Looking):
         return projected @ keys[0].to(projected.dtype)
 
 
-class AdditiveAttention(_Looking):
+class AdditiveAttention(_ScoredAttention):
     """score = wᵀ tanh(W q + U v): Bahdanau et al. 2015."""
 
-    def __init__(self, query_size: int, memory_size: int) -> None:
+    def __init__(self, query_size: int, memory_size: int, num_heads: int = 1) -> None:
         super().__init__(query_size, memory_size)
         self.query = nn.Linear(query_size, query_size, bias=False)
         self.key = nn.Linear(memory_size, query_size)
@@ -114,10 +126,19 @@ class AdditiveAttention(_Looking):
 
 
 class MultiHeadAttention(Attention):
-    """Scaled dot product in ``num_heads`` subspaces, Vaswani et al. 2017. Weights are the heads' mean."""
+    """Scaled dot product in ``num_heads`` subspaces: Vaswani et al. 2017. The returned weights are the mean over
+    the heads.
+
+    Raises:
+        UserError: ``num_heads`` does not divide ``query_size``.
+    """
 
     def __init__(self, query_size: int, memory_size: int, num_heads: int = 4) -> None:
         super().__init__(query_size, memory_size)
+        if num_heads < 1 or query_size % num_heads:
+            raise UserError(
+                f"num_heads {num_heads} does not divide hidden_size {query_size}: choose a divisor of it"
+            )
         self.context_size = query_size
         self.num_heads = num_heads
         self.query = nn.Linear(query_size, query_size, bias=False)
@@ -129,7 +150,7 @@ class MultiHeadAttention(Attention):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def keys(self, values: Tensor) -> tuple[Tensor, ...]:
-        # Contiguous, or every step of a search would copy them.
+        # Contiguous: otherwise every step of a search would copy them.
         return tuple(self._heads(f(values)).contiguous() for f in (self.key, self.value))  # (B, H, S, D) each
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
@@ -144,7 +165,7 @@ class MultiHeadAttention(Attention):
         return context, weights.mean(1).reshape(R, T, S)
 
 
-ATTENTIONS = {
+ATTENTIONS: dict[str, type[Attention]] = {
     "none": Attention,
     "dot": DotAttention,
     "additive": AdditiveAttention,
@@ -153,14 +174,11 @@ ATTENTIONS = {
 
 
 def build_attention(kind: str, query_size: int, memory_size: int, num_heads: int = 4) -> Attention:
-    """The attention called ``kind``. Over a memory without a size (no encoder) every kind is ``none``.
+    """The attention called ``kind``, one of `ATTENTIONS`. With a memory of size 0 (no encoder) it is always "none".
 
     Example:
+        >>> from gen.models.attention import build_attention
         >>> build_attention("dot", query_size=512, memory_size=320).context_size
         320
     """
-    if memory_size == 0:
-        return Attention(query_size, 0)
-    if kind == "multihead":
-        return MultiHeadAttention(query_size, memory_size, num_heads)
-    return ATTENTIONS[kind](query_size, memory_size)
+    return ATTENTIONS[kind if memory_size else "none"](query_size, memory_size, num_heads)

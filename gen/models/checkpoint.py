@@ -1,18 +1,16 @@
-"""Models on disk, and the state of a training beside them."""
+"""Model folders on disk: configuration, weights and training state."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor, nn
 
 from gen.base import hub
 from gen.base.errors import UserError
@@ -20,29 +18,34 @@ from gen.base.folders import whole_folder
 from gen.runtime import is_exported
 
 FORMAT = 3
-"""Version of the model folder. Raised when older code could no longer read what newer code writes."""
+"""Version of the model folder; it rises when older code cannot read what newer code writes."""
 
 UNREADABLE = (OSError, ValueError, RecursionError, yaml.YAMLError)
-"""What reading a damaged YAML file raises: dates that are none and endless numbers are ValueErrors."""
+"""What reading a damaged YAML file raises. Invalid dates and oversized integers are ValueErrors."""
 
 MOST_CONFIG = 1 << 20
-"""Bytes of a configuration."""
+"""Largest configuration that is read, in bytes."""
 
 MOST_LAYERS = 1 << 10
-"""The time to build layers without end must not be up to a file."""
+"""Most layers that are built: building time must not depend on a damaged file."""
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
 TOKENIZER = "tokenizer.bin"
 TRAINING = "training.pt"
 
+M = TypeVar("M", bound=nn.Module)
+
 
 def find_model(path: str | Path) -> Path:
-    """The model folder meant by ``path``: itself, the best (else the last) model of a run folder, or for
-    ``hf:user/name`` the one that `gen.base.hub.fetch` gets.
+    """The model folder for ``path``.
+
+    Args:
+        path: a model folder; a run folder, of which the best model is taken, else the last; or ``hf:user/name``,
+            which `gen.base.hub.fetch` downloads.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no model.
     """
     if str(path).startswith(hub.PREFIX):
         path = hub.fetch(str(path))
@@ -64,7 +67,14 @@ def find_model(path: str | Path) -> Path:
 def write_model(
     folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], files: Mapping[str, bytes]
 ) -> None:
-    """Puts a model's files into ``folder``. ``files`` are the tokenizer, the model card and the like."""
+    """Writes a model's files into ``folder``.
+
+    Args:
+        folder: exists.
+        config: plain values.
+        weights: by name, on any device.
+        files: other files, by name: the tokenizer, the model card.
+    """
     save_file({name: t.detach().cpu().contiguous() for name, t in weights.items()}, folder / WEIGHTS)
     text = yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True)
     (folder / CONFIG).write_text(text, encoding="utf-8")
@@ -108,33 +118,12 @@ def _layers(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             parts += part.values()
 
 
-class MemoryLimit(TorchDispatchMode):
-    """While it lasts, no more numbers can be made than the weights of a folder hold, and some to spare: the sizes
-    in a damaged or hostile configuration are noticed before their memory is taken.
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """A model folder's weights by name, mapped from the file: memory is taken when they are copied.
 
     Raises:
-        ValueError: in the call that asks for too much.
+        UserError: the file is damaged.
     """
-
-    SPARE = 1 << 24  # numbers that a module may keep beside its weights, and temporary ones
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        weights = folder / WEIGHTS
-        most = weights.stat().st_size if weights.exists() else 0  # a number takes a byte or more
-        self.left = most + self.SPARE
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        sizes = args[0] if args else ()
-        if isinstance(sizes, list | tuple) and all(isinstance(n, int) for n in sizes):  # torch.empty and its like
-            self.left -= math.prod(sizes)
-            if self.left < 0:
-                raise ValueError(f"it asks for more numbers than {WEIGHTS} has")
-        return func(*args, **(kwargs or {}))
-
-
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """A model folder's weights, on the CPU. Raises `UserError` where the file is damaged."""
     path = folder / WEIGHTS
     try:
         return {_renamed(name): weight for name, weight in load_file(path).items()}
@@ -143,12 +132,91 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _renamed(name: str) -> str:
-    """A weight's name today: before format 3 the layers below and above the attention were "reader" and "writer"."""
+    """A weight's name today: before format 3 the layers around the attention were "reader" and "writer"."""
     return name.replace("decoder.reader.", "decoder.lower.").replace("decoder.writer.", "decoder.upper.")
 
 
+def load_module(folder: Path, build: Callable[[], M]) -> M:
+    """A module with the weights of a model folder, on the CPU.
+
+    It is built on the meta device, where tensors have a shape but no memory. So sizes in a damaged configuration are
+    noticed before anything is allocated, and no time goes into random first weights.
+
+    Args:
+        folder: a model folder.
+        build: makes the module. It is called a second time, for the CPU, if the module has tensors that are not
+            in its state dict, or if its constructor needs the values of tensors.
+
+    Raises:
+        UserError: the weights are damaged, or their names or shapes differ from the module's.
+    """
+    try:
+        with torch.device("meta"):
+            module = build()
+    except (NotImplementedError, RuntimeError) as error:
+        if "meta tensor" not in str(error):
+            raise
+        module = build()
+    weights = read_weights(folder)
+    weights |= {name: weights[kept] for name, kept in aliases(module).items() if kept in weights}
+    if wrong := _differences(module.state_dict(), weights):
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise UserError(f"{folder}: weights and configuration do not belong together ({wrong[0]}{more})")
+    _fill(module, weights)
+    if any(tensor.is_meta for tensor in _tensors(module)):
+        module = build()
+        _fill(module, weights)
+    return module
+
+
+def aliases(module: nn.Module) -> dict[str, str]:
+    """Names of parameters that are stored under another name: tied embeddings are stored once."""
+    first: dict[int, str] = {}
+    named = module.named_parameters(remove_duplicate=False)
+    return {name: kept for name, p in named if (kept := first.setdefault(id(p), name)) != name}
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """All tensors of a module: parameters, buffers and plain attributes."""
+    for part in module.modules():
+        for values in (part._parameters, part._buffers, vars(part)):
+            yield from (v for v in values.values() if isinstance(v, Tensor))
+
+
+def _differences(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """How the names and shapes of ``weights`` differ from those that are wanted."""
+    found = [f"{name} is missing" for name in wanted if name not in weights]
+    found += [f"{name} is unknown" for name in weights if name not in wanted]
+    for name, tensor in wanted.items():
+        if name in weights and weights[name].shape != tensor.shape:
+            found.append(f"{name} is {list(weights[name].shape)} in {WEIGHTS}, {list(tensor.shape)} in {CONFIG}")
+    return found
+
+
+def _fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Replaces the module's parameters and persistent buffers by copies of ``weights``, in the dtype and memory
+    layout of the old ones. Parameters that several modules share stay shared."""
+    filled: dict[int, Tensor] = {}
+    state: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in filled:
+            copy = torch.empty_like(tensor, device="cpu", requires_grad=False).copy_(weights[name])
+            parameter = isinstance(tensor, nn.Parameter)
+            filled[id(tensor)] = nn.Parameter(copy, tensor.requires_grad) if parameter else copy
+        state[name] = filled[id(tensor)]
+    module.load_state_dict(state, assign=True)
+    for part in module.modules():  # buffers without elements have nothing to load: they only know the device
+        for name, buffer in part._buffers.items():
+            if buffer is not None and buffer.is_meta and buffer.numel() == 0:
+                part._buffers[name] = torch.empty_like(buffer, device="cpu")
+
+
 def read_bytes(folder: Path, name: str) -> bytes:
-    """One of a model folder's files. Raises `UserError` where it is missing."""
+    """The content of one of a model folder's files.
+
+    Raises:
+        UserError: it is missing.
+    """
     try:
         return (folder / name).read_bytes()
     except OSError as error:
@@ -156,7 +224,7 @@ def read_bytes(folder: Path, name: str) -> bytes:
 
 
 def read_training(folder: Path) -> dict[str, Any]:
-    """The training state beside a model; tensors and plain values only, nothing that can run.
+    """The state of a training, stored with its model. Only tensors and plain values are read, no code.
 
     Raises:
         UserError: it is missing or damaged.
@@ -171,4 +239,5 @@ def read_training(folder: Path) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class where it has none; 160 characters at most."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

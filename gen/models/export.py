@@ -9,7 +9,6 @@ import json
 import logging
 import shutil
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from gen.base.folders import write_folder
 from gen.models.decoder import Decoder, DecoderState
 from gen.models.memory import Memory
 from gen.models.model import Model
-from gen.models.recurrent import LayerState, RecurrentStack
+from gen.models.recurrent import LayerState, RecurrentStack, Scan
 from gen.search.info import ModelInfo
 
 # ONNX's order of the gates, as indices into torch's: i o f c for an LSTM, z r h for a GRU.
@@ -184,8 +183,7 @@ def _graphs(model: Model) -> dict[str, bytes]:
     if clash := sorted({*source} & {*made, "token_ids"}):
         raise UserError(f"the input name {clash[0]!r} is used by exported graphs; choose another")
     for stack in (m for m in model.modules() if isinstance(m, RecurrentStack)):
-        stack.fix()
-        stack._scan = partial(_onnx_layer, list(map(_onnx_weights, stack.layers)))  # type: ignore[method-assign]
+        stack.prepare_for_export(_onnx_scan)
     named = [n for n in made if not n.startswith("state_")]
     states = [made[n].repeat_interleave(_ROWS, 0) for n in made if n.startswith("state_")]
     seen = [made[n] for n in named] if model.decoder.attention.context_size else []
@@ -244,21 +242,23 @@ def _onnx_weights(layer: Any) -> list[Tensor]:
     return [w_ih, w_hh, torch.cat([b_ih, b_hh], 1)]
 
 
-def _onnx_layer(
-    weights: list[list[Tensor]], i: int, layer: nn.RNNBase, x: Tensor, state: LayerState
-) -> tuple[Tensor, LayerState]:
-    """`RecurrentStack._scan` as one node of a graph, for any number of positions; torch's own tracing would unroll
-    the layer for as many as the example has."""
-    kind = _kind(layer)
-    B, T, H = x.size(0), x.size(1), layer.hidden_size
-    outputs, *after = torch.onnx.ops.symbolic_multi_out(
-        kind,
-        [x.transpose(0, 1), *weights[i], None, *(s[None] for s in state)],
-        {"hidden_size": H, **({"linear_before_reset": 1} if kind == "GRU" else {})},
-        dtypes=[torch.float32] * (1 + len(state)),
-        shapes=[(T, 1, B, H), *[(1, B, H)] * len(state)],
-    )
-    return outputs[:, 0].transpose(0, 1), tuple(s[0] for s in after)
+def _onnx_scan(layer: nn.RNNBase) -> Scan:
+    """A layer as one node of a graph, for any number of positions; torch's own tracing would unroll it for as many
+    as the example has."""
+    kind, H, weights = _kind(layer), layer.hidden_size, _onnx_weights(layer)
+
+    def scan(x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        B, T = x.size(0), x.size(1)
+        outputs, *after = torch.onnx.ops.symbolic_multi_out(
+            kind,
+            [x.transpose(0, 1), *weights, None, *(s[None] for s in state)],
+            {"hidden_size": H, **({"linear_before_reset": 1} if kind == "GRU" else {})},
+            dtypes=[torch.float32] * (1 + len(state)),
+            shapes=[(T, 1, B, H), *[(1, B, H)] * len(state)],
+        )
+        return outputs[:, 0].transpose(0, 1), tuple(s[0] for s in after)
+
+    return scan
 
 
 def require(*packages: str) -> None:

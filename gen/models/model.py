@@ -244,7 +244,7 @@ class Model(GenerationMixin, nn.Module):  # in this order: a call generates
         write_folder(Path(path), self.write)
 
     def write(self, folder: Path, info: ModelInfo | None = None) -> None:
-        """Puts the model's files into an existing folder, with other metadata than its own if ``info`` is given."""
+        """Puts the model's files into an existing folder, with ``info`` instead of its own metadata if given."""
         info = info or self.info
         encoder = self.encoder
         if not encoder.name or not hasattr(encoder, "config"):
@@ -258,7 +258,7 @@ class Model(GenerationMixin, nn.Module):  # in this order: a call generates
             "tokenizer": self.tokenizer.kind,
             **info.to_dict(),
         }
-        aliases = self._aliases()
+        aliases = checkpoint.aliases(self)
         weights = {name: t for name, t in self.state_dict().items() if name not in aliases}
         files = {checkpoint.TOKENIZER: self.tokenizer.to_bytes(), "README.md": self.card(info)}
         files |= {f"encoder-{name}": data for name, data in encoder.files().items()}
@@ -269,12 +269,6 @@ class Model(GenerationMixin, nn.Module):  # in this order: a call generates
         count = sum(p.numel() for p in self.parameters())
         what = f"{count:,} parameters, {self.tokenizer.kind} vocabulary of {len(self.tokenizer):,}."
         return info.card(what, f"torch {torch.__version__}").encode()
-
-    def _aliases(self) -> dict[str, str]:
-        """Names of weights that are another name's: tied embeddings are stored once."""
-        first: dict[int, str] = {}
-        named = self.named_parameters(remove_duplicate=False)
-        return {name: kept for name, p in named if (kept := first.setdefault(id(p), name)) != name}
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu", precision: str = "fp32") -> Model:
@@ -294,26 +288,23 @@ class Model(GenerationMixin, nn.Module):  # in this order: a call generates
         config = checkpoint.read_config(folder)
         data = checkpoint.read_bytes(folder, checkpoint.TOKENIZER)
         try:
-            with checkpoint.MemoryLimit(folder):
-                tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(data)
-                info = ModelInfo.of(config)
+            tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(data)
+            info = ModelInfo.of(config)
+            decoder = DecoderConfig(**config["decoder"])
+            if len(tokenizer) != decoder.vocab_size:
+                raise ValueError(f"the vocabulary has {len(tokenizer)} tokens")
+
+            def build() -> Model:
                 encoder = build_encoder(
                     config["encoder"], lambda name: checkpoint.read_bytes(folder, f"encoder-{name}")
                 )
-                model = cls(encoder, DecoderConfig(**config["decoder"]), tokenizer, info)
-                if len(tokenizer) != model.decoder.config.vocab_size:
-                    raise ValueError(f"the vocabulary has {len(tokenizer)} tokens")
+                return cls(encoder, decoder, tokenizer, info)
+
+            model = checkpoint.load_module(folder, build)
         except UserError:
             raise
         except Exception as error:  # whatever constructors raise for arguments that nobody would give
             what = f"{type(error).__name__}: {checkpoint.first_line(error)}"
             raise UserError(f"{folder}: {checkpoint.CONFIG} does not describe a model ({what})") from error
-        weights = checkpoint.read_weights(folder)
-        weights |= {name: weights[kept] for name, kept in model._aliases().items() if kept in weights}
-        try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:
-            what = " ".join(str(error).split())[:200]
-            raise UserError(f"{folder}: weights and configuration do not belong together ({what})") from error
         model.precision = precision
         return model.to(device).eval()

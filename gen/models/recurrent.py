@@ -1,7 +1,7 @@
-"""Recurrent layers that read a whole sequence in the fused kernel, or one step through a cell.
+"""Recurrent layers that read a whole sequence in the fused kernel, or a single step through a cell.
 
-`nn.LSTM` on one step re-packs its weights at every call (eight times slower than a plain product at batch 1
-on a CPU), so a single step outside training takes the cell path: one matrix product a layer.
+`nn.LSTM` packs its weights again at every call. For one step at batch 1 on a CPU that is eight times slower than
+a plain matrix product, so a single step outside training takes the cell path: one product per layer.
 """
 
 from __future__ import annotations
@@ -13,15 +13,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 LayerState = tuple[Tensor, ...]
 """(hidden,) or, for an LSTM, (hidden, cell); each (R, H)."""
 
 StackState = tuple[LayerState, ...]
+"""The states of a stack, one per layer."""
+
+Scan = Callable[[Tensor, LayerState], tuple[Tensor, LayerState]]
+"""One layer over T positions: (R, T, D) inputs and the state before → (R, T, H) outputs and the state after."""
 
 
 def variational_dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """Dropout with one mask for a whole sequence (Gal and Ghahramani, 2016). ``x`` is (R, T, D)."""
+    """Dropout with one mask for all positions of a row (Gal and Ghahramani, 2016).
+
+    Args:
+        x: (R, T, D) float.
+        p: probability of a zero, 0 to 1.
+        training: False returns ``x`` as it is.
+    """
     if not training or p == 0:
         return x
     mask = torch.empty(x.size(0), 1, x.size(2), dtype=x.dtype, device=x.device).bernoulli_(1 - p)
@@ -29,8 +40,8 @@ def variational_dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 
 def _drop_connections(weight: Any, p: float) -> Tensor:
-    """DropConnect on (gates · H, H) recurrent weights. A connection is dropped for all gates alike: a quarter
-    of the random numbers, whose drawing would otherwise take as long as half of the layer."""
+    """DropConnect on (gates · H, H) recurrent weights. All gates share one (H, H) mask: an LSTM draws a quarter of
+    the random numbers, which would otherwise take half as long as the layer itself."""
     H = weight.size(1)
     mask = torch.empty(H, H, dtype=weight.dtype, device=weight.device).bernoulli_(1 - p).div_(1 - p)
     return (weight.view(-1, H, H) * mask).view(-1, H)
@@ -41,7 +52,7 @@ def _rnn_cell(gates: Tensor, state: LayerState) -> LayerState:
 
 
 def _lstm_cell(gates: Tensor, state: LayerState) -> LayerState:
-    i, f, _, o = torch.sigmoid(gates).chunk(4, -1)  # one call for all four: at batch 1 calls are what costs
+    i, f, _, o = torch.sigmoid(gates).chunk(4, -1)  # one call for all four: at batch 1 each call costs
     H = i.size(-1)
     cell = torch.addcmul(f * state[1], i, torch.tanh(gates[:, 2 * H : 3 * H]))
     return o * torch.tanh(cell), cell
@@ -58,24 +69,108 @@ CELLS: dict[str, tuple[Callable[..., nn.RNNBase], Callable[[Tensor, LayerState],
     "gru": (nn.GRU, _gru_cell, 1),
     "lstm": (nn.LSTM, _lstm_cell, 2),
 }
-"""name → (fused layer, one step from its gates, number of state vectors)."""
+"""name → (fused layer, function from gates and state to the next state, state vectors per layer)."""
+
+
+_optimizer_steps = 0  # of every optimizer in this process
+
+
+def _count_step(*_: Any) -> None:
+    global _optimizer_steps
+    _optimizer_steps += 1
+
+
+register_optimizer_step_post_hook(_count_step)
+
+
+class StepWeights:
+    """The weights of one layer joined into one matrix and one bias, so that a step is a single product.
+
+    They are made at the first step, in the dtype of the computation (autocast would cast them again at every
+    step), and made again at the next step after a change of
+
+    * the dtype;
+    * a parameter: replaced, moved, or written in place, which raises its version;
+    * the count of optimizer steps in this process: fused optimizers write without raising a version.
+
+    Not noticed: memory that is written without torch, through a NumPy view for example; call `clear` after that.
+    Copies and pickles start empty. Threads may share an instance: what it keeps is replaced as a whole.
+    """
+
+    def __init__(self) -> None:
+        # What the weights were made from, the weights, and aliases of the parameters, which keep their memory:
+        # so a new parameter cannot have the address of an old one.
+        self._kept: tuple[Any, tuple[Tensor, Tensor], tuple[Tensor, ...]] | None = None
+        self._frozen: tuple[Tensor, Tensor] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StepWeights, ()
+
+    def get(self, layer: nn.RNNBase) -> tuple[Tensor, Tensor]:
+        """The matrix (gates · H, D + H) and the bias (gates · H,); a GRU has four blocks of rows, see `_join`."""
+        if self._frozen is not None:
+            return self._frozen
+        parameters: Any = layer._flat_weights  # layer.parameters() would walk the module at every step
+        device = parameters[0].device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else parameters[0].dtype
+        try:
+            made_from = (dtype, _optimizer_steps, *(v for p in parameters for v in (p._version, p.data_ptr())))
+        except RuntimeError:  # parameters made in inference mode have no version
+            made_from = None
+        kept = self._kept
+        if kept is None or made_from is None or kept[0] != made_from:
+            weight, bias = _join(layer)
+            aliases = tuple(p.detach() for p in parameters)
+            self._kept = kept = (made_from, (weight.to(dtype), bias.to(dtype)), aliases)
+        return kept[1]
+
+    def freeze(self, layer: nn.RNNBase) -> None:
+        """Joins the weights for good: constants of a graph that is being traced."""
+        self._frozen = _join(layer)
+
+    def clear(self) -> None:
+        """Forgets the joined weights and frees their memory."""
+        self._kept = self._frozen = None
+
+
+def _join(layer: nn.RNNBase) -> tuple[Tensor, Tensor]:
+    """[W_ih, W_hh] in one matrix, and the sum of the biases."""
+    w_ih, w_hh, b_ih, b_hh = (p.detach() for p in layer.parameters())
+    if not isinstance(layer, nn.GRU):
+        return torch.cat([w_ih, w_hh], 1), b_ih + b_hh
+    # The reset gate scales only the hidden part of the new state (as in cuDNN's GRU). So the last third of the
+    # rows comes twice: for the input, with zeros for the hidden state, and for the hidden state, with zeros for
+    # the input.
+    H = layer.hidden_size
+    weight = torch.cat([torch.cat([w_ih, torch.zeros_like(w_ih[:H])]), torch.cat([w_hh, w_hh[2 * H :]])], 1)
+    weight[2 * H : 3 * H, layer.input_size :] = 0
+    bias = torch.cat([b_ih[: 2 * H] + b_hh[: 2 * H], b_ih[2 * H :], b_hh[2 * H :]])
+    return weight, bias
 
 
 class RecurrentStack(nn.Module):
-    """RNN (tanh), GRU or LSTM layers, one above the other.
+    """RNN (tanh), GRU or LSTM layers on top of each other.
 
     Args:
         input_size, hidden_size, num_layers: sizes; zero layers pass the input through.
         cell: "rnn", "gru" or "lstm".
         dropout: variational dropout on the input of every layer, 0 to 1.
-        weight_dropout: share of the recurrent weights that is zero during one call in training: DropConnect
-            on hidden-to-hidden, one mask a sequence, so the fused kernel still applies (Merity et al., 2018).
+        weight_dropout: DropConnect on the hidden-to-hidden weights in training, with one mask per call, so that
+            the fused kernel still applies (Merity et al., 2018); share of zeros, 0 to 1.
         residual: add a layer's input to its output where the sizes agree.
         layer_norm: normalise the input of every layer.
 
+    Attributes:
+        output_size: H, or ``input_size`` with zero layers.
+        states_per_layer: state vectors per layer: 2 for an LSTM, else 1.
+
     Example:
+        >>> import torch
+        >>> from gen.models.recurrent import RecurrentStack
         >>> stack = RecurrentStack(64, 128, num_layers=2, cell="gru")
-        >>> outputs, state = stack(torch.rand(8, 20, 64), stack.zero_state(8))   # (8, 20, 128)
+        >>> outputs, state = stack(torch.rand(8, 20, 64), stack.zero_state(8))
+        >>> outputs.shape, len(state), state[0][0].shape
+        (torch.Size([8, 20, 128]), 2, torch.Size([8, 128]))
     """
 
     def __init__(
@@ -100,19 +195,27 @@ class RecurrentStack(nn.Module):
         self.layers = nn.ModuleList(layer(size, hidden_size, batch_first=True) for size in sizes[:-1])
         self.norms = nn.ModuleList(nn.LayerNorm(size) if layer_norm else nn.Identity() for size in sizes[:-1])
         self.output_size = sizes[-1]
-        self._step_weights: list[tuple[tuple[Any, ...] | None, Tensor, Tensor] | None] = [None] * num_layers
+        self._step_weights = [StepWeights() for _ in self.layers]
+        self._scans: list[Scan] = []
 
-    def train(self, mode: bool = True) -> RecurrentStack:
-        """Sets the mode. Forgets the joined weights with every change of it: fused optimizers change parameters
-        without a new version."""
-        if mode != self.training:
-            self._step_weights = [None] * len(self.layers)
-        super().train(mode)
+    def _apply(self, fn: Any, recurse: bool = True) -> RecurrentStack:
+        """`.to()` and its like: the joined weights must not keep memory on the device that the module leaves."""
+        for weights in self._step_weights:
+            weights.clear()
+        super()._apply(fn, recurse)
         return self
 
-    def fix(self) -> None:
-        """Joins the weights of a step once and for all, for a stack that will not learn any more."""
-        self._step_weights = [(None, *_join_weights(layer)) for layer in self.layers]  # type: ignore[arg-type]
+    def prepare_for_export(self, build_scan: Callable[[nn.RNNBase], Scan]) -> None:
+        """Makes the stack traceable; it must not learn afterwards.
+
+        Args:
+            build_scan: gives, for each layer, what runs it over a sequence in place of torch's fused kernel.
+                Single steps become products with constant weights.
+        """
+        layers: Any = self.layers
+        self._scans = [build_scan(layer) for layer in layers]
+        for layer, weights in zip(layers, self._step_weights, strict=True):
+            weights.freeze(layer)
 
     def zero_state(self, rows: int) -> StackState:
         """A state of zeros for ``rows`` rows, on the module's device."""
@@ -123,31 +226,35 @@ class RecurrentStack(nn.Module):
         )
 
     def forward(self, inputs: Tensor, state: StackState) -> tuple[Tensor, StackState]:
-        """Reads T positions from ``state`` on.
+        """Reads T positions, starting from ``state``.
 
         Args:
             inputs: (R, T, input_size).
-            state: a tuple of (R, H) tensors a layer.
+            state: per layer, a tuple of (R, H) tensors; see `zero_state`.
 
         Returns:
-            outputs (R, T, H) of the top layer, and the state after the last position.
+            outputs of the top layer (R, T, output_size), and the state after the last position.
         """
         one_step = inputs.size(1) == 1 and not self.training and not torch.is_grad_enabled()
-        run: Callable[..., tuple[Tensor, LayerState]] = self._step if one_step else self._scan
         after: list[LayerState] = []
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             x = variational_dropout(norm(inputs), self.dropout, self.training)
-            outputs, layer_state = run(i, layer, x, state[i])
+            if one_step:
+                outputs, layer_state = self._step(layer, self._step_weights[i], x, state[i])
+            elif self._scans:
+                outputs, layer_state = self._scans[i](x, state[i])
+            else:
+                outputs, layer_state = self._scan(layer, x, state[i])
             inputs = inputs + outputs if self.residual and inputs.shape == outputs.shape else outputs
             after.append(layer_state)
         return inputs, tuple(after)
 
-    def _scan(self, i: int, layer: nn.RNNBase, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+    def _scan(self, layer: nn.RNNBase, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """T positions in the fused kernel."""
         if x.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16:
-            # Autocast runs cuDNN's layers in float16 whatever it was asked for: too narrow without a scaler.
+            # Autocast runs cuDNN's layers in float16 even when bfloat16 is asked for: gradients would underflow.
             with torch.autocast("cuda", enabled=False):
-                return self._scan(i, layer, x.float(), tuple(s.float() for s in state))
+                return self._scan(layer, x.float(), tuple(s.float() for s in state))
         before = tuple(s.unsqueeze(0) for s in state)
         inputs = (x, before if len(before) > 1 else before[0])
         if self.training and self.weight_dropout:
@@ -158,39 +265,11 @@ class RecurrentStack(nn.Module):
         after = after if isinstance(after, tuple) else (after,)
         return outputs, tuple(s.squeeze(0) for s in after)
 
-    def _step(self, i: int, layer: nn.RNNBase, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+    def _step(
+        self, layer: nn.RNNBase, weights: StepWeights, x: Tensor, state: LayerState
+    ) -> tuple[Tensor, LayerState]:
         """One position: a product of [input, hidden] with the layer's weights, then the cell."""
-        weight, bias = self._step_weight(i, layer)
+        weight, bias = weights.get(layer)
         gates = F.linear(torch.cat([x.flatten(0, 1), state[0].to(x.dtype)], 1), weight, bias)
         after = self._cell(gates, state)
         return after[0].unsqueeze(1), after
-
-    def _step_weight(self, i: int, layer: nn.RNNBase) -> tuple[Tensor, Tensor]:
-        """The layer's weights as one matrix, in the dtype of the computation: made again only after the parameters
-        have changed. (Autocast keeps what it casts of parameters, not of what is made from them.)"""
-        kept = self._step_weights[i]
-        if kept is not None and kept[0] is None:  # fixed
-            return kept[1], kept[2]
-        weights: Any = layer._flat_weights  # layer.parameters() would walk the module at every step
-        device = weights[0].device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weights[0].dtype
-        version = (dtype, *(v for w in weights for v in (w._version, w.data_ptr())))
-        if kept is None or kept[0] != version:
-            weight, bias = _join_weights(layer)
-            kept = (version, weight.to(dtype), bias.to(dtype))
-            self._step_weights[i] = kept
-        return kept[1], kept[2]
-
-
-def _join_weights(layer: nn.RNNBase) -> tuple[Tensor, Tensor]:
-    """[W_ih, W_hh] side by side, so that a step is one product; biases added up."""
-    w_ih, w_hh, b_ih, b_hh = (p.detach() for p in layer.parameters())
-    if not isinstance(layer, nn.GRU):
-        return torch.cat([w_ih, w_hh], 1), b_ih + b_hh
-    # The reset gate scales the hidden part of the new state alone (cuDNN's GRU), so the last third of the
-    # rows stays apart: once for the input with zeros for the hidden state, once the other way round.
-    H = layer.hidden_size
-    weight = torch.cat([torch.cat([w_ih, torch.zeros_like(w_ih[:H])]), torch.cat([w_hh, w_hh[2 * H :]])], 1)
-    weight[2 * H : 3 * H, layer.input_size :] = 0
-    bias = torch.cat([b_ih[: 2 * H] + b_hh[: 2 * H], b_ih[2 * H :], b_hh[2 * H :]])
-    return weight, bias

@@ -94,8 +94,8 @@ class GenerationMixin:
 
         Args:
             items: one item, or a *list* of them: a string; a picture's path, bytes, `PIL.Image` or array; or a
-                mapping {name: item} for a model that reads several inputs. To a translation model a text is one sentence:
-                only ``gen translate`` splits texts.
+                mapping {name: item} for a model that reads several inputs. To a translation model a text is one
+                sentence: only ``gen translate`` splits texts.
             options: the fields of `SearchOptions`; ``strategy``, a `Strategy` object or the name of one;
                 ``processors``, further `Processor` objects; ``attention``, False to forget the attention weights.
 

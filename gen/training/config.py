@@ -14,6 +14,12 @@ from gen.base.errors import ConfigError
 from gen.training.options import TrainOptions
 from gen.training.task import NoOptions, Task
 
+RENAMED: dict[str, Any] = {
+    "one_way": ("bidirectional", lambda value: not value),
+    "tie_embeddings": ("tie", lambda value: "decoder" if value else "none"),
+}
+"""Options that had another name: old name → new name, and the old value as the new one."""
+
 PASSING = frozenset({"out", "device", "save_every", "track"})
 """Options that may differ when the same command goes on: they change no result."""
 
@@ -100,10 +106,9 @@ def recorded(task: type[Task], model: Any) -> TrainConfig:
 def upgraded(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as older versions named them → as they are named today."""
     made = dict(options)
-    if "one_way" in made:
-        made["bidirectional"] = not made.pop("one_way")
-    if "tie_embeddings" in made:
-        made["tie"] = "decoder" if made.pop("tie_embeddings") else "none"
+    for old, (new, change) in RENAMED.items():
+        if old in made:
+            made[new] = change(made.pop(old))
     if made.get("tie") in ("yes", "no"):
         made["tie"] = "decoder" if made["tie"] == "yes" else "none"
     if isinstance(made.get("byte_fallback"), str):

@@ -43,13 +43,13 @@ class TrainOptions:
     label_smoothing: float | None = None
     """Share of the target spread over the vocabulary. Chosen by the task."""
     r_drop: float = 0.0
-    """Weight of the disagreement between two draws of dropout (Liang et al., 2021; 5 is usual). Doubles the decoder's
-    work."""
+    """Weight of the disagreement between two draws of dropout (Liang et al., 2021; 5 is usual). Doubles the
+    decoder's work."""
     scheduled_sampling: float = 0.0
     """In the end, feed the decoder this share of its own guesses instead of the target's tokens (Bengio et al.,
     2015); the share grows from 0."""
     coverage: float = 0.0
-    """Weight of a penalty on positions whose attention does not sum to one over the output (Show, Attend and Tell)."""
+    """Weight of a penalty on positions whose attention does not sum to 1 (Show, Attend and Tell)."""
     ema: float | None = None
     """Decay per step of a moving average of the weights (0: none). Chosen by the task."""
     average: int = 0

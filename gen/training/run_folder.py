@@ -111,8 +111,8 @@ class RunFolder:
         if not file.exists():
             if (self.path / "last").exists():
                 raise UserError(
-                    f"--out {self.path}: was begun by a version that did not record what it chose, so it cannot go "
-                    f"on; its model can: --init-from {self.path} and another --out"
+                    f"--out {self.path}: was begun by a version that did not record what it chose, so it cannot "
+                    f"go on; its model can: --init-from {self.path} and another --out"
                 )
             return None
         try:

@@ -1,8 +1,8 @@
 """What one class says about one job; everything else follows from it.
 
 A task of your own is a file: subclass `Task`, call `register`, and either import the file or name it in the entry
-point group ``gen.tasks`` of a package. Training, validation, samples, evaluation, scoring, export, plots, the model
-card and the command that uses the model then work without further code.
+point group ``gen.tasks`` of a package. Training, validation, samples, evaluation, scoring, export, plots, the
+model card and the command that uses the model then work without further code.
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ class NoOptions:
 class Task:
     """A job for the decoder: what to read, what to build, how to judge it.
 
-    A subclass says `read`, `build` and `score`, and perhaps `defaults` and `parse`. The other methods have defaults
-    that are made of these; override what is different.
+    A subclass defines `read`, `build` and `score`, and perhaps `defaults` and `parse`. The other methods are made
+    of these; override what is different.
 
     Args:
         config: the options of a training: ``data`` (of class `Data`), ``model`` (`Sizes`), ``extra`` (`Extra`),
@@ -179,8 +179,8 @@ class Task:
 
     Attributes:
         name: under which `register` knows the class; also that of the command that uses its models.
-        Data, Sizes, Extra: dataclasses whose fields are the options, with their docstrings as help. Each may have a
-            method ``errors() -> list[str]``.
+        Data, Sizes, Extra: dataclasses whose fields are the options, with their docstrings as help. Each may have
+            a method ``errors() -> list[str]``.
         HeldOut: a dataclass of options with which `held_out` reads other data than those kept apart in training.
         unused: options of `TrainOptions` that this task has no use for.
         changeable: options of `Sizes` that may be given with ``init_from``, whose model has the others.
@@ -239,7 +239,7 @@ class Task:
         raise NotImplementedError
 
     def defaults(self, facts: Facts) -> Choices:
-        """Choices for the options that are None, with a reason each. Sizes should change smoothly with the facts."""
+        """Choices for options that are None, with a reason each. Sizes should change smoothly with the facts."""
         return {}
 
     def score(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -45,8 +45,8 @@ class Trainer:
         model: to train; put on the device of the options.
         task: with its ``batches`` made; its `loss`, `validate` and `sample` are called.
         options: how to train.
-        out: the folder of the run; where it holds an unfinished one, that goes on. "" for a temporary one, which is
-            gone with the `Run`.
+        out: the folder of the run; where it holds an unfinished one, that goes on. "" for a temporary one, which
+            is gone with the `Run`.
         callbacks: called with an `Event` every few steps and after every validation.
         config: plain values that make the run what it is; the options by default.
 

@@ -144,7 +144,7 @@ class Caption(Task):
         passes, captions = facts.passes, facts.split.num_captions
         grown = float(np.clip(np.log10(passes / 11) / np.log10(27 / 11), 0.0, 1.0))
         less = 0.2 * min(float(np.log10(passes / 11)), 0.0)
-        read = f"the captions are read {passes:.2g} times at the smallest sizes"
+        read = f"{passes:.2g} passes over the captions fit into the budget"
         frequency = 1 if captions < 5_000 else 2 if captions < 15_000 else 4
 
         def between(small: float, large: float) -> float:

@@ -14,6 +14,7 @@ from gen.base.errors import ConfigError, UserError
 from gen.base.fields import Arg
 from gen.metrics.plots import plot_runs
 from gen.models.checkpoint import CONFIG, UNREADABLE, find_model, read_config
+from gen.training.display import clock
 from gen.training.run_folder import RunFolder
 from tasks import display
 
@@ -94,7 +95,7 @@ def _table(runs: list[Run]) -> Table:
             made.add_row(f"[dim]--{name.replace('_', '-')}[/dim]", *map(_cell, values))
     last = [run.records[-1] for run in runs]
     made.add_row("[dim]steps[/dim]", *(f"{r['step']:,}" for r in last))
-    made.add_row("[dim]time[/dim]", *(display.clock(r["seconds"]) for r in last))
+    made.add_row("[dim]time[/dim]", *(clock(r["seconds"]) for r in last))
     for name in dict.fromkeys(name for run in runs for name in run.best):
         if not name.endswith("signature"):
             made.add_row(name, *(_cell(run.best.get(name)) for run in runs))

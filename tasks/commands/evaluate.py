@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any
 
 from gen.base import distributed
-from gen.base.config import Arg, parse_command
+from gen.base.config import parse_command
 from gen.base.errors import ConfigError, notify
+from gen.base.fields import Arg
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search import SearchOptions

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from gen import runtime
-from gen.base.config import Arg, parse_command
+from gen.base.config import parse_command
 from gen.base.errors import ConfigError, UserError, notify
+from gen.base.fields import Arg
 from gen.base.folders import write_folder
 from gen.models.export import export, note, quantize, require
 from gen.models.model import Model

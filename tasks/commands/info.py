@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from gen.base.config import Arg, flat, parse_command
+from gen.base.config import flat, parse_command
+from gen.base.fields import Arg
 from gen.models.model import Model
 from gen.training.display import clock
 from tasks import display

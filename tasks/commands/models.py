@@ -1,4 +1,4 @@
-"""Models that commands work with: found among the words of the command line, loaded, refused where they do not fit."""
+"""Models that commands work with: found among a command's words, loaded, refused where they do not fit."""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from gen.base.config import Arg, parse_command
+from gen.base.config import parse_command
 from gen.base.errors import ConfigError, UserError
+from gen.base.fields import Arg
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search import SearchOptions

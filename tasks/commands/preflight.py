@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -20,15 +19,16 @@ from gen.metrics.plots import plot_rates
 from gen.models.batch import Batch
 from gen.models.model import Model
 from gen.training import machine
+from gen.training.display import clock
 from gen.training.options import TrainOptions
 from gen.training.step import Stepper
-from gen.training.validation import Task
+from gen.training.task import Task
 from tasks import display
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What to try before training, and who else is told about it. None of it changes a result."""
+    """Things to try instead of training; none of them trains."""
 
     dry_run: bool = False
     """Build everything, do two steps, and say what it takes: sizes, memory, time an epoch. Writes nothing."""
@@ -38,8 +38,6 @@ class Tools:
     """Try learning rates from small to large and suggest one, with a plot beside --out."""
     profile: int = 0
     """Profile this many steps: a table, and a trace beside --out for chrome://tracing or Perfetto."""
-    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
-    """Log there, too. Everything stays in the run folder; wandb is offline unless WANDB_MODE says otherwise."""
 
     @property
     def preflight(self) -> bool:
@@ -112,7 +110,7 @@ def dry_run(model: Model, task: Task, options: TrainOptions) -> None:
     rows = {
         "steps an epoch": f"{steps:,}",
         "a step": f"{seconds:.2f} s",
-        "an epoch": f"about {display.clock(seconds * steps)}",
+        "an epoch": f"about {clock(seconds * steps)}",
         "peak memory": f"{machine.peak_memory(model.device) / 2**20:,.0f} MB",
     }
     display.console.print(display.table("Dry run", rows))

@@ -11,8 +11,9 @@ from itertools import islice
 from typing import Annotated, Any
 
 from gen.base import distributed
-from gen.base.config import Arg, parse_command
+from gen.base.config import parse_command
 from gen.base.errors import ConfigError, notify
+from gen.base.fields import Arg
 from gen.inputs.pictures import PictureError
 from gen.models.device import pick_device
 from gen.models.model import Model

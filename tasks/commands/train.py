@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from rich.progress import Progress
 from gen.base import distributed
 from gen.base.config import parse_given
 from gen.models.device import compute_dtype
+from gen.models.model import Model
 from gen.training import machine
-from gen.training.config import RENAMED, config_class
+from gen.training.config import RENAMED, TrainConfig, config_class
 from gen.training.display import progress
 from gen.training.session import Session, log_to
 from gen.training.task import Task, find_task
@@ -27,32 +28,50 @@ from tasks.commands.preflight import Tools, preflight
 def train_command(argv: list[str], command: str, name: str) -> None:
     """`gen train NAME …`."""
     task = find_task(name)
-    options = _with_tools(config_class(task))
-    config, given = parse_given(options, argv, command, hidden=task.unused, renamed=RENAMED)
+    config, given = parse_given(
+        _with_tools(config_class(task)), argv, command, hidden=task.unused, renamed=RENAMED
+    )
+    train_watched(task, config, given, f"{command} {shlex.join(argv)}", config.tools)
+
+
+def train_watched(
+    task: type[Task], config: TrainConfig, given: Collection[str], typed: str, tools: Tools | None = None
+) -> tuple[Model, Session, dict[str, Any]] | None:
+    """A training while the user watches.
+
+    Args:
+        task: what to train.
+        config: the options.
+        given: names of those that were given.
+        typed: the command, for the model card and to go on.
+        tools: what to try instead of training.
+
+    Returns:
+        The best model, the session and the final figures; None where there is nothing to present: after a dry run,
+        and in all but the main one of several processes.
+    """
     machine.tune_cpu()
     machine.set_deterministic(config.train.deterministic)
-    typed = f"{command} {shlex.join(argv)}"
-    session = Session(
-        task, config, given=given, command=typed, writes=not config.tools.preflight, errors=config.tools.errors()
-    )
+    tools = tools or Tools()
+    session = Session(task, config, given=given, command=typed, writes=not tools.preflight, errors=tools.errors())
     display.console.quiet = not distributed.is_main()
     with _watched(session.task):
         session.prepare()
     _show(session)
-    if config.tools.preflight:
-        train = session.resolved.config.train
-        preflight(session.model, session.task, train, config.tools, session.folder.path)
-        return
+    if tools.preflight:
+        options = session.resolved.config.train
+        preflight(session.model, session.task, options, tools, session.folder.path)
+        return None
     _train(session, typed)
-    distributed_main = distributed.is_main()
+    presents = distributed.is_main()
     distributed.stop()
-    if distributed_main:
-        _present(session)
+    return _present(session) if presents else None
 
 
 def _with_tools(config: type) -> type:
     """The options of a training, and those for trying things out before it."""
-    made = make_dataclass(config.__name__, [("tools", Tools, field(default_factory=Tools))], bases=(config,), frozen=True)
+    tools = ("tools", Tools, field(default_factory=Tools))
+    made = make_dataclass(config.__name__, [tools], bases=(config,), frozen=True)
     made.__doc__ = config.__doc__
     return made
 
@@ -67,7 +86,9 @@ def _show(session: Session) -> None:
         values = display.flat_options(resolved.config)
         rows = {f"--{n.replace('_', '-')}": f"{values[n]}   {why}" for n, why in resolved.reasons.items()}
         display.console.print(display.table("Chosen", rows))
-    display.console.print(display.model_summary(model, compute_dtype(resolved.config.train.precision, model.device)))
+    display.console.print(
+        display.model_summary(model, compute_dtype(resolved.config.train.precision, model.device))
+    )
 
 
 def _train(session: Session, typed: str) -> None:
@@ -90,7 +111,7 @@ def _train(session: Session, typed: str) -> None:
             interruption.stop()
 
 
-def _present(session: Session) -> None:
+def _present(session: Session) -> tuple[Model, Session, dict[str, Any]]:
     """Final figures, where everything is, and what to type next."""
     model, found = session.finish()
     display.show_figures("Validation", session.task.rows(found.figures))
@@ -99,6 +120,7 @@ def _present(session: Session) -> None:
     display.say(f"Samples: {out}/samples.md   plot: {out}/plots/loss.png")
     commands = session.task.commands(model, shlex.quote(str(out)))
     display.say("Use it:\n\n" + "".join(f"  {line}\n" for line in commands))
+    return model, session, found.figures
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from gen.base.config import Arg, parse_command
+from gen.base.config import parse_command
 from gen.base.errors import ConfigError
+from gen.base.fields import Arg
 from gen.base.lines import output, read_lines
 from gen.search import SearchOptions
 from gen.training.task import find_task

@@ -10,13 +10,12 @@ from gen.datasets.captions import Captioned, read_captions
 from gen.metrics.captions import caption_metrics
 from gen.models.model import Model
 from gen.search import Hypothesis
-from gen.training.options import TrainOptions
-from gen.training.run_folder import RunFolder
+from gen.training.display import clock
 from tasks import report
-from tasks.caption.options import CaptionConfig, CaptionData, CaptionModel
-from tasks.caption.task import looks_of, train_caption
+from tasks.caption.task import looks_of
 from tasks.data.shapes import write_shapes
-from tasks.display import clock, console, say
+from tasks.demo.training import train_part
+from tasks.display import console, say
 
 TRAINING, HELD_OUT = 4000, 200
 
@@ -26,19 +25,28 @@ def caption_part(out: Path, budget: str) -> list[str]:
     console.print("[bold]Captions[/bold]: drawn pictures, looked at by a CNN that knows photographs\n")
     pictures = out / "pictures"
     write_shapes(pictures, TRAINING, HELD_OUT)
-    sizes = CaptionModel(
-        memory_size=128, embedding_size=64, hidden_size=128, dropout=0.1, embedding_dropout=0.0, attention="dot"
+    model, session, _ = train_part(
+        "caption",
+        out,
+        budget,
+        images=str(pictures),
+        batch_tokens=500,
+        augment=0,
+        memory_size=128,
+        embedding_size=64,
+        hidden_size=128,
+        dropout=0.1,
+        embedding_dropout=0.0,
+        attention="dot",
+        learning_rate=7e-3,
+        label_smoothing=0.0,
+        ema=0.99,
+        validations=5,
     )
-    options = TrainOptions(budget=budget, learning_rate=7e-3, label_smoothing=0.0, ema=0.99, validations=5)
-    data = CaptionData(images=str(pictures), batch_tokens=500, augment=0)
-    result = train_caption(
-        CaptionConfig(data, sizes, train=options, out=str(out / "caption")), f"gen demo --budget {budget}"
-    )
-    model = Model.load(result["run"])
     held_out = read_captions(str(pictures)).split("valid")
     found = [h[0] for h in model.generate([c.picture for c in held_out])]
     return [
-        _figures(held_out, found, list(RunFolder(result["run"], {}).records())),
+        _figures(held_out, found, list(session.folder.records())),
         _captions(held_out, found),
         _attention(model, held_out, found),
     ]

@@ -9,13 +9,12 @@ from typing import Any
 from gen.base.folders import write_text
 from gen.models.model import Model
 from gen.search.generation import GenerationMixin
-from gen.training.options import TrainOptions
-from gen.training.run_folder import RunFolder
+from gen.training.display import clock
 from tasks import report
 from tasks.data.prose import python_documentation
-from tasks.display import clock, console, say
-from tasks.text.options import TextConfig, TextData
-from tasks.text.task import fit_markov, read_corpus, train_text
+from tasks.demo.training import train_part
+from tasks.display import console, say
+from tasks.text.task import fit_markov
 
 PROMPT = "The "
 LENGTH = 420
@@ -29,19 +28,16 @@ def text_part(out: Path, budget: str) -> list[str]:
     source = out / "python-documentation.txt"
     if not source.exists() or source.read_text(encoding="utf-8") != text:
         write_text(source, text)
-    data = TextData(data=(str(source),))
-    config = TextConfig(text=data, train=TrainOptions(budget=budget), out=str(out / "text"))
-    result = train_text(config, f"gen demo --budget {budget}")
-    model = Model.load(result["run"])
-    corpus = read_corpus(data)
-    markov = fit_markov(corpus, result["order"])
-    records = list(RunFolder(result["run"], {}).records())
-    written = write_samples(model, markov, result["order"])
+    model, session, figures = train_part("text", out, budget, data=str(source))
+    corpus, order = session.task.split.corpus, figures["markov"]["order"]
+    markov = fit_markov(corpus, order)
+    records = list(session.folder.records())
+    written = write_samples(model, markov, order)
     for title, remark, sample in written:
         console.print(f"[bold]{title}[/bold] {remark}")
         say(sample + "\n")
     return [
-        _learning(result, records),
+        _learning(figures, records),
         _writing(written),
         _surprise(model, text),
         _suggestions(model),
@@ -63,8 +59,8 @@ def write_samples(model: Model, markov: GenerationMixin, order: int) -> list[tup
     ]
 
 
-def _learning(result: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
-    network, markov, order = result["network"], result["markov"], result["order"]
+def _learning(network: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
+    markov, order = network["markov"], network["markov"]["order"]
     last = records[-1]
     rows = [
         (name, f"{m['loss']:.3f}", f"{m['bits_per_char']:.3f}", f"{m['perplexity']:.2f}")

@@ -11,13 +11,12 @@ from gen.datasets.pair_files import PairFiles
 from gen.metrics.scores import translation_metrics
 from gen.models.model import Model
 from gen.search import Hypothesis
-from gen.training.options import TrainOptions
-from gen.training.run_folder import RunFolder
+from gen.training.display import clock
+from gen.training.task import token_labels
 from tasks import report
 from tasks.data.phrasebook import phrase_book
-from tasks.display import clock, console, say
-from tasks.translate.options import TranslateConfig, TranslateData, TranslateModel
-from tasks.translate.task import attention_of, train_translate
+from tasks.demo.training import train_part
+from tasks.display import console, say
 
 LANGUAGES = ("French", "German")
 TRAINING, HELD_OUT = 30_000, 500  # sentences in English; each is there in both languages
@@ -26,7 +25,16 @@ TRAINING, HELD_OUT = 30_000, 500  # sentences in English; each is there in both 
 def translation_part(out: Path, budget: str) -> list[str]:
     """Trains the translation model of the demo; its sections of the report."""
     console.print("[bold]Translation[/bold]: English into French and German, from a phrase book\n")
-    sizes = TranslateModel(
+    table, held_out = (str(path) for path in write_phrase_book(out))
+    model, session, _ = train_part(
+        "translate",
+        out,
+        budget,
+        data=table,
+        valid=held_out,
+        level="word",
+        min_frequency=1,
+        batch_tokens=500,
         embedding_size=128,
         encoder_size=128,
         encoder_layers=1,
@@ -34,17 +42,15 @@ def translation_part(out: Path, budget: str) -> list[str]:
         num_layers=1,
         dropout=0.1,
         embedding_dropout=0.0,
+        learning_rate=8e-3,
+        label_smoothing=0.0,
+        ema=0.995,
+        validations=5,
     )
-    options = TrainOptions(budget=budget, learning_rate=8e-3, label_smoothing=0.0, ema=0.995, validations=5)
-    table, held_out = (str(path) for path in write_phrase_book(out))
-    data = TranslateData(data=(table,), valid=(held_out,), level="word", min_frequency=1, batch_tokens=500)
-    config = TranslateConfig(data, sizes, options, out=str(out / "translate"))
-    result = train_translate(config, f"gen demo --budget {budget}")
-    model = Model.load(result["run"])
     pairs = list(PairFiles([held_out]))
     found = [h[0] for h in model.generate_many([source for source, _ in pairs])]
     return [
-        _translation_figures(pairs, found, list(RunFolder(result["run"], {}).records())),
+        _translation_figures(pairs, found, list(session.folder.records())),
         _translations(pairs, found),
         _attention(model, pairs, found),
     ]
@@ -108,6 +114,10 @@ def _attention(model: Model, pairs: Sequence[tuple[str, str]], found: Sequence[H
     parts = []
     for i in range(len(LANGUAGES)):  # the longest sentence in each language has the most to show
         longest = max(range(i, len(pairs), len(LANGUAGES)), key=lambda row: lengths[row])
-        parts.append(report.heat_map(*attention_of(model, pairs[longest][0], found[longest])))
+        parts.append(_heat_map(model, pairs[longest][0], found[longest]))
     said = "For every word it writes (rows), how much it looks at each word of the English sentence (columns)."
     return report.section("Where it looks", report.paragraph(said), *parts)
+
+
+def _heat_map(model: Model, source: str, hypothesis: Hypothesis) -> str:
+    return report.heat_map(hypothesis.attention, token_labels(model, hypothesis), model.encoder.labels(source))

@@ -6,10 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Annotated
 
-import tyro
-
 from gen.base.config import parse_command
 from gen.base.errors import ConfigError
+from gen.base.fields import Arg
 from tasks.text.generate import load_model
 
 
@@ -17,7 +16,7 @@ from tasks.text.generate import load_model
 class SuggestConfig:
     """Complete the word being typed."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[str, Arg("RUN", positional=True)]
     """The folder of a run or of a model."""
     prompt: str = ""
     """What has been typed so far."""

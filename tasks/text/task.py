@@ -110,7 +110,7 @@ class Text(Task):
         rate = float(np.clip(8e-3 * 2**-again, 2e-3, 8e-3))
         batch_size = self.config.data.batch_size
         chunk = min(64, max(facts.num_tokens // (8 * batch_size), 16))
-        read = f"the text is read {passes:.2g} times"
+        read = f"{passes:.2g} passes over the text fit into the budget"
         return {
             "hidden_size": Choice(hidden, f"{facts.tokens:,.0f} tokens fit into the budget at size 384"),
             "dropout": Choice(round(float(np.clip(0.1 + 0.26 * again, 0.1, 0.5)), 2), read),

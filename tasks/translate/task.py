@@ -126,7 +126,7 @@ class Translate(Task):
         passes = facts.passes
         dropout = round(float(np.clip(0.2 + 0.25 * np.log10(passes / 12), 0.1, 0.3)), 2)
         scale = float(np.clip((passes / 60) ** 0.26, 1.0, 2.0))
-        read = f"the pairs are read {passes:.2g} times at these sizes or at the smallest"
+        read = f"{passes:.2g} passes over the pairs fit into the budget"
         sizes = {n: Choice(round(size * scale / 32) * 32, read) for n, size in self.reference.items()}
         tie = "decoder" if self.config.data.separate else "all"
         return {

@@ -1,0 +1,21 @@
+"""How the demo trains its models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gen.models.model import Model
+from gen.training.config import make_config
+from gen.training.session import Session
+from gen.training.task import find_task
+from tasks.commands.train import train_watched
+
+
+def train_part(task: str, out: Path, budget: str, **options: Any) -> tuple[Model, Session, dict[str, Any]]:
+    """Trains one of the demo's models in ``out/task``, or finds it trained; see `train_watched`."""
+    found = find_task(task)
+    options |= {"budget": budget, "out": str(out / task)}
+    made = train_watched(found, make_config(found, options), options.keys(), f"gen demo --budget {budget}")
+    assert made is not None  # the demo is one process, and trains
+    return made
