@@ -144,6 +144,15 @@ class Sequences:
         return np.diff(self.offsets)
 
 
+class Targets(Protocol):
+    """Sequences of token ids, on disk or in memory, with their (N,) lengths."""
+
+    @property
+    def lengths(self) -> np.ndarray: ...
+
+    def __getitem__(self, row: int) -> np.ndarray: ...
+
+
 class SequenceBatches:
     """Whole sequences in length buckets, with what each of them is about.
 
@@ -161,7 +170,7 @@ class SequenceBatches:
 
     def __init__(
         self,
-        targets: Sequences,
+        targets: Targets,
         batch_tokens: int,
         tokenizer: Tokenizer,
         *,

@@ -11,15 +11,12 @@ from gen.datasets.batches import SequenceBatches
 from gen.inputs.tokenizer import Tokenizer
 
 
-class _InMemory:
+class InMemory:
     """Sequences of token ids, as `gen.datasets.batches.Sequences` has them on disk."""
 
     def __init__(self, rows: Sequence[np.ndarray]) -> None:
         self.rows = rows
         self.lengths = np.array([len(row) for row in rows], np.int64)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __getitem__(self, row: int) -> np.ndarray:
         return self.rows[row]
@@ -45,7 +42,7 @@ def example_batches(
         seed: of the order.
     """
     return SequenceBatches(
-        _InMemory([tokenizer.encode_array(text) for text in targets]),
+        InMemory([tokenizer.encode_array(text) for text in targets]),
         batch_tokens,
         tokenizer,
         source=lambda rows, epoch: prepare([items[r] for r in rows]).source,

@@ -21,7 +21,7 @@ import numpy as np
 from gen.base.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""The formats that are opened, if the installed Pillow has them. It has many more, some with little-tested code."""
+"""The formats that are opened, if the installed Pillow has them. It has many more, some little tested."""
 
 MOST_PIXELS = 64_000_000
 """Most pixels of a picture that is decoded: some modes need a dozen bytes per pixel on their way to RGB."""

@@ -136,9 +136,7 @@ class MultiHeadAttention(Attention):
     def __init__(self, query_size: int, memory_size: int, num_heads: int = 4) -> None:
         super().__init__(query_size, memory_size)
         if num_heads < 1 or query_size % num_heads:
-            raise UserError(
-                f"num_heads {num_heads} does not divide hidden_size {query_size}: choose a divisor of it"
-            )
+            raise UserError(f"num_heads {num_heads} does not divide hidden_size {query_size}: choose a divisor")
         self.context_size = query_size
         self.num_heads = num_heads
         self.query = nn.Linear(query_size, query_size, bias=False)
@@ -174,7 +172,7 @@ ATTENTIONS: dict[str, type[Attention]] = {
 
 
 def build_attention(kind: str, query_size: int, memory_size: int, num_heads: int = 4) -> Attention:
-    """The attention called ``kind``, one of `ATTENTIONS`. With a memory of size 0 (no encoder) it is always "none".
+    """The attention called ``kind``, one of `ATTENTIONS`. With a memory of size 0 (no encoder): "none".
 
     Example:
         >>> from gen.models.attention import build_attention

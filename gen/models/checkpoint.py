@@ -139,8 +139,8 @@ def _renamed(name: str) -> str:
 def load_module(folder: Path, build: Callable[[], M]) -> M:
     """A module with the weights of a model folder, on the CPU.
 
-    It is built on the meta device, where tensors have a shape but no memory. So sizes in a damaged configuration are
-    noticed before anything is allocated, and no time goes into random first weights.
+    It is built on the meta device, where tensors have a shape but no memory. So sizes in a damaged configuration
+    are noticed before anything is allocated, and no time goes into random first weights.
 
     Args:
         folder: a model folder.

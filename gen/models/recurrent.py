@@ -237,6 +237,7 @@ class RecurrentStack(nn.Module):
         """
         one_step = inputs.size(1) == 1 and not self.training and not torch.is_grad_enabled()
         after: list[LayerState] = []
+        layer: Any
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             x = variational_dropout(norm(inputs), self.dropout, self.training)
             if one_step:

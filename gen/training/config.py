@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
-from functools import cache
 from os import PathLike, fspath
 from typing import Any, get_origin, get_type_hints
 
@@ -36,7 +35,6 @@ class TrainConfig:
     """The run folder. The same command again goes on from where it stopped."""
 
 
-@cache
 def config_class(task: type[Task]) -> type[TrainConfig]:
     """The dataclass of all options of a task's training."""
     groups = {"data": task.Data, "model": task.Sizes, "extra": task.Extra}
@@ -123,7 +121,7 @@ def identity(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _names(made: type) -> dict[str, Any]:
     """Every option of a nested dataclass: name → type."""
-    hints, found = get_type_hints(made), {}
+    hints, found = get_type_hints(made), dict[str, Any]()
     for f in fields(made):
         kind = f.default_factory if isinstance(f.default_factory, type) else None
         found |= _names(kind) if kind is not None and is_dataclass(kind) else {f.name: hints[f.name]}

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class RunFolder:
         chosen: options with everything chosen, and the reasons, for ``resolved.yaml``; None for none.
     """
 
-    def __init__(self, path: str | Path, config: dict[str, Any]) -> None:
+    def __init__(self, path: str | PathLike[str], config: dict[str, Any]) -> None:
         self.path = Path(path)
         self.config = _lasting(config)
         self.chosen: dict[str, Any] | None = None

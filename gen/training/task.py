@@ -212,7 +212,7 @@ class Task:
     changeable: ClassVar[frozenset[str]] = frozenset()
     reference: ClassVar[Mapping[str, Any]] = {}
     metric: ClassVar[Metric] = Metric("loss", label="nats per token")
-    search: ClassVar[SearchOptions] = SearchOptions(temperature=0.0, max_new_tokens=200)
+    search: ClassVar[SearchOptions] = SearchOptions(temperature=(0.0,), max_new_tokens=200)
     ends_with_eos: bool = True
     items_help: ClassVar[str] = "What to give the model, one item per word."
     SAMPLES: ClassVar[int] = 8
@@ -263,9 +263,9 @@ class Task:
         """What is wrong between groups of options, one line each."""
         return []
 
-    def tokenizers(self, split: Any) -> tuple[Tokenizer, Tokenizer | None]:
-        """The vocabulary of the targets, and that of the sentences that an encoder reads, if any."""
-        return split.tokenizer, None
+    def tokenizers(self, split: Any) -> tuple[Tokenizer, dict[str, Tokenizer]]:
+        """The vocabulary of the targets, and those of the inputs that are texts, by name."""
+        return split.tokenizer, {}
 
     def search_defaults(self, model: Model) -> dict[str, Any]:
         """How the model searches where nobody says: options that differ from those of `SearchOptions`."""

@@ -130,9 +130,6 @@ class Subset:
         self.sequences, self.rows = sequences, rows
         self.lengths = sequences.lengths[rows]
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def __getitem__(self, row: int) -> np.ndarray:
         return self.sequences[int(self.rows[row])]
 

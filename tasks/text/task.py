@@ -95,7 +95,7 @@ class Text(Task):
 
     def search_defaults(self, model: Model) -> dict[str, Any]:
         length = 400 if model.tokenizer.kind == "char" else 120
-        return SearchOptions(temperature=0.8, max_new_tokens=length).given()
+        return SearchOptions(temperature=(0.8,), max_new_tokens=length).given()
 
     def defaults(self, facts: Facts) -> Choices:
         """The more tokens the budget allows, the larger the model; the more often the text is read, the stronger
