@@ -29,7 +29,7 @@ def train_command(argv: list[str], command: str, name: str) -> None:
     """`gen train NAME …`."""
     task = find_task(name)
     config, given = parse_given(
-        _with_tools(config_class(task)), argv, command, hidden=task.unused, renamed=RENAMED
+        _with_tools(config_class(task)), argv, command, hidden=task.unused, renamed=RENAMED, common=task.common
     )
     train_watched(task, config, given, f"{command} {shlex.join(argv)}", config.tools)
 
