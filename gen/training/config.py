@@ -20,6 +20,9 @@ RENAMED: dict[str, Any] = {
 }
 """Options that had another name: old name → new name, and the old value as the new one."""
 
+RENAMED_GROUPS = {"text": "data", "pairs": "data", "reward": "extra"}
+"""Groups of options that had another name in the files of older versions."""
+
 PASSING = frozenset({"out", "device", "save_every", "track"})
 """Options that may differ when the same command goes on: they change no result."""
 

@@ -17,7 +17,7 @@ from gen.base.config import parse_given
 from gen.models.device import compute_dtype
 from gen.models.model import Model
 from gen.training import machine
-from gen.training.config import RENAMED, TrainConfig, config_class
+from gen.training.config import RENAMED, RENAMED_GROUPS, TrainConfig, config_class
 from gen.training.display import progress
 from gen.training.session import Session, log_to
 from gen.training.task import Task, find_task
@@ -29,7 +29,12 @@ def train_command(argv: list[str], command: str, name: str) -> None:
     """`gen train NAME …`."""
     task = find_task(name)
     config, given = parse_given(
-        _with_tools(config_class(task)), argv, command, hidden=task.unused, renamed=RENAMED, common=task.common
+        _with_tools(config_class(task)),
+        argv,
+        command,
+        hidden=task.unused,
+        renamed={**RENAMED, **RENAMED_GROUPS},
+        common=task.common,
     )
     train_watched(task, config, given, f"{command} {shlex.join(argv)}", config.tools)
 
