@@ -1,8 +1,11 @@
 """Sequence generation around one shared recurrent decoder.
 
->>> import gen
->>> model = gen.load("runs/demo")
->>> print(model.generate("The ")[0].text)
+Use::
+
+    import gen
+
+    model = gen.load("runs/demo")
+    print(model("The "))
 """
 
 from __future__ import annotations

@@ -67,9 +67,10 @@ class Model(GenerationMixin, nn.Module):  # in this order: a call generates
     """An encoder, the decoder and the tokenizer of what the decoder writes.
 
     Example:
+        >>> from gen.inputs.tokenizer import CharTokenizer
         >>> tokenizer = CharTokenizer.train(["hello"])
         >>> model = Model({"name": "none"}, DecoderConfig(len(tokenizer)), tokenizer)
-        >>> len(model.generate("he", max_new_tokens=3).token_ids)  # untrained, it writes noise
+        >>> len(model.generate("he", max_new_tokens=3, min_new_tokens=3).token_ids)  # untrained: noise
         3
     """
 
