@@ -263,9 +263,9 @@ class Task:
         """What is wrong between groups of options, one line each."""
         return []
 
-    def tokenizers(self, split: Any) -> tuple[Tokenizer, Tokenizer | None]:
-        """The vocabulary of the targets, and that of the sentences that an encoder reads, if any."""
-        return split.tokenizer, None
+    def tokenizers(self, split: Any) -> tuple[Tokenizer, dict[str, Tokenizer]]:
+        """The tokenizer of the targets, and those of the encoder's inputs, by input name."""
+        return split.tokenizer, {}
 
     def search_defaults(self, model: Model) -> dict[str, Any]:
         """How the model searches where nobody says: options that differ from those of `SearchOptions`."""

@@ -133,8 +133,8 @@ class Caption(Task):
         )
         return self.corpus
 
-    def tokenizers(self, split: Split) -> tuple[Tokenizer, None]:
-        return self._tokenized(split).tokenizer, None
+    def tokenizers(self, split: Split) -> tuple[Tokenizer, dict[str, Tokenizer]]:
+        return self._tokenized(split).tokenizer, {}
 
     def defaults(self, facts: Facts) -> Choices:
         """The more often the captions are read, the larger the model, the stronger the dropout, and the more views

@@ -139,8 +139,8 @@ class Translate(Task):
             "ema": Choice(0.999, "the average is better than the last weights"),
         }
 
-    def tokenizers(self, split: TranslateSplit) -> tuple[Tokenizer, Tokenizer | None]:
-        return split.pairs.target_tokenizer, split.pairs.source_tokenizer
+    def tokenizers(self, split: TranslateSplit) -> tuple[Tokenizer, dict[str, Tokenizer]]:
+        return split.pairs.target_tokenizer, {"sentence": split.pairs.source_tokenizer}
 
     def make_batches(self, model: Model, split: TranslateSplit, config: Any) -> SequenceBatches:
         """Pairs of like length together."""
