@@ -143,8 +143,8 @@ def test_a_new_vocabulary_keeps_what_both_know(model, tokenizer):
         assert torch.equal(old.embedding.weight[i], new.embedding.weight[j])
         assert torch.equal(old.output.weight[i], new.output.weight[j])
         assert old.output.bias[i] == new.output.bias[j]
-    for name, weight in new.reader.named_parameters():
-        assert torch.equal(weight, dict(old.reader.named_parameters())[name])
+    for name, weight in new.lower.named_parameters():
+        assert torch.equal(weight, dict(old.lower.named_parameters())[name])
     assert adapted.generate("the ", max_new_tokens=5)[0].token_ids
 
 
