@@ -1,8 +1,8 @@
 """Sequence generation around one shared recurrent decoder.
 
->>> import gen
->>> model = gen.load("runs/demo")
->>> print(model.generate("The ")[0].text)
+import gen
+model = gen.load("runs/demo")
+print(model("The "))
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from gen.models.model import Model
     from gen.runtime import Runtime
+    from gen.search.output import Output as Output
 
 _LAZY = {
     "Model": "gen.models.model",
@@ -26,7 +27,10 @@ _LAZY = {
     "Sample": "gen.search",
     "Beam": "gen.search",
     "Hypothesis": "gen.search",
+    "Output": "gen.search",
+    "SearchOptions": "gen.search",
     "UserError": "gen.base.errors",
+    "ConfigError": "gen.base.errors",
 }
 
 

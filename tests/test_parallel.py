@@ -158,7 +158,7 @@ def test_nothing_to_train_or_validate_on(tmp_path):
 def test_a_vocabulary_that_is_too_large_says_the_largest(tmp_path):
     train = PairFiles([write(tmp_path / "t.tsv", [f"some words {i}\tand more {i}" for i in range(50)])])
     tokenizer = TokenizerOptions("subword", vocab_size=90_000, dummy_prefix=True)
-    with pytest.raises(UserError, match=r"--vocab-size 90000 is too large .* at most \d+"):
+    with pytest.raises(UserError, match=r"vocab_size 90000 is too large .* at most \d+"):
         build_pairs(train, None, PairOptions(tokenizer))
 
 

@@ -189,7 +189,7 @@ def test_freezing(model, train, trained, tmp_path):
     count = freeze(model, ["*.embedding.weight", "decoder.output.*"])
     assert count == sum(p.numel() for p in model.parameters() if not p.requires_grad) > 0
     with pytest.raises(
-        UserError, match=r"--freeze nothing\*: matches no weights; there is decoder.attention|decoder"
+        UserError, match=r"freeze nothing\*: matches no weights; there is decoder.attention|decoder"
     ):
         freeze(model, ["nothing*"])
     with pytest.raises(UserError, match="nothing is left to learn"):
