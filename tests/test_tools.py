@@ -98,7 +98,7 @@ def test_tensorboard(train, tmp_path):
 
 def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
-    message = r"--track wandb: not installed; pip install 'gen-toolkit\[wandb\]'"
+    message = r"track wandb: not installed; pip install 'gen-toolkit\[wandb\]'"
     with pytest.raises(UserError, match=message), tracked(["wandb"], tmp_path, {}):
         pass
 
