@@ -12,7 +12,7 @@ import torch
 
 import gen as toolkit
 from gen.base.errors import ConfigError, UserError, command_line_terms, python_terms
-from gen.inputs.tokenizer import SubwordTokenizer
+from gen.inputs.subword import SubwordTokenizer
 from gen.metrics.markov import MarkovChain
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders.rnn import RNNEncoder

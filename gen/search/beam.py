@@ -88,7 +88,7 @@ class DiverseBeam(Beam):
         6
         >>> DiverseBeam(6, groups=4)
         Traceback (most recent call last):
-        gen.base.errors.UserError: --beam-groups 4 does not divide --beam 6
+        gen.base.errors.UserError: beam_groups 4 does not divide beam=6
     """
 
     def __init__(
