@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from gen.models.model import Model
     from gen.runtime import Runtime
+    from gen.search.output import Output as Output
 
 _LAZY = {
     "Model": "gen.models.model",
@@ -29,7 +30,10 @@ _LAZY = {
     "Sample": "gen.search",
     "Beam": "gen.search",
     "Hypothesis": "gen.search",
+    "Output": "gen.search",
+    "SearchOptions": "gen.search",
     "UserError": "gen.base.errors",
+    "ConfigError": "gen.base.errors",
 }
 
 

@@ -86,6 +86,9 @@ class DiverseBeam(Beam):
     Example:
         >>> DiverseBeam(6, groups=3, diversity=0.5, n_best=6).width
         6
+        >>> DiverseBeam(6, groups=4)
+        Traceback (most recent call last):
+        gen.base.errors.UserError: beam_groups 4 does not divide beam=6
     """
 
     def __init__(
