@@ -155,7 +155,7 @@ def _options() -> Options:
             run_command(name, command, list(LIST_OPTIONS))
         except OptionList as answer:
             found[name] = list(answer.options)
-        except ImportError:  # without torch there are fewer
+        except ModuleNotFoundError:  # without torch there are fewer
             continue
         except Exception as error:  # a task of other people's, which must not take ours with it
             notify(f"{name}: no completion ({error})")

@@ -18,9 +18,10 @@ import pytest
 from gen.base.config import Budget
 from gen.base.errors import ConfigError
 from gen.base.fields import options_of
+from gen.training.config import config_class
 from tasks.cli import COMMANDS, installed_tasks
 from tasks.text.generate import GenerateConfig
-from tasks.text.options import TextConfig
+from tasks.text.task import Text
 from tests.conftest import TEXT, TINY
 
 ROOT = Path(__file__).parents[1]
@@ -254,9 +255,22 @@ def test_help_names_every_option(gen):
         assert f"gen {command}" in out
     status, out, _ = gen("train", "text", "--help")
     assert status == 0
-    assert all(name in out for option in options_of(TextConfig) for name in option.flags[:1])
+    used = [option for option in options_of(config_class(Text)) if option.name not in Text.unused]
+    assert all(name in out for option in used for name in option.flags[:1])
     status, out, _ = gen("generate", "--help")
     assert all(name in out for option in options_of(GenerateConfig) for name in option.flags[:1])
+
+
+def test_help_of_training_begins_with_what_most_people_need(gen):
+    for task, first in (("text", "--data"), ("translate", "--train"), ("caption", "--images")):
+        out = gen("train", task, "--help")[1]
+        places = [out.index(f"{word} ") for word in (first, "--out", "--budget", "--level")]
+        assert places == sorted(places)
+        assert out.index("--level ") < out.index("\nData:") < out.index("\nModel:") < out.index("\nTraining:")
+    assert "--coverage" not in gen("train", "text", "--help")[1]  # there is nothing to look at
+    status, _, err = gen("train", "text", "--coverage", "1")
+    assert status == 2
+    assert err == "gen: unknown option --coverage (does not apply to text)\n"
 
 
 def test_help_in_every_way(gen):

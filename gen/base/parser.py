@@ -46,7 +46,7 @@ def make_parser(
     parser = Parser(
         prog=command,
         usage=" ".join([command, *places, "[options]"]).replace("%", "%%"),
-        description=inspect.getdoc(config),
+        description=(inspect.getdoc(config) or "").split("\n\n")[0],
         formatter_class=_Formatter,
         argument_default=argparse.SUPPRESS,
         add_help=False,
@@ -85,7 +85,8 @@ def _heading(config: type, path: Sequence[str]) -> tuple[str, str | None]:
     found: Any = config
     for name in path:
         found = next(f for f in found.__dataclass_fields__.values() if f.name == name).default_factory
-    return getattr(found, "TITLE", path[-1].replace("_", " ").capitalize()), inspect.getdoc(found)
+    doc = re.split(r"(?<=\.)\s", inspect.getdoc(found) or "")[0]  # the rest is for those who read the code
+    return getattr(found, "TITLE", path[-1].replace("_", " ").capitalize()), doc
 
 
 def _add(group: Any, option: Option, repeat: bool) -> None:

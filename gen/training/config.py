@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from os import PathLike, fspath
-from typing import Any, get_origin, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 from gen.base.config import flat, from_dict
 from gen.base.errors import ConfigError
+from gen.base.fields import Arg
 from gen.training.options import TrainOptions
 from gen.training.task import NoOptions, Task
 
@@ -31,7 +32,7 @@ class TrainConfig:
     model: Any = field(default_factory=NoOptions)
     extra: Any = field(default_factory=NoOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
-    out: str = ""
+    out: Annotated[str, Arg(required=True)] = ""
     """The run folder. The same command again goes on from where it stopped."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -17,6 +17,8 @@ from gen.models.model import Model
 @dataclass(frozen=True)
 class TrainOptions:
     """How to train."""
+
+    TITLE: ClassVar[str] = "Training"
 
     budget: Words = "5m"
     """How long; the learning rate follows it to its end."""

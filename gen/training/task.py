@@ -182,6 +182,7 @@ class Task:
         Data, Sizes, Extra: dataclasses whose fields are the options, with their docstrings as help. Each may have
             a method ``errors() -> list[str]``.
         HeldOut: a dataclass of options with which `held_out` reads other data than those kept apart in training.
+        common: options that most people need, which come first in the help of its training.
         unused: options of `TrainOptions` that this task has no use for.
         changeable: options of `Sizes` that may be given with ``init_from``, whose model has the others.
         reference: options of `Sizes` with which the machine's speed is measured, so that `Facts.tokens` means the
@@ -208,6 +209,7 @@ class Task:
     Sizes: ClassVar[type] = NoOptions
     Extra: ClassVar[type] = NoOptions
     HeldOut: ClassVar[type] = NoOptions
+    common: ClassVar[Sequence[str]] = ("data", "out", "budget")
     unused: ClassVar[frozenset[str]] = frozenset()
     changeable: ClassVar[frozenset[str]] = frozenset()
     reference: ClassVar[Mapping[str, Any]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gen.base.config import range_errors
 from gen.datasets.captions import CAPTION_WORDS
@@ -122,6 +122,8 @@ class CaptionSizes:
 @dataclass(frozen=True)
 class SelfCriticalOptions:
     """Learning from the score of the model's own captions, after it has learned from people's."""
+
+    TITLE: ClassVar[str] = "Self-critical training"
 
     self_critical: bool = False
     """Make captions with a higher CIDEr-D more probable. Needs --init-from."""

@@ -64,6 +64,7 @@ class Caption(Task):
     # pictures: "a man in a red shirt and a woman in a red shirt" is rare.
     search = SearchOptions(beam=3, length_penalty=0.7, no_repeat_ngram=3, max_new_tokens=60)
     reference = {"memory_size": 256, "embedding_size": 256, "hidden_size": 384}
+    common = ("images", "captions", "out", "budget", "level", "attention", "finetune", "init_from", "dry_run")
     items_help = "Pictures, and folders of them."
 
     corpus: CaptionCorpus

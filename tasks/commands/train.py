@@ -29,7 +29,7 @@ def train_command(argv: list[str], command: str, name: str) -> None:
     """`gen train NAME …`."""
     task = find_task(name)
     config, given = parse_given(
-        _with_tools(config_class(task)), argv, command, hidden=task.unused, renamed=RENAMED
+        _with_tools(config_class(task)), argv, command, hidden=task.unused, renamed=RENAMED, common=task.common
     )
     plain = config_class(task)(**{f.name: getattr(config, f.name) for f in fields(config_class(task))})
     train_watched(task, plain, given, f"{command} {shlex.join(argv)}", config.tools)

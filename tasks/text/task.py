@@ -68,6 +68,7 @@ class Text(Task):
 
     Data, Sizes, HeldOut = TextData, TextSizes, TextHeldOut
     metric = Metric("loss", label="nats per token", max_loss=0.02)
+    common = ("data", "out", "budget", "level", "unit", "valid", "hidden_size", "init_from", "dry_run")
     unused = frozenset({"coverage"})  # there is nothing to look at
     reference = {"hidden_size": 384}
     items_help = "How to begin."
