@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gen.base import hub
 from gen.base.errors import UserError
 from gen.base.folders import write_folder
 from gen.inputs.processors import InputProcessor
@@ -243,6 +245,24 @@ class Model(GenerationMixin, nn.Module):  # in this order: a call generates
     def save(self, path: str | Path) -> None:
         """Writes the model folder, all of it or nothing. See `load`."""
         write_folder(Path(path), self.write)
+
+    def push_to_hub(self, name: str, *, private: bool = False, message: str = "Upload a model") -> str:
+        """Uploads the model, with its card, to the Hugging Face Hub.
+
+        Args:
+            name: ``user/name``; created if it does not exist.
+            private: create it as a private repository.
+            message: the commit message.
+
+        Returns:
+            The URL of the model.
+
+        Raises:
+            UserError: the library is missing, nobody is logged in, or the hub refuses the upload.
+        """
+        with TemporaryDirectory(prefix="gen-") as folder:
+            self.save(Path(folder) / "model")
+            return hub.push(Path(folder) / "model", name, private=private, message=message)
 
     def write(self, folder: Path, info: ModelInfo | None = None) -> None:
         """Puts the model's files into an existing folder, with ``info`` instead of its own metadata if given."""
