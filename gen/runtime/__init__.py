@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +126,12 @@ class Runtime(GenerationMixin):
         return np.stack(said, 1)
 
 
-def is_exported(path: str | Path) -> bool:
+def is_exported(path: str | PathLike[str]) -> bool:
     """Whether a folder is one that `gen export` made."""
     return (whole_folder(Path(path)) / CONFIG).is_file()
 
 
-def load(path: str | Path, threads: int = 0) -> Runtime:
+def load(path: str | PathLike[str], threads: int = 0) -> Runtime:
     """An exported model, ready to use. Nothing in the folder can run code.
 
     Args:

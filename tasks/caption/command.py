@@ -24,7 +24,7 @@ from gen.inputs.processors import PictureProcessor
 from gen.runtime import Runtime
 from gen.search import Hypothesis
 from gen.search.options import SearchOptions
-from tasks.text.generate import Precision, load_model
+from tasks.commands.models import Precision, load_model
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from gen import runtime
 from gen.base.config import parse_command
@@ -18,11 +17,10 @@ from gen.base.fields import Arg
 from gen.base.lines import read_lines
 from gen.search import Hypothesis, SearchOptions
 from gen.search.sample import fresh_seed
+from tasks.commands.models import Precision, load_model
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
-
-Precision = Literal["fp32", "bf16", "fp16", "auto"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def generate_command(argv: list[str], command: str) -> None:
     """`gen generate RUN …`."""
     config = parse_command(GenerateConfig, argv, command, repeat=True)
     config.check()
-    model = load_model(config.run, config.device, precision=config.precision)
+    model = load_model(config.run, config.device, "text", config.precision)
     options = config.search.given()
     if config.interactive:
         _converse(model, options)
@@ -92,34 +90,6 @@ def generate_command(argv: list[str], command: str) -> None:
             _print_stream(model, prompt, options)
     else:
         _print_all(model, config, options)
-
-
-WRITES = {"text": "gen generate", "translate": "gen translate", "caption": "gen caption"}
-"""Task of a model → the command that writes with it."""
-
-
-def load_model(
-    run: str, device: str = "auto", task: str = "text", precision: Precision = "fp32"
-) -> Model | runtime.Runtime:
-    """The model of a run, or an exported one. Raises `UserError` where another task made it."""
-    if runtime.is_exported(run) or find_spec("torch") is None:
-        if device not in ("auto", "cpu"):
-            raise UserError(f"--device {device}: exported models run on the CPU")
-        if precision not in ("fp32", "auto"):
-            raise UserError(f"--precision {precision}: exported models have their own; see gen export --int8")
-        model: Model | runtime.Runtime = runtime.load(run)
-    else:
-        from gen.models.device import pick_device
-        from gen.models.model import Model
-        from gen.training.machine import tune_cpu
-
-        tune_cpu()
-        model = Model.load(run, pick_device(device), precision)
-    made_by = model.info.task
-    if made_by not in ("", task):
-        use = f"; use `{WRITES[made_by]} {shlex.quote(run)}`" if made_by in WRITES else ""
-        raise UserError(f"{run}: is a {made_by} model, and this command is for {task} models{use}")
-    return model
 
 
 def _prompts(config: GenerateConfig) -> Iterator[str]:

@@ -17,7 +17,7 @@ from gen.base.lines import output, read_lines
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
 from gen.search.ensemble import Ensemble
-from tasks.text.generate import Precision, load_model
+from tasks.commands.models import Precision, load_model
 from tasks.translate.lines import Translation, translate_lines
 
 if TYPE_CHECKING:  # exported models run where there is no torch
