@@ -1,50 +1,98 @@
 """Sequence generation around one shared recurrent decoder.
 
->>> import gen
->>> model = gen.load("runs/demo")
->>> print(model.generate("The ")[0].text)
+Example::
+
+    run = gen.train("text", data="book.txt", out="runs/book", budget="10m")
+    model = gen.load("runs/book")
+    print(model("It was"))
 """
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from gen.models.model import Model
-    from gen.runtime import Runtime
+if TYPE_CHECKING:  # the same names as in _LAZY, for editors and type checkers
+    from gen.base.errors import ConfigError as ConfigError
+    from gen.base.errors import UserError as UserError
+    from gen.models.decoder import Decoder as Decoder
+    from gen.models.decoder import DecoderConfig as DecoderConfig
+    from gen.models.encoders import Encoder as Encoder
+    from gen.models.memory import Memory as Memory
+    from gen.models.model import Model as Model
+    from gen.runtime import Runtime as Runtime
+    from gen.search import Beam as Beam
+    from gen.search import Greedy as Greedy
+    from gen.search import Hypothesis as Hypothesis
+    from gen.search import Output as Output
+    from gen.search import Sample as Sample
+    from gen.search import SearchOptions as SearchOptions
+    from gen.search import Strategy as Strategy
+    from gen.training.options import TrainOptions as TrainOptions
+    from gen.training.run import Run as Run
+    from gen.training.session import train as train
+    from gen.training.task import Example as Example
+    from gen.training.task import Metric as Metric
+    from gen.training.task import Split as Split
+    from gen.training.task import Task as Task
+    from gen.training.task import register as register
+    from gen.training.trainer import Trainer as Trainer
 
 _LAZY = {
-    "Model": "gen.models.model",
-    "Memory": "gen.models.memory",
-    "Encoder": "gen.models.encoders",
+    "Beam": "gen.search",
+    "ConfigError": "gen.base.errors",
     "Decoder": "gen.models.decoder",
     "DecoderConfig": "gen.models.decoder",
-    "Strategy": "gen.search",
+    "Encoder": "gen.models.encoders",
+    "Example": "gen.training.task",
     "Greedy": "gen.search",
-    "Sample": "gen.search",
-    "Beam": "gen.search",
     "Hypothesis": "gen.search",
+    "Memory": "gen.models.memory",
+    "Metric": "gen.training.task",
+    "Model": "gen.models.model",
+    "Output": "gen.search",
+    "Run": "gen.training.run",
+    "Runtime": "gen.runtime",
+    "Sample": "gen.search",
+    "SearchOptions": "gen.search",
+    "Split": "gen.training.task",
+    "Strategy": "gen.search",
+    "Task": "gen.training.task",
+    "TrainOptions": "gen.training.options",
+    "Trainer": "gen.training.trainer",
     "UserError": "gen.base.errors",
+    "register": "gen.training.task",
+    "train": "gen.training.session",
 }
+"""Public name → the module that has it, imported when the name is first used."""
 
 
-def load(path: str, device: str = "cpu", precision: str = "fp32") -> Model | Runtime:
-    """A saved model from a model folder, a run folder, or the hub ("hf:user/name"), see `Model.load`; or from what
-    `gen export` made, see `gen.runtime.load`."""
+def load(path: str | PathLike[str], device: str = "cpu", precision: str = "fp32") -> Model | Runtime:
+    """A saved model, ready to use.
+
+    Args:
+        path: a model folder, a run folder (its best model), "hf:user/name", or a folder that `gen export` made.
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is. Exported models run on the CPU.
+        precision: see `Model.load`.
+
+    Raises:
+        UserError: there is no model, it is damaged, or the device is not there.
+    """
     from importlib.util import find_spec
 
     from gen import runtime
     from gen.base.errors import UserError
 
     if runtime.is_exported(path) or find_spec("torch") is None:
-        if device != "cpu" or precision != "fp32":
+        if device not in ("cpu", "auto") or precision != "fp32":
             raise UserError(f"{path}: exported models run on the CPU, in the precision they were exported in")
         return runtime.load(path)
+    from gen.models.device import pick_device
     from gen.models.model import Model
 
-    return Model.load(path, device, precision)
+    return Model.load(path, pick_device(device), precision)
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gen.base.config import flat, to_dict
 from gen.models.model import Model
 
 console = Console(highlight=False)
@@ -60,6 +59,11 @@ def show_figures(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
         say(f"{name:{width}}{value:>10}   {how}".rstrip())
 
 
-def flat_options(config: Any) -> dict[str, Any]:
-    """Every option of nested dataclasses by its name."""
-    return flat(to_dict(config))
+def chosen_table(options: Mapping[str, Any], reasons: Mapping[str, str]) -> Table:
+    """What was chosen for the user, and why: (option, value, reason)."""
+    made = Table(title="Chosen", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, reason in reasons.items():
+        value = options.get(name)
+        shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        made.add_row(f"[dim]--{escape(name.replace('_', '-'))}[/dim]", escape(shown), escape(reason))
+    return made

@@ -69,11 +69,11 @@ CASES = (
             "{}/captions/best",
             "{}/pictures/train-00000.png",
             "-o",
-            "{}/said.txt",
+            "{}/captions.txt",
             "--max-new-tokens",
             "8",
         ),
-        "said.txt",
+        "captions.txt",
     ),
     Case(
         "picture",

@@ -155,7 +155,7 @@ def test_files_that_are_not_there(tmp_path, images):
     with pytest.raises(UserError, match=r"none\.jsonl: no such file"):
         read_captions(str(images), str(tmp_path / "none.jsonl"))
     (tmp_path / "c.jsonl").write_text(FORMATS["captions.jsonl"])
-    with pytest.raises(UserError, match=r"--images .*nowhere: no such folder"):
+    with pytest.raises(UserError, match=r"images .*nowhere: no such folder"):
         read_captions(str(tmp_path / "nowhere"), str(tmp_path / "c.jsonl"))
 
 

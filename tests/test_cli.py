@@ -75,14 +75,14 @@ def test_prompts_from_files_and_json(gen, trained, tmp_path, monkeypatch):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("the\n\na dog\n")
     status, out, _ = gen(
-        "generate", trained, "--input", prompts, "--json", "--max-new-tokens", 5, "--num-samples", 2, "--seed", 1
+        "generate", trained, "--input", prompts, "--json", "--max-new-tokens", 5, "--num-samples", 2, "--seed", 7
     )
     assert status == 0
     records = [json.loads(line) for line in out.splitlines()]
     assert [r["prompt"] for r in records] == ["the", "the", "", "", "a dog", "a dog"]
-    alone = gen(
-        "generate", trained, "--prompt", "a dog", "--json", "--max-new-tokens", 5, "--num-samples", 2, "--seed", 1
-    )[1]
+    assert {r["seed"] for r in records} == {7}
+    options = ("--json", "--max-new-tokens", 5, "--num-samples", 2, "--seed", 7)
+    alone = gen("generate", trained, "--prompt", "a dog", *options)[1]
     assert [json.loads(line)["text"] for line in alone.splitlines()] == [r["text"] for r in records[4:]]
     monkeypatch.setattr(sys, "stdin", io.StringIO("the\nthe é\n"))
     status, out, err = gen("generate", trained, "--interactive", "--max-new-tokens", 5)
@@ -148,8 +148,8 @@ def test_lines_end_by_themselves(gen, tmp_path):
         "fp32",
     )
     assert status == 0, err
-    records = gen("generate", out, "--json", "--num-samples", 20, "--temperature", 0.5)[1].splitlines()
-    texts = [json.loads(r) for r in records]
+    options = ("--json", "--num-samples", 20, "--temperature", 0.5, "--seed", 1)
+    texts = [json.loads(record) for record in gen("generate", out, *options)[1].splitlines()]
     assert all(t["finished"] for t in texts)
     assert all("\n" not in t["text"] for t in texts)
     assert sum(t["text"] + "\n" in names.read_text() for t in texts) > 10
@@ -203,6 +203,10 @@ BAD = {
     "generate {r} --prompt caf\udce9": ["--prompt: is not UTF-8"],
     "generate {r} --temperature -1": ["--temperature must be"],
     "generate {r} --temperature nan": ["--temperature must be"],
+    "generate {r} --temperature hot": ["--temperature needs a number, or several, not 'hot'"],
+    "generate {r} --temperature": ["--temperature needs a number, or several"],
+    "generate {r} --stream --temperature 0.3 0.8": ["--stream", "several values of --temperature"],
+    "suggest {r} --n-best 0": ["--n-best must be"],
     "generate {r} --top-p 0": ["--top-p must be above 0"],
     "generate {r} --top-p 1.5": ["--top-p must be above 0"],
     "generate {r} --beam 2 --length-penalty nan": ["--length-penalty must be a number"],
@@ -397,7 +401,7 @@ def test_budgets(text, amount, unit):
 
 @pytest.mark.parametrize("text", ["", "3", "m", "-3m", "0s", "3 parsecs", "nan s"])
 def test_budgets_that_are_none(text):
-    with pytest.raises(ConfigError, match="budget="):
+    with pytest.raises(ConfigError, match=r"^budget="):
         Budget.parse(text)
 
 

@@ -236,7 +236,7 @@ def test_a_saved_model_sees_the_same(tmp_path, encoder, photos):
     again = Model.load(tmp_path / "model")
     assert again.encoder.preprocessing == odd.preprocessing
     sources = [m.encoder.prepare(photos).source for m in (model, again)]
-    assert torch.equal(*sources)
+    assert torch.equal(*(source["picture"] for source in sources))
     with torch.no_grad():
         torch.testing.assert_close(*[m.encoder(sources[0]).values for m in (model, again)])
 

@@ -129,9 +129,7 @@ def test_bad_text_names_the_file_and_the_place(tmp_path):
     bad = tmp_path / "bad.txt"
     good = ("é" * 700_000 + "\n").encode()  # a character that lies across two blocks
     bad.write_bytes(good + b"ab\xffcd")
-    with pytest.raises(
-        UserError, match=rf"bad.txt: not UTF-8 at byte {len(good) + 2} \(0xff\).*--encoding-errors"
-    ):
+    with pytest.raises(UserError, match=rf"bad.txt: not UTF-8 at byte {len(good) + 2} \(0xff\).*encoding_errors"):
         read(bad)
     assert read(bad, encoding_errors="replace").endswith("ab\ufffdcd")
     assert read(bad, encoding_errors="replace").count("é") == 700_000

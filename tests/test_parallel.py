@@ -71,10 +71,10 @@ def test_parquet_and_datasets(tmp_path):
     ("name", "content", "fields", "message"),
     [
         ("a.tsv", b"a\tb\nno tab\n", (), r"a\.tsv: line 2 has 0 tabs where 1 are needed"),
-        ("a.tsv", b"x\ten\tzz\na\tb\tc\n", ("en", "de"), r"a\.tsv: --tgt de: .* 'x', 'en', 'zz'"),
+        ("a.tsv", b"x\ten\tzz\na\tb\tc\n", ("en", "de"), r"a\.tsv: tgt de: .* 'x', 'en', 'zz'"),
         ("a.csv", b"en,de\na\n", ("en", "de"), r"a\.csv: line 2 has no field 'de'"),
-        ("a.csv", b"en,fr\na,b\n", ("en", "de"), r"--tgt de: no such field; there are 'en', 'fr'"),
-        ("a.csv", b"en,fr\na,b\n", (), "name the fields to use with --src and --tgt"),
+        ("a.csv", b"en,fr\na,b\n", ("en", "de"), r"tgt de: no such field; there are 'en', 'fr'"),
+        ("a.csv", b"en,fr\na,b\n", (), "name the fields to use with src and tgt"),
         ("a.jsonl", b'{"en": "a", "de": "b"}\n{"en": "a"}\n', ("en", "de"), r"line 2 has no field 'de'"),
         ("a.jsonl", b'{"en": "a", "de": 3}\n', ("en", "de"), r"line 1 has no text in field 'de'"),
         ("a.jsonl", b"[1]\n", ("en", "de"), r"line 1 is not an object"),
@@ -158,7 +158,7 @@ def test_nothing_to_train_or_validate_on(tmp_path):
 def test_a_vocabulary_that_is_too_large_says_the_largest(tmp_path):
     train = PairFiles([write(tmp_path / "t.tsv", [f"some words {i}\tand more {i}" for i in range(50)])])
     tokenizer = TokenizerOptions("subword", vocab_size=90_000, dummy_prefix=True)
-    with pytest.raises(UserError, match=r"--vocab-size 90000 is too large .* at most \d+"):
+    with pytest.raises(UserError, match=r"vocab_size 90000 is too large .* at most \d+"):
         build_pairs(train, None, PairOptions(tokenizer))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from data.shapes import draw, scenes, write_shapes
 from tasks.demo import caption as demo_caption
-from tasks.demo.command import translation as demo_translation
+from tasks.demo import translation as demo_translation
 from tests.conftest import TEXT, TINY
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

@@ -57,9 +57,9 @@ def test_rare_words_are_unknown():
 
 
 def test_a_vocabulary_too_large_says_how_large_it_may_be():
-    with pytest.raises(UserError, match=r"--vocab-size 99999 is too large for this text: at most \d+"):
+    with pytest.raises(UserError, match=r"vocab_size 99999 is too large for this text: at most \d+"):
         SubwordTokenizer.train([PROSE], vocab_size=99999)
-    with pytest.raises(UserError, match=r"--vocab-size 7 does not suit this text: at least \d+"):
+    with pytest.raises(UserError, match=r"vocab_size 7 does not suit this text: at least \d+"):
         SubwordTokenizer.train([PROSE], vocab_size=7)
     assert len(SubwordTokenizer.train([PROSE], at_most=True)) > 256  # by default, as many as there are
 

@@ -98,7 +98,7 @@ def test_tensorboard(train, tmp_path):
 
 def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
-    message = r"--track wandb: not installed; pip install 'gen-toolkit\[wandb\]'"
+    message = r"track wandb: not installed; pip install 'gen-toolkit\[wandb\]'"
     with pytest.raises(UserError, match=message), tracked(["wandb"], tmp_path, {}):
         pass
 
@@ -143,8 +143,8 @@ def test_a_new_vocabulary_keeps_what_both_know(model, tokenizer):
         assert torch.equal(old.embedding.weight[i], new.embedding.weight[j])
         assert torch.equal(old.output.weight[i], new.output.weight[j])
         assert old.output.bias[i] == new.output.bias[j]
-    for name, weight in new.reader.named_parameters():
-        assert torch.equal(weight, dict(old.reader.named_parameters())[name])
+    for name, weight in new.lower.named_parameters():
+        assert torch.equal(weight, dict(old.lower.named_parameters())[name])
     assert adapted.generate("the ", max_new_tokens=5)[0].token_ids
 
 
@@ -189,7 +189,7 @@ def test_freezing(model, train, trained, tmp_path):
     count = freeze(model, ["*.embedding.weight", "decoder.output.*"])
     assert count == sum(p.numel() for p in model.parameters() if not p.requires_grad) > 0
     with pytest.raises(
-        UserError, match=r"--freeze nothing\*: matches no weights; there is decoder.attention|decoder"
+        UserError, match=r"freeze nothing\*: matches no weights; there is decoder.attention|decoder"
     ):
         freeze(model, ["nothing*"])
     with pytest.raises(UserError, match="nothing is left to learn"):

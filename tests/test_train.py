@@ -36,7 +36,7 @@ class Reverse(Task):
         return {"loss": loss_sum / n}
 
     def sample(self, model):
-        return model.generate("", max_new_tokens=5)[0].text
+        return model.generate("", max_new_tokens=5, seed=1)[0].text
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_early_stopping(tokens, tokenizer, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(tokens, tokenizer, tmp_path, capsys):
-    with pytest.raises(UserError, match=r"not finite at step .* going back 3 times.*--learning-rate"):
+    with pytest.raises(UserError, match=r"not finite at step .* going back 3 times.*learning_rate"):
         run_training(tokens, tokenizer, tmp_path / "run", learning_rate=1e30, clip=1e30, warmup=0.0)
     assert capsys.readouterr().err.count("going back to step 0 with") == 3
     assert (
@@ -195,7 +195,7 @@ def test_on_cuda(tokens, tokenizer, tmp_path, precision):
 
 
 def test_devices_that_are_not_there():
-    with pytest.raises(UserError, match="--device quantum"):
+    with pytest.raises(UserError, match="device quantum"):
         pick_device("quantum")
     assert pick_device("cpu").type == "cpu"
 

@@ -1,1 +1,1 @@
-"""What everything stands on: errors, configuration, whole files, text and tables. Knows no torch."""
+"""Foundations: errors, configuration, atomic files, text and tables. Needs no torch."""

@@ -329,6 +329,8 @@ def _checked(
         if name in groups and (isinstance(value, dict) or name not in known):
             nested = {} if value is None else value
             found |= _checked(options, nested, f"{prefix}{old}", errors, renamed, hidden, command)
+        elif name not in known and value == {}:
+            pass  # a group without options
         elif name not in known:
             near = difflib.get_close_matches(name, sorted({*known, *groups}), 1, 0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -35,8 +35,11 @@ class TokenFile:
     """Token ids on disk, memory-mapped: reading takes memory only for what is read.
 
     Example:
-        >>> tokens = TokenFile("train.bin", "uint16")
-        >>> tokens.read(0, 10)   # int64 array of 10 ids
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.array([5, 6, 7, 8], np.uint16).tofile(Path(folder, "train.bin"))
+        ...     TokenFile(Path(folder, "train.bin"), "uint16").read(1, 2).tolist()
+        [6, 7]
     """
 
     RELEASE_EVERY = 32 << 20  # bytes
@@ -123,8 +126,11 @@ class Sequences:
         offsets: (N + 1,) int64, where each begins.
 
     Example:
-        >>> sentences = Sequences(TokenFile("train.bin", "uint16"), np.array([0, 3, 7]))
-        >>> sentences[1]   # int64 array of 4 ids
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.array([5, 6, 7, 8], np.uint16).tofile(Path(folder, "train.bin"))
+        ...     Sequences(TokenFile(Path(folder, "train.bin"), "uint16"), np.array([0, 1, 4]))[1].tolist()
+        [6, 7, 8]
     """
 
     def __init__(self, tokens: TokenFile, offsets: np.ndarray) -> None:

@@ -121,10 +121,10 @@ class _SplitText:
             if 0 < cut < len(piece) and self.unit == "line":  # split at a line end
                 cut = piece.find("\n", cut - 1) + 1 or len(piece)
                 split = at + cut
-            mine = piece[: max(cut, 0)] if self.first else piece[max(cut, 0) :]
+            part = piece[: max(cut, 0)] if self.first else piece[max(cut, 0) :]
             at += len(piece)
-            if mine:
-                yield mine
+            if part:
+                yield part
             if self.first and at >= split:
                 return
 

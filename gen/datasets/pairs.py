@@ -25,7 +25,7 @@ from gen.inputs.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class PairOptions:
-    """How pairs become token ids.
+    """Options of a parallel corpus: vocabulary, filters and split.
 
     Attributes:
         tokenizer: how to build the vocabulary, from the training pairs only.

@@ -1,1 +1,1 @@
-"""How good outputs are, and what that looks like. Knows no torch."""
+"""Metrics of outputs, the Markov chain as a baseline, and plots. Needs no torch."""

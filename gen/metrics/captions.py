@@ -187,8 +187,8 @@ class CiderD:
                 self._vectors.clear()
             self._vectors[picture] = [self._vector(tokens) for tokens in self.references[picture]]
         vectors = self._vectors[picture]
-        mine = self._vector(hypothesis)
-        return 10 * sum(self._similarity(mine, other) for other in vectors) / _N / len(vectors)
+        vector = self._vector(hypothesis)
+        return 10 * sum(self._similarity(vector, other) for other in vectors) / _N / len(vectors)
 
     def _vector(self, tokens: Tokens) -> _Vector:
         """The tf-idf weights of the n-grams per n, their norms, and the length in bigrams."""
@@ -201,8 +201,8 @@ class CiderD:
     def _similarity(self, hypothesis: _Vector, reference: _Vector) -> float:
         """The sum over n of cosine similarities, with weights clipped to those of the reference."""
         total = 0.0
-        for mine, theirs, a, b in zip(hypothesis[0], reference[0], hypothesis[1], reference[1], strict=True):
-            if a and b:
-                common = mine.keys() & theirs.keys()
-                total += sum(min(mine[g], theirs[g]) * theirs[g] for g in common) / (a * b)
+        for h, r, h_norm, r_norm in zip(hypothesis[0], reference[0], hypothesis[1], reference[1], strict=True):
+            if h_norm and r_norm:
+                common = h.keys() & r.keys()
+                total += sum(min(h[ngram], r[ngram]) * r[ngram] for ngram in common) / (h_norm * r_norm)
         return total * math.exp(-((hypothesis[2] - reference[2]) ** 2) / (2 * self.sigma**2))

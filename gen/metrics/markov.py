@@ -67,7 +67,7 @@ class MarkovChain(GenerationMixin):
 
     @property
     def order(self) -> int:
-        """How many tokens it looks back."""
+        """The number of context tokens."""
         return len(self.orders) - 1
 
     @classmethod

@@ -163,8 +163,8 @@ def plot_looks(
     for each in axes:
         each.axis("off")
     axes[0].imshow(picture)
-    for each, word, looks in zip(axes[1:], words, weights, strict=False):
-        map_ = np.asarray(looks, np.float32).reshape(side, side)
+    for each, word, row in zip(axes[1:], words, weights, strict=False):
+        map_ = np.asarray(row, np.float32).reshape(side, side)
         light = Image.fromarray(map_ / max(float(map_.max()), 1e-9)).resize(size[::-1], Image.Resampling.BICUBIC)
         strength = 0.2 + 0.8 * np.clip(np.asarray(light), 0, 1)[..., None]
         each.imshow((picture * strength).astype(np.uint8))

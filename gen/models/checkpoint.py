@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,7 +38,7 @@ TRAINING = "training.pt"
 M = TypeVar("M", bound=nn.Module)
 
 
-def find_model(path: str | Path) -> Path:
+def find_model(path: str | PathLike[str]) -> Path:
     """The model folder for ``path``.
 
     Args:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gen.base import hub
 from gen.base.errors import UserError
 from gen.base.folders import write_folder
 from gen.inputs.processors import InputProcessor
@@ -67,9 +70,10 @@ class Model(GenerationMixin, nn.Module):  # in this order: a call generates
     """An encoder, the decoder and the tokenizer of what the decoder writes.
 
     Example:
+        >>> from gen.inputs.tokenizer import CharTokenizer
         >>> tokenizer = CharTokenizer.train(["hello"])
         >>> model = Model({"name": "none"}, DecoderConfig(len(tokenizer)), tokenizer)
-        >>> len(model.generate("he", max_new_tokens=3).token_ids)  # untrained, it writes noise
+        >>> len(model.generate("he", max_new_tokens=3, min_new_tokens=3).token_ids)  # untrained: noise
         3
     """
 
@@ -239,9 +243,27 @@ class Model(GenerationMixin, nn.Module):  # in this order: a call generates
 
     # -- folders -------------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Writes the model folder, all of it or nothing. See `load`."""
         write_folder(Path(path), self.write)
+
+    def push_to_hub(self, name: str, *, private: bool = False, message: str = "Upload a model") -> str:
+        """Uploads the model, with its card, to the Hugging Face Hub.
+
+        Args:
+            name: ``user/name``; created if it does not exist.
+            private: create it as a private repository.
+            message: the commit message.
+
+        Returns:
+            The URL of the model.
+
+        Raises:
+            UserError: the library is missing, nobody is logged in, or the hub refuses the upload.
+        """
+        with TemporaryDirectory(prefix="gen-") as folder:
+            self.save(Path(folder) / "model")
+            return hub.push(Path(folder) / "model", name, private=private, message=message)
 
     def write(self, folder: Path, info: ModelInfo | None = None) -> None:
         """Puts the model's files into an existing folder, with ``info`` instead of its own metadata if given."""
@@ -271,7 +293,7 @@ class Model(GenerationMixin, nn.Module):  # in this order: a call generates
         return info.card(what, f"torch {torch.__version__}").encode()
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu", precision: str = "fp32") -> Model:
+    def load(cls, path: str | PathLike[str], device: str | torch.device = "cpu", precision: str = "fp32") -> Model:
         """A saved model, ready to use. Nothing in the folder can run code.
 
         Args:

@@ -2,6 +2,9 @@
 
 Needs numpy, onnxruntime, sentencepiece and pillow, and nothing else. Search, strategies, processors, tokenizers
 and preprocessing are shared with trained models; only a step is computed by ONNX Runtime.
+
+    from gen import runtime
+    print(runtime.load("exported")("The ", temperature=0.8))
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +126,12 @@ class Runtime(GenerationMixin):
         return np.stack(said, 1)
 
 
-def is_exported(path: str | Path) -> bool:
+def is_exported(path: str | PathLike[str]) -> bool:
     """Whether a folder is one that `gen export` made."""
     return (whole_folder(Path(path)) / CONFIG).is_file()
 
 
-def load(path: str | Path, threads: int = 0) -> Runtime:
+def load(path: str | PathLike[str], threads: int = 0) -> Runtime:
     """An exported model, ready to use. Nothing in the folder can run code.
 
     Args:
@@ -151,7 +155,7 @@ def load(path: str | Path, threads: int = 0) -> Runtime:
     except Exception as error:  # whatever constructors raise for arguments that nobody would give
         what = f"{type(error).__name__}: {str(error)[:160]}"
         raise UserError(f"{folder}: {CONFIG} does not describe a model ({what})") from error
-    encoder, step = (_session(folder / name, threads) for name in (ENCODER, STEP))
+    encoder, step = (_Graph(str(folder / name), threads) for name in (ENCODER, STEP))
     examples = {name: list(processor.example().shape) for name, processor in processors.items()}
     if "reader" in config:
         examples = dict(zip(["source"], examples.values(), strict=True))
@@ -213,8 +217,20 @@ def _read(folder: Path, name: str) -> bytes:
         raise UserError(f"{folder}: not a whole exported model: {name} is missing") from error
 
 
-def _session(path: Path, threads: int) -> Any:
-    """Loads a graph."""
+class _Graph:
+    """An ONNX graph, ready to run. Pickled, it takes its bytes along."""
+
+    def __init__(self, path: str, threads: int, data: bytes | None = None) -> None:
+        self.path, self.threads, self.data = path, threads, data
+        session = _session(Path(path), threads, data)
+        self.run, self.get_inputs, self.get_outputs = session.run, session.get_inputs, session.get_outputs
+
+    def __reduce__(self) -> tuple[type[_Graph], tuple[str, int, bytes]]:
+        return _Graph, (self.path, self.threads, self.data or Path(self.path).read_bytes())
+
+
+def _session(path: Path, threads: int, data: bytes | None) -> Any:
+    """A graph of a file, or of its bytes if they are given."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -224,10 +240,10 @@ def _session(path: Path, threads: int) -> Any:
     if not threads and hasattr(os, "sched_getaffinity"):  # in a container, fewer than the machine has
         threads = len(os.sched_getaffinity(0))
     options.intra_op_num_threads = threads
-    if not path.is_file():
+    if data is None and not path.is_file():
         raise UserError(f"{path.parent}: not a whole exported model: {path.name} is missing")
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(data or path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many kinds for damaged files
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: damaged, or newer than this onnxruntime ({reason})") from error

@@ -88,7 +88,7 @@ class DiverseBeam(Beam):
         6
         >>> DiverseBeam(6, groups=4)
         Traceback (most recent call last):
-        gen.base.errors.UserError: --beam-groups 4 does not divide --beam 6
+        gen.base.errors.UserError: beam_groups 4 does not divide beam=6
     """
 
     def __init__(
@@ -117,8 +117,8 @@ class DiverseBeam(Beam):
             rows = index[:, g].reshape(-1)  # (B*w,)
             inputs = rows // self.width
             penalty = ops.where(finished[rows][:, None], 0 * counts[inputs], self.diversity * counts[inputs])
-            mine, done = log_probs[rows], finished[rows]
-            parents, token_ids, best = self._best(mine, mine - penalty, scores[rows], done, lengths[rows], w)
+            own, done = log_probs[rows], finished[rows]
+            parents, token_ids, best = self._best(own, own - penalty, scores[rows], done, lengths[rows], w)
             found.append([a.reshape(B, w) for a in (rows[parents], token_ids, best)])
             chosen = token_ids.reshape(B, w)[..., None] == ops.arange(V)  # (B, w, V)
             counts = counts + chosen.sum(1)

@@ -1,7 +1,9 @@
-"""What a model says of itself beside its weights."""
+"""Metadata stored with the weights, and the model card."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -9,14 +11,14 @@ from typing import Any
 
 @dataclass
 class ModelInfo:
-    """What a model folder says beside its weights.
+    """Metadata stored with the weights.
 
     Attributes:
-        task: which command made it.
-        ends_with_eos: sequences end by themselves; a stream of text does not.
+        task: the name of the task that trained it.
+        ends_with_eos: sequences end with EOS; a stream of text does not.
         search: default `SearchOptions`.
         training: the configuration of the training, for the record.
-        metrics: what it reached on its validation data.
+        metrics: figures on its validation data.
         data: what it was trained on, in a few words.
     """
 
@@ -37,11 +39,12 @@ class ModelInfo:
         return info
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, from which `of` makes the same again."""
+        """Plain values, from which `of` makes an equal object."""
         return asdict(self)
 
     def card(self, what: str, made_with: str, use: str = "import gen\nmodel = gen.load") -> str:
-        """The model card: what this is, how it was trained, what it reached.
+        """The model card in Markdown: what this is, how it was trained, its figures. Names and values that come
+        from users are text in it, never markup.
 
         Args:
             what: the model in a sentence.
@@ -50,14 +53,52 @@ class ModelInfo:
         """
         from gen import __version__
 
-        cells = {name: str(value).replace("|", "\\|") for name, value in self.metrics.items()}
-        metrics = "\n".join(f"| {name} | {value} |" for name, value in cells.items())
+        rows = "".join(f"| {as_text(name)} | {_figure(value)} |\n" for name, value in self.metrics.items())
         kind = self.task or "sequence"
+        tag = kind if re.fullmatch(r"[a-z][a-z0-9-]*", kind) else json.dumps(kind)  # YAML reads JSON
+        command = self.training.get("command")
         return (
-            f"---\nlibrary_name: gen-toolkit\ntags: [gen-toolkit, {kind}]\n---\n\n# A {kind} model\n\n"
+            f"---\nlibrary_name: gen-toolkit\ntags: [gen-toolkit, {tag}]\n---\n\n"
+            f"# A {as_text(kind)} model\n\n"
             f"{what} Made by gen-toolkit {__version__} with {made_with}.\n\n"
-            f"Data: {self.data or 'not said'}\n\n"
-            f"Command: `{self.training.get('command', 'trained from Python')}`\n\n"
-            f"| metric | value |\n|---|---|\n{metrics}\n\n"
-            f'```python\n{use}("this folder")\nprint(model.generate("...")[0].text)\n```\n'
+            f"Data: {as_text(self.data) or 'unknown'}\n\n"
+            f"Command: {as_code(command) if command else 'trained from Python'}\n\n"
+            f"| metric | value |\n|---|---|\n{rows}\n"
+            f'```python\n{use}("this folder")\nprint(model.generate("...").text)\n```\n'
         )
+
+
+# Characters that mean something in Markdown or HTML; some only at the beginning of a line, a word or an address.
+_MARKS = re.compile(r"[\\`*\[\]<>#|~$&!@]|(?<!\w)_|_(?!\w)|:(?=//)|^[-+=]|(?<=^\d)[.)]")
+
+
+def as_text(value: Any) -> str:
+    """Any value as one line of Markdown that shows it as it is.
+
+    Example:
+        >>> print(as_text("a|b\\n*c* <d>"))
+        a\\|b \\*c\\* \\<d\\>
+    """
+    return _MARKS.sub(r"\\\g<0>", " ".join(str(value).split()))
+
+
+def as_code(value: Any) -> str:
+    """Any value as a span of code in Markdown, on one line; its fence is longer than the backticks in it.
+
+    Example:
+        >>> print(as_code("echo `date`"))
+        `` echo `date` ``
+    """
+    text = " ".join(str(value).split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+def _figure(value: Any) -> str:
+    """A metric with four significant digits, or with thousands separated."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return as_text(value)
+    if isinstance(value, int) or 1000 <= abs(value) < float("inf"):
+        return f"{value:,.0f}"
+    return f"{value:.4g}"

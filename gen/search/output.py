@@ -21,7 +21,7 @@ class Hypothesis:
         attention: (T, S) float32, the weights behind each token, where they were kept; S is the length of
             the input's own memory, without padding. Not compared by ``==``.
         text: the decoded tokens, up to a stop string (`generate` fills it in).
-        tokens: the text of each token (`generate` fills it in).
+        tokens: the text of each token, a byte as "<0x8F>" (`generate` fills it in).
         seed: of the random numbers it was drawn with; None where nothing was drawn.
         temperature: it was sampled at; None where it was not sampled.
     """
@@ -40,6 +40,11 @@ class Hypothesis:
     def alignment(self) -> list[int]:
         """Per token the position of the memory that had the most weight; empty without attention."""
         return [] if self.attention is None else self.attention.argmax(-1).tolist()
+
+    def drawn(self) -> dict[str, float]:
+        """The seed and the temperature, by name, for records; empty where it was not sampled."""
+        found = {"seed": self.seed, "temperature": self.temperature}
+        return {name: value for name, value in found.items() if value is not None}
 
     def __repr__(self) -> str:
         return f"Hypothesis({self._summary()})"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
-from difflib import get_close_matches
-from os import PathLike, fspath
-from typing import Annotated, Any, get_origin, get_type_hints
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Annotated, Any
 
 from gen.base.config import flat, from_dict
-from gen.base.errors import ConfigError
-from gen.base.fields import Arg
+from gen.base.errors import ConfigError, UserError
+from gen.base.fields import Arg, options_of
 from gen.training.options import TrainOptions
 from gen.training.task import NoOptions, Task
 
@@ -77,17 +75,10 @@ def make_config(task: type[Task], options: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: unknown names, with the nearest known one, and values that do not fit, all of them.
     """
-    made = config_class(task)
-    known = _names(made)
-    errors = []
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, 1, 0.5)
-            errors.append(f"unknown option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    nested = _nested(made, {n: _plain(v, known[n]) for n, v in options.items() if n in known})
-    config = from_dict(made, nested, "", errors)
+    errors: list[str] = []
+    config = from_dict(config_class(task), dict(options), "", errors, RENAMED)
     if errors:
-        raise ConfigError([line.removeprefix(": ") for line in errors])
+        raise ConfigError(errors)
     return config
 
 
@@ -95,14 +86,14 @@ def recorded(task: type[Task], model: Any) -> TrainConfig:
     """The options with which a model was trained, as far as it has them recorded.
 
     Raises:
-        ConfigError: none are recorded.
+        UserError: none are recorded.
     """
     options = upgraded(flat({k: v for k, v in model.info.training.items() if isinstance(v, dict)}))
-    known = _names(config_class(task))
-    kept = {name: _plain(value, known[name]) for name, value in options.items() if name in known}
+    known = {option.name for option in options_of(config_class(task))}
+    kept = {name: value for name, value in options.items() if name in known}
     if not kept:
-        raise ConfigError(["the model has no record of its training: name the data to judge it by"])
-    return from_dict(config_class(task), _nested(config_class(task), kept), "", [])
+        raise UserError("the model has no record of its training: name the data to judge it by")
+    return from_dict(config_class(task), kept, "", [])
 
 
 def upgraded(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,33 +112,3 @@ def upgraded(options: Mapping[str, Any]) -> dict[str, Any]:
 def identity(options: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a run the run that it is: flat options, old names renewed, without those that may change."""
     return {name: value for name, value in upgraded(flat(dict(options))).items() if name not in PASSING}
-
-
-def _names(made: type) -> dict[str, Any]:
-    """Every option of a nested dataclass: name → type."""
-    hints, found = get_type_hints(made), dict[str, Any]()
-    for f in fields(made):
-        kind = f.default_factory if isinstance(f.default_factory, type) else None
-        found |= _names(kind) if kind is not None and is_dataclass(kind) else {f.name: hints[f.name]}
-    return found
-
-
-def _nested(made: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by name → in the groups of a nested dataclass."""
-    found: dict[str, Any] = {}
-    for f in fields(made):
-        kind = f.default_factory if isinstance(f.default_factory, type) else None
-        if kind is not None and is_dataclass(kind):
-            found[f.name] = _nested(kind, options)
-        elif f.name in options:
-            found[f.name] = options[f.name]
-    return found
-
-
-def _plain(value: Any, hint: Any) -> Any:
-    """A value as an option holds it."""
-    value = fspath(value) if isinstance(value, PathLike) else value
-    if get_origin(hint) is tuple:
-        several = (value,) if isinstance(value, str) else value
-        return tuple(fspath(v) if isinstance(v, PathLike) else v for v in several)
-    return value

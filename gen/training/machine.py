@@ -50,10 +50,12 @@ class Interruption:
     """While it lasts, the first Ctrl-C or SIGTERM is only noted, so that a step is finished and saved; a second
     one acts at once.
 
-    Example:
-        >>> with Interruption() as interruption:
-        ...     while not interruption.requested: step()
-        ...     interruption.stop()
+    Use::
+
+        with Interruption() as interruption:
+            while not interruption.requested:
+                step()
+            interruption.stop()
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from gen.base import distributed
-from gen.base.config import Budget, from_dict, to_dict
+from gen.base.config import Budget, flat, from_dict, to_dict
 from gen.base.errors import UserError
 from gen.models.model import Model
 from gen.training.config import PASSING, TrainConfig, config_class
@@ -96,25 +96,14 @@ def resolve(
 
 def _open(asked: TrainConfig, choices: Choices) -> Choices:
     """The choices for options that the user left open."""
-    given = {name: value for name, value in _each(asked) if value is not None}
-    return {name: choice for name, choice in choices.items() if name not in given}
+    given = flat(to_dict(asked))
+    return {name: choice for name, choice in choices.items() if given.get(name) is None}
 
 
-def _each(config: Any) -> list[tuple[str, Any]]:
-    pairs = [(f.name, getattr(config, f.name)) for f in fields(config)]
-    return [each for name, value in pairs for each in (_each(value) if is_dataclass(value) else [(name, value)])]
-
-
-def _filled(config: Any, chosen: Choices) -> Any:
-    """Nested options with those that were chosen."""
-    made = {}
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if is_dataclass(value):
-            made[f.name] = _filled(value, chosen)
-        elif f.name in chosen:
-            made[f.name] = chosen[f.name].value
-    return replace(config, **made)
+def _filled(asked: TrainConfig, chosen: Choices) -> TrainConfig:
+    """The options with those that were chosen."""
+    values = {**flat(to_dict(asked)), **{name: choice.value for name, choice in chosen.items()}}
+    return from_dict(type(asked), values, "", [])
 
 
 def measure_speed(task: Task, model: Model, batches: Any, options: Any, seconds: float) -> float:

@@ -56,9 +56,10 @@ class Stepper:
         scaler: of the loss, enabled for float16.
         pieces: how many a micro-batch is cut into.
 
-    Example:
-        >>> stepper = Stepper(model, Task(), TrainOptions())
-        >>> result = stepper([batch], None, share=0.0)
+    Use::
+
+        stepper = Stepper(model, Task(), TrainOptions())
+        result = stepper([batch], None, share=0.0)
     """
 
     def __init__(self, model: Model, task: Task, options: TrainOptions) -> None:

@@ -114,7 +114,8 @@ class Validator:
             better = not best or math.isnan(best[metric.name]) or metric.goodness(figures) > metric.goodness(best)
             if better:
                 rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
-                saved = self.run.save_best(self.model, {"step": now.step, "weights": name, **rounded})
+                when = {"step": now.step, "seconds": round(now.seconds, 1), "weights": name}
+                saved = self.run.save_best(self.model, {**when, **rounded})
                 if all(distributed.all_gather(saved)):  # else the next as good are saved
                     now.best = value
             self.run.log({**event.record(), "weights": name, "validation": figures})

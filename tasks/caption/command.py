@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from gen.inputs.processors import PictureProcessor
 from gen.runtime import Runtime
 from gen.search import Hypothesis
 from gen.search.options import SearchOptions
-from tasks.text.generate import Precision, load_model
+from tasks.commands.models import Precision, load_model
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
@@ -110,7 +110,7 @@ class Caption:
     """What became of a picture: hypotheses, best first, or why there are none."""
 
     path: Path
-    hypotheses: list[Hypothesis]
+    hypotheses: Sequence[Hypothesis]
     error: PictureError | None = None
 
 
@@ -193,7 +193,9 @@ def _write(file: IO[str], caption: Caption, config: CaptionCommand) -> None:
         record: dict[str, Any] = {"image": str(caption.path)}
         if caption.error:
             record["error"] = str(caption.error)
-        record["captions"] = [{"text": h.text, "score": h.score, "finished": h.finished} for h in hypotheses]
+        record["captions"] = [
+            {"text": h.text, "score": h.score, "finished": h.finished, **h.drawn()} for h in hypotheses
+        ]
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
     elif config.csv:
         file.write("".join(_csv([str(caption.path), h.text, f"{h.score:.4f}"]) for h in hypotheses))

@@ -63,7 +63,7 @@ class Caption(Task):
     # Against a length penalty of 1.0 and repeats, four models gained 0.3 to 0.9 CIDEr-D on Flickr8k's validation
     # pictures: "a man in a red shirt and a woman in a red shirt" is rare.
     search = SearchOptions(beam=3, length_penalty=0.7, no_repeat_ngram=3, max_new_tokens=60)
-    reference = {"memory_size": 256, "embedding_size": 256, "hidden_size": 384}
+    reference = {"memory_size": 256, "embedding_size": 256, "hidden_size": 384, "augment": 0}
     common = ("images", "captions", "out", "budget", "level", "attention", "finetune", "init_from", "dry_run")
     items_help = "Pictures, and folders of them."
 
@@ -153,8 +153,8 @@ class Caption(Task):
 
         large = {"memory_size": 512, "embedding_size": 384, "hidden_size": 640}
         sizes = {
-            name: Choice(round(between(small, large[name]) / 32) * 32, read)
-            for name, small in self.reference.items()
+            name: Choice(round(between(self.reference[name], size) / 32) * 32, read)
+            for name, size in large.items()
         }
         own = self.config.extra.self_critical
         return {

@@ -34,9 +34,9 @@ def info_command(argv: list[str], command: str) -> None:
     display.console.print(display.table(config.run, {name: _shown(value) for name, value in facts.items()}))
     chosen = model.info.training.get("reasons") or {}
     if chosen:
-        options = flat({k: v for k, v in model.info.training.items() if isinstance(v, dict)})
-        rows = {f"--{n.replace('_', '-')}": f"{options.get(n)}   {reason}" for n, reason in chosen.items()}
-        display.console.print(display.table("Chosen", rows))
+        groups = ("data", "model", "extra", "train")
+        options = flat({name: model.info.training.get(name, {}) for name in groups})
+        display.console.print(display.chosen_table(options, chosen))
     display.console.print(display.model_summary(model, next(model.parameters()).dtype))
 
 

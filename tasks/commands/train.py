@@ -6,14 +6,14 @@ import shlex
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import field, make_dataclass
+from dataclasses import field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
 from gen.base import distributed
-from gen.base.config import parse_given
+from gen.base.config import flat, parse_given, to_dict
 from gen.models.device import compute_dtype
 from gen.models.model import Model
 from gen.training import machine
@@ -36,7 +36,8 @@ def train_command(argv: list[str], command: str, name: str) -> None:
         renamed={**RENAMED, **RENAMED_GROUPS},
         common=task.common,
     )
-    train_watched(task, config, given, f"{command} {shlex.join(argv)}", config.tools)
+    plain = config_class(task)(**{f.name: getattr(config, f.name) for f in fields(config_class(task))})
+    train_watched(task, plain, given, f"{command} {shlex.join(argv)}", config.tools)
 
 
 def train_watched(
@@ -88,9 +89,8 @@ def _show(session: Session) -> None:
         display.say(f"Left out: {line}")
     display.console.print(display.table("Data", task.split.table()))
     if resolved.reasons:
-        values = display.flat_options(resolved.config)
-        rows = {f"--{n.replace('_', '-')}": f"{values[n]}   {why}" for n, why in resolved.reasons.items()}
-        display.console.print(display.table("Chosen", rows))
+        options = flat(to_dict(resolved.config))
+        display.console.print(display.chosen_table(options, resolved.reasons))
     display.console.print(
         display.model_summary(model, compute_dtype(resolved.config.train.precision, model.device))
     )

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from itertools import count, islice
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from gen import runtime
 from gen.base.config import parse_command
-from gen.base.errors import ConfigError, UserError
+from gen.base.errors import ConfigError, Terminated, UserError
 from gen.base.fields import Arg
 from gen.base.lines import read_lines
 from gen.search import Hypothesis, SearchOptions
+from gen.search.sample import fresh_seed
+from tasks.commands.models import Precision, load_model
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
-
-Precision = Literal["fp32", "bf16", "fp16", "auto"]
 
 
 @dataclass(frozen=True)
@@ -33,21 +32,22 @@ class GenerateConfig:
     run: Annotated[str, Arg("RUN", positional=True)]
     """The folder of a run, of a model, or of an exported model."""
     prompt: tuple[str, ...] = ()
-    """How to begin. May be repeated: several prompts give several texts."""
+    """The beginning of the text. May be repeated: several prompts give several texts."""
     input: str = ""
-    """Prompts from a file, one a line; - for standard input."""
+    """Prompts from a file, one per line; - for standard input."""
     stream: bool = False
-    """Print the text as it is written."""
+    """Print the text while it is being written."""
     interactive: bool = False
     """Ask for prompts in a loop."""
     json: bool = False
-    """Print a JSON object a text: prompt, text, score, finished."""
+    """Print one JSON object per text: prompt, text, score, num_tokens, finished; when sampling also seed and
+    temperature."""
     batch_size: int = 64
-    """Prompts at a time."""
+    """Prompts per batch."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Precision = "fp32"
-    """Of the matrix products; bf16 is faster for many rows at once."""
+    """Of the matrix products; bf16 is faster for large batches."""
     search: SearchOptions = field(default_factory=SearchOptions)
 
     def check(self) -> None:
@@ -61,9 +61,16 @@ class GenerateConfig:
             errors.append("--prompt: is not UTF-8")  # bytes that Python could not read from the command line
         if self.json and self.interactive:
             errors.append("--json and --interactive exclude each other")
-        if self.stream and (self.json or self.search.beam or (self.search.num_samples or 1) > 1):
-            other = "--json" if self.json else "--beam" if self.search.beam else "--num-samples"
-            errors.append(f"--stream writes one text as it comes: it does not go with {other}")
+        if self.stream or self.interactive:
+            way = "--stream" if self.stream else "--interactive"
+            others = {
+                "--json": self.json and self.stream,
+                "--beam": bool(self.search.beam) and self.stream,
+                "--num-samples": (self.search.num_samples or 1) > 1,
+                "several values of --temperature": len(self.search.temperature) > 1,
+            }
+            for other in (name for name, given in others.items() if given):
+                errors.append(f"{way} writes one text as it comes: it does not go with {other}")
         if self.batch_size < 1:
             errors.append(f"--batch-size must be at least 1, not {self.batch_size}")
         if errors:
@@ -74,7 +81,7 @@ def generate_command(argv: list[str], command: str) -> None:
     """`gen generate RUN …`."""
     config = parse_command(GenerateConfig, argv, command, repeat=True)
     config.check()
-    model = load_model(config.run, config.device, precision=config.precision)
+    model = load_model(config.run, config.device, "text", config.precision)
     options = config.search.given()
     if config.interactive:
         _converse(model, options)
@@ -83,34 +90,6 @@ def generate_command(argv: list[str], command: str) -> None:
             _print_stream(model, prompt, options)
     else:
         _print_all(model, config, options)
-
-
-WRITES = {"text": "gen generate", "translate": "gen translate", "caption": "gen caption"}
-"""Task of a model → the command that writes with it."""
-
-
-def load_model(
-    run: str, device: str = "auto", task: str = "text", precision: Precision = "fp32"
-) -> Model | runtime.Runtime:
-    """The model of a run, or an exported one. Raises `UserError` where another task made it."""
-    if runtime.is_exported(run) or find_spec("torch") is None:
-        if device not in ("auto", "cpu"):
-            raise UserError(f"--device {device}: exported models run on the CPU")
-        if precision not in ("fp32", "auto"):
-            raise UserError(f"--precision {precision}: exported models have their own; see gen export --int8")
-        model: Model | runtime.Runtime = runtime.load(run)
-    else:
-        from gen.models.device import pick_device
-        from gen.models.model import Model
-        from gen.training.machine import tune_cpu
-
-        tune_cpu()
-        model = Model.load(run, pick_device(device), precision)
-    made_by = model.info.task
-    if made_by not in ("", task):
-        use = f"; use `{WRITES[made_by]} {shlex.quote(run)}`" if made_by in WRITES else ""
-        raise UserError(f"{run}: is a {made_by} model, and this command is for {task} models{use}")
-    return model
 
 
 def _prompts(config: GenerateConfig) -> Iterator[str]:
@@ -123,9 +102,11 @@ def _prompts(config: GenerateConfig) -> Iterator[str]:
 def _print_all(model: Model | runtime.Runtime, config: GenerateConfig, options: dict[str, Any]) -> None:
     prompts = _prompts(config)
     printed = 0
+    if SearchOptions.make(model.search_defaults, options).samples:
+        options = {"seed": fresh_seed(), **options}  # one for all batches
     while batch := list(islice(prompts, config.batch_size)):
-        for prompt, hypotheses in zip(batch, model.generate(batch, **options), strict=True):
-            for hypothesis in hypotheses:
+        for prompt, output in zip(batch, model.generate(batch, **options), strict=True):
+            for hypothesis in output:
                 if config.json:
                     print(json.dumps(_record(prompt, hypothesis), ensure_ascii=False))
                 else:
@@ -144,6 +125,7 @@ def _record(prompt: str, hypothesis: Hypothesis) -> dict[str, Any]:
         "score": hypothesis.score,
         "num_tokens": len(hypothesis.token_ids),
         "finished": hypothesis.finished,
+        **hypothesis.drawn(),
     }
 
 
@@ -157,17 +139,24 @@ def _print_stream(model: Model | runtime.Runtime, prompt: str, options: dict[str
 
 
 def _converse(model: Model | runtime.Runtime, options: dict[str, Any]) -> None:
-    """Asks for prompts until the input ends."""
-    print("Type how the text should begin; an empty line lets the model begin; Ctrl-D ends.", file=sys.stderr)
-    seed = int(options.pop("seed", 0))
-    for turn in count():
+    """Asks for prompts until the input ends. On a terminal lines can be edited, and Ctrl-C cancels one."""
+    typed = sys.stdin.isatty()
+    if typed and find_spec("readline"):
+        import readline  # noqa: F401  # gives `input` editing keys and a history
+
+    keys = "Ctrl-C cancels, Ctrl-D ends" if typed else "the end of the input ends"
+    print(f"Type how the text should begin; an empty line lets the model begin; {keys}.", file=sys.stderr)
+    while True:
         try:
             prompt = input("> ")
+            _print_stream(model, prompt, options)
         except EOFError:
+            if typed:
+                print()
             return
-        try:
-            # Without a seed of its own the same prompt would always get the same answer.
-            chosen = options if {"beam", "strategy"} & set(options) else {**options, "seed": seed + turn}
-            _print_stream(model, prompt, chosen)
         except UserError as error:
             print(error, file=sys.stderr)
+        except KeyboardInterrupt as stop:
+            if not typed or isinstance(stop, Terminated):
+                raise
+            print()

@@ -9,7 +9,7 @@ from typing import Annotated
 from gen.base.config import parse_command
 from gen.base.errors import ConfigError
 from gen.base.fields import Arg
-from tasks.text.generate import load_model
+from tasks.commands.models import load_model
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def suggest_command(argv: list[str], command: str) -> None:
     config = parse_command(SuggestConfig, argv, command)
     if config.n_best < 1:
         raise ConfigError([f"--n-best must be at least 1, not {config.n_best}"])
-    model = load_model(config.run, config.device)
+    model = load_model(config.run, config.device, "text")
     words = model.suggest(config.prompt, config.n_best)
     if config.json:
         print(json.dumps([{"word": word, "probability": p} for word, p in words], ensure_ascii=False))

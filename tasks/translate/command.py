@@ -17,7 +17,7 @@ from gen.base.lines import output, read_lines
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
 from gen.search.ensemble import Ensemble
-from tasks.text.generate import Precision, load_model
+from tasks.commands.models import Precision, load_model
 from tasks.translate.lines import Translation, translate_lines
 
 if TYPE_CHECKING:  # exported models run where there is no torch
@@ -90,8 +90,7 @@ def translate_command(argv: list[str], command: str) -> None:
     lines: Iterable[str] = config.text or read_lines(config.input)
     talking = config.batch_size == 1 or (config.input == "-" and not config.text and sys.stdin.isatty())
     blocks: Iterable[Iterable[str]] = ([line] for line in lines) if talking else [lines]
-    many = SearchOptions.make(model.search_defaults, options)
-    width = (many.n_best if many.beam else many.num_samples) or 1
+    width = SearchOptions.make(model.search_defaults, options).num_outputs
     translate = partial(
         translate_lines,
         model,
@@ -177,6 +176,7 @@ def _record(number: int, found: Translation) -> dict[str, Any]:
                 "tokens": len(h.log_probs),
                 "finished": h.finished,
                 "alignment": links,
+                **h.drawn(),
             }
             for h, links in zip(found.hypotheses, found.alignments, strict=True)
         ],

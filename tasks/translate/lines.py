@@ -152,6 +152,9 @@ def _join(
                 [p for h in several for p in h.log_probs],
                 all(h.finished for h in several),
                 text=written,
+                tokens=[token for h in several for token in h.tokens],
+                seed=several[0].seed,
+                temperature=several[0].temperature,
             )
         )
         hypotheses.append(joined)
