@@ -98,9 +98,9 @@ class RunFolder:
         file = self.path / checkpoint.CONFIG
         if is_main() and not file.exists():
             self.path.mkdir(parents=True, exist_ok=True)
-            if self.chosen:
-                folders.write_text(self.path / RESOLVED, _yaml(self.chosen))
             folders.write_text(file, _yaml(self.config))
+        if is_main() and self.chosen and not (self.path / RESOLVED).exists():
+            folders.write_text(self.path / RESOLVED, _yaml(self.chosen))
 
     def resolved(self) -> dict[str, Any] | None:
         """What ``resolved.yaml`` holds: options with everything chosen, and the reasons; None where there is none.

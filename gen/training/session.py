@@ -142,7 +142,7 @@ class Session:
             "reasons": made["reasons"],
             "measured": made["measured"],
             "versions": names,
-            "begun": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         }
 
     def trainer(self, callbacks: Sequence[Callable[[Event], Any]] = ()) -> Trainer:

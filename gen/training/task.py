@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gen.base.config import Budget
 from gen.base.distributed import all_reduce_sum, gather, shard
-from gen.base.errors import UserError
+from gen.base.errors import ConfigError, UserError
 from gen.datasets.batches import Batches
 from gen.datasets.examples import example_batches
 from gen.datasets.pair_files import PairFiles
@@ -226,6 +226,28 @@ class Task:
 
     def __init__(self, config: Any = None, begun: Model | None = None) -> None:
         self.config, self.begun = config, begun
+
+    @classmethod
+    def from_options(cls, **options: Any) -> Task:
+        """A task with its data read and everything chosen, for a `Trainer`: ``split`` and ``config`` are set, so
+        that ``build(config.model, split)`` makes a model. The machine's speed is not measured.
+
+        Args:
+            options: names of the command line, with underscores.
+
+        Raises:
+            ConfigError: unknown names, with the nearest known one, or wrong values.
+        """
+        from gen.training.config import errors_of, make_config
+        from gen.training.resolve import resolve
+
+        config = make_config(cls, options)
+        task = cls(config)
+        if found := errors_of(task, config, options.keys()):
+            raise ConfigError(found)
+        task.split = task.read(config.data)
+        task.config = resolve(task, config, task.split).config
+        return task
 
     # -- what a task says ----------------------------------------------------------------------------------
 

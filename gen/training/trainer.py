@@ -43,7 +43,8 @@ class Trainer:
 
     Args:
         model: to train; put on the device of the options.
-        task: with its ``batches`` made; its `loss`, `validate` and `sample` are called.
+        task: with its ``batches``, or with its ``split`` and ``config``, from which they are made; its `loss`,
+            `validate` and `sample` are called.
         options: how to train.
         out: the folder of the run; where it holds an unfinished one, that goes on. "" for a temporary one, which
             is gone with the `Run`.
@@ -56,8 +57,9 @@ class Trainer:
 
     Example::
 
-        trainer = gen.Trainer(model, task, TrainOptions(budget="2m"), out="runs/mine", callbacks=[print])
-        run = trainer.fit()
+        task = Text.from_options(data="book.txt", budget="2m")
+        model = task.build(task.config.model, task.split)
+        run = gen.Trainer(model, task, task.config.train, out="runs/mine", callbacks=[print]).fit()
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class Trainer:
         if found := options.errors():
             raise ConfigError(found)
         self.model, self.task, self.options, self.callbacks = model, task, options, callbacks
+        if not hasattr(task, "batches"):
+            task.batches = task.make_batches(model, task.split, task.config)
         self.temporary = None if out else tempfile.TemporaryDirectory(prefix="gen-run-")
         if isinstance(out, RunFolder):
             self.folder = out

@@ -53,7 +53,7 @@ def facts_of(model: Model) -> dict[str, Any]:
         "command": training.get("command", ""),
         "budget": training.get("train", {}).get("budget", ""),
         "seed": training.get("train", {}).get("seed", ""),
-        "begun": training.get("begun", ""),
+        "date": training.get("date", ""),
         "trained": clock(info.metrics["seconds"]) if "seconds" in info.metrics else "",
         "versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
         "search": ", ".join(f"{k} {v}" for k, v in info.search.items()),

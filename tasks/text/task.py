@@ -101,22 +101,22 @@ class Text(Task):
     def defaults(self, facts: Facts) -> Choices:
         """The more tokens the budget allows, the larger the model; the more often the text is read, the stronger
         the dropout, which keeps it from being learned by heart; the shorter the time, the higher the rate."""
-        # Tuned on Shakespeare's million characters: 384 with 5 million tokens (2 minutes), 704 with 50 million
+        # Tuned on Shakespeare's million characters: 384 with 10 million tokens (2 minutes), 704 with 60 million
         # (20 minutes), counted at size 384; straight lines in the logarithm between and beyond them. Beyond 60
         # passes a larger model only learns by heart.
         passes = facts.passes
-        decades = float(np.log10(min(facts.tokens, 60 * facts.num_tokens) / 5e6))
-        hidden = int(np.clip(round(384 * 1.83**decades / 32) * 32, 128, 1536))
-        again = float(np.log10(max(passes, 1e-3) / 5))
-        rate = float(np.clip(8e-3 * 2**-again, 2e-3, 8e-3))
+        growth = min(facts.tokens, 60 * facts.num_tokens) / 10e6
+        hidden = int(np.clip(round(384 * growth**0.34 / 32) * 32, 128, 1536))
+        again = float(np.log10(max(passes, 1e-3) / 10))
+        rate = float(np.clip(8e-3 * 2 ** (-again / 0.78), 2e-3, 8e-3))
         batch_size = self.config.data.batch_size
         chunk = min(64, max(facts.num_tokens // (8 * batch_size), 16))
         read = f"{passes:.2g} passes over the text fit into the budget"
         return {
             "hidden_size": Choice(hidden, f"{facts.tokens:,.0f} tokens fit into the budget at size 384"),
-            "dropout": Choice(round(float(np.clip(0.1 + 0.26 * again, 0.1, 0.5)), 2), read),
+            "dropout": Choice(round(float(np.clip(0.1 + 0.33 * again, 0.1, 0.5)), 2), read),
             "embedding_dropout": Choice(0.1, "good for every text tried"),
-            "weight_dropout": Choice(round(float(np.clip(0.31 * again, 0.0, 0.4)), 2), read),
+            "weight_dropout": Choice(round(float(np.clip(0.39 * again, 0.0, 0.4)), 2), read),
             "learning_rate": Choice(float(f"{rate:.2g}"), read),
             "chunk": Choice(chunk, "64, or less where an epoch would have fewer than 8 steps"),
         }
