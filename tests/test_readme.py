@@ -11,16 +11,20 @@ from pathlib import Path
 import pytest
 
 from data.shapes import draw, scenes, write_shapes
+from gen.search import STRATEGIES
+from gen.training.task import TASKS
 from tasks.demo import caption as demo_caption
 from tasks.demo import translation as demo_translation
 from tests.conftest import TEXT, TINY
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LIBRARY = (ROOT / "gen" / "README.md").read_text(encoding="utf-8")
 BOOK = (TEXT + "It was a dark night. It was a day in May.\n") * 40
 
 
-def blocks(language):
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language, text=README):
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [body for name, body in found if name == language]
 
 
@@ -68,27 +72,75 @@ def test_every_command_of_the_readme_runs(desk, gen):
     assert len(Path("translated.txt").read_text().splitlines()) == 3
 
 
-def test_the_python_of_the_readme_runs(desk, gen):
-    use, training, encoder, strategy = blocks("python")
-    assert len(training.strip().splitlines()) < 10
-    exec(
-        training.replace('budget="3m"', 'budget="20 steps", batch_size=2').replace('"char"', '"char", chunk=16'),
-        {},
-    )
-    translate = next(command for command in commands() if command[1:3] == ["train", "translate"])
-    caption = next(command for command in commands() if command[1:3] == ["train", "caption"])
-    assert gen(*tiny(translate[1:]))[0] == 0
-    assert gen(*tiny(caption[1:]))[0] == 0
-    exec(use, {})
-    exec(encoder, {})
-    exec(strategy, {})
-    assert gen("generate", "runs/book", "--strategy", "second-best", "--max-new-tokens", 5)[0] == 0
+def shrink(code):
+    """The code of a block, with short budgets and small models."""
+    small = {
+        'budget="10m"': 'budget="20 steps", chunk=16, batch_size=2, hidden_size=16',
+        'budget="5m"': 'budget="20 steps", chunk=16, batch_size=2, hidden_size=16',
+        'budget="25m"': 'budget="20 steps", encoder_size=8, hidden_size=16, embedding_size=8',
+        'budget="1m"': 'budget="20 steps"',
+        '"budget": "1m"': '"budget": "20 steps"',
+    }
+    for long, short in small.items():
+        code = code.replace(long, short)
+    assert not re.search(r'budget(=|": )"\w+"', code)
+    return code
+
+
+def test_the_python_of_the_readme_runs(desk, gen, monkeypatch, capsys):
+    """All blocks, one after the other, as a reader types them; then those of gen/README.md."""
+    pushed = []
+    monkeypatch.setattr("gen.base.hub.push", lambda folder, name, **how: pushed.append(name))
+    for kind in ("text", "caption"):
+        command = next(command for command in commands() if command[1:3] == ["train", kind])
+        assert gen(*tiny(command[1:]))[0] == 0
+    names = {}
+    code = [shrink(block) for text in (README, LIBRARY) for block in blocks("python", text)]
+    assert len(code) >= 7
+    try:
+        for block in code:
+            exec(block, names)
+        assert gen("generate", "runs/book", "--strategy", "second-best", "--max-new-tokens", 5)[0] == 0
+        encoder = names["BagOfTokens"](names["model"].tokenizer)
+        memory = encoder(encoder.prepare(["It was", "a day"]).source)
+        assert memory.values.shape == (2, 7, 64)
+        assert memory.mask.sum(1).tolist() == [7, 6]
+    finally:
+        STRATEGIES.pop("second-best", None)
+        TASKS.pop("reverse", None)
+    assert pushed == ["user/book"]
+    assert Path("models/book/model.safetensors").is_file()
+
+
+def test_the_reading_path_is_as_long_as_the_readme_says():
+    path = README.split("## Read the code")[1].split("## Results")[0]
+    said = int(re.search(r"these ([\d,]+) lines", path)[1].replace(",", ""))
+    files, folder = [], ROOT
+    for folder_or_file in re.findall(r"`([\w/]+/|[\w/]+\.py)`", path.split("\n\n")[1]):
+        if folder_or_file.endswith("/"):
+            folder = ROOT / folder_or_file
+        else:
+            files.append(folder / folder_or_file)
+    assert len(files) == 13
+    lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
+    assert lines == pytest.approx(said, rel=0.02)
 
 
 def test_make_targets_of_the_readme_exist():
-    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    contributing = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for target in re.findall(r"(?:^|`)make (\w+)", README + contributing, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["README.md", "gen/README.md", "data/README.md", ".github/CONTRIBUTING.md"])
+def test_paths_in_documents_exist(name):
+    """Links, and what looks like a path below the document, the repository, `gen` or `tests`."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    bases = [(ROOT / name).parent, ROOT, ROOT / "gen"]
+    links = [each for each in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in each]
+    paths = re.findall(r"`((?:\.\./)?(?:gen|tasks|tests|data|models|search|training)/[\w./-]+\.\w+)`", text)
+    assert [each for each in links + paths if not any((base / each).exists() for base in bases)] == []
 
 
 def test_the_demo(gen, tmp_path, monkeypatch):
