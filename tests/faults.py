@@ -17,15 +17,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tasks.data.sequences import sequence_pairs
 
+import gen.training.session
+import gen.training.task
 import tasks.caption.task
 import tasks.commands.train
 import tasks.text.task
 import tasks.translate.task
+from data.sequences import sequence_pairs
 from data.shapes import write_shapes
 from gen.training.step import Stepper
-from gen.training.validation import Task, Validator
+from gen.training.task import Task
+from gen.training.validation import Validator
 from tasks.cli import main
 
 torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)  # the first one takes seconds of imports
@@ -80,9 +83,7 @@ def _work(argv: list[str], environment: dict[str, str], die_at: str, log: str) -
     os.environ.update(environment)
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(log, "w")  # noqa: SIM115
-    tasks.commands.train.plot_losses = tasks.translate.task.plot_attention = tasks.caption.task.plot_looks = (
-        _nothing
-    )
+    gen.training.session.plot_losses = gen.training.task.plot_attention = tasks.caption.task.plot_looks = _nothing
     if die_at:
         _die_at(*die_at.split(":"), argv[argv.index("--out") + 1])
     sys.exit(main(argv))

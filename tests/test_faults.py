@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from gen.training.loop import train
 
 from gen.base import folders
 from gen.base.errors import UserError
@@ -19,7 +18,8 @@ from gen.models.batch import Batch
 from gen.models.model import LossOutput, Model
 from gen.training.options import TrainOptions
 from gen.training.run_folder import RunFolder
-from gen.training.validation import Task
+from gen.training.task import Evaluation, Metric, Task
+from gen.training.trainer import Trainer
 from tests import faults
 from tests.conftest import TINY, make_model
 
@@ -59,10 +59,10 @@ def test_killed_at_any_moment(desk, kind, moments):
 class Words(Task):
     """Text on the shared loop, with a loss that a test can tamper with."""
 
-    metric = "loss"
-    higher_is_better = False
+    metric = Metric("loss")
 
     def __init__(self, tokens, tamper=lambda output, batch, step: output):
+        super().__init__()
         self.batches = StreamBatches(tokens, 4, 8, 1, seed=1)
         self.tamper = tamper
         self.steps = 0
@@ -73,9 +73,9 @@ class Words(Task):
 
     def validate(self, model, *, quick=False):
         loss_sum, n = model.evaluate(iter(list(self.batches.epoch(0))[:2]))
-        return {"loss": loss_sum / n}
+        return Evaluation({"loss": loss_sum / n})
 
-    def sample(self, model):
+    def sample(self, model, evaluation):
         return "a sample"
 
 
@@ -89,10 +89,10 @@ def tokens(tmp_path, tokenizer):
 def fit(task, tokenizer, path, dropout=0.2, watch=lambda event: None, **options):
     torch.manual_seed(1)
     model = make_model(tokenizer, dropout=dropout)
-    run = RunFolder(path, {"x": 1})
     given = {"budget": "40 steps", "precision": "fp32", "validations": 4, "learning_rate": 0.01, **options}
-    with run.locked():
-        return model, train(model, task, TrainOptions(**given), run, run.open(), watch), run
+    trainer = Trainer(model, task, TrainOptions(**given), out=path, callbacks=[watch], config={"x": 1})
+    run = trainer.fit()
+    return model, trainer.now, run
 
 
 def weights_of(model):
@@ -115,8 +115,8 @@ def test_a_step_that_is_not_finite_is_skipped(tokens, tokenizer, tmp_path):
     assert now.step == 40
     assert now.skipped == 3
     assert weights_of(model).isfinite().all()
-    assert list(run.records())[-1]["skipped"] == 3
-    assert all(r["loss"] == r["loss"] for r in run.records())
+    assert run.history[-1]["skipped"] == 3
+    assert all(r["loss"] == r["loss"] for r in run.history)
 
 
 def test_many_in_a_row_go_back_and_learn_more_slowly(tokens, tokenizer, tmp_path, capsys):

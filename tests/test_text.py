@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from gen.base.files import TextFiles
 from gen.datasets.corpus import TokenizerOptions, build_corpus
+from gen.training.config import config_class
 from gen.training.options import TrainOptions
-from tasks.text.options import TextConfig, TextData, TextModel, choose
-from tasks.text.task import evaluate_part, fit_markov, markov_metrics
+from gen.training.resolve import resolve
+from tasks.text.options import TextData, TextSizes
+from tasks.text.task import Text, evaluate_part, fit_markov, markov_metrics
 from tests.conftest import make_model
 
 SHAKESPEARE = Path(__file__).parents[2] / "shared" / "data" / "shakespeare" / "input.txt"
 
 
-def chosen(budget, tokens=1_000_000, model=None, **text):
-    config = TextConfig(TextData(data=("x",), **text), model or TextModel(), TrainOptions(budget=budget), "out")
-    return choose(config, tokens)
+def chosen(budget, tokens=1_000_000, model=None, **data):
+    """The options with everything chosen, for a text of some tokens on a machine that does 15,000 a second."""
+    asked = config_class(Text)(
+        data=TextData(data=("x",), **data), model=model or TextSizes(), train=TrainOptions(budget=budget), out="out"
+    )
+    return resolve(Text(asked), asked, SimpleNamespace(num_tokens=tokens), lambda config, seconds: 15_000).config
 
 
 def test_longer_training_gets_a_larger_model_and_more_dropout():
@@ -33,14 +39,14 @@ def test_longer_training_gets_a_larger_model_and_more_dropout():
 
 
 def test_what_the_user_says_stands():
-    mine = TextModel(hidden_size=33, dropout=0.0, weight_dropout=0.2, embedding_dropout=0.0)
+    mine = TextSizes(hidden_size=33, dropout=0.0, weight_dropout=0.2, embedding_dropout=0.0)
     assert chosen("20m", model=mine, chunk=7).model == mine
-    assert chosen("20m", model=mine, chunk=7).text.chunk == 7
+    assert chosen("20m", model=mine, chunk=7).data.chunk == 7
 
 
 def test_a_short_text_gets_short_chunks():
-    assert chosen("2m", tokens=5_000).text.chunk == 5_000 // 8 // 32
-    assert chosen("2m", tokens=10).text.chunk == 16
+    assert chosen("2m", tokens=5_000).data.chunk == 5_000 // 8 // 32
+    assert chosen("2m", tokens=10).data.chunk == 16
 
 
 @pytest.mark.parametrize("unit", ["stream", "line"])
@@ -49,7 +55,7 @@ def test_network_and_chain_are_judged_on_the_same_tokens(tmp_path, unit):
     path.write_text("".join(f"line {i} of the text\n" for i in range(300)))
     corpus = build_corpus(TextFiles([str(path)]), None, TokenizerOptions(), unit=unit, cache=tmp_path / "cache")
     model = make_model(corpus.tokenizer)
-    network, markov = evaluate_part(model, corpus.valid), markov_metrics(corpus, 3, 10**6)
+    network, markov = evaluate_part(model, corpus.valid).figures, markov_metrics(corpus, 3, 10**6)
     for figures in (network, markov):  # a token is a character here, a line's end is one
         assert figures["bits_per_char"] == pytest.approx(figures["loss"] / np.log(2), rel=1e-6)
     assert markov["loss"] < 1.0 < network["loss"]

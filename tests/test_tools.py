@@ -109,7 +109,7 @@ def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
 def test_fine_tuning_begins_where_the_other_ended(train, trained, tmp_path):
     status, _, err = train("--init-from", trained, "--learning-rate", "1e-9")
     assert status == 2
-    assert "--hidden-size, --embedding-size: with --init-from the model is what it is" in err
+    assert "--hidden-size, --embedding-size: with --init-from the model has the sizes that it has" in err
     book = tmp_path / "book.txt"
     words = (
         "train",

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import torch
-from gen.training.loop import train
 
 from gen.base.errors import Terminated, UserError
 from gen.datasets.batches import TokenFile
@@ -16,26 +15,28 @@ from gen.models import checkpoint
 from gen.models.batch import Batch
 from gen.models.device import compute_dtype, pick_device
 from gen.models.model import Model
+from gen.training import machine
 from gen.training.options import TrainOptions, learning_rate
 from gen.training.run_folder import RunFolder
-from gen.training.validation import Task
+from gen.training.task import Evaluation, Metric, Task
+from gen.training.trainer import Trainer
 from tests.conftest import TINY, make_model
 
 
 class Reverse(Task):
     """A task of our own on the shared loop: fixed batches, loss on the same."""
 
-    metric = "loss"
-    higher_is_better = False
+    metric = Metric("loss")
 
     def __init__(self, tokens):
+        super().__init__()
         self.batches = StreamBatches(tokens, 4, 8, 1, seed=1)
 
     def validate(self, model, *, quick=False):
         loss_sum, n = model.evaluate(iter(list(self.batches.epoch(0))[: 2 if quick else None]))
-        return {"loss": loss_sum / n}
+        return Evaluation({"loss": loss_sum / n})
 
-    def sample(self, model):
+    def sample(self, model, evaluation):
         return model.generate("", max_new_tokens=5, seed=1)[0].text
 
 
@@ -47,14 +48,20 @@ def tokens(tmp_path, tokenizer):
     return TokenFile(path, "uint16")
 
 
-def run_training(tokens, tokenizer, path, state=None, watch=lambda e: None, **options):
+def run_training(tokens, tokenizer, path, watch=lambda e: None, **options):
+    """Trains as `gen train` does: Ctrl-C and SIGTERM end it after a step."""
     torch.manual_seed(1)
     model = make_model(tokenizer, dropout=0.2, embedding_dropout=0.1).train()
-    run = RunFolder(path, {"x": 1})
-    state = run.open()
     options = {"budget": "40 steps", "precision": "fp32", "validations": 4, "learning_rate": 0.01, **options}
-    now = train(model, Reverse(tokens), TrainOptions(**options), run, state, watch)
-    return model, now, run
+    trainer = Trainer(
+        model, Reverse(tokens), TrainOptions(**options), out=path, callbacks=[watch], config={"x": 1}
+    )
+    with machine.Interruption() as interruption:
+        interruption.when_requested = trainer.stop
+        run = trainer.fit()
+        if interruption.requested:
+            interruption.stop()
+    return model, trainer.now, run
 
 
 def weights(model):
@@ -67,7 +74,7 @@ def equal(a, b):
 
 def test_it_learns_and_keeps_best_and_last(tokens, tokenizer, tmp_path):
     model, now, run = run_training(tokens, tokenizer, tmp_path / "run", budget="3 epochs")
-    records = list(run.records())
+    records = run.history
     validations = [r["validation"]["loss"] for r in records if "validation" in r]
     assert validations[-1] < 0.7 * validations[0]
     assert now.done
@@ -99,7 +106,7 @@ def test_interrupted_and_resumed_is_never_interrupted(tokens, tokenizer, tmp_pat
     resumed, now, run_b = run_training(tokens, tokenizer, tmp_path / "b")
     assert now.step == 40
     assert equal(weights(whole), weights(resumed))
-    a, b = ([r["validation"] for r in run.records() if "validation" in r] for run in (run_a, run_b))
+    a, b = ([r["validation"] for r in run.history if "validation" in r] for run in (run_a, run_b))
     assert a == b
 
 
@@ -187,10 +194,12 @@ def test_bfloat16_learns_as_float32_does(tokens, tokenizer, tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_on_cuda(tokens, tokenizer, tmp_path, precision):
     model = make_model(tokenizer).to("cuda").train()
-    run = RunFolder(tmp_path / "run", {})
-    options = TrainOptions(budget="40 steps", precision=precision, learning_rate=0.01, validations=2)
-    now = train(model, Reverse(tokens), options, run, run.open())
-    assert now.best < 2.5
+    options = TrainOptions(
+        budget="40 steps", precision=precision, learning_rate=0.01, validations=2, device="cuda"
+    )
+    trainer = Trainer(model, Reverse(tokens), options, out=tmp_path / "run")
+    trainer.fit()
+    assert trainer.now.best < 2.5
     assert Model.load(tmp_path / "run", "cpu").generate("the ", max_new_tokens=5)
 
 

@@ -41,7 +41,8 @@ class Resolved:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for ``resolved.yaml``."""
-        return {"options": to_dict(self.config), "reasons": self.reasons, "measured": self.measured}
+        options = {name: value for name, value in to_dict(self.config).items() if value != {}}
+        return {"options": options, "reasons": self.reasons, "measured": self.measured}
 
     @classmethod
     def read(cls, values: Mapping[str, Any], asked: TrainConfig, task: type[Task], where: str) -> Resolved:
