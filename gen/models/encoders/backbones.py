@@ -227,9 +227,8 @@ class _Shapes(fx.Interpreter):
         result = super().run_node(n)
         head = str(n.target).startswith(("classifier", "fc", "head", "heads", "AuxLogits", "aux"))
         if isinstance(result, Tensor) and not head:
-            if self.transformer and result.ndim == 3 and n.op == "call_module":
-                self.found[n] = result.shape
-            elif not self.transformer and result.ndim == 4 and min(result.shape[2:]) > 1:
+            tokens = self.transformer and result.ndim == 3 and n.op == "call_module"
+            if tokens or (not self.transformer and result.ndim == 4 and min(result.shape[2:]) > 1):
                 self.found[n] = result.shape
         return result
 
