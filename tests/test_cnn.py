@@ -363,3 +363,18 @@ def test_killed_and_started_twice(encoder, photos, tmp_path):
 def test_tokens_of_a_transformer_are_a_grid_already():
     assert grid(torch.zeros(2, 49, 768)).shape == (2, 49, 768)
     assert grid(torch.zeros(2, 768, 7, 7)).shape == (2, 49, 768)
+
+
+@pytest.mark.parametrize("name", [LITE, "resnet18", "swin_t"])
+def test_a_loaded_trunk_is_the_saved_one(name, tokenizer, tmp_path):
+    """Also in memory layout, on which its speed depends."""
+    encoder = {"name": "cnn", "backbone": name, "weights": "none", "memory_size": 8}
+    model = Model(encoder, DecoderConfig(len(tokenizer), 4, 4), tokenizer).eval()
+    model.save(tmp_path / "m")
+    loaded = Model.load(tmp_path / "m")
+    for (key, kept), found in zip(model.state_dict().items(), loaded.state_dict().values(), strict=True):
+        assert kept.stride() == found.stride(), key
+        assert torch.equal(kept, found), key
+    assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in model.parameters()]
+    pixels = torch.randint(256, (1, 3, 224, 224), dtype=torch.uint8)
+    assert torch.equal(loaded.encoder.look(pixels), model.encoder.look(pixels))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+from gen.base.errors import UserError
 from gen.models.attention import ATTENTIONS, build_attention, masked_softmax
 from gen.models.batch import sequence_batch
 from gen.models.decoder import Decoder, DecoderConfig
@@ -176,7 +180,7 @@ def test_dropped_connections_are_dropped_for_all_gates_and_only_in_training(cell
 def test_a_step_follows_the_optimizer(tokenizer):
     """What a search step computes with is never older than the weights, whichever optimizer changed them."""
     model = make_model(tokenizer)
-    batch = sequence_batch(1, [tokenizer.encode_array("the cat")], 1, 2, 0)
+    batch = sequence_batch({"prompt": torch.zeros(1)}, [tokenizer.encode_array("the cat")], 1, 2, 0)
     for fused in (True, False):
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=fused)
         for _ in range(3):
@@ -189,3 +193,75 @@ def test_a_step_follows_the_optimizer(tokenizer):
             model.eval()
             whole = model.score(["the " + written.text])[0].log_probs[4:10]
             assert written.log_probs == pytest.approx(whole, abs=1e-4)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@torch.no_grad()
+def test_a_step_follows_the_weights(cell):
+    """One step agrees with the fused kernel after every kind of change to the parameters."""
+    stack = RecurrentStack(4, 8, 2, cell).eval()
+    x, other = torch.randn(3, 1, 4), RecurrentStack(4, 8, 2, cell)
+
+    def check(stack, dtype=torch.float32):
+        x_, state = x.to(dtype), tuple(tuple(s.normal_() for s in layer) for layer in stack.zero_state(3))
+        step = stack(x_, state)
+        with torch.enable_grad():
+            whole = stack(x_, state)
+        torch.testing.assert_close(step[0], whole[0].detach(), atol=1e-5, rtol=1e-4)
+
+    check(stack)
+    for p in stack.parameters():
+        p.mul_(1.5)
+    check(stack)
+    stack.load_state_dict(other.state_dict())
+    check(stack)
+    stack.load_state_dict(RecurrentStack(4, 8, 2, cell).state_dict(), assign=True)
+    check(stack)
+    for _ in range(3):  # the memory of old parameters is never taken for the new ones
+        for p in stack.parameters():
+            p.data = p.data * 1.2
+        check(stack)
+    check(stack.double(), torch.float64)
+    check(stack.float())
+    optimizer = torch.optim.AdamW(stack.parameters(), lr=0.1, fused=True)
+    for p in stack.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step()  # in eval mode, and without a new version of any parameter
+    check(stack)
+    for twin in (copy.deepcopy(stack), pickle.loads(pickle.dumps(stack))):
+        for p in twin.parameters():
+            p.mul_(0.5)
+        check(twin)
+        check(stack)
+
+
+@torch.no_grad()
+def test_a_step_in_autocast_and_out_of_it():
+    stack = RecurrentStack(4, 8, 2).eval()
+    x, state = torch.randn(3, 1, 4), stack.zero_state(3)
+    before = stack(x, state)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(stack(x, state)[0].float(), before, atol=0.02, rtol=0)
+        assert stack._step_weights[0].get(stack.layers[0])[0].dtype == torch.bfloat16
+    assert torch.equal(stack(x, state)[0], before)
+
+
+@torch.no_grad()
+def test_steps_in_threads():
+    stack = RecurrentStack(4, 8, 2).eval()
+    x, state = torch.randn(3, 1, 4), stack.zero_state(3)
+    wanted = stack(x, state)[0]
+
+    def work(number):
+        with torch.no_grad():
+            if number % 5 == 0:
+                stack._step_weights[0].clear()
+            return torch.equal(stack(x, state)[0], wanted)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(work, range(200)))
+
+
+def test_heads_that_do_not_divide_are_refused():
+    with pytest.raises(UserError, match="num_heads 3 does not divide hidden_size 8"):
+        build_attention("multihead", 8, M, 3)

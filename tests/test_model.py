@@ -16,6 +16,8 @@ from gen.inputs.subword import SubwordTokenizer
 from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 from gen.models import checkpoint
 from gen.models.batch import Batch
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders import ENCODERS, NoneEncoder
 from gen.models.model import Model
 from tests.conftest import TEXT, make_model
 
@@ -290,3 +292,40 @@ def test_sizes_are_checked_before_memory_is_taken(model, tmp_path):
             toolkit.load(tmp_path / "m")
     config.write_text(whole)
     toolkit.load(tmp_path / "m")
+
+
+class Odd(NoneEncoder):
+    """Keeps tensors that no state dict has, and may read a value while it is built."""
+
+    reads = False
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.arange(3)
+        self.first = int(torch.ones(1)) if Odd.reads else 0
+        self.register_buffer("scale", torch.tensor(2.0), persistent=False)
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_an_encoder_with_tensors_of_its_own_is_loaded(tokenizer, tmp_path, monkeypatch, reads):
+    monkeypatch.setitem(ENCODERS, "odd", Odd)
+    monkeypatch.setattr(Odd, "name", "odd", raising=False)
+    monkeypatch.setattr(Odd, "reads", reads, raising=False)
+    model = Model({"name": "odd"}, DecoderConfig(len(tokenizer), 4, 4), tokenizer)
+    model.save(tmp_path / "m")
+    loaded = toolkit.load(tmp_path / "m")
+    assert loaded.encoder.table.tolist() == [0, 1, 2]
+    assert float(loaded.encoder.scale) == 2.0
+    assert loaded.score(["abc"])[0].log_probs == model.eval().score(["abc"])[0].log_probs
+
+
+def test_a_loaded_model_is_the_saved_one(tokenizer, tmp_path):
+    """Ties, dtypes and what learns, though the model was built without memory and without values."""
+    model = Model({"name": "none"}, DecoderConfig(len(tokenizer), 4, 4, tie_embeddings=True), tokenizer)
+    model.half().save(tmp_path / "m")
+    loaded = toolkit.load(tmp_path / "m")
+    assert loaded.decoder.output.weight is loaded.decoder.embedding.weight
+    for name, parameter in loaded.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert parameter.requires_grad
+        assert torch.equal(parameter, model.get_parameter(name).float())

@@ -1,4 +1,4 @@
-"""THE decoder. It writes text, translations and captions alike; what it is about is in the `Memory`."""
+"""The decoder of every task: a recurrent language model conditioned on a `Memory`."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class DecoderState:
-    """Everything the decoder remembers between two calls: a value, never kept on a module.
+    """The recurrent state between two calls: a value, never kept on a module.
 
     Attributes:
-        layers: a tuple of (R, H) tensors a layer: (hidden,) or, for an LSTM, (hidden, cell).
+        layers: per layer, (hidden,) or, for an LSTM, (hidden, cell); each (R, H) float.
     """
 
     layers: StackState
@@ -49,20 +49,20 @@ class DecoderState:
         return DecoderState(tuple(tuple(f(s) for s in layer) for layer in self.layers))
 
     def select(self, rows: Tensor | np.ndarray) -> DecoderState:
-        """The state whose row r is this one's row ``rows[r]``: all that beam search needs to know."""
+        """The state whose row r is this one's row ``rows[r]``: how beam search reorders hypotheses."""
         index = torch.as_tensor(rows, device=self.layers[0][0].device)
         return self._map(lambda s: s.index_select(0, index))
 
     @staticmethod
     def join(states: Sequence[DecoderState]) -> DecoderState:
-        """The rows of several states, one after the other."""
+        """The rows of several states, concatenated."""
         if len(states) == 1:
             return states[0]
         layers = zip(*(state.layers for state in states), strict=True)
         return DecoderState(tuple(tuple(torch.cat(s) for s in zip(*layer, strict=True)) for layer in layers))
 
     def detach(self) -> DecoderState:
-        """The same numbers without their history: the cut of truncated back-propagation."""
+        """The same values without gradient history, for truncated back-propagation."""
         return self._map(lambda s: s.detach())
 
 
@@ -73,7 +73,7 @@ class DecoderOutput:
     Attributes:
         logits: (R, T, V) float, the next token's at every position.
         state: after the last position.
-        attention: (R, T, S) float32, or None where the decoder does not look.
+        attention: (R, T, S) float32 weights, or None without attention.
     """
 
     logits: Tensor
@@ -82,11 +82,11 @@ class DecoderOutput:
 
 
 class Decoder(nn.Module):
-    """Embeddings → first recurrent layer → attention → the layers above → logits.
+    """Embeddings → lower recurrent layer → attention → upper layers → logits.
 
-    Attention sits *between* recurrent layers: the first layer's outputs query the memory for all T positions
-    in one product, and the layers above read [first layer, context]. So a whole sequence runs through the
-    fused kernels with no loop over time, and T tokens at once give what T calls on one token give.
+    Attention is *between* recurrent layers: the lower layer's outputs query the memory for all T positions in one
+    product, and the upper layers read [lower output, context]. So a whole sequence runs through the fused kernels
+    without a loop over time, and one call with T tokens gives the same as T calls with one token.
 
     Args:
         config: sizes and kinds.
@@ -94,6 +94,9 @@ class Decoder(nn.Module):
         pad_id: the padding token; its embedding stays zero.
 
     Example:
+        >>> import torch
+        >>> from gen.models.decoder import Decoder, DecoderConfig
+        >>> from gen.models.memory import Memory
         >>> decoder = Decoder(DecoderConfig(vocab_size=100), memory_size=0)
         >>> memory = Memory.empty(4)
         >>> output = decoder(torch.randint(100, (4, 20)), decoder.init_state(memory), memory)
@@ -117,25 +120,25 @@ class Decoder(nn.Module):
         self.attention = build_attention(c.attention, c.hidden_size, memory_size, c.num_heads)
         seen = c.hidden_size + self.attention.context_size
         self.upper = stack(seen, num_layers=c.num_layers - 1, dropout=c.dropout)
-        # Where there is something to look at, the logits are made from [top layer, context] through a tanh (Luong
-        # et al., 2015). With layers above the attention that is a short cut around them, through which it learns
-        # where to look much sooner. Tied embeddings want a vector of their own size.
+        # With attention, the logits come from [top layer, context] through a tanh (Luong et al., 2015). That is a
+        # shortcut around the upper layers, through which attention learns much sooner. Tied embeddings need a
+        # vector of the embedding's size.
         looks = self.attention.context_size > 0
         top = self.upper.output_size + (self.attention.context_size if looks and c.num_layers > 1 else 0)
         wanted = c.embedding_size if c.tie_embeddings else (c.hidden_size if looks else top)
         self.readout = nn.Linear(top, wanted) if looks or wanted != top else None
         self._looks = looks
-        # Tied embeddings are as small as an output layer's weights have to be; as inputs they need size 1.
+        # Tied embeddings have the small scale of output weights; as inputs they are scaled to unit variance.
         self.embedding_scale = c.embedding_size**0.5 if c.tie_embeddings else 1.0
         self.output = nn.Linear(wanted, c.vocab_size)
         state_size = c.num_layers * CELLS[c.cell][2] * c.hidden_size
-        # From the summary to the first state. Without an encoder (M = 0) the bias is all of it: a learned one.
+        # From the summary to the first state. Without an encoder (M = 0) the state is the bias alone, and learned.
         self.first_state = nn.Linear(memory_size, state_size) if memory_size else None
         self.first_state_bias = nn.Parameter(torch.zeros(state_size))
         self._initialise(pad_id)
 
     def _initialise(self, pad_id: int) -> None:
-        # torch's own first weights are kept: embeddings of size 1 and small recurrent matrices learned
+        # torch's default initialisation is kept: unit-variance embeddings and small recurrent matrices learned
         # faster than Glorot and orthogonal ones (1.458 against 1.520 nats on Shakespeare in two minutes).
         if self.config.tie_embeddings:
             nn.init.normal_(self.embedding.weight, std=self.config.embedding_size**-0.5)
@@ -147,13 +150,13 @@ class Decoder(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def prepare(self, memory: Memory) -> Memory:
-        """The memory with everything computed that does not change from step to step. Idempotent."""
+        """The memory with its ``attention_cache`` filled in, which is the same at every step. Idempotent."""
         if memory.attention_cache is not None:
             return memory
         return memory.with_attention_cache(self.attention.keys(memory.values))
 
     def init_state(self, memory: Memory) -> DecoderState:
-        """The state before the first token, from the memory's summary: B rows."""
+        """The state before the first token, computed from the memory's summary: B rows."""
         bias = self.first_state_bias
         values = bias.expand(memory.summary.size(0), -1)
         if self.first_state is not None:
@@ -163,15 +166,12 @@ class Decoder(nn.Module):
         return DecoderState(tuple(tuple(parts[i : i + n]) for i in range(0, len(parts), n)))
 
     def forward(self, token_ids: Tensor, state: DecoderState, memory: Memory) -> DecoderOutput:
-        """Reads T tokens and predicts the next one after each: teacher forcing, a prompt, or one step.
+        """Predicts the token after each of T tokens: under teacher forcing, for a prompt, or for one step.
 
         Args:
-            token_ids: (R, T) int64, R = B·W rows in input-major order (rows of an input stand together).
+            token_ids: (R, T) int64, R = B·W rows in input-major order (the W rows of an input are adjacent).
             state: R rows.
-            memory: B inputs; rows of the same input share it.
-
-        Returns:
-            A `DecoderOutput`.
+            memory: B inputs; the rows of an input share it.
         """
         c = self.config
         memory = self.prepare(memory)

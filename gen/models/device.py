@@ -1,4 +1,4 @@
-"""The machine: device, precision, allocator, seeds and their state, peak memory."""
+"""Device and precision."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """ "auto", "cpu", "cuda", "cuda:1" or "mps" → a device that is there; under torchrun, each process's own GPU.
+    """The device called ``name``.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best available one. "cuda" without a number is,
+            under torchrun, the process's own GPU.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: the device is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -30,14 +34,17 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
         raise UserError(f"--device {name}: not available here; try --device cpu") from error
     if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32 for what is left in float32
+        torch.set_float32_matmul_precision("high")  # TF32 for the products that stay in float32
     return device
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype to compute in. "auto": bfloat16 where the hardware multiplies it, else float16 on CUDA.
+    """The dtype of matrix products.
 
-    On a CPU without the instructions bfloat16 is emulated and slower than float32.
+    Args:
+        precision: one of `PRECISIONS`. "auto" is bfloat16 if the hardware supports it, else float16 on CUDA and
+            float32 elsewhere: an emulated bfloat16 is slower than float32.
+        device: where they run.
     """
     if precision != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -54,5 +61,5 @@ def _cpu_has_bf16() -> bool:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
-    """Autocast to ``dtype``; nothing at all for float32."""
+    """A context with autocast to ``dtype``; without effect for float32."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)

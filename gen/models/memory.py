@@ -1,4 +1,4 @@
-"""What an encoder hands to the decoder."""
+"""The encoder's output, which the decoder reads."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Memory:
-    """What the decoder may look at while it writes: one row per input.
+    """What the decoder attends to: one row per input.
 
     Attributes:
-        values: (B, S, M) float, the vectors attention looks at. S = 0 when there is nothing to see.
+        values: (B, S, M) float, the vectors for attention; S = 0 without an encoder.
         mask: (B, S) bool, True = real, False = padding.
-        summary: (B, M) float, one vector per input: the decoder's first state is made from it.
-        attention_cache: what the decoder's attention computes from ``values`` once and reads at every step (keys,
-            and perhaps values); `Decoder.prepare` fills it in, encoders leave it alone.
+        summary: (B, M) float, one vector per input; the decoder's first state is computed from it.
+        attention_cache: what the attention computes from ``values`` once and reads at every step (keys, and in
+            "multihead" values). Encoders leave it None; `Decoder.prepare` fills it in.
 
     Example:
-        >>> memory = Memory(values=torch.rand(2, 5, 8), mask=torch.ones(2, 5, dtype=torch.bool),
-        ...                 summary=torch.rand(2, 8))
+        >>> import torch
+        >>> from gen.models.memory import Memory
+        >>> mask = torch.ones(2, 5, dtype=torch.bool)
+        >>> memory = Memory(values=torch.rand(2, 5, 8), mask=mask, summary=torch.rand(2, 8))
+        >>> memory.select([1]).values.shape
+        torch.Size([1, 5, 8])
     """
 
     values: Tensor
@@ -32,7 +36,7 @@ class Memory:
 
     @classmethod
     def empty(cls, batch: int, device: torch.device | str | None = None) -> Memory:
-        """A memory of nothing (S = 0, M = 0): free text generation."""
+        """A memory without content (S = 0, M = 0), for generation without an encoder."""
         return cls(
             values=torch.zeros(batch, 0, 0, device=device),
             mask=torch.zeros(batch, 0, dtype=torch.bool, device=device),
@@ -40,7 +44,7 @@ class Memory:
         )
 
     def select(self, inputs: Tensor | np.ndarray) -> Memory:
-        """The memory of some of the inputs."""
+        """The memory of the given inputs: (N,) indices → N inputs."""
         index = torch.as_tensor(inputs, device=self.values.device)
         cache = self.attention_cache and tuple(part[index] for part in self.attention_cache)
         return Memory(self.values[index], self.mask[index], self.summary[index], cache)

@@ -69,11 +69,9 @@ def load_backbone(
     network, own = _lite(weights) if name == LITE else _torchvision(name, weights)
     if weights not in ("default", "none"):
         _load_weights(network, Path(weights), name)
-    trunk, example = _cut(network.eval(), preprocessing or own)
+    trunk, num_cells, features = _cut(network.eval(), preprocessing or own)
     if fold:
         _fold_batch_norms(trunk)
-    with torch.no_grad():
-        _, num_cells, features = grid(trunk(example)).shape
     return Backbone(trunk.to(memory_format=torch.channels_last), preprocessing or own, features, num_cells)
 
 
@@ -194,8 +192,8 @@ class _Tracer(fx.Tracer):
         return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _cut(network: nn.Module, preprocessing: Preprocessing) -> tuple[fx.GraphModule, Tensor]:
-    """The network up to its last feature map, and a picture that fits it."""
+def _cut(network: nn.Module, preprocessing: Preprocessing) -> tuple[fx.GraphModule, int, int]:
+    """The network up to its last feature map, with the S and C of that map."""
     graph = _Tracer().trace(network)
     traced = fx.GraphModule(network, graph)
     example = torch.zeros(1, 3, preprocessing.size, preprocessing.size)
@@ -203,17 +201,18 @@ def _cut(network: nn.Module, preprocessing: Preprocessing) -> tuple[fx.GraphModu
     with torch.no_grad():
         shapes.run(example)
     last = shapes.last_map()
+    found = shapes.found[last]
     for node in [n for n in graph.nodes if n.op == "output"]:
         graph.erase_node(node)
     with graph.inserting_after(last):
         kept: fx.Node = last
-        if shapes.found[last] == 3:  # tokens of a transformer: the first one describes the whole picture
-            kept = graph.call_function(torch.narrow, (last, 1, 1, shapes.tokens - 1))
+        if len(found) == 3:  # tokens of a transformer: the first one describes the whole picture
+            kept = graph.call_function(torch.narrow, (last, 1, 1, found[1] - 1))
     graph.output(kept)
     graph.eliminate_dead_code()
     traced.recompile()
     traced.delete_all_unused_submodules()
-    return traced, example
+    return (traced, found[1] - 1, found[2]) if len(found) == 3 else (traced, found[2] * found[3], found[1])
 
 
 class _Shapes(fx.Interpreter):
@@ -221,18 +220,16 @@ class _Shapes(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.found: dict[fx.Node, int] = {}
-        self.tokens = 0
+        self.found: dict[fx.Node, torch.Size] = {}
         self.transformer = hasattr(module, "class_token")
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         head = str(n.target).startswith(("classifier", "fc", "head", "heads", "AuxLogits", "aux"))
         if isinstance(result, Tensor) and not head:
-            if self.transformer and result.ndim == 3 and n.op == "call_module":
-                self.found[n], self.tokens = 3, result.shape[1]
-            elif not self.transformer and result.ndim == 4 and min(result.shape[2:]) > 1:
-                self.found[n] = 4
+            tokens = self.transformer and result.ndim == 3 and n.op == "call_module"
+            if tokens or (not self.transformer and result.ndim == 4 and min(result.shape[2:]) > 1):
+                self.found[n] = result.shape
         return result
 
     def last_map(self) -> fx.Node:
