@@ -484,7 +484,8 @@ def teach(model, **options):
 
     t = model.tokenizer
     texts = [t.encode_array(text) for text in ("abca", "bd")]
-    return model.loss(sequence_batch(torch.eye(4)[:2], texts, t.bos_id, t.eos_id, t.pad_id), **options)
+    source = {"vector": torch.eye(4)[:2]}
+    return model.loss(sequence_batch(source, texts, t.bos_id, t.eos_id, t.pad_id), **options)
 
 
 def vectors_model():

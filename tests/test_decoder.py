@@ -176,7 +176,7 @@ def test_dropped_connections_are_dropped_for_all_gates_and_only_in_training(cell
 def test_a_step_follows_the_optimizer(tokenizer):
     """What a search step computes with is never older than the weights, whichever optimizer changed them."""
     model = make_model(tokenizer)
-    batch = sequence_batch(1, [tokenizer.encode_array("the cat")], 1, 2, 0)
+    batch = sequence_batch({}, [tokenizer.encode_array("the cat")], 1, 2, 0)
     for fused in (True, False):
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=fused)
         for _ in range(3):
