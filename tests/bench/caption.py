@@ -90,7 +90,7 @@ def write_photographs(folder):
 
 
 def captions_per_second(model, read, rows=64, rounds=8):
-    """Captions per second of training steps on captions of 11 words; ``read`` returns the source of a batch."""
+    """Captions per second of training steps on captions of 11 words; ``read`` returns the encoder's input."""
     rng = np.random.default_rng(0)
     captions = [rng.integers(4, len(VOCABULARY), 11) for _ in range(rows)]
     ids = VOCABULARY.bos_id, VOCABULARY.eos_id, VOCABULARY.pad_id
