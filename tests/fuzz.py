@@ -140,7 +140,8 @@ def desk(folder: Path) -> None:
     (folder / "pairs.csv").write_text("source,target\n" + "".join(f'"{a}",{b}\n' for a, b in rows))
     (folder / "pairs.jsonl").write_text("".join(f'{{"source": "{a}", "target": "{b}"}}\n' for a, b in rows))
     (folder / "options.yaml").write_text(
-        "data:\n  level: char\n  chunk: 16\n  batch_size: 2\nmodel:\n  hidden_size: 16\n  embedding_size: 8\n  cell: gru\n"
+        "data:\n  level: char\n  chunk: 16\n  batch_size: 2\n"
+        "model:\n  hidden_size: 16\n  embedding_size: 8\n  cell: gru\n"
         "train:\n  budget: 10 steps\n  clip: 1.0\n"
     )
     picture = Image.open(folder / "pictures" / "train-00000.png")

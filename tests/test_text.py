@@ -23,7 +23,10 @@ SHAKESPEARE = Path(__file__).parents[2] / "shared" / "data" / "shakespeare" / "i
 def chosen(budget, tokens=1_000_000, model=None, **data):
     """The options with everything chosen, for a text of some tokens on a machine that does 15,000 a second."""
     asked = config_class(Text)(
-        data=TextData(data=("x",), **data), model=model or TextSizes(), train=TrainOptions(budget=budget), out="out"
+        data=TextData(data=("x",), **data),
+        model=model or TextSizes(),
+        train=TrainOptions(budget=budget),
+        out="out",
     )
     return resolve(Text(asked), asked, SimpleNamespace(num_tokens=tokens), lambda config, seconds: 15_000).config
 

@@ -139,6 +139,19 @@ class Choice:
 Choices = dict[str, Choice]
 """Option name → choice."""
 
+SIZE_STEP = 32
+"""Chosen sizes are multiples of this: matrix units take so many numbers at a time, and heads divide it."""
+
+
+def round_size(size: float) -> int:
+    """The nearest size that may be chosen.
+
+    Example:
+        >>> round_size(400)
+        416
+    """
+    return max(int(size / SIZE_STEP + 0.5), 1) * SIZE_STEP
+
 
 @dataclass
 class Evaluation:

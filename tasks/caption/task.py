@@ -36,6 +36,7 @@ from gen.training.task import (
     Metric,
     Task,
     register,
+    round_size,
     token_labels,
 )
 from tasks.caption.command import caption_pictures, expand
@@ -51,7 +52,6 @@ from tasks.caption.data import (
     unusable,
 )
 from tasks.caption.options import CaptionData, CaptionHeldOut, CaptionSizes, SelfCriticalOptions
-from tasks.text.options import CHOSEN_MULTIPLE
 
 
 @register("caption")
@@ -154,8 +154,7 @@ class Caption(Task):
 
         large = {"memory_size": 512, "embedding_size": 384, "hidden_size": 640}
         sizes = {
-            name: Choice(round(between(self.reference[name], size) / CHOSEN_MULTIPLE) * CHOSEN_MULTIPLE, read)
-            for name, size in large.items()
+            name: Choice(round_size(between(self.reference[name], size)), read) for name, size in large.items()
         }
         own = self.config.extra.self_critical
         return {

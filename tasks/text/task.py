@@ -28,8 +28,8 @@ from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
 from gen.search import SearchOptions
 from gen.training.config import recorded
-from gen.training.task import Choice, Choices, Evaluation, Facts, Metric, Task, register
-from tasks.text.options import CHOSEN_MULTIPLE, TextData, TextHeldOut, TextSizes
+from gen.training.task import Choice, Choices, Evaluation, Facts, Metric, Task, register, round_size
+from tasks.text.options import TextData, TextHeldOut, TextSizes
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Text(Task):
         # passes a larger model only learns by heart.
         passes = facts.passes
         growth = min(facts.tokens, 60 * facts.num_tokens) / 10e6
-        hidden = int(np.clip(round(384 * growth**0.34 / CHOSEN_MULTIPLE) * CHOSEN_MULTIPLE, 128, 1536))
+        hidden = int(np.clip(round_size(384 * growth**0.34), 128, 1536))
         again = float(np.log10(max(passes, 1e-3) / 10))
         rate = float(np.clip(8e-3 * 2 ** (-again / 0.78), 2e-3, 8e-3))
         batch_size = self.config.data.batch_size

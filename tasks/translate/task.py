@@ -25,8 +25,7 @@ from gen.models.encoders.rnn import RNNEncoder
 from gen.models.model import Model
 from gen.search import SearchOptions
 from gen.training.config import recorded
-from gen.training.task import Choice, Choices, Evaluation, Example, Facts, Metric, Task, register
-from tasks.text.options import CHOSEN_MULTIPLE
+from gen.training.task import Choice, Choices, Evaluation, Example, Facts, Metric, Task, register, round_size
 from tasks.translate.lines import translate_lines
 from tasks.translate.options import TranslateData, TranslateHeldOut, TranslateSizes
 
@@ -130,7 +129,7 @@ class Translate(Task):
         dropout = round(float(np.clip(0.2 + 0.25 * np.log10(passes / 12), 0.1, 0.3)), 2)
         scale = float(np.clip((passes / 60) ** 0.26, 1.0, 2.0))
         read = f"{passes:.2g} passes over the pairs fit into the budget"
-        sizes = {n: Choice(round(size * scale / CHOSEN_MULTIPLE) * CHOSEN_MULTIPLE, read) for n, size in self.reference.items()}
+        sizes = {n: Choice(round_size(size * scale), read) for n, size in self.reference.items()}
         tie = "decoder" if self.config.data.separate else "all"
         return {
             **sizes,
