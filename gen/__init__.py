@@ -30,14 +30,14 @@ if TYPE_CHECKING:  # the same names as in _LAZY, for editors and type checkers
     from gen.search import Sample as Sample
     from gen.search import SearchOptions as SearchOptions
     from gen.search import Strategy as Strategy
+    from gen.training.interfaces import Example as Example
+    from gen.training.interfaces import Metric as Metric
+    from gen.training.interfaces import Split as Split
     from gen.training.options import TrainOptions as TrainOptions
+    from gen.training.registry import register as register
     from gen.training.run import Run as Run
     from gen.training.session import train as train
-    from gen.training.task import Example as Example
-    from gen.training.task import Metric as Metric
-    from gen.training.task import Split as Split
     from gen.training.task import Task as Task
-    from gen.training.task import register as register
     from gen.training.trainer import Trainer as Trainer
 
 _LAZY = {
@@ -46,24 +46,24 @@ _LAZY = {
     "Decoder": "gen.models.decoder",
     "DecoderConfig": "gen.models.decoder",
     "Encoder": "gen.models.encoders",
-    "Example": "gen.training.task",
+    "Example": "gen.training.interfaces",
     "Greedy": "gen.search",
     "Hypothesis": "gen.search",
     "Memory": "gen.models.memory",
-    "Metric": "gen.training.task",
+    "Metric": "gen.training.interfaces",
     "Model": "gen.models.model",
     "Output": "gen.search",
     "Run": "gen.training.run",
     "Runtime": "gen.runtime",
     "Sample": "gen.search",
     "SearchOptions": "gen.search",
-    "Split": "gen.training.task",
+    "Split": "gen.training.interfaces",
     "Strategy": "gen.search",
     "Task": "gen.training.task",
     "TrainOptions": "gen.training.options",
     "Trainer": "gen.training.trainer",
     "UserError": "gen.base.errors",
-    "register": "gen.training.task",
+    "register": "gen.training.registry",
     "train": "gen.training.session",
 }
 """Public name → the module that has it, imported when the name is first used."""

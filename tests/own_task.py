@@ -12,7 +12,7 @@ from gen.base.lines import read_lines
 from gen.inputs.tokenizer import CharTokenizer
 from gen.models.encoders import RNNEncoder
 from gen.search import SearchOptions
-from gen.training.task import Choice, Choices, Example, Facts, Metric, Split
+from gen.training.interfaces import Choice, Choices, Example, Facts, Metric, Split
 
 
 @dataclass(frozen=True)

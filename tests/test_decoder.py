@@ -226,8 +226,9 @@ def test_a_step_follows_the_weights(cell):
     optimizer = torch.optim.AdamW(stack.parameters(), lr=0.1, fused=True)
     for p in stack.parameters():
         p.grad = torch.randn_like(p)
-    optimizer.step()  # in eval mode, and without a new version of any parameter
-    check(stack)
+    stack.train()
+    optimizer.step()  # without a new version of any parameter
+    check(stack.eval())
     for twin in (copy.deepcopy(stack), pickle.loads(pickle.dumps(stack))):
         for p in twin.parameters():
             p.mul_(0.5)

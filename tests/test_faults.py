@@ -16,9 +16,10 @@ from gen.datasets.streams import StreamBatches
 from gen.models import checkpoint
 from gen.models.batch import Batch
 from gen.models.model import LossOutput, Model
+from gen.training.interfaces import Evaluation, Metric
 from gen.training.options import TrainOptions
 from gen.training.run_folder import RunFolder
-from gen.training.task import Evaluation, Metric, Task
+from gen.training.task import Task
 from gen.training.trainer import Trainer
 from tests import faults
 from tests.conftest import TINY, make_model

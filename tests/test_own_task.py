@@ -14,7 +14,7 @@ from tasks.data.sequences import sequence_pairs
 
 import gen as toolkit
 from gen.base.errors import ConfigError
-from gen.training.task import TASKS
+from gen.training.registry import TASKS
 
 MODULE = Path(__file__).with_name("own_task.py")
 OPTIONS = ("--hidden-size", "48", "--validations", "2", "--precision", "fp32", "--device", "cpu")

@@ -12,7 +12,7 @@ import pytest
 
 from data.shapes import draw, scenes, write_shapes
 from gen.search import STRATEGIES
-from gen.training.task import TASKS
+from gen.training.registry import TASKS
 from tasks.demo import caption as demo_caption
 from tasks.demo import translation as demo_translation
 from tests.conftest import TEXT, TINY

@@ -16,9 +16,10 @@ from gen.models.batch import Batch
 from gen.models.device import compute_dtype, pick_device
 from gen.models.model import Model
 from gen.training import machine
+from gen.training.interfaces import Evaluation, Metric
 from gen.training.options import TrainOptions, learning_rate
 from gen.training.run_folder import RunFolder
-from gen.training.task import Evaluation, Metric, Task
+from gen.training.task import Task
 from gen.training.trainer import Trainer
 from tests.conftest import TINY, make_model
 

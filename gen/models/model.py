@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from os import PathLike
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gen.base import hub
-from gen.base.errors import UserError
-from gen.base.folders import write_folder
 from gen.inputs.processors import InputProcessor
-from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
-from gen.models import checkpoint
+from gen.inputs.tokenizer import Tokenizer
 from gen.models.batch import Batch, sequence_batch
 from gen.models.cross_entropy import cross_entropy
 from gen.models.decoder import Decoder, DecoderConfig, DecoderState
 from gen.models.device import autocast, compute_dtype
 from gen.models.encoders import Encoder, build_encoder
+from gen.models.folder import FolderMixin
 from gen.models.memory import Memory
 from gen.search.generation import GenerationMixin, SearchInput
 from gen.search.info import ModelInfo
@@ -66,7 +60,7 @@ class _Reading:
         return _Reading(self.decoder.select(rows), self.memory.select(inputs))
 
 
-class Model(GenerationMixin, nn.Module):  # in this order: a call generates
+class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
     """An encoder, the decoder and the tokenizer of what the decoder writes.
 
     Example:
@@ -240,93 +234,3 @@ class Model(GenerationMixin, nn.Module):  # in this order: a call generates
                     _EVALUATING[self] = count - 1, before
                 elif before:
                     self.train()
-
-    # -- folders -------------------------------------------------------------------------------------------
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Writes the model folder, all of it or nothing. See `load`."""
-        write_folder(Path(path), self.write)
-
-    def push_to_hub(self, name: str, *, private: bool = False, message: str = "Upload a model") -> str:
-        """Uploads the model, with its card, to the Hugging Face Hub.
-
-        Args:
-            name: ``user/name``; created if it does not exist.
-            private: create it as a private repository.
-            message: the commit message.
-
-        Returns:
-            The URL of the model.
-
-        Raises:
-            UserError: the library is missing, nobody is logged in, or the hub refuses the upload.
-        """
-        with TemporaryDirectory(prefix="gen-") as folder:
-            self.save(Path(folder) / "model")
-            return hub.push(Path(folder) / "model", name, private=private, message=message)
-
-    def write(self, folder: Path, info: ModelInfo | None = None) -> None:
-        """Puts the model's files into an existing folder, with ``info`` instead of its own metadata if given."""
-        info = info or self.info
-        encoder = self.encoder
-        if not encoder.name or not hasattr(encoder, "config"):
-            raise UserError(
-                f"the encoder {type(encoder).__name__} cannot be saved: register its class, "
-                'and give {"name": ...} or set its `config`'
-            )
-        config = {
-            "encoder": {"name": encoder.name, **encoder.config},
-            "decoder": asdict(self.decoder.config),
-            "tokenizer": self.tokenizer.kind,
-            **info.to_dict(),
-        }
-        aliases = checkpoint.aliases(self)
-        weights = {name: t for name, t in self.state_dict().items() if name not in aliases}
-        files = {checkpoint.TOKENIZER: self.tokenizer.to_bytes(), "README.md": self.card(info)}
-        files |= {f"encoder-{name}": data for name, data in encoder.files().items()}
-        checkpoint.write_model(folder, config, weights, files)
-
-    def card(self, info: ModelInfo) -> bytes:
-        """The model card; see `ModelInfo.card`."""
-        count = sum(p.numel() for p in self.parameters())
-        what = f"{count:,} parameters, {self.tokenizer.kind} vocabulary of {len(self.tokenizer):,}."
-        return info.card(what, f"torch {torch.__version__}").encode()
-
-    @classmethod
-    def load(cls, path: str | PathLike[str], device: str | torch.device = "cpu", precision: str = "fp32") -> Model:
-        """A saved model, ready to use. Nothing in the folder can run code.
-
-        Args:
-            path: a model folder; a run folder, whose best model is taken; or "hf:user/name".
-            device: where to put it.
-            precision: of the products when it generates: "fp32", "bf16", "fp16", or "auto" for bfloat16 (on older
-                GPUs float16) where the hardware is fast in it, which pays for a CNN and for many rows at once. In
-                fp32 what it writes is the same whatever the batch beside it.
-
-        Raises:
-            UserError: the folder is incomplete, damaged, or of a newer version; the message says which.
-        """
-        folder = checkpoint.find_model(path)
-        config = checkpoint.read_config(folder)
-        data = checkpoint.read_bytes(folder, checkpoint.TOKENIZER)
-        try:
-            tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(data)
-            info = ModelInfo.of(config)
-            decoder = DecoderConfig(**config["decoder"])
-            if len(tokenizer) != decoder.vocab_size:
-                raise ValueError(f"the vocabulary has {len(tokenizer)} tokens")
-
-            def build() -> Model:
-                encoder = build_encoder(
-                    config["encoder"], lambda name: checkpoint.read_bytes(folder, f"encoder-{name}")
-                )
-                return cls(encoder, decoder, tokenizer, info)
-
-            model = checkpoint.load_module(folder, build)
-        except UserError:
-            raise
-        except Exception as error:  # whatever constructors raise for arguments that nobody would give
-            what = f"{type(error).__name__}: {checkpoint.first_line(error)}"
-            raise UserError(f"{folder}: {checkpoint.CONFIG} does not describe a model ({what})") from error
-        model.precision = precision
-        return model.to(device).eval()

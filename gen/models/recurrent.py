@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from gen.models.step_weights import StepWeights
 
 LayerState = tuple[Tensor, ...]
 """(hidden,) or, for an LSTM, (hidden, cell); each (R, H)."""
@@ -70,82 +71,6 @@ CELLS: dict[str, tuple[Callable[..., nn.RNNBase], Callable[[Tensor, LayerState],
     "lstm": (nn.LSTM, _lstm_cell, 2),
 }
 """name → (fused layer, function from gates and state to the next state, state vectors per layer)."""
-
-
-_optimizer_steps = 0  # of every optimizer in this process
-
-
-def _count_step(*_: Any) -> None:
-    global _optimizer_steps
-    _optimizer_steps += 1
-
-
-register_optimizer_step_post_hook(_count_step)
-
-
-class StepWeights:
-    """The weights of one layer joined into one matrix and one bias, so that a step is a single product.
-
-    They are made at the first step, in the dtype of the computation (autocast would cast them again at every
-    step), and made again at the next step after a change of
-
-    * the dtype;
-    * a parameter: replaced, moved, or written in place, which raises its version;
-    * the count of optimizer steps in this process: fused optimizers write without raising a version.
-
-    Not noticed: memory that is written without torch, through a NumPy view for example; call `clear` after that.
-    Copies and pickles start empty. Threads may share an instance: what it keeps is replaced as a whole.
-    """
-
-    def __init__(self) -> None:
-        # What the weights were made from, the weights, and aliases of the parameters, which keep their memory:
-        # so a new parameter cannot have the address of an old one.
-        self._kept: tuple[Any, tuple[Tensor, Tensor], tuple[Tensor, ...]] | None = None
-        self._frozen: tuple[Tensor, Tensor] | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return StepWeights, ()
-
-    def get(self, layer: nn.RNNBase) -> tuple[Tensor, Tensor]:
-        """The matrix (gates · H, D + H) and the bias (gates · H,); a GRU has four blocks of rows, see `_join`."""
-        if self._frozen is not None:
-            return self._frozen
-        parameters: Any = layer._flat_weights  # layer.parameters() would walk the module at every step
-        device = parameters[0].device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else parameters[0].dtype
-        try:
-            made_from = (dtype, _optimizer_steps, *(v for p in parameters for v in (p._version, p.data_ptr())))
-        except RuntimeError:  # parameters made in inference mode have no version
-            made_from = None
-        kept = self._kept
-        if kept is None or made_from is None or kept[0] != made_from:
-            weight, bias = _join(layer)
-            aliases = tuple(p.detach() for p in parameters)
-            self._kept = kept = (made_from, (weight.to(dtype), bias.to(dtype)), aliases)
-        return kept[1]
-
-    def freeze(self, layer: nn.RNNBase) -> None:
-        """Joins the weights for good: constants of a graph that is being traced."""
-        self._frozen = _join(layer)
-
-    def clear(self) -> None:
-        """Forgets the joined weights and frees their memory."""
-        self._kept = self._frozen = None
-
-
-def _join(layer: nn.RNNBase) -> tuple[Tensor, Tensor]:
-    """[W_ih, W_hh] in one matrix, and the sum of the biases."""
-    w_ih, w_hh, b_ih, b_hh = (p.detach() for p in layer.parameters())
-    if not isinstance(layer, nn.GRU):
-        return torch.cat([w_ih, w_hh], 1), b_ih + b_hh
-    # The reset gate scales only the hidden part of the new state (as in cuDNN's GRU). So the last third of the
-    # rows comes twice: for the input, with zeros for the hidden state, and for the hidden state, with zeros for
-    # the input.
-    H = layer.hidden_size
-    weight = torch.cat([torch.cat([w_ih, torch.zeros_like(w_ih[:H])]), torch.cat([w_hh, w_hh[2 * H :]])], 1)
-    weight[2 * H : 3 * H, layer.input_size :] = 0
-    bias = torch.cat([b_ih[: 2 * H] + b_hh[: 2 * H], b_ih[2 * H :], b_hh[2 * H :]])
-    return weight, bias
 
 
 class RecurrentStack(nn.Module):
@@ -216,6 +141,13 @@ class RecurrentStack(nn.Module):
         self._scans = [build_scan(layer) for layer in layers]
         for layer, weights in zip(layers, self._step_weights, strict=True):
             weights.freeze(layer)
+
+    def train(self, mode: bool = True) -> RecurrentStack:
+        if mode != self.training:  # fused optimizers change parameters without a new version
+            for weights in self._step_weights:
+                weights.clear()
+        super().train(mode)
+        return self
 
     def zero_state(self, rows: int) -> StackState:
         """A state of zeros for ``rows`` rows, on the module's device."""

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from gen.base.config import flat, from_dict
 from gen.base.errors import ConfigError, UserError
 from gen.base.fields import Arg, options_of
+from gen.training.interfaces import NoOptions
 from gen.training.options import TrainOptions
-from gen.training.task import NoOptions, Task
+from gen.training.task import Task
 
 RENAMED: dict[str, Any] = {
     "one_way": ("bidirectional", lambda value: not value),

@@ -12,8 +12,9 @@ from gen.base.config import Budget, flat, from_dict, to_dict
 from gen.base.errors import UserError
 from gen.models.model import Model
 from gen.training.config import PASSING, TrainConfig, config_class
+from gen.training.interfaces import Choice, Choices, Facts
 from gen.training.step import Stepper
-from gen.training.task import Choice, Choices, Facts, Task
+from gen.training.task import Task
 
 MOST_MEASURING = 0.03
 """Share of a budget of time that measuring the machine's speed may take; and no longer than:"""

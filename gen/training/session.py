@@ -19,10 +19,12 @@ from gen.models.transfer import freeze, with_vocabulary
 from gen.search.info import ModelInfo
 from gen.training import machine
 from gen.training.config import TrainConfig, errors_of, make_config
+from gen.training.interfaces import Evaluation
+from gen.training.registry import find_task
 from gen.training.resolve import Resolved, measure_speed, resolve
 from gen.training.run import Run
 from gen.training.run_folder import RunFolder
-from gen.training.task import Evaluation, Task, find_task
+from gen.training.task import Task
 from gen.training.trackers import figures_of, tracked
 from gen.training.trainer import Trainer
 from gen.training.validation import Event

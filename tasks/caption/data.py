@@ -26,7 +26,7 @@ from tasks.caption.options import CaptionData
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation pictures, and what was left out; see `gen.training.task.Split`.
+    """Training and validation pictures, and what was left out; see `gen.training.interfaces.Split`.
 
     Attributes:
         unusable: which pictures turned out to be damaged: indices, those of ``valid`` after those of ``train``.

@@ -9,7 +9,7 @@ from gen.base.config import range_errors
 from gen.datasets.captions import CAPTION_WORDS
 from gen.datasets.corpus import TokenizerOptions
 from gen.models.encoders.backbones import LITE
-from gen.training.task import SIZE_STEP
+from gen.training.interfaces import SIZE_STEP
 from tasks.text.options import DROPOUTS
 
 

@@ -25,20 +25,11 @@ from gen.models.encoders.cnn import CNNEncoder
 from gen.models.model import LossOutput, Model
 from gen.search import Hypothesis, SearchOptions
 from gen.training.config import recorded
+from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.options import TrainOptions
+from gen.training.registry import register
 from gen.training.self_critical import Reward, SelfCritical
-from gen.training.task import (
-    Choice,
-    Choices,
-    Evaluation,
-    Example,
-    Facts,
-    Metric,
-    Task,
-    register,
-    round_size,
-    token_labels,
-)
+from gen.training.task import Task, token_labels
 from tasks.caption.command import caption_pictures, expand
 from tasks.caption.data import (
     HeldOut,

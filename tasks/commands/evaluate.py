@@ -13,8 +13,9 @@ from gen.base.fields import Arg
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search import SearchOptions
+from gen.training.interfaces import Evaluation, NoOptions
 from gen.training.machine import tune_cpu
-from gen.training.task import Evaluation, NoOptions, Task
+from gen.training.task import Task
 from tasks import display
 from tasks.commands.models import load_model, task_among
 

@@ -17,8 +17,9 @@ from gen.base.fields import Arg
 from gen.base.folders import write_folder
 from gen.models.export import export, note, quantize, require
 from gen.models.model import Model
+from gen.training.interfaces import Metric, NoOptions
 from gen.training.machine import tune_cpu
-from gen.training.task import Metric, NoOptions, Task
+from gen.training.task import Task
 from tasks.commands.evaluate import with_held_out
 from tasks.commands.models import task_among
 

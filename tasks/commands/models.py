@@ -62,7 +62,7 @@ def task_among(words: Sequence[str]) -> type[Task] | None:
         UserError: the model's task is not known here.
     """
     from gen.models.checkpoint import find_model, read_config
-    from gen.training.task import find_task
+    from gen.training.registry import find_task
 
     for word in words:
         if word.startswith("-") or not (word.startswith("hf:") or Path(word).is_dir()):

@@ -12,7 +12,7 @@ from gen.base.fields import Arg
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search import SearchOptions
-from gen.training.task import find_task
+from gen.training.registry import find_task
 
 
 @dataclass(frozen=True)

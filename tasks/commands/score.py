@@ -18,7 +18,8 @@ from gen.inputs.pictures import PictureError
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search.generation import Score
-from gen.training.task import Task, find_task
+from gen.training.registry import find_task
+from gen.training.task import Task
 
 
 @dataclass(frozen=True)

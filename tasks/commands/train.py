@@ -19,8 +19,9 @@ from gen.models.model import Model
 from gen.training import machine
 from gen.training.config import RENAMED, RENAMED_GROUPS, TrainConfig, config_class
 from gen.training.display import progress
+from gen.training.registry import find_task
 from gen.training.session import Session, log_to
-from gen.training.task import Task, find_task
+from gen.training.task import Task
 from tasks import display
 from tasks.commands.preflight import Tools, preflight
 

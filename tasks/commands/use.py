@@ -13,7 +13,7 @@ from gen.base.errors import ConfigError
 from gen.base.fields import Arg
 from gen.base.lines import output, read_lines
 from gen.search import SearchOptions
-from gen.training.task import find_task
+from gen.training.registry import find_task
 from tasks.commands.models import load_model
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from gen.models.model import Model
 from gen.training.config import make_config
+from gen.training.registry import find_task
 from gen.training.session import Session
-from gen.training.task import find_task
 from tasks.commands.train import train_watched
 
 

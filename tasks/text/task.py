@@ -28,13 +28,15 @@ from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
 from gen.search import SearchOptions
 from gen.training.config import recorded
-from gen.training.task import Choice, Choices, Evaluation, Facts, Metric, Task, register, round_size
+from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
+from gen.training.registry import register
+from gen.training.task import Task
 from tasks.text.options import TextData, TextHeldOut, TextSizes
 
 
 @dataclass(frozen=True)
 class TextSplit:
-    """A corpus as `Task` wants it; see `gen.training.task.Split`."""
+    """A corpus as `Task` wants it; see `gen.training.interfaces.Split`."""
 
     corpus: Corpus
 

@@ -8,7 +8,7 @@ from typing import Literal
 from gen.base.config import range_errors
 from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.pairs import PairOptions
-from gen.training.task import SIZE_STEP
+from gen.training.interfaces import SIZE_STEP
 from tasks.text.options import DROPOUTS
 
 

@@ -25,7 +25,9 @@ from gen.models.encoders.rnn import RNNEncoder
 from gen.models.model import Model
 from gen.search import SearchOptions
 from gen.training.config import recorded
-from gen.training.task import Choice, Choices, Evaluation, Example, Facts, Metric, Task, register, round_size
+from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
+from gen.training.registry import register
+from gen.training.task import Task
 from tasks.translate.lines import translate_lines
 from tasks.translate.options import TranslateData, TranslateHeldOut, TranslateSizes
 
@@ -34,7 +36,7 @@ SCORES = ("bleu", "chrf", "ter")
 
 @dataclass(frozen=True)
 class TranslateSplit:
-    """Sentence pairs as `Task` wants them; see `gen.training.task.Split`."""
+    """Sentence pairs as `Task` wants them; see `gen.training.interfaces.Split`."""
 
     pairs: Pairs
 

@@ -17,8 +17,9 @@ from gen.models.decoder import DecoderConfig
 from gen.models.device import autocast, compute_dtype
 from gen.models.model import Model
 from gen.training import machine
+from gen.training.interfaces import Evaluation
 from gen.training.options import TrainOptions, make_optimizer
-from gen.training.task import Evaluation, Task
+from gen.training.task import Task
 from gen.training.trainer import Trainer
 
 B, T, STEPS, ROUNDS = 32, 64, 150, 5
