@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from data.shapes import draw, scenes, write_shapes
 from gen.search import STRATEGIES
@@ -105,6 +106,8 @@ def test_the_python_of_the_readme_runs(desk, gen, monkeypatch, capsys):
         memory = encoder(encoder.prepare(["It was", "a day"]).source)
         assert memory.values.shape == (2, 7, 64)
         assert memory.mask.sum(1).tolist() == [7, 6]
+        alone = encoder(encoder.prepare(["a day"]).source)
+        assert torch.allclose(alone.summary[0], memory.summary[1])
     finally:
         STRATEGIES.pop("second-best", None)
         TASKS.pop("reverse", None)
