@@ -513,7 +513,7 @@ def test_other_levels(gen, tmp_path, level):
     words += [
         "--attention",
         "multihead",
-        "--one-way",
+        "--no-bidirectional",
         "--hidden-size",
         "32",
         "--encoder-size",

@@ -23,9 +23,9 @@ from gen.search.info import ModelInfo
 from gen.training import machine
 from gen.training.options import TrainOptions
 from gen.training.step import Stepper
-from gen.training.validation import Task
+from gen.training.task import Task
 from tasks.caption.command import caption_pictures
-from tasks.caption.options import SEARCH
+from tasks.caption.task import Caption
 from tests.bench.decode import alone, exported
 from tests.bench.translation import InputFeeding
 
@@ -72,7 +72,7 @@ def bare_backbone(fast=True):
 def build():
     torch.manual_seed(0)
     config = DecoderConfig(len(VOCABULARY), 256, 384, 2, attention="dot", tie_embeddings=True)
-    return Model(CNNEncoder(), config, VOCABULARY, ModelInfo("caption", search=SEARCH))
+    return Model(CNNEncoder(), config, VOCABULARY, ModelInfo("caption", search=Caption.search.given()))
 
 
 def write_photographs(folder):
@@ -96,7 +96,7 @@ def captions_per_second(model, read, rows=64, rounds=8):
     ids = VOCABULARY.bos_id, VOCABULARY.eos_id, VOCABULARY.pad_id
     options = TrainOptions(label_smoothing=0.1)
     step = Stepper(model.train(), Task(), options)
-    return per_second(lambda: step([sequence_batch(read(), captions, *ids)], None, 0.0), rows, rounds)
+    return per_second(lambda: step([sequence_batch({"picture": read()}, captions, *ids)], None, 0.0), rows, rounds)
 
 
 def training_as_it_comes():
@@ -132,7 +132,7 @@ def search_rates(model, features, length=12, sample=32):
         return list(model.generate_many(items, batch_size=64, **options))
 
     def theirs():
-        return [plain.beam_search(features[i : i + 1], 3, length) for i in range(sample)]
+        return [plain.beam_search({"picture": features[i : i + 1]}, 3, length) for i in range(sample)]
 
     rounds = [(per_second(ours, len(items), 1), per_second(theirs, sample, 1)) for _ in range(4)]
     return [max(rates) for rates in zip(*rounds[1:], strict=True)]

@@ -20,7 +20,7 @@ from gen.models.model import Model
 from gen.training import machine
 from gen.training.options import TrainOptions
 from gen.training.step import Stepper
-from gen.training.validation import Task
+from gen.training.task import Task
 
 ROUNDS, STEPS = 8, 3
 
@@ -99,7 +99,7 @@ def translation(B=128, S=16, T=16, E=256, N=160, H=320, V=5000):
     config = DecoderConfig(V, E, H, 2, attention="dot", dropout=0.2, tie_embeddings=True)
     rng = np.random.default_rng(0)
     source, target = rng.integers(4, V, (B, S)), rng.integers(4, V, (B, T - 1))
-    batch = sequence_batch(pad(source, 0), list(target), *ids_of(tokenizer))
+    batch = sequence_batch({"sentence": pad(source, 0)}, list(target), *ids_of(tokenizer))
     both = lstm(B, S, E, N) + lstm(B, S, 2 * N, N)  # in one direction
     products = both + both + linear(B, 2 * N, 4 * H) + decoder(B, T, E, H, V, 2 * N, S)
     return measure("translation", Model(encoder, config, tokenizer), batch, products, 0.5)
@@ -114,7 +114,7 @@ class Features(Encoder):
         self.project, self.norm = torch.nn.Linear(features, size), torch.nn.LayerNorm(size)
 
     def forward(self, source):
-        values = self.norm(self.project(source))
+        values = self.norm(self.project(source["features"]))
         return Memory(values, torch.ones(values.shape[:2], dtype=torch.bool), values.mean(1))
 
 
@@ -122,7 +122,7 @@ def captions(B=112, S=49, C=1280, T=12, E=256, M=256, H=384, V=2600):
     tokenizer = WordTokenizer([f" w{i}" for i in range(V - 4)])
     config = DecoderConfig(V, E, H, 2, attention="dot", dropout=0.3, tie_embeddings=True)
     written = np.random.default_rng(0).integers(4, V, (B, T - 1))
-    batch = sequence_batch(torch.randn(B, S, C), list(written), *ids_of(tokenizer))
+    batch = sequence_batch({"features": torch.randn(B, S, C)}, list(written), *ids_of(tokenizer))
     seeing = Counter([(B * S, C, M), (M, B * S, C)])  # features need no gradient
     products = seeing + linear(B, M, 4 * H) + decoder(B, T, E, H, V, M, S)
     return measure("captions", Model(Features(C, M), config, tokenizer), batch, products, 0.5)

@@ -1,4 +1,4 @@
-"""The overhead of the training loop: `train` against a bare loop with the same model and batches."""
+"""The overhead of the training loop: `Trainer` against a bare loop with the same model and batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gen.training.loop import train
 from torch import nn
 
 from gen.datasets.batches import TokenFile
@@ -19,8 +18,8 @@ from gen.models.device import autocast, compute_dtype
 from gen.models.model import Model
 from gen.training import machine
 from gen.training.options import TrainOptions, make_optimizer
-from gen.training.run_folder import RunFolder
-from gen.training.validation import Task
+from gen.training.task import Evaluation, Task
+from gen.training.trainer import Trainer
 
 B, T, STEPS, ROUNDS = 32, 64, 150, 5
 
@@ -28,15 +27,14 @@ B, T, STEPS, ROUNDS = 32, 64, 150, 5
 class Text(Task):
     """A task on characters without validation."""
 
-    metric = "loss"
-
     def __init__(self, tokens: TokenFile) -> None:
+        super().__init__()
         self.batches = StreamBatches(tokens, B, T, 1, seed=1)
 
-    def validate(self, model: Model, *, quick: bool = False) -> dict[str, float]:
-        return {"loss": 0.0}
+    def validate(self, model: Model, *, quick: bool = False) -> Evaluation:
+        return Evaluation({"loss": 0.0})
 
-    def sample(self, model: Model) -> str:
+    def sample(self, model: Model, evaluation: Evaluation) -> str:
         return ""
 
 
@@ -62,12 +60,11 @@ def bare(model: Model, task: Task, dtype: torch.dtype) -> list[float]:
 
 
 def ours(model: Model, task: Task, folder: Path) -> list[float]:
-    """Seconds per step of `train`, with everything that it does between steps."""
+    """Seconds per step of `Trainer.fit`, with everything that it does between steps."""
     moments: list[float] = []
     task.batches = _Timed(task.batches, moments)  # type: ignore[assignment]
-    run = RunFolder(folder, {})
     options = TrainOptions(budget=f"{STEPS} steps", validations=1, ema=0.999)
-    train(model, task, options, run, run.open())
+    Trainer(model, task, options, out=folder).fit()
     return np.diff(moments).tolist()
 
 
@@ -103,7 +100,7 @@ def run():
     slow, fast = (min(seconds) for seconds in zip(*rounds, strict=True))
     ratio = float(np.median([b / a for a, b in rounds]))  # of measurements that directly follow each other
     yield {
-        "what": f"a step of train() against a bare loop, 1-layer LSTM 512, {B} × {T}",
+        "what": f"a step of Trainer.fit() against a bare loop, 1-layer LSTM 512, {B} × {T}",
         "ours": f"{1000 * fast:.1f} ms",
         "baseline": f"{1000 * slow:.1f} ms",
         "ratio": f"{ratio:.3f}",

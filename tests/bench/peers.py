@@ -17,7 +17,7 @@ from gen.models.model import Model
 from gen.training import machine
 from gen.training.options import TrainOptions
 from gen.training.step import Stepper
-from gen.training.validation import Task
+from gen.training.task import Task
 from tests.bench import translation
 from tests.bench.decode import SIZE, TOKENIZER, TOKENS, alone, row, seconds
 

@@ -14,7 +14,7 @@ from gen.models.model import Model
 from gen.training import machine
 from gen.training.options import TrainOptions
 from gen.training.step import Stepper
-from gen.training.validation import Task
+from gen.training.task import Task
 
 B, T, STEPS = 32, 64, 12
 

@@ -20,7 +20,7 @@ from gen.models.model import Model
 from gen.training import machine
 from gen.training.options import TrainOptions
 from gen.training.step import Stepper
-from gen.training.validation import Task
+from gen.training.task import Task
 from tests.bench.decode import alone, exported, row, seconds
 
 VOCABULARY, EMBEDDING, ENCODER, HIDDEN = 5000, 256, 160, 320
@@ -96,7 +96,9 @@ def batches(count=6, rows=128, length=15):
     rng = np.random.default_rng(0)
     for _ in range(count):
         source, target = rng.integers(4, VOCABULARY, (2, rows, length))
-        yield sequence_batch(pad(source, 0), list(target), TOKENIZER.bos_id, TOKENIZER.eos_id, 0)
+        yield sequence_batch(
+            {"sentence": pad(source, 0)}, list(target), TOKENIZER.bos_id, TOKENIZER.eos_id, 0
+        )
 
 
 def theirs(batch, tuned):
