@@ -64,6 +64,8 @@ class Session:
         errors: Sequence[str] = (),
     ) -> None:
         begun = None
+        if writes and not config.out:
+            errors = [*errors, f"--out: name a folder for the run, such as runs/{task.name}"]
         if found := [*errors_of(task(config), config, given), *errors]:
             raise ConfigError(found)
         distributed.start()

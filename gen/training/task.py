@@ -191,6 +191,7 @@ class Task:
         search: how its models search where nobody says.
         ends_with_eos: targets end by themselves.
         items_help: what the words of its command are.
+        sample_names: of an item, its reference and its output in ``samples.md``.
         batches: the training set, see `make_batches`.
         split: what `read` returned.
         say, progress: tell the user something, and how far (done, total) something is. They do nothing, unless
@@ -218,6 +219,7 @@ class Task:
     ends_with_eos: bool = True
     items_help: ClassVar[str] = "What to give the model, one item per word."
     SAMPLES: ClassVar[int] = 8
+    sample_names: ClassVar[tuple[str, str, str]] = ("input", "reference", "output")
 
     batches: Batches
     split: Any
@@ -358,11 +360,11 @@ class Task:
 
     def sample(self, model: Model, evaluation: Evaluation) -> str:
         """A few outputs of a validation as Markdown, of the same examples every time."""
-        examples = self.split.valid
+        examples, (item, reference, output) = self.split.valid, self.sample_names
         chosen = range(0, len(examples), max(len(examples) // self.SAMPLES, 1))[: self.SAMPLES]
         return "\n".join(
-            f"* input: {self.shown(examples[i].item)}\n  * reference: {examples[i].all_references[0]}\n"
-            f"  * output: {evaluation.outputs[i]}"
+            f"* {item}: {self.shown(examples[i].item)}\n  * {reference}: {examples[i].all_references[0]}\n"
+            f"  * {output}: {evaluation.outputs[i]}"
             for i in chosen
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,16 @@ from tasks.caption.options import CaptionData
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation pictures, and what was left out; see `gen.training.task.Split`."""
+    """Training and validation pictures, and what was left out; see `gen.training.task.Split`.
+
+    Attributes:
+        unusable: which pictures turned out to be damaged: indices, those of ``valid`` after those of ``train``.
+    """
 
     train: list[Captioned]
     valid: list[Captioned]
     dropped: list[str]
+    unusable: set[int] = field(default_factory=set)
 
     @property
     def num_captions(self) -> int:
@@ -42,10 +47,13 @@ class Split:
         return sum(len(text.split()) + 1 for c in self.train for text in c.captions)
 
     def table(self) -> dict[str, str]:
+        train = [c for i, c in enumerate(self.train) if i not in self.unusable]
+        captions = sum(len(c.captions) for c in train)
+        valid = len(self.valid) - sum(i >= len(self.train) for i in self.unusable)
         return {
-            "training": f"{len(self.train):,} pictures, {self.num_captions:,} captions",
+            "training": f"{len(train):,} pictures, {captions:,} captions",
             "left out": f"{len(self.dropped):,} (see above)" if self.dropped else "none",
-            "validation": f"{len(self.valid):,} pictures",
+            "validation": f"{valid:,} pictures",
         }
 
     def check(self, options: CaptionData) -> None:

@@ -9,7 +9,7 @@ from gen.base.config import range_errors
 from gen.datasets.captions import CAPTION_WORDS
 from gen.datasets.corpus import TokenizerOptions
 from gen.models.encoders.backbones import LITE
-from tasks.text.options import DROPOUTS
+from tasks.text.options import CHOSEN_MULTIPLE, DROPOUTS
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,9 @@ class CaptionSizes:
         """Everything that is wrong with the options, one line each."""
         sizes = ("num_heads", "memory_size", "embedding_size", "hidden_size", "num_layers")
         found = range_errors(self, sizes, DROPOUTS)
-        if self.attention == "multihead" and (self.hidden_size or 0) % max(self.num_heads, 1):
-            found.append(f"--num-heads {self.num_heads} does not divide --hidden-size {self.hidden_size}")
+        if self.attention == "multihead" and (self.hidden_size or CHOSEN_MULTIPLE) % max(self.num_heads, 1):
+            size = self.hidden_size or f"(chosen as a multiple of {CHOSEN_MULTIPLE}; name one)"
+            found.append(f"--num-heads {self.num_heads} does not divide --hidden-size {size}")
         if self.finetune < 0:
             found.append(f"--finetune must be 0 or more, not {self.finetune}")
         if not 0 < self.finetune_rate <= 1:

@@ -51,6 +51,7 @@ from tasks.caption.data import (
     unusable,
 )
 from tasks.caption.options import CaptionData, CaptionHeldOut, CaptionSizes, SelfCriticalOptions
+from tasks.text.options import CHOSEN_MULTIPLE
 
 
 @register("caption")
@@ -153,7 +154,7 @@ class Caption(Task):
 
         large = {"memory_size": 512, "embedding_size": 384, "hidden_size": 640}
         sizes = {
-            name: Choice(round(between(self.reference[name], size) / 32) * 32, read)
+            name: Choice(round(between(self.reference[name], size) / CHOSEN_MULTIPLE) * CHOSEN_MULTIPLE, read)
             for name, size in large.items()
         }
         own = self.config.extra.self_critical
@@ -212,6 +213,7 @@ class Caption(Task):
         else:
             each = [views] * len(split.train) + [1] * len(split.valid)
             source, failed = cached_source(encoder, pictures, each, data.feature_dtype, self._watch)
+        split.unusable.update(failed)
         for error in failed.values():
             if str(error) not in split.dropped:
                 split.dropped.append(str(error))

@@ -8,7 +8,7 @@ from typing import Literal
 from gen.base.config import range_errors
 from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.pairs import PairOptions
-from tasks.text.options import DROPOUTS
+from tasks.text.options import CHOSEN_MULTIPLE, DROPOUTS
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,9 @@ class TranslateSizes:
         """Everything that is wrong with the options, one line each."""
         sizes = ("num_heads", "embedding_size", "encoder_size", "encoder_layers", "hidden_size", "num_layers")
         found = range_errors(self, sizes, DROPOUTS)
-        if self.attention == "multihead" and (self.hidden_size or 0) % max(self.num_heads, 1):
-            found.append(f"--num-heads {self.num_heads} does not divide --hidden-size {self.hidden_size}")
+        if self.attention == "multihead" and (self.hidden_size or CHOSEN_MULTIPLE) % max(self.num_heads, 1):
+            size = self.hidden_size or f"(chosen as a multiple of {CHOSEN_MULTIPLE}; name one)"
+            found.append(f"--num-heads {self.num_heads} does not divide --hidden-size {size}")
         return found
 
 

@@ -26,6 +26,7 @@ from gen.models.model import Model
 from gen.search import SearchOptions
 from gen.training.config import recorded
 from gen.training.task import Choice, Choices, Evaluation, Example, Facts, Metric, Task, register
+from tasks.text.options import CHOSEN_MULTIPLE
 from tasks.translate.lines import translate_lines
 from tasks.translate.options import TranslateData, TranslateHeldOut, TranslateSizes
 
@@ -73,6 +74,7 @@ class Translate(Task):
     reference = {"embedding_size": 256, "encoder_size": 160, "hidden_size": 320}
     common = ("train", "valid", "out", "budget", "level", "vocab_size", "attention", "init_from", "dry_run")
     items_help = "Sentences to translate."
+    sample_names = ("source", "reference", "hypothesis")
 
     # -- what it reads and builds --------------------------------------------------------------------------
 
@@ -128,7 +130,7 @@ class Translate(Task):
         dropout = round(float(np.clip(0.2 + 0.25 * np.log10(passes / 12), 0.1, 0.3)), 2)
         scale = float(np.clip((passes / 60) ** 0.26, 1.0, 2.0))
         read = f"{passes:.2g} passes over the pairs fit into the budget"
-        sizes = {n: Choice(round(size * scale / 32) * 32, read) for n, size in self.reference.items()}
+        sizes = {n: Choice(round(size * scale / CHOSEN_MULTIPLE) * CHOSEN_MULTIPLE, read) for n, size in self.reference.items()}
         tie = "decoder" if self.config.data.separate else "all"
         return {
             **sizes,
