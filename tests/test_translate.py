@@ -545,7 +545,10 @@ def test_other_levels(gen, tmp_path, level):
         (["--train", "a", "b", "--separate", "--tie", "all", "--out", "x"], "--tie all needs one vocabulary"),
         (["--train", "a", "b", "--num-heads", "3", "--attention", "multihead", "--out", "x"], "does not divide"),
         (["--train", "a", "b"], "--out: name a folder"),
-        (["--train", "a", "b", "--out", "x", "--batch-size", "8"], "unknown option --batch-size; did you mean --batch-tokens"),
+        (
+            ["--train", "a", "b", "--out", "x", "--batch-size", "8"],
+            "unknown option --batch-size; did you mean --batch-tokens",
+        ),
         (["--train", "a", "b", "--out", "x", "--atention", "dot"], "did you mean --attention"),
         (["--train", "a", "b", "--out", "x", "--ema", "1"], "--ema must be at least 0 and below 1"),
     ],

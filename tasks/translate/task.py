@@ -130,7 +130,10 @@ class Translate(Task):
         dropout = round(float(np.clip(0.2 + 0.25 * np.log10(passes / 12), 0.1, 0.3)), 2)
         scale = float(np.clip((passes / 60) ** 0.26, 1.0, 2.0))
         read = f"{passes:.2g} passes over the pairs fit into the budget"
-        sizes = {n: Choice(round(size * scale / CHOSEN_MULTIPLE) * CHOSEN_MULTIPLE, read) for n, size in self.reference.items()}
+        sizes = {
+            n: Choice(round(size * scale / CHOSEN_MULTIPLE) * CHOSEN_MULTIPLE, read)
+            for n, size in self.reference.items()
+        }
         tie = "decoder" if self.config.data.separate else "all"
         return {
             **sizes,

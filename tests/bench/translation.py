@@ -96,9 +96,7 @@ def batches(count=6, rows=128, length=15):
     rng = np.random.default_rng(0)
     for _ in range(count):
         source, target = rng.integers(4, VOCABULARY, (2, rows, length))
-        yield sequence_batch(
-            {"sentence": pad(source, 0)}, list(target), TOKENIZER.bos_id, TOKENIZER.eos_id, 0
-        )
+        yield sequence_batch({"sentence": pad(source, 0)}, list(target), TOKENIZER.bos_id, TOKENIZER.eos_id, 0)
 
 
 def theirs(batch, tuned):
