@@ -159,3 +159,19 @@ def test_pushing_without_a_hub(monkeypatch, gen, trained):
     status, _, err = gen("push", trained, "tester/book")
     assert status == 2
     assert "tester/book: could not be uploaded" in err
+
+
+def test_pushed_from_python(hub, trained):
+    model = toolkit.load(trained)
+    address = model.push_to_hub("tester/mine", message="From Python")
+    assert address.endswith("/tester/mine")
+    assert sorted(hub.repositories["tester/mine"]) == [
+        "README.md",
+        "config.yaml",
+        "model.safetensors",
+        "tokenizer.bin",
+    ]
+    fetched = toolkit.load("hf:tester/mine")
+    assert fetched.generate("the", seed=3).text == model.generate("the", seed=3).text
+    with pytest.raises(UserError, match="is named user/name"):
+        model.push_to_hub("mine")

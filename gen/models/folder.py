@@ -30,10 +30,6 @@ class FolderMixin(nn.Module):
     info: ModelInfo
     precision: str
 
-        def __init__(
-            self, encoder: Any, decoder: DecoderConfig, tokenizer: Tokenizer, info: ModelInfo
-        ) -> None: ...
-
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the model folder, all of it or nothing. See `load`."""
         write_folder(Path(path), self.write)
