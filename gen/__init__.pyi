@@ -19,13 +19,13 @@ from gen.search import Output as Output
 from gen.search import Sample as Sample
 from gen.search import SearchOptions as SearchOptions
 from gen.search import Strategy as Strategy
+from gen.training.interfaces import Example as Example
+from gen.training.interfaces import Metric as Metric
+from gen.training.interfaces import Split as Split
 from gen.training.options import TrainOptions as TrainOptions
+from gen.training.registry import register as register
 from gen.training.run import Run as Run
-from gen.training.task import Example as Example
-from gen.training.task import Metric as Metric
-from gen.training.task import Split as Split
 from gen.training.task import Task as Task
-from gen.training.task import register as register
 from gen.training.trainer import Trainer as Trainer
 from gen.training.validation import Event
 
@@ -35,6 +35,7 @@ _Callbacks = Sequence[Callable[[Event], Any]]
 __version__: str
 
 def load(path: _Path, device: str = "cpu", precision: str = "fp32") -> Model | Runtime: ...
+
 @overload
 def train(
     task: Literal["text"],
@@ -91,6 +92,7 @@ def train(
     out: _Path = "",
     callbacks: _Callbacks = (),
 ) -> Run: ...
+
 @overload
 def train(
     task: Literal["translate"],
@@ -154,6 +156,7 @@ def train(
     out: _Path = "",
     callbacks: _Callbacks = (),
 ) -> Run: ...
+
 @overload
 def train(
     task: Literal["caption"],
@@ -219,5 +222,6 @@ def train(
     out: _Path = "",
     callbacks: _Callbacks = (),
 ) -> Run: ...
+
 @overload
 def train(task: str | type[Task], *, out: _Path = "", callbacks: _Callbacks = (), **options: Any) -> Run: ...

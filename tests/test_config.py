@@ -320,7 +320,7 @@ def test_values_from_python():
     assert config == Config("a", ("b",), ("x",), learn=Learn(rate=3))
     assert found == []
     from_dict(Config, {"run": "a", "buget": 1, "stop": 3}, "", found)
-    assert found == ["unknown name 'buget'; did you mean 'budget'?", "stop: 3 does not fit; give a list of text"]
+    assert found == ["unknown option 'buget'; did you mean 'budget'?", "stop: 3 does not fit; give a list of text"]
     with pytest.raises(ConfigError, match="run is missing"):
         from_dict(Config, {}, "", [])
 

@@ -334,7 +334,7 @@ def _checked(
         elif name not in known:
             near = difflib.get_close_matches(name, sorted({*known, *groups}), 1, 0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            errors.append(f"{prefix}unknown name {old!r}{hint}")
+            errors.append(f"{prefix}unknown {'name' if prefix else 'option'} {old!r}{hint}")
         else:
             try:
                 made = convert(change(value) if change else value, known[name].hint, text=False)
