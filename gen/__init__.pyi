@@ -35,7 +35,6 @@ _Callbacks = Sequence[Callable[[Event], Any]]
 __version__: str
 
 def load(path: _Path, device: str = "cpu", precision: str = "fp32") -> Model | Runtime: ...
-
 @overload
 def train(
     task: Literal["text"],
@@ -92,7 +91,6 @@ def train(
     out: _Path = "",
     callbacks: _Callbacks = (),
 ) -> Run: ...
-
 @overload
 def train(
     task: Literal["translate"],
@@ -156,7 +154,6 @@ def train(
     out: _Path = "",
     callbacks: _Callbacks = (),
 ) -> Run: ...
-
 @overload
 def train(
     task: Literal["caption"],
@@ -222,6 +219,5 @@ def train(
     out: _Path = "",
     callbacks: _Callbacks = (),
 ) -> Run: ...
-
 @overload
 def train(task: str | type[Task], *, out: _Path = "", callbacks: _Callbacks = (), **options: Any) -> Run: ...

@@ -6,6 +6,7 @@ lets every batch norm of a frozen trunk be folded into the convolution before it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -32,12 +33,14 @@ class Backbone:
         preprocessing: the preprocessing it was trained with.
         features: C, features per cell of the map.
         num_cells: S, grid cells of the map.
+        last_map: the node of the network's graph that gives the map, and the map's shape for one picture.
     """
 
     trunk: fx.GraphModule
     preprocessing: Preprocessing
     features: int
     num_cells: int
+    last_map: list[Any]
 
 
 def backbone_names() -> list[str]:
@@ -48,7 +51,12 @@ def backbone_names() -> list[str]:
 
 
 def load_backbone(
-    name: str, weights: str = "default", preprocessing: Preprocessing | None = None, *, fold: bool = True
+    name: str,
+    weights: str = "default",
+    preprocessing: Preprocessing | None = None,
+    *,
+    fold: bool = True,
+    last_map: Sequence[Any] | None = None,
 ) -> Backbone:
     """A backbone without its classifier.
 
@@ -58,6 +66,7 @@ def load_backbone(
             whole network.
         preprocessing: replaces the backbone's own, for another picture size for example.
         fold: fold batch norms into convolutions; for a trunk in eval mode.
+        last_map: `Backbone.last_map` of the same backbone made before, which saves an example run.
 
     Raises:
         UserError: there is no such backbone, or its weights cannot be downloaded, read or used.
@@ -69,10 +78,13 @@ def load_backbone(
     network, own = _lite(weights) if name == LITE else _torchvision(name, weights)
     if weights not in ("default", "none"):
         _load_weights(network, Path(weights), name)
-    trunk, num_cells, features = _cut(network.eval(), preprocessing or own)
+    trunk, found = _cut(network.eval(), preprocessing or own, last_map)
     if fold:
         _fold_batch_norms(trunk)
-    return Backbone(trunk.to(memory_format=torch.channels_last), preprocessing or own, features, num_cells)
+    _, *sizes = found
+    num_cells, features = (sizes[1] - 1, sizes[2]) if len(sizes) == 3 else (sizes[2] * sizes[3], sizes[1])
+    trunk = trunk.to(memory_format=torch.channels_last)
+    return Backbone(trunk, preprocessing or own, features, num_cells, found)
 
 
 def grid(features: Tensor) -> Tensor:
@@ -192,16 +204,21 @@ class _Tracer(fx.Tracer):
         return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _cut(network: nn.Module, preprocessing: Preprocessing) -> tuple[fx.GraphModule, int, int]:
-    """The network up to its last feature map, with the S and C of that map."""
+def _cut(
+    network: nn.Module, preprocessing: Preprocessing, known: Sequence[Any] | None
+) -> tuple[fx.GraphModule, list[Any]]:
+    """The network up to its last feature map, and that map; see `Backbone.last_map`."""
     graph = _Tracer().trace(network)
     traced = fx.GraphModule(network, graph)
-    example = torch.zeros(1, 3, preprocessing.size, preprocessing.size)
-    shapes = _Shapes(traced)
-    with torch.no_grad():
-        shapes.run(example)
-    last = shapes.last_map()
-    found = shapes.found[last]
+    nodes = {node.name: node for node in graph.nodes}
+    if known and known[0] in nodes:
+        last, found = nodes[known[0]], [int(size) for size in known[1:]]
+    else:
+        shapes = _Shapes(traced)
+        with torch.no_grad():
+            shapes.run(torch.zeros(1, 3, preprocessing.size, preprocessing.size))
+        last = shapes.last_map()
+        found = list(shapes.found[last])
     for node in [n for n in graph.nodes if n.op == "output"]:
         graph.erase_node(node)
     with graph.inserting_after(last):
@@ -212,7 +229,7 @@ def _cut(network: nn.Module, preprocessing: Preprocessing) -> tuple[fx.GraphModu
     graph.eliminate_dead_code()
     traced.recompile()
     traced.delete_all_unused_submodules()
-    return (traced, found[1] - 1, found[2]) if len(found) == 3 else (traced, found[2] * found[3], found[1])
+    return traced, [last.name, *found]
 
 
 class _Shapes(fx.Interpreter):

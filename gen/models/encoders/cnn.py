@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ class CNNEncoder(Encoder):
         finetune: how many of the trunk's last stages are trained; 0 freezes the trunk.
         finetune_rate: learning-rate factor of these stages.
         preprocessing: preprocessing of pictures, as plain values; None: that of the backbone.
+        last_map: see `Backbone.last_map`; a saved model has it, so that loading needs no example run.
 
     Example:
         >>> encoder = CNNEncoder("shufflenet_v2_x0_5", weights="none")
@@ -58,10 +59,11 @@ class CNNEncoder(Encoder):
         finetune: int = 0,
         finetune_rate: float = 0.05,
         preprocessing: dict[str, Any] | None = None,
+        last_map: Sequence[Any] | None = None,
     ) -> None:
         super().__init__()
         asked = None if preprocessing is None else Preprocessing.from_dict(preprocessing)
-        made = load_backbone(backbone, weights, asked)
+        made = load_backbone(backbone, weights, asked, last_map=last_map)
         self.trunk: nn.Module = made.trunk
         self.preprocessing = made.preprocessing
         self.processors = {"picture": PictureProcessor(made.preprocessing, made.num_cells)}
@@ -76,6 +78,7 @@ class CNNEncoder(Encoder):
             "memory_size": memory_size,
             "dropout": dropout,
             "preprocessing": made.preprocessing.to_dict(),
+            "last_map": made.last_map,
         }
         self.unfreeze(finetune, finetune_rate)
 
