@@ -7,6 +7,7 @@ they wrote then (`expected.json`).
 from __future__ import annotations
 
 import json
+import shlex
 import tarfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from gen import runtime
 from gen.models import checkpoint
 from gen.models.encoders.backbones import load_backbone
 from gen.models.model import Model
+from gen.training.run import Run
 
 ARCHIVE = Path(__file__).parent / "saved-d9057b5.tar.xz"
 OPTIONS = {
@@ -101,3 +103,58 @@ def test_an_interrupted_run_can_be_read(saved):
     weights = torch.cat([p.flatten() for p in model.parameters()])
     assert torch.isfinite(weights).all()
     assert model.generate("the ", max_new_tokens=5, seed=1)[0].text
+
+
+def test_a_saved_run_is_used_as_one_of_today(saved, gen, monkeypatch):
+    monkeypatch.chdir(saved)  # it was trained there, on book.txt
+    status, out, err = gen("info", "text", "--json")
+    assert status == 0, err
+    facts = json.loads(out)
+    assert (facts["task"], facts["budget"], facts["data"]) == ("text", "60 steps", "book.txt")
+    status, out, err = gen("generate", "text", "--prompt", "the", "--max-new-tokens", "20", "--seed", "1")
+    assert status == 0, err
+    assert len(out.strip()) > 3
+    status, out, err = gen("evaluate", "text", "--json")
+    assert status == 0, err
+    assert json.loads(out)["loss"] == pytest.approx(facts["loss"], abs=1e-3)
+    run = Run("text")
+    assert (run.config["hidden_size"], run.reasons, run.metrics["loss"]) == (24, {}, facts["loss"])
+
+
+def test_other_models_are_evaluated(saved, gen, monkeypatch):
+    """Whose options had other names and values: on pairs that the run names, and on text without a table."""
+    monkeypatch.chdir(saved)
+    for name, words, figure in (
+        ("translate", ("--src", "train.en", "--ref", "train.de"), "bleu"),
+        ("words", (), "loss"),
+    ):
+        status, out, err = gen("evaluate", name, *words, "--json")
+        assert status == 0, err
+        assert json.loads(out)[figure] >= 0
+
+
+def test_a_saved_run_cannot_go_on(saved, gen, monkeypatch, tmp_path):
+    """It recorded no choices. Nothing in it changes; its model is a place to begin from."""
+    monkeypatch.chdir(saved)
+    before = {path: path.read_bytes() for path in Path("interrupted").rglob("*") if path.is_file()}
+    typed = shlex.split(Model.load("interrupted/last").info.training["command"])[1:]
+    status, _, err = gen(*typed)
+    assert status == 2
+    assert err.count("\n") == 1
+    assert err.startswith("gen: --out interrupted: was begun by a version that did not record what it chose")
+    assert "--init-from interrupted and another --out" in err
+    assert before == {path: path.read_bytes() for path in Path("interrupted").rglob("*") if path.is_file()}
+    words = ("--data", "book.txt", "--batch-size", "4", "--chunk", "16", "--budget", "2 steps", "--device", "cpu")
+    status, _, err = gen("train", "text", *words, "--init-from", "interrupted", "--out", tmp_path / "new")
+    assert status == 0, err
+
+
+@pytest.mark.parametrize("name", ["text", "translate"])
+def test_the_options_of_a_saved_run_are_read(saved, gen, monkeypatch, tmp_path, name):
+    """As --config, under the names of today."""
+    monkeypatch.chdir(saved)
+    status, out, err = gen(
+        "train", name, "--config", f"{name}/config.yaml", "--out", tmp_path / "new", "--dry-run"
+    )
+    assert status == 0, err
+    assert "1 × lstm" in out

@@ -20,9 +20,10 @@ T = TypeVar("T")
 Words = Annotated[str, Arg("3m | 20 epochs | 5000 steps", words=True)]
 """A string option that may be typed as several words: ``--budget 20 epochs``."""
 
-Renamed = Mapping[str, "str | tuple[str, Callable[[Any], Any]]"]
+Renamed = Mapping[str, "str | tuple[str, Callable[[Any], Any]] | None"]
 """Old name of an option or of a group → its new name, or (new name, function of the old value). The two names may
-be the same: ``{"byte_fallback": ("byte_fallback", lambda value: value in (True, "yes"))}``."""
+be the same: ``{"byte_fallback": ("byte_fallback", lambda value: value in (True, "yes"))}``. None: a file may have
+the option, which is ignored by commands that have none of that name."""
 
 LIST_OPTIONS = ["--list-options"]
 """Words that make `parse_given` raise `OptionList`: how tab completion learns a command's options."""
@@ -218,7 +219,7 @@ def _unknown_options(
         if not name.startswith("--") or name in known:
             continue
         field = name[2:].replace("-", "_")
-        new = renamed.get(field, "")
+        new = renamed.get(field) or ""
         new = flag(new if isinstance(new, str) else new[0])
         near = difflib.get_close_matches(name, known, 1, 0.5)
         if {field, field.removeprefix("no_")} & set(hidden):
@@ -323,6 +324,9 @@ def _checked(
     found: dict[str, Any] = {}
     for old, value in values.items():
         new = renamed.get(str(old), str(old))
+        if new is None and old not in known:
+            continue
+        new = str(old) if new is None else new
         name, change = (new, None) if isinstance(new, str) else new
         if old in known and name != old:  # here it is no old name
             name, change = old, None

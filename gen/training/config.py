@@ -16,11 +16,14 @@ from gen.training.task import Task
 RENAMED: dict[str, Any] = {
     "one_way": ("bidirectional", lambda value: not value),
     "tie_embeddings": ("tie", lambda value: "decoder" if value else "none"),
+    "tie": ("tie", lambda value: {"yes": "decoder", "no": "none"}.get(value, value)),
+    "byte_fallback": ("byte_fallback", lambda value: {"yes": True, "no": False}.get(value, value)),
 }
-"""Options that had another name: old name → new name, and the old value as the new one."""
+"""Options that had another name, or other values: old name → new name, and the old value as the new one."""
 
-RENAMED_GROUPS = {"text": "data", "pairs": "data", "reward": "extra"}
-"""Groups of options that had another name in the files of older versions."""
+RENAMED_GROUPS: dict[str, Any] = {"text": "data", "pairs": "data", "reward": "extra", "batch_size": None}
+"""Groups of options that had another name in the files of older versions, and what these wrote for tasks that have
+no use for it."""
 
 PASSING = frozenset({"out", "device", "save_every", "track"})
 """Options that may differ when the same command goes on: they change no result."""
@@ -103,10 +106,6 @@ def upgraded(options: Mapping[str, Any]) -> dict[str, Any]:
     for old, (new, change) in RENAMED.items():
         if old in made:
             made[new] = change(made.pop(old))
-    if made.get("tie") in ("yes", "no"):
-        made["tie"] = "decoder" if made["tie"] == "yes" else "none"
-    if isinstance(made.get("byte_fallback"), str):
-        made["byte_fallback"] = made["byte_fallback"] == "yes"
     return made
 
 

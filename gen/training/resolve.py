@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from gen.base import distributed
-from gen.base.config import Budget, flat, from_dict, to_dict
+from gen.base.config import Budget, differences, flat, from_dict, to_dict
 from gen.base.errors import UserError
 from gen.models.model import Model
 from gen.training.config import PASSING, TrainConfig, config_class
@@ -53,9 +53,15 @@ class Resolved:
             UserError: the values are not those of such a training.
         """
         errors: list[str] = []
-        config = from_dict(config_class(task), dict(values["options"]), where, errors)
+        config = from_dict(config_class(task), values["options"], "", errors)
+        groups = (config.data, config.model, config.extra, config.train)
+        errors += [] if errors else [line for group in groups for line in group.errors()]
+        before, now = flat(to_dict(asked)), flat(to_dict(config))
+        fixed = {n: v for n, v in before.items() if n in now and n not in PASSING and v is not None}
+        errors += differences(fixed, {n: now[n] for n in fixed})
+        errors += [f"--{name.replace('_', '-')} is not chosen" for name in values["reasons"] if now.get(name) is None]
         if errors:
-            raise UserError(f"{errors[0]}; delete the run, or choose another --out")
+            raise UserError(f"{where}: {errors[0]}; delete the run, or choose another --out")
         passing = {f.name: getattr(asked.train, f.name) for f in fields(asked.train) if f.name in PASSING}
         config = replace(config, out=asked.out, train=replace(config.train, **passing))
         return cls(config, dict(values["reasons"]), dict(values.get("measured") or {}))

@@ -118,8 +118,8 @@ class RunFolder:
             return None
         try:
             found = yaml.safe_load(file.read_text(encoding="utf-8"))
-            if not isinstance(found["options"], dict) or not isinstance(found["reasons"], dict):
-                raise ValueError("no options and reasons")
+            if not all(isinstance(found[name], dict) for name in ("options", "reasons", "measured")):
+                raise ValueError("it has no options, reasons and measurements")
             return found
         except (*checkpoint.UNREADABLE, KeyError, TypeError) as error:
             raise UserError(f"{file}: cannot be read ({checkpoint.first_line(error)}); delete the run") from error

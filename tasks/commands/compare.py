@@ -14,6 +14,7 @@ from gen.base.errors import ConfigError, UserError
 from gen.base.fields import Arg
 from gen.metrics.plots import plot_runs
 from gen.models.checkpoint import CONFIG, UNREADABLE, find_model, read_config
+from gen.training.config import upgraded
 from gen.training.display import clock
 from gen.training.run_folder import RunFolder
 from tasks import display
@@ -55,7 +56,7 @@ class Run:
         if not records or not (path / CONFIG).exists():
             raise UserError(f"{name}: is not the folder of a run")
         try:
-            options = flat(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")))
+            options = upgraded(flat(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))))
         except (*UNREADABLE, AttributeError) as error:
             raise UserError(f"{path / CONFIG}: cannot be read") from error
         return cls(name, options, read_config(find_model(path))["metrics"], records)
