@@ -59,7 +59,9 @@ class Resolved:
         before, now = flat(to_dict(asked)), flat(to_dict(config))
         fixed = {n: v for n, v in before.items() if n in now and n not in PASSING and v is not None}
         errors += differences(fixed, {n: now[n] for n in fixed})
-        errors += [f"--{name.replace('_', '-')} is not chosen" for name in values["reasons"] if now.get(name) is None]
+        errors += [
+            f"--{name.replace('_', '-')} is not chosen" for name in values["reasons"] if now.get(name) is None
+        ]
         if errors:
             raise UserError(f"{where}: {errors[0]}; delete the run, or choose another --out")
         passing = {f.name: getattr(asked.train, f.name) for f in fields(asked.train) if f.name in PASSING}
