@@ -10,6 +10,7 @@ import torch
 from gen.base import distributed
 from gen.datasets.batches import SequenceBatches, Sequences, TokenFile
 from gen.datasets.streams import StreamBatches, stream_evaluation
+from gen.training.run import Run
 from tasks.cli import main
 from tests import faults
 
@@ -42,6 +43,16 @@ def test_two_processes_are_one(desk, tmp_path, kind):
     said = read(tmp_path / "logs")
     assert "Use it" in said[0]
     assert said[1] == ""
+
+
+def test_two_processes_measure_one_speed(desk, tmp_path):
+    """What is chosen from it is the same for both, and counts the tokens of both."""
+    folder, trainings, commands = desk
+    argv = [*commands["text"], "--budget", "3s", "--out", str(tmp_path / "run")]
+    assert trainings.together(argv, tmp_path / "logs") == [0, 0], read(tmp_path / "logs")
+    run = Run(tmp_path / "run")
+    assert run.resolved["measured"]["tokens_per_second"] > 0
+    assert run.config["learning_rate"] == run.model.info.training["train"]["learning_rate"] > 0
 
 
 def read(logs):

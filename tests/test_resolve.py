@@ -16,12 +16,12 @@ from gen.training import resolve as resolving
 from gen.training import session as sessions
 from gen.training import trackers
 from gen.training.config import config_class, make_config
+from gen.training.interfaces import Choice
 from gen.training.options import TrainOptions
 from gen.training.resolve import measure_speed, resolve
 from gen.training.run import Run
 from gen.training.session import Session, train
 from gen.training.step import Stepper
-from gen.training.task import Choice
 from tasks.caption.task import Caption
 from tasks.text.task import Text
 from tasks.translate.task import Translate
