@@ -189,5 +189,5 @@ def test_from_python(own, tmp_path):
 
     again = toolkit.train(my_reverse.Reverse, words=words, **options)
     assert again.metrics["exact"] == run.metrics["exact"]
-    with pytest.raises(ConfigError, match="unknown name 'wrods'; did you mean 'words'"):
+    with pytest.raises(ConfigError, match="unknown option 'wrods'; did you mean 'words'"):
         toolkit.train("reverse", wrods=words)
