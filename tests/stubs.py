@@ -41,7 +41,7 @@ __version__: str
 def load(path: _Path, device: str = "cpu", precision: str = "fp32") -> Model | Runtime: ...
 """
 
-OWN = """
+OWN = """\
 @overload
 def train(task: str | type[Task], *, out: _Path = "", callbacks: _Callbacks = (), **options: Any) -> Run: ...
 """
@@ -64,7 +64,7 @@ def _overload(task: type[Task]) -> str:
     lines = [f"    task: Literal[{_text(task.name)}],", "    *,"]
     lines += [f"    {o.name}: {_hint(o)} = {_default(o.default)}," for o in options]
     lines += ['    out: _Path = "",', "    callbacks: _Callbacks = (),"]
-    return "\n@overload\ndef train(\n" + "\n".join(lines) + "\n) -> Run: ...\n"
+    return "@overload\ndef train(\n" + "\n".join(lines) + "\n) -> Run: ...\n"
 
 
 def _hint(option: Option) -> str:

@@ -182,6 +182,9 @@ def _match(
     return typed, unexpected + places
 
 
+NUMBERS = "a number, or several"
+
+
 def _repeat_numbers(options: Sequence[Option], words: list[str]) -> list[str]:
     """``--temperature 0.3 0.8 FILE`` → ``--temperature=0.3 --temperature=0.8 FILE``: an option of several numbers
     takes the numbers after it and nothing else."""
@@ -198,7 +201,9 @@ def _repeat_numbers(options: Sequence[Option], words: list[str]) -> list[str]:
             continue
         last = ""
         made.append(word)
-    return [*made, last] if last and fresh else made
+    if last and fresh:
+        raise ConfigError([f"{last} needs {NUMBERS}"])
+    return made
 
 
 def _is_number(word: str) -> bool:
@@ -247,7 +252,8 @@ def _from_words(option: Option, value: Any, errors: list[str]) -> Any:
                 hint = f"; did you mean {near[0]}?" if near else ""
                 errors.append(f"{name} must be {describe(option.hint)}, not {each!r}{hint}")
             else:
-                errors.append(f"{name} needs {option.metavar}, not {each!r}")
+                what = NUMBERS if option.hint == tuple[float, ...] else option.metavar
+                errors.append(f"{name} needs {what}, not {each!r}")
     if not option.many:
         return found[0] if found else None
     return tuple(x for each in found for x in (each if isinstance(each, tuple) else (each,)))

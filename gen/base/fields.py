@@ -11,6 +11,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from itertools import pairwise
 from os import PathLike, fspath
+from threading import Lock
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -123,7 +124,12 @@ def flag(name: str) -> str:
 
 def options_of(config: type) -> tuple[Option, ...]:
     """Every field of a dataclass and of those nested in it, in their order."""
-    return _options_of(config)
+    with _PARSING:
+        return _options_of(config)
+
+
+_PARSING = Lock()
+"""CPython 3.11's `ast.parse` fails where two threads are in it (gh-106905)."""
 
 
 @cache

@@ -45,7 +45,7 @@ def plot_losses(
         values = [r["validation"][metric] for r in validations]
         other.plot(seconds, values, color="#3d7a4f", marker="s", markersize=4)
         other.set_ylabel(metric, color="#3d7a4f")
-        other.set_ylim(0, 1.05 * max(*values, 1e-9))
+        other.set_ylim(0, 1.05 * max([*values, 1e-9]))
         other.spines[["top", "left"]].set_visible(False)
     axes.legend(frameon=False, loc="center right" if metric else "best")
     _save(figure, to)

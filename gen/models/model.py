@@ -86,6 +86,15 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
         self.info = info or ModelInfo()
         self.precision = "fp32"  # of what is generated; see `load`
 
+    def __repr__(self) -> str:
+        """One line; ``print(model.encoder, model.decoder)`` has every layer."""
+        c = self.decoder.config
+        reads = "" if self.encoder.name == "none" else f"encoder: {self.encoder.describe()}, "
+        decoder = f"decoder: {c.num_layers} × {c.cell} {c.hidden_size}"
+        tokens = f"{len(self.tokenizer):,} tokens ({self.tokenizer.kind})"
+        size = f"{sum(p.numel() for p in self.parameters()):,} parameters"
+        return f"Model({self.info.task or 'untrained'}, {reads}{decoder}, {tokens}, {size}, {self.device})"
+
     @property
     def search_defaults(self) -> dict[str, Any]:  # type: ignore[override]
         return self.info.search

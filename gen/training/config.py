@@ -96,7 +96,10 @@ def recorded(task: type[Task], model: Any) -> TrainConfig:
     known = {option.name for option in options_of(config_class(task))}
     kept = {name: value for name, value in options.items() if name in known}
     if not kept:
-        raise UserError("the model has no record of its training: name the data to judge it by")
+        flags = " and ".join(option.flag for option in options_of(task.HeldOut) if option.default in ("", ()))
+        raise UserError(
+            "the model has no record of its training data" + (f": name some with {flags}" if flags else "")
+        )
     return from_dict(config_class(task), kept, "", [])
 
 

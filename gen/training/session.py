@@ -223,6 +223,6 @@ def train(
     with session.tracked() as log, notebook_progress(config.train, session.task.describe) as shown:
         trainer = session.trainer([*shown, *callbacks, log_to(log)])
         trainer.fit()
-    if distributed.is_main():
+    if distributed.is_main() and trainer.done:  # one that was stopped is not judged
         session.finish()
     return Run(session.folder.path, temporary)

@@ -7,9 +7,6 @@ from typing import Literal
 
 from gen.base.config import range_errors
 
-CHOSEN_MULTIPLE = 32
-"""Sizes that a task chooses are multiples of this."""
-
 DROPOUTS = ("dropout", "embedding_dropout", "weight_dropout")
 
 

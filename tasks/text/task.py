@@ -82,8 +82,6 @@ class Text(Task):
     def read(self, data: TextData) -> TextSplit:
         """The tokenized text. Raises `UserError` on files that are missing, empty or not UTF-8."""
         corpus = read_corpus(data, self.vocabulary)
-        if len(corpus.valid.tokens) < 2:
-            raise UserError("the validation part is empty: raise --valid-fraction, or name files with --valid")
         return TextSplit(corpus)
 
     @property
@@ -129,19 +127,24 @@ class Text(Task):
         return int(rows * config.train.accumulate)
 
     def make_batches(self, model: Model, split: TextSplit, config: Any) -> Batches:
-        """Streams, or lines of like length. Raises `UserError` where the text is too short for one batch."""
+        """Streams, or lines of like length. Raises `UserError` where the text is too short to learn from or to
+        validate on."""
         data, seed, t = config.data, config.train.seed, split.tokenizer
         tokens, offsets = split.corpus.train.tokens, split.corpus.train.offsets
+        if offsets is not None and len(offsets) < 2:
+            raise UserError("--data: the training part has no lines")
+        batches: Batches
         if offsets is not None:
-            if len(offsets) < 2:
-                raise UserError("--data: the training part has no lines")
-            return SequenceBatches(Sequences(tokens, offsets), data.batch_tokens, t, seed=seed)
-        batches = StreamBatches(tokens, data.batch_size, data.chunk, t.bos_id, seed)
+            batches = SequenceBatches(Sequences(tokens, offsets), data.batch_tokens, t, seed=seed)
+        else:
+            batches = StreamBatches(tokens, data.batch_size, data.chunk, t.bos_id, seed)
         if batches.batches_per_epoch == 0:
             raise UserError(
                 f"--data: the training part has {len(tokens):,} tokens, fewer than one batch of --batch-size "
                 f"{data.batch_size} × --chunk {data.chunk}: lower one of them, or give more text"
             )
+        if len(split.valid.tokens) < 2:
+            raise UserError("the validation part is empty: raise --valid-fraction, or name files with --valid")
         return batches
 
     # -- training ------------------------------------------------------------------------------------------
