@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal
 
@@ -33,6 +33,14 @@ class DecoderConfig:
     residual: bool = False
     layer_norm: bool = False
     tie_embeddings: bool = False
+
+    @classmethod
+    def of(cls, vocab_size: int, sizes: Any) -> DecoderConfig:
+        """From the options of a task: those fields that ``sizes`` has; its ``tie`` is "none" or ties embeddings."""
+        known = {f.name: getattr(sizes, f.name) for f in fields(cls) if hasattr(sizes, f.name)}
+        return cls(
+            **{**known, "vocab_size": vocab_size, "tie_embeddings": getattr(sizes, "tie", "none") != "none"}
+        )
 
 
 @dataclass(frozen=True)

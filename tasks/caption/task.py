@@ -97,22 +97,8 @@ class Caption(Task):
             finetune=sizes.finetune,
             finetune_rate=sizes.finetune_rate,
         )
-        encoder.name = "cnn"
         tokenizer = self._tokenized(split).tokenizer
-        decoder = DecoderConfig(
-            len(tokenizer),
-            embedding_size=sizes.embedding_size,
-            hidden_size=sizes.hidden_size,
-            num_layers=sizes.num_layers,
-            cell=sizes.cell,
-            attention=sizes.attention,
-            num_heads=sizes.num_heads,
-            dropout=sizes.dropout,
-            embedding_dropout=sizes.embedding_dropout,
-            weight_dropout=sizes.weight_dropout,
-            tie_embeddings=sizes.tie == "decoder",
-        )
-        return Model(encoder, decoder, tokenizer)
+        return Model(encoder, DecoderConfig.of(len(tokenizer), sizes), tokenizer)
 
     def _tokenized(self, split: Split) -> CaptionCorpus:
         """The captions as token ids."""

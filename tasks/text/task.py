@@ -90,9 +90,7 @@ class Text(Task):
 
     def build(self, sizes: TextSizes, split: TextSplit) -> Model:
         """A decoder without an encoder."""
-        options = {name: value for name, value in vars(sizes).items() if name != "tie"}
-        config = DecoderConfig(len(split.tokenizer), **options, tie_embeddings=sizes.tie == "decoder")
-        return Model({"name": "none"}, config, split.tokenizer)
+        return Model({"name": "none"}, DecoderConfig.of(len(split.tokenizer), sizes), split.tokenizer)
 
     def search_defaults(self, model: Model) -> dict[str, Any]:
         length = 400 if model.tokenizer.kind == "char" else 120

@@ -108,21 +108,7 @@ class Translate(Task):
             max_length=pairs.max_source_length,
             multi_sentence_p90=pairs.multi_sentence_p90,
         )
-        encoder.name = "rnn"
-        decoder = DecoderConfig(
-            len(pairs.target_tokenizer),
-            embedding_size=sizes.embedding_size,
-            hidden_size=sizes.hidden_size,
-            num_layers=sizes.num_layers,
-            cell=sizes.cell,
-            attention=sizes.attention,
-            num_heads=sizes.num_heads,
-            dropout=sizes.dropout,
-            embedding_dropout=sizes.embedding_dropout,
-            weight_dropout=sizes.weight_dropout,
-            tie_embeddings=sizes.tie != "none",
-        )
-        return Model(encoder, decoder, pairs.target_tokenizer)
+        return Model(encoder, DecoderConfig.of(len(pairs.target_tokenizer), sizes), pairs.target_tokenizer)
 
     def defaults(self, facts: Facts) -> Choices:
         """The more often the pairs are read, the stronger the dropout; beyond 60 passes larger sizes, too."""
