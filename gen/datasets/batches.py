@@ -26,7 +26,8 @@ class Batches(Protocol):
     """A training set: the same batches for the same epoch, from any position on. Where several processes train,
     each gets its share of the rows of every batch, so that together they do what one would do."""
 
-    batches_per_epoch: int
+    @property
+    def batches_per_epoch(self) -> int: ...
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
 

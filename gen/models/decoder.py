@@ -36,7 +36,7 @@ class DecoderConfig:
 
     @classmethod
     def of(cls, vocab_size: int, sizes: Any) -> DecoderConfig:
-        """From the options of a task: those fields that ``sizes`` has; its ``tie`` is "none" or ties embeddings."""
+        """From the options of a task: the fields that ``sizes`` has; a ``tie`` but "none" ties them."""
         known = {f.name: getattr(sizes, f.name) for f in fields(cls) if hasattr(sizes, f.name)}
         return cls(
             **{**known, "vocab_size": vocab_size, "tie_embeddings": getattr(sizes, "tie", "none") != "none"}

@@ -171,7 +171,7 @@ class PictureBatches:
             )
 
 
-class HeldOut:
+class ValidationPictures:
     """The validation pictures.
 
     Args:

@@ -32,11 +32,11 @@ from gen.training.self_critical import Reward, SelfCritical
 from gen.training.task import Task, token_labels
 from tasks.caption.command import caption_pictures, expand
 from tasks.caption.data import (
-    HeldOut,
     PictureBatches,
     Source,
     Split,
     Subset,
+    ValidationPictures,
     cached_source,
     decoded_source,
     read_split,
@@ -60,7 +60,7 @@ class Caption(Task):
     items_help = "Pictures, and folders of them."
 
     corpus: CaptionCorpus
-    valid: HeldOut
+    valid: ValidationPictures
     objective: SelfCritical | None = None
 
     # -- what it reads and builds --------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class Caption(Task):
             )
         return read_split(data)
 
-    def build(self, sizes: CaptionSizes, split: Split) -> Model:
+    def build(self, sizes: Any, split: Split) -> Model:
         """The CNN and the decoder."""
         encoder = CNNEncoder(
             sizes.backbone,
@@ -158,7 +158,7 @@ class Caption(Task):
         train = usable[usable < len(split.train)]
         held_out = usable[usable >= len(split.train)]
         pictures = [split.valid[i - len(split.train)] for i in held_out]
-        self.valid = HeldOut(pictures, source, held_out, data.verbatim)
+        self.valid = ValidationPictures(pictures, source, held_out, data.verbatim)
         if not len(train) or not pictures:
             Split([], pictures, split.dropped).check(data)
         if config.extra.self_critical:

@@ -63,7 +63,7 @@ def with_held_out(command: type, task: type[Task] | None) -> type:
 def evaluate_command(argv: list[str], command: str) -> int:
     """`gen evaluate RUN`. Returns 1 if some of the data could not be used."""
     found = task_among(argv)
-    config = parse_command(with_held_out(EvaluateCommand, found), argv, command, repeat=False)
+    config: Any = parse_command(with_held_out(EvaluateCommand, found), argv, command, repeat=False)
     config.check()
     distributed.start()
     model = Model.load(config.run, pick_device(config.device))

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,7 +67,7 @@ class ExportCommand:
 def export_command(argv: list[str], command: str) -> None:
     """`gen export RUN -o FOLDER`."""
     found = task_among(argv)
-    config = parse_command(with_held_out(ExportCommand, found), argv, command)
+    config: Any = parse_command(with_held_out(ExportCommand, found), argv, command)
     config.check()
     tune_cpu()
     model = Model.load(config.run)
@@ -84,9 +85,13 @@ def export_command(argv: list[str], command: str) -> None:
             export(model, plain)
             quantize(plain, small)
             note(small, quantization_check(task, examples, plain, small, config.max_loss, config.limit))
-            write_folder(folder, lambda path: shutil.copytree(small, path, dirs_exist_ok=True))
+            write_folder(folder, partial(_copy, small))
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{folder}: {size / 1e6:.1f} MB, {'int8' if config.int8 else 'float32'}")
+
+
+def _copy(source: Path, folder: Path) -> None:
+    shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
 def _check_output(folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
@@ -181,10 +180,11 @@ def profile(model: Model, task: Task, options: TrainOptions, steps: int, trace: 
 
     trainer = _Trainer(model, task, options)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (model.device.type == "cuda")
-    for recording in (nullcontext(), profiler(activities=activities)):
-        with recording as recorded:
-            for _ in range(2 if recorded is None else steps):
-                trainer.step(options.peak_rate)
+    for _ in range(2):
+        trainer.step(options.peak_rate)
+    with profiler(activities=activities) as recorded:
+        for _ in range(steps):
+            trainer.step(options.peak_rate)
     key = "self_cuda_time_total" if model.device.type == "cuda" else "self_cpu_time_total"
     display.say(recorded.key_averages().table(sort_by=key, row_limit=15, max_name_column_width=40))
     if not distributed.is_main():

@@ -29,8 +29,9 @@ from tasks.commands.preflight import Tools, preflight
 def train_command(argv: list[str], command: str, name: str) -> None:
     """`gen train NAME …`."""
     task = find_task(name)
+    options: Any = _with_tools(config_class(task))
     config, given = parse_given(
-        _with_tools(config_class(task)),
+        options,
         argv,
         command,
         hidden=task.unused,
@@ -141,5 +142,5 @@ def _watched(task: Task) -> Iterator[None]:
                 lines[what] = live.add_task(what, total=total)
             live.update(lines[what], completed=done, total=total)
 
-        task.say, task.progress = display.say, show  # type: ignore[method-assign]
+        task.say, task.progress = display.say, show
         yield

@@ -6,7 +6,7 @@ import re
 import sys
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -71,7 +71,7 @@ def translate_lines(
             waiting.append((line, pieces, len(texts)))
             yield from texts
 
-    done: list[list[Hypothesis]] = []
+    done: list[Sequence[Hypothesis]] = []
     for hypotheses in many(at_first(), **options):
         done.append(hypotheses)
         while waiting and len(done) >= waiting[0][2]:
@@ -125,7 +125,7 @@ def _cut(text: str, ends: list[int], fits: Callable[[str], bool]) -> list[str]:
 
 
 def _join(
-    model: Model | Ensemble | Runtime, line: str, pieces: Pieces, found: list[list[Hypothesis]]
+    model: Model | Ensemble | Runtime, line: str, pieces: Pieces, found: Sequence[Sequence[Hypothesis]]
 ) -> Translation:
     """The pieces' hypotheses as the line's: the best with the best, the second with the second."""
     begins, at = [], 0

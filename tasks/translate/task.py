@@ -90,7 +90,7 @@ class Translate(Task):
         sides = (begun.encoder.tokenizer, vocabulary) if begun is not None and vocabulary else None
         return TranslateSplit(read_pairs(data, sides))  # type: ignore[arg-type]
 
-    def build(self, sizes: TranslateSizes, split: TranslateSplit) -> Model:
+    def build(self, sizes: Any, split: TranslateSplit) -> Model:
         """An RNN encoder and the decoder."""
         pairs = split.pairs
         encoder = RNNEncoder(
