@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +12,7 @@ from gen.base.errors import UserError
 from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import PairOptions, build_pairs
-from tasks.translate.task import make_batches
+from tasks.translate.task import Translate, TranslateSplit
 
 PAIRS = [("a dog", "ein Hund"), ("the cat", "die Katze"), ("é, yes", 'ja "so"')]
 
@@ -183,7 +184,8 @@ def test_subword_dropout_spells_the_same_text_in_many_ways(tmp_path):
     assert len(versions) > 1
     assert {pairs.target_tokenizer.decode(v) for v in versions} == {sentences[0].upper()}
     assert all((pairs.source[i] == again.source[i]).all() for i in range(len(pairs.source)))
-    batches = make_batches(pairs, 200, seed=1)
+    config = SimpleNamespace(data=SimpleNamespace(batch_tokens=200), train=SimpleNamespace(seed=1))
+    batches = Translate(config).make_batches(None, TranslateSplit(pairs), config)
     t = pairs.target_tokenizer
     for epoch in (0, 1, 9):
         read = [row for batch in batches.epoch(epoch) for row in batch.target_ids.tolist()]

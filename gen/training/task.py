@@ -53,7 +53,6 @@ class Task:
         metric: decides which weights are the best.
         search: how its models search where nobody says.
         ends_with_eos: targets end by themselves.
-        items_help: what the words of its command are.
         sample_names: of an item, its reference and its output in ``samples.md``.
         batches: the training set, see `make_batches`.
         split: what `read` returned.
@@ -80,7 +79,6 @@ class Task:
     metric: ClassVar[Metric] = Metric("loss", label="nats per token")
     search: ClassVar[SearchOptions] = SearchOptions(temperature=(0.0,), max_new_tokens=200)
     ends_with_eos: bool = True
-    items_help: ClassVar[str] = "What to give the model, one item per word."
     SAMPLES: ClassVar[int] = 8
     sample_names: ClassVar[tuple[str, str, str]] = ("input", "reference", "output")
 

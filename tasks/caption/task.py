@@ -57,7 +57,6 @@ class Caption(Task):
     search = SearchOptions(beam=3, length_penalty=0.7, no_repeat_ngram=3, max_new_tokens=60)
     reference = {"memory_size": 256, "embedding_size": 256, "hidden_size": 384, "augment": 0}
     common = ("images", "captions", "out", "budget", "level", "attention", "finetune", "init_from", "dry_run")
-    items_help = "Pictures, and folders of them."
 
     corpus: CaptionCorpus
     valid: ValidationPictures

@@ -73,7 +73,6 @@ class Text(Task):
     common = ("data", "out", "budget", "level", "unit", "valid", "hidden_size", "init_from", "dry_run")
     unused = frozenset({"coverage"})  # there is nothing to look at
     reference = {"hidden_size": 384}
-    items_help = "How to begin."
     TEMPERATURES = (0.3, 0.8, 1.3)
     SAMPLE_LENGTH = {"char": 160, "subword": 60, "word": 40}
 

@@ -74,7 +74,6 @@ class Translate(Task):
     search = SearchOptions(beam=5, length_penalty=1.5, max_new_tokens=2000, max_ratio=3.0)
     reference = {"embedding_size": 256, "encoder_size": 160, "hidden_size": 320}
     common = ("train", "valid", "out", "budget", "level", "vocab_size", "attention", "init_from", "dry_run")
-    items_help = "Sentences to translate."
     sample_names = ("source", "reference", "hypothesis")
 
     # -- what it reads and builds --------------------------------------------------------------------------
