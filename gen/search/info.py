@@ -57,12 +57,20 @@ class ModelInfo:
         kind = self.task or "sequence"
         tag = kind if re.fullmatch(r"[a-z][a-z0-9-]*", kind) else json.dumps(kind)  # YAML reads JSON
         command = self.training.get("command")
+        groups = [self.training.get(name) or {} for name in ("data", "model", "extra", "train")]
+        options = {name: value for group in groups if isinstance(group, dict) for name, value in group.items()}
+        chosen = "".join(
+            f"| {as_text(name)} | {as_text(options.get(name))} | {as_text(reason)} |\n"
+            for name, reason in (self.training.get("reasons") or {}).items()
+        )
+        chosen = f"| chosen | value | reason |\n|---|---|---|\n{chosen}\n" if chosen else ""
         return (
             f"---\nlibrary_name: gen-toolkit\ntags: [gen-toolkit, {tag}]\n---\n\n"
             f"# A {as_text(kind)} model\n\n"
             f"{what} Made by gen-toolkit {__version__} with {made_with}.\n\n"
             f"Data: {as_text(self.data) or 'unknown'}\n\n"
             f"Command: {as_code(command) if command else 'trained from Python'}\n\n"
+            f"{chosen}"
             f"| metric | value |\n|---|---|\n{rows}\n"
             f'```python\n{use}("this folder")\nprint(model.generate("...").text)\n```\n'
         )

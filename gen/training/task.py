@@ -204,10 +204,19 @@ class Task:
         each of which does its share. ``quick``: on a few examples, to see that it works."""
         examples = self.split.valid[:8] if quick else self.split.valid
         loss_sum, num_tokens = all_reduce_sum(*model.evaluate(self._teacher_forced(model, examples)))
-        limit = {"max_new_tokens": 8} if quick else {}
-        written = self.evaluate(model, examples, temperature=0.0, **limit)
-        loss = loss_sum / max(num_tokens, 1)
-        return Evaluation({"loss": loss, **written.figures}, written.outputs, written.count)
+        limit: dict[str, Any] = {"max_new_tokens": 8} if quick else {}
+        outputs = self._written(model, examples, 128, temperature=0.0, **limit)
+        figures = self.score(outputs, self._references(model, examples))
+        return Evaluation({"loss": loss_sum / max(num_tokens, 1), **figures}, outputs, len(examples))
+
+    def _written(self, model: Any, examples: Sequence[Example], batch_size: int, **search: Any) -> list[str]:
+        """The model's best text for each example; every process writes its share, and gets all."""
+        items = shard([e.item for e in examples])
+        found = model.generate_many(items, batch_size=batch_size, attention=False, **search)
+        return gather([several[0].text for several in found])
+
+    def _references(self, model: Any, examples: Sequence[Example]) -> list[list[str]]:
+        return [[self.normalise(model, text) for text in e.all_references] for e in examples]
 
     def _teacher_forced(self, model: Model, examples: Sequence[Example], size: int = 64) -> Iterator[Batch]:
         """Batches that read examples once; every process reads its share."""
@@ -256,11 +265,8 @@ class Task:
 
     def evaluate(self, model: Any, examples: Any, *, batch_size: int = 64, **search: Any) -> Evaluation:
         """What a model writes for examples, and its figures. Several processes share the examples."""
-        items = [e.item for e in examples]
-        found = model.generate_many(shard(items), batch_size=batch_size, attention=False, **search)
-        outputs = gather([several[0].text for several in found])
-        references = [[self.normalise(model, text) for text in e.all_references] for e in examples]
-        return Evaluation(self.score(outputs, references), outputs, len(examples))
+        outputs = self._written(model, examples, batch_size, **search)
+        return Evaluation(self.score(outputs, self._references(model, examples)), outputs, len(examples))
 
     def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
         """The figure that an int8 export is compared by, and what it was measured on: at most ``limit`` items (0:
