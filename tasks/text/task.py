@@ -99,11 +99,11 @@ class Text(Task):
         """The more tokens the budget allows, the larger the model; the more often the text is read, the stronger
         the dropout, which keeps it from being learned by heart; the shorter the time, the higher the rate."""
         # Tuned on Shakespeare's million characters: 384 with 10 million tokens (2 minutes), 704 with 60 million
-        # (20 minutes), counted at size 384; straight lines in the logarithm between and beyond them. Beyond 60
-        # passes a larger model only learns by heart.
+        # (20 minutes), counted at size 384; straight lines in the logarithm between and beyond them. With fewer
+        # tokens smaller models gain little; beyond 60 passes larger ones only learn by heart.
         passes = facts.passes
         growth = min(facts.tokens, 60 * facts.num_tokens) / 10e6
-        hidden = int(np.clip(round_size(384 * growth**0.34), 128, 1536))
+        hidden = int(np.clip(round_size(384 * growth ** (0.34 if growth > 1 else 0.12)), 128, 1536))
         again = float(np.log10(max(passes, 1e-3) / 10))
         rate = float(np.clip(8e-3 * 2 ** (-again / 0.78), 2e-3, 8e-3))
         batch_size = self.config.data.batch_size
