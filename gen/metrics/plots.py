@@ -173,6 +173,10 @@ def plot_looks(
 
 
 def _save(figure: Any, to: Path | io.BytesIO, format: str = "svg") -> None:
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):  # labels are data: a dollar sign begins no mathematics
+        text.set_parse_math(False)
     if isinstance(to, io.BytesIO):
         figure.savefig(to, format=format)
     else:

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+OPTION_GROUPS = ("data", "model", "extra", "train")
+"""Parts of `ModelInfo.training` that hold options."""
+
 
 @dataclass
 class ModelInfo:
@@ -42,6 +45,15 @@ class ModelInfo:
         """Plain values, from which `of` makes an equal object."""
         return asdict(self)
 
+    def record(self, name: str) -> dict[str, Any]:
+        """A part of ``training`` by its name; empty where a folder has something else there."""
+        found = self.training.get(name)
+        return found if isinstance(found, dict) else {}
+
+    def options(self) -> dict[str, Any]:
+        """The options of the training by name, whatever group they are in."""
+        return {name: v for part in OPTION_GROUPS for name, v in self.record(part).items()}
+
     def card(self, what: str, made_with: str, use: str = "import gen\nmodel = gen.load") -> str:
         """The model card in Markdown: what this is, how it was trained, its figures. Names and values that come
         from users are text in it, never markup.
@@ -57,11 +69,10 @@ class ModelInfo:
         kind = self.task or "sequence"
         tag = kind if re.fullmatch(r"[a-z][a-z0-9-]*", kind) else json.dumps(kind)  # YAML reads JSON
         command = self.training.get("command")
-        groups = [self.training.get(name) or {} for name in ("data", "model", "extra", "train")]
-        options = {name: value for group in groups if isinstance(group, dict) for name, value in group.items()}
+        options = self.options()
         chosen = "".join(
             f"| {as_text(name)} | {as_text(options.get(name))} | {as_text(reason)} |\n"
-            for name, reason in (self.training.get("reasons") or {}).items()
+            for name, reason in self.record("reasons").items()
         )
         chosen = f"| chosen | value | reason |\n|---|---|---|\n{chosen}\n" if chosen else ""
         return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,8 +25,6 @@ from gen.models.model import Model
 from gen.training.config import PASSING, identity
 
 RESOLVED = "resolved.yaml"
-
-_SECTION = re.compile(r"^## Step ([\d,]+), ", re.MULTILINE)  # of samples.md
 
 
 class RunFolder:
@@ -216,9 +214,12 @@ class RunFolder:
         """Adds a line to ``metrics.jsonl``."""
         self._append("metrics.jsonl", json.dumps(record) + "\n")
 
-    def add_samples(self, step: int, title: str, text: str) -> None:
-        """Adds a section to ``samples.md``."""
+    def add_samples(self, step: int, title: str, text: str) -> int:
+        """Adds a section to ``samples.md``. Returns the file's length then, for the record of the validation: what
+        the model wrote is never searched for the beginnings of sections."""
         self._append("samples.md", f"## Step {step:,}, {title}\n\n{text}\n")
+        file = self.path / "samples.md"
+        return file.stat().st_size if file.exists() else 0
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The whole lines of ``metrics.jsonl``."""
@@ -238,14 +239,14 @@ class RunFolder:
         if not is_main():
             return
         records, samples = self.path / "metrics.jsonl", self.path / "samples.md"
-        if records.exists():
-            kept = "".join(json.dumps(r) + "\n" for r in self.records() if r["step"] <= step)
-            self._write(records.name, lambda: folders.write_text(records, kept))
-        if samples.exists():
-            text = samples.read_text(encoding="utf-8", errors="replace")
-            later = (m.start() for m in _SECTION.finditer(text) if int(m[1].replace(",", "")) > step)
-            before = text[: next(later, len(text))]
-            self._write(samples.name, lambda: folders.write_text(samples, before))
+        if not records.exists():
+            return
+        kept = [r for r in self.records() if r["step"] <= step]
+        text = "".join(json.dumps(r) + "\n" for r in kept)
+        self._write(records.name, lambda: folders.write_text(records, text))
+        length = next((r["samples"] for r in reversed(kept) if isinstance(r.get("samples"), int)), 0)
+        if samples.exists() and samples.stat().st_size > length:
+            self._write(samples.name, lambda: os.truncate(samples, length))
 
     def _append(self, name: str, text: str) -> None:
         def write() -> None:

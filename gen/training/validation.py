@@ -118,8 +118,9 @@ class Validator:
                 saved = self.run.save_best(self.model, {**when, **rounded})
                 if all(distributed.all_gather(saved)):  # else the next as good are saved
                     now.best = value
-            self.run.log({**event.record(), "weights": name, "validation": figures})
+            record = {**event.record(), "weights": name, "validation": figures}
             if distributed.is_main():
                 title = f"{name} weights ({metric.name} {value:.3f})"
-                self.run.add_samples(now.step, title, self.task.sample(self.model, found))
+                record["samples"] = self.run.add_samples(now.step, title, self.task.sample(self.model, found))
+            self.run.log(record)
         return figures, better

@@ -257,8 +257,7 @@ class Caption(Task):
 
     def normalise(self, model: Any, text: str) -> str:
         """Captions are lower-case words, unless they were learned with case and punctuation."""
-        verbatim = model.info.training.get("data", {}).get("verbatim")
-        return text if verbatim else plain_caption(text)
+        return text if model.info.options().get("verbatim") else plain_caption(text)
 
     def parse(self, words: Sequence[str]) -> Iterator[Path]:
         yield from expand(words)

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from gen.base.config import flat, parse_command
+from gen.base.config import parse_command
 from gen.base.fields import Arg
 from gen.models.model import Model
 from gen.training.display import clock
@@ -32,18 +32,15 @@ def info_command(argv: list[str], command: str) -> None:
         print(json.dumps(facts))
         return
     display.console.print(display.table(config.run, {name: _shown(value) for name, value in facts.items()}))
-    chosen = model.info.training.get("reasons") or {}
-    if chosen:
-        groups = ("data", "model", "extra", "train")
-        options = flat({name: model.info.training.get(name, {}) for name in groups})
-        display.console.print(display.chosen_table(options, chosen))
+    if chosen := model.info.record("reasons"):
+        display.console.print(display.chosen_table(model.info.options(), chosen))
     display.console.print(display.model_summary(model, next(model.parameters()).dtype))
 
 
 def facts_of(model: Model) -> dict[str, Any]:
     """What is known of a model, by name; validation figures among it."""
     training, info = model.info.training, model.info
-    versions = training.get("versions") or {}
+    options = info.options()
     facts = {
         "task": info.task,
         "unit": "sequences that end by themselves" if info.ends_with_eos else "a stream of text",
@@ -51,11 +48,11 @@ def facts_of(model: Model) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "data": info.data,
         "command": training.get("command", ""),
-        "budget": training.get("train", {}).get("budget", ""),
-        "seed": training.get("train", {}).get("seed", ""),
+        "budget": options.get("budget", ""),
+        "seed": options.get("seed", ""),
         "date": training.get("date", ""),
-        "trained": clock(info.metrics["seconds"]) if "seconds" in info.metrics else "",
-        "versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
+        "trained": clock(seconds) if isinstance(seconds := info.metrics.get("seconds"), int | float) else "",
+        "versions": ", ".join(f"{name} {value}" for name, value in info.record("versions").items()),
         "search": ", ".join(f"{k} {v}" for k, v in info.search.items()),
     }
     return {name: value for name, value in facts.items() if value != ""} | info.metrics
