@@ -87,10 +87,10 @@ def _parsers() -> dict[str, ArgumentParser]:
         except Exception as error:  # a task of other people's, which must not take ours with it
             notify(f"{name}: no completion ({error})")
     for action in (action for parser in found.values() for action in parser._actions):
-        if choices := getattr(action, "option", None) and action.option.choices:  # type: ignore[attr-defined]
+        if choices := getattr(action, "option", None) and action.option.choices:
             action.choices = choices
         elif action.nargs != 0:
-            action.complete = shtab.FILE  # type: ignore[attr-defined]
+            action.complete = shtab.FILE
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 import pytest
 
 from gen.base.config import (
@@ -317,6 +318,11 @@ def test_values_from_python():
     found = []
     config = from_dict(Config, {"run": Path("a"), "stop": "x", "files": [Path("b")], "rate": 3}, "", found)
     assert config == Config("a", ("b",), ("x",), learn=Learn(rate=3))
+    assert found == []
+    config = from_dict(
+        Config, {"run": np.str_("a"), "rate": np.float32(0.5), "batch_size": np.int64(2)}, "", found
+    )
+    assert config == Config("a", learn=Learn(rate=0.5, batch_size=2))
     assert found == []
     from_dict(Config, {"run": "a", "buget": 1, "stop": 3}, "", found)
     assert found == ["unknown option 'buget'; did you mean 'budget'?", "stop: 3 does not fit; give a list of text"]

@@ -182,7 +182,12 @@ def convert(value: Any, hint: Any, *, text: bool) -> Any:
         return value if hint is Any else None
     if is_list(hint) and not isinstance(value, (list, tuple, NoneType)):
         value = [value]
-    return msgspec.convert(msgspec.to_builtins(value, enc_hook=fspath), hint, strict=not text)
+    return msgspec.convert(msgspec.to_builtins(value, enc_hook=_plain), hint, strict=not text)
+
+
+def _plain(value: Any) -> Any:
+    """A path, a number of numpy, or an instance of a subclass of str, as msgspec knows it."""
+    return value.tolist() if hasattr(value, "tolist") else str.__str__(fspath(value))
 
 
 def describe(hint: Any) -> str:
