@@ -41,9 +41,8 @@ def complete(option: str, argv: list[str]) -> None:
     folders.write_text(path, script(shell))
     print(f"Completion for {shell} is in {path}")
     quoted = shlex.quote(str(path))
-    read = (
-        f"source {quoted}" if shell == "fish" else f'eval "$(cat {quoted})"'
-    )  # shtab's for zsh must be evaluated
+    # what shtab makes for zsh must be evaluated
+    read = f"source {quoted}" if shell == "fish" else f'eval "$(cat {quoted})"'
     if shell != "fish":
         start_up = Path.home() / ".bashrc" if shell == "bash" else _folder("ZDOTDIR", ".") / ".zshrc"
         line = os.fsencode(f"[ -f {quoted} ] && {read}  # tab completion of gen")
