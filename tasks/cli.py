@@ -130,7 +130,9 @@ def _run(argv: list[str]) -> int:
     if first in ("-h", "--help"):
         print(INTRODUCTION + _listed(COMMANDS) + CONCLUSION, end="")
     elif first in GROUPS and argv[1:2] in (["-h"], ["--help"]):
-        members = {name: c for name, c in all_commands().items() if name.startswith(f"{first} ")}
+        known = all_commands()
+        shown = {f"{first} "} | ({name for name in known if name not in COMMANDS} if first == "train" else set())
+        members = {name: command for name, command in known.items() if name.startswith(tuple(shown))}
         print(f"gen {first}: {GROUPS[first]}\n\n{_listed(members)}")
         print(f"`gen {next(iter(members))} --help` lists the options.")
     elif first in ("-V", "--version"):
