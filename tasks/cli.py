@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
-from difflib import get_close_matches
 from importlib import import_module
 from signal import SIGTERM, signal
 from typing import Any, NamedTuple
 
-from gen.base.errors import command_line_terms
+from gen.base.errors import Terminated, UserError, command_line_terms, encode_leniently, notify
 
 INTRODUCTION = """\
 gen: sequence generation around one shared recurrent decoder
@@ -20,6 +18,7 @@ gen: sequence generation around one shared recurrent decoder
 CONCLUSION = """
 `gen help COMMAND`, or `gen COMMAND --help`, lists a command's options. RUN is the folder of a run or of a model,
 or hf:USER/NAME. `gen --install-completion` makes the Tab key complete commands and options (bash, zsh, fish).
+`gen help train` also lists the tasks that other packages bring.
 """
 
 
@@ -43,54 +42,32 @@ class Command(NamedTuple):
 TRAIN = "tasks.commands.train:train_command"
 USE = "tasks.commands.use:use_command"
 
+# fmt: off
 COMMANDS = {
-    "demo": Command(
-        "tasks.demo.command:demo_command",
-        "",
-        "train a small model on Python's own documentation and look at it",
-    ),
-    "train text": Command(
-        TRAIN,
-        "--data FILE --out runs/NAME",
-        "train a language model on a text (characters, words or subwords)",
-        "text",
-    ),
+    "demo": Command("tasks.demo.command:demo_command", "",
+                    "train a small model on Python's own documentation and look at it"),
+    "train text": Command(TRAIN, "--data FILE --out runs/NAME",
+                          "train a language model on a text (characters, words or subwords)", "text"),
     "generate": Command("tasks.text.generate:generate_command", "RUN --prompt TEXT", "write"),
     "suggest": Command("tasks.text.suggest:suggest_command", "RUN --prompt TEXT", "complete the word being typed"),
-    "train translate": Command(
-        TRAIN,
-        "--train SOURCE TARGET --out runs/NAME",
-        "train a translation model on sentence pairs",
-        "translate",
-    ),
+    "train translate": Command(TRAIN, "--train SOURCE TARGET --out runs/NAME",
+                               "train a translation model on sentence pairs", "translate"),
     "translate": Command("tasks.translate.command:translate_command", "RUN < FILE", "translate line by line"),
-    "train caption": Command(
-        TRAIN,
-        "--images FOLDER --captions FILE --out runs/NAME",
-        "train a model that describes pictures",
-        "caption",
-    ),
+    "train caption": Command(TRAIN, "--images FOLDER --captions FILE --out runs/NAME",
+                             "train a model that describes pictures", "caption"),
     "caption": Command("tasks.caption.command:caption_command", "RUN PICTURE...", "describe pictures"),
-    "plot attention": Command(
-        "tasks.commands.plot:attention_command",
-        "RUN --text TEXT | PICTURE -o FILE",
-        "draw what the decoder looked at",
-    ),
+    "plot attention": Command("tasks.commands.plot:attention_command", "RUN --text TEXT | PICTURE -o FILE",
+                              "draw what the decoder looked at"),
     "score": Command("tasks.commands.score:score_command", "RUN FILE", "how probable each line, or each pair, is"),
-    "evaluate": Command(
-        "tasks.commands.evaluate:evaluate_command",
-        "RUN",
-        "perplexity of a language model, BLEU of a translation model, CIDEr-D of captions",
-    ),
+    "evaluate": Command("tasks.commands.evaluate:evaluate_command", "RUN",
+                        "perplexity of a language model, BLEU of a translation model, CIDEr-D of captions"),
     "info": Command("tasks.commands.info:info_command", "RUN", "what a model is"),
     "compare": Command("tasks.commands.compare:compare_command", "RUN RUN...", "several runs side by side"),
-    "export": Command(
-        "tasks.commands.export:export_command",
-        "RUN -o FOLDER [--int8]",
-        "write a model as a folder that runs fast, and without torch",
-    ),
+    "export": Command("tasks.commands.export:export_command", "RUN -o FOLDER [--int8]",
+                      "write a model as a folder that runs fast, and without torch"),
     "push": Command("tasks.commands.push:push_command", "RUN USER/NAME", "share a model on the Hugging Face Hub"),
 }
+# fmt: on
 """What is typed → what does it."""
 
 GROUPS = {
@@ -100,12 +77,14 @@ GROUPS = {
 """First words that want a second one → what they are for."""
 
 
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
+
+
 @command_line_terms()
 def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 0, 1 where part of the input could not be used, 2 for the user's
     mistakes, 130 for Ctrl-C and 143 for SIGTERM, where there was something to save."""
-    from gen.base.errors import ConfigError, Terminated, UserError, encode_leniently, notify
-
     if argv is None:
         argv = sys.argv[1:]
         signal(SIGTERM, _terminate)  # so that what was begun is cleared away
@@ -113,25 +92,21 @@ def main(argv: list[str] | None = None) -> int:
         encode_leniently(sys.stderr)
     try:
         return _run(argv)
-    except ConfigError as error:
-        for line in error.errors:
+    except UserError as error:
+        for line in getattr(error, "errors", [str(error)]):  # of a ConfigError
             notify(line)
         return 2
-    except UserError as error:
-        notify(str(error))
-        return 2
-    except Terminated:
-        notify("terminated")
-        return 143
-    except KeyboardInterrupt:
-        notify("interrupted")
-        return 130
+    except KeyboardInterrupt as stop:
+        terminated = isinstance(stop, Terminated)
+        notify("terminated" if terminated else "interrupted")
+        return 143 if terminated else 130
     except ModuleNotFoundError as error:
         from importlib.util import find_spec
 
         if find_spec("gen.models"):  # all of the toolkit is here, and should be whole
             raise
-        remedy = "'gen-runtime[cli]'" if error.name == "yaml" else "gen-toolkit instead of gen-runtime"
+        small = error.name in ("yaml", "msgspec", "docstring_parser", "shtab")
+        remedy = "'gen-runtime[cli]'" if small else "gen-toolkit instead of gen-runtime"
         notify(f"this needs {error.name}, which is not installed here: pip install {remedy}")
         return 2
     except BrokenPipeError:  # the reader of our output went away, as `head` does
@@ -153,17 +128,21 @@ def _run(argv: list[str]) -> int:
         argv = [*argv[1:], "--help"]
     first = argv[0] if argv else "--help"
     if first in ("-h", "--help"):
-        print(main_help(), end="")
+        print(INTRODUCTION + _listed(COMMANDS) + CONCLUSION, end="")
     elif first in GROUPS and argv[1:2] in (["-h"], ["--help"]):
-        print(group_help(first), end="")
+        known = all_commands()
+        shown = {f"{first} "} | ({name for name in known if name not in COMMANDS} if first == "train" else set())
+        members = {name: command for name, command in known.items() if name.startswith(tuple(shown))}
+        print(f"gen {first}: {GROUPS[first]}\n\n{_listed(members)}")
+        print(f"`gen {next(iter(members))} --help` lists the options.")
     elif first in ("-V", "--version"):
         from gen import __version__
 
         print(f"gen-toolkit {__version__}")
     elif first in ("--install-completion", "--show-completion"):
-        from tasks import completion
+        from tasks.completion import complete
 
-        (completion.install if first == "--install-completion" else completion.show)(argv[1:])
+        complete(first, argv[1:])
     else:
         name, command, rest = _find(argv)
         return run_command(name, command, rest)
@@ -177,26 +156,6 @@ def run_command(name: str, command: Command, argv: list[str]) -> int:
     return getattr(import_module(module), function)(argv, f"gen {name}", *task) or 0
 
 
-def _terminate(number: int, frame: Any) -> None:
-    from gen.base.errors import Terminated
-
-    raise Terminated
-
-
-def main_help() -> str:
-    """What `gen --help` prints."""
-    installed = installed_commands()
-    text = INTRODUCTION + _listed(COMMANDS)
-    return text + ("\nInstalled tasks:\n\n" + _listed(installed) if installed else "") + CONCLUSION
-
-
-def group_help(group: str) -> str:
-    """What `gen GROUP --help` prints: its commands."""
-    members = {n: c for n, c in all_commands().items() if n.startswith(f"{group} ")}
-    example = next(iter(members))
-    return f"gen {group}: {GROUPS[group]}\n\n{_listed(members)}\n`gen {example} --help` lists the options.\n"
-
-
 def _listed(commands: dict[str, Command]) -> str:
     """A line per command, or two where the first is long."""
     lines = []
@@ -208,72 +167,35 @@ def _listed(commands: dict[str, Command]) -> str:
 
 
 def all_commands() -> dict[str, Command]:
-    """Our commands and those of installed tasks."""
-    return {**COMMANDS, **installed_commands()}
+    """Our commands, and those of installed tasks: `gen train NAME`, and `gen NAME` to use the model."""
+    from importlib.metadata import entry_points  # takes longer than all of `gen --help`
 
-
-def installed_commands() -> dict[str, Command]:
-    """The commands of tasks that other packages bring: `gen train NAME`, and `gen NAME` to use the model."""
     found = {}
-    for name in installed_tasks():
+    for name in sorted({entry.name for entry in entry_points(group="gen.tasks")} - GROUPS.keys()):
         found[f"train {name}"] = Command(TRAIN, "--out runs/NAME", f"train a model of the task {name}", name)
         found[name] = Command(USE, "RUN", f"use a model of the task {name}", name)
-    return {name: command for name, command in found.items() if name not in COMMANDS and name not in GROUPS}
-
-
-def installed_tasks() -> list[str]:
-    """Names of the entry points of the group `gen.tasks`, sorted.
-
-    They are read from the packages' own files: to import importlib.metadata takes longer than all of
-    `gen --help`.
-    """
-    found: set[str] = set()
-    for folder in dict.fromkeys(sys.path):
-        try:
-            inside = [entry.name for entry in os.scandir(folder or ".")]
-        except OSError:  # a zip file, or no folder at all
-            continue
-        for name in inside:
-            if name.endswith((".dist-info", ".egg-info")):
-                found.update(_task_entries(os.path.join(folder, name, "entry_points.txt")))
-    return sorted(found)
-
-
-def _task_entries(path: str) -> Iterable[str]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError):
-        return
-    section = ""
-    for line in lines:
-        if line.startswith("["):
-            section = line.strip("[] ")
-        elif section == "gen.tasks" and "=" in line and line[0] not in "#;":
-            yield line.split("=")[0].strip()
+    return {**COMMANDS, **{name: command for name, command in found.items() if name not in COMMANDS}}
 
 
 def _find(argv: list[str]) -> tuple[str, Command, list[str]]:
     """The command that ``argv`` begins with: its name, itself, and the words after it."""
-    from gen.base.errors import UserError
-
-    for table in (lambda: COMMANDS, installed_commands):  # files are searched only where ours do not match
-        commands = table()
+    for table in (lambda: COMMANDS, all_commands):  # packages are searched only where ours do not match
+        known = table()
         for words in (2, 1):
             name = " ".join(argv[:words])
-            if name in commands:
-                return name, commands[name], argv[words:]
-    known, first = all_commands(), argv[0]
-    if first in GROUPS:
-        kind = "task" if first == "train" else "kind"
-        second = sorted(name.split()[1] for name in known if name.startswith(f"{first} "))
-        near = get_close_matches(argv[1], second, 1, 0.5) if argv[1:] else []
-        hint = f"; did you mean {near[0]}?" if near else ""
-        what = f"unknown {kind} {argv[1]!r}{hint}" if argv[1:] and argv[1][0:1] != "-" else f"name a {kind}"
-        raise UserError(f"{first}: {what}; there is: {', '.join(second)} (`gen {first} {second[0]} --help`)")
-    near = get_close_matches(first, sorted({name.split()[0] for name in known} | {"help"}), 1, 0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise UserError(f"unknown command {first!r}{hint} (`gen --help` lists them)")
+            if name in known:
+                return name, known[name], argv[words:]
+    from gen.base.parser import near
+
+    first = argv[0]
+    if first not in GROUPS:
+        hint = near(first, {name.split()[0] for name in known} | {"help"})
+        raise UserError(f"unknown command {first!r}{hint} (`gen --help` lists them)")
+    kind = "task" if first == "train" else "kind"
+    second = sorted(name.split()[1] for name in known if name.startswith(f"{first} "))
+    asked = next((word for word in argv[1:2] if word[:1] != "-"), None)
+    what = f"name a {kind}" if asked is None else f"unknown {kind} {asked!r}{near(asked, second)}"
+    raise UserError(f"{first}: {what}; there is: {', '.join(second)} (`gen {first} {second[0]} --help`)")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def test_it_learns_and_says_so(desk):
 
 
 def test_help_lists_it(own, gen):
-    out = gen("--help")[1]
+    out = gen("help", "train")[1]
     assert "gen train reverse" in out
     assert "gen reverse" in out
     status, out, _ = gen("train", "reverse", "--help")

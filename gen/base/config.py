@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from argparse import ArgumentParser
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass
 from typing import Annotated, Any, TypeVar
@@ -12,8 +10,8 @@ from typing import Annotated, Any, TypeVar
 import yaml
 
 from gen.base.errors import ConfigError, UserError
-from gen.base.fields import Arg, Option, build, convert, describe, flag, options_of
-from gen.base.parser import make_parser
+from gen.base.fields import Arg, build, convert, describe, flag, options_of
+from gen.base.parser import from_words, make_parser, near, repeat_numbers, unknown_options
 
 T = TypeVar("T")
 
@@ -33,11 +31,7 @@ LARGEST_YAML = 1 << 20
 
 
 class OptionList(Exception):
-    """The options of a command, as an answer to `LIST_OPTIONS`."""
-
-    def __init__(self, options: Sequence[Option]) -> None:
-        self.options = options
-        super().__init__()
+    """Its argument is the parser of a command, each of its actions with an ``option``; see `LIST_OPTIONS`."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +53,13 @@ class Budget:
         Raises:
             ConfigError: it is none of these.
         """
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-z]+)\s*", text.lower())
-        units = {"s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
+        units = r"(s|m|h|(sec|second|min|minute|hour|epoch|step)s?)"
+        match = re.fullmatch(rf"(\d+(?:\.\d+)?|\.\d+)\s*{units}", text.strip().lower())
         if match and float(match[1]) > 0:
-            amount, unit = float(match[1]), match[2]
-            if unit in ("epochs", "epoch", "steps", "step"):
-                return cls(amount, unit.rstrip("s") + "s")
-            if (unit if unit in units else unit.rstrip("s")) in units:
-                return cls(amount * units[unit if unit in units else unit.rstrip("s")], "seconds")
+            amount, unit = float(match[1]), match[3] or match[2]
+            if unit in ("epoch", "step"):
+                return cls(amount, f"{unit}s")
+            return cls(amount * {"s": 1, "m": 60, "h": 3600}[unit[0]], "seconds")
         raise ConfigError(
             [f"{option} {text!r}: give a time or an amount, such as 90s, 3m, 2h, 20 epochs, 5000 steps"]
         )
@@ -116,147 +109,40 @@ def parse_given(
     """
     options = [option for option in options_of(config) if option.name not in hidden]
     if list(argv) == LIST_OPTIONS:
-        raise OptionList(options)
+        raise OptionList(make_parser(config, options, command, repeat, common))
     end = list(argv).index("--") if "--" in argv else len(argv)
-    words, after = [_with_dashes(word) for word in argv[:end]], list(argv[end + 1 :])
-    words = _repeat_numbers(options, words)
+    words = [re.sub("^--[^=]+", lambda match: match[0].replace("_", "-"), word) for word in argv[:end]]
     if {"-h", "--help"} & set(words):
         make_parser(config, options, command, repeat, common).print_help()
         raise SystemExit(0)
-    if errors := _unknown_options(words, options, command, hidden, renamed or {}):
+    if errors := unknown_options(words, options, command, hidden, renamed or {}):
         raise ConfigError(errors)
+    # argparse loses positional words where options lie between them: its parser does not know them
     parser = make_parser(config, [option for option in options if option.flags], command, repeat)
-    typed, unexpected = _match(words, after, options, parser)
-    values: dict[str, Any] = {}
-    if path := typed.pop("config", ""):
-        values = _checked(options_of(config), _load_yaml(path), path, errors, renamed or {}, hidden, command)
-    given = set(typed)
-    for option in options:
-        if option.name in values and values[option.name] != option.default:
-            given.add(option.name)
-        if option.name in typed:
-            values[option.name] = _from_words(option, typed[option.name], errors)
-        elif option.default is MISSING and option.name not in values:
-            values[option.name] = ()
-            if not option.many:
-                errors.append(f"{option.metavar} is missing (`{command} --help` explains)")
-    errors += [f"unexpected {word!r} (`{command} --help` explains)" for word in unexpected]
-    if errors:
-        raise ConfigError(errors)
-    return build(config, values), frozenset(given)
-
-
-def option_names(config: type, hidden: Collection[str] = ()) -> list[str]:
-    """Every option of a dataclass as typed: ``--learning-rate``, and ``--no-json`` for a bool."""
-    found = {name for o in options_of(config) if o.name not in hidden for name in o.flags if name[:2] == "--"}
-    return sorted({"--config", *found})
-
-
-def _with_dashes(word: str) -> str:
-    """``--learning_rate=X`` as ``--learning-rate=X``."""
-    if not word.startswith("--"):
-        return word
-    name, mark, value = word.partition("=")
-    return name.replace("_", "-") + mark + value
-
-
-def _match(
-    words: list[str], after: list[str], options: Sequence[Option], parser: ArgumentParser
-) -> tuple[dict[str, Any], list[str]]:
-    """What was typed for which field, still as text, and the words that are for none.
-
-    Args:
-        words: to parse.
-        after: those behind "--", which are no options.
-        options: of the command.
-        parser: of the options with a name; argparse loses positional words where options lie between them.
-    """
-    namespace, rest = parser.parse_known_args(words)
+    namespace, rest = parser.parse_known_args(repeat_numbers(options, words))
     typed = vars(namespace)
     unexpected = [word for word in rest if word.startswith("-") and word != "-"]
-    places = [word for word in rest if word not in unexpected] + after
+    places = [word for word in rest if word not in unexpected] + list(argv[end + 1 :])
     for option in options:
         if option.arg.positional and places:
             typed[option.name] = places if option.many else places[0]
             places = [] if option.many else places[1:]
-    return typed, unexpected + places
-
-
-NUMBERS = "a number, or several"
-
-
-def _repeat_numbers(options: Sequence[Option], words: list[str]) -> list[str]:
-    """``--temperature 0.3 0.8 FILE`` → ``--temperature=0.3 --temperature=0.8 FILE``: an option of several numbers
-    takes the numbers after it and nothing else."""
-    several = {name for o in options if o.hint == tuple[float, ...] for name in o.flags}
-    made: list[str] = []
-    last = ""
-    for word in words:
-        if word in several:
-            last, fresh = word, True
-            continue
-        if last and (fresh or _is_number(word)):
-            made.append(f"{last}={word}")
-            fresh = False
-            continue
-        last = ""
-        made.append(word)
-    if last and fresh:
-        raise ConfigError([f"{last} needs {NUMBERS}"])
-    return made
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _unknown_options(
-    words: list[str], options: Sequence[Option], command: str, hidden: Collection[str], renamed: Renamed
-) -> list[str]:
-    """A line per option that the command does not have."""
-    errors, known = [], {"--config", *(name for option in options for name in option.flags)}
-    for word in words:
-        name = word.split("=")[0]
-        if not name.startswith("--") or name in known:
-            continue
-        field = name[2:].replace("-", "_")
-        new = renamed.get(field) or ""
-        new = flag(new if isinstance(new, str) else new[0])
-        near = difflib.get_close_matches(name, known, 1, 0.5)
-        if {field, field.removeprefix("no_")} & set(hidden):
-            errors.append(f"unknown option {name} (does not apply to {command.split()[-1]})")
-        elif new in known:
-            errors.append(f"unknown option {name}: it is {new} now (`{command} --help` explains)")
-        else:
-            hint = f"; did you mean {near[0]}?" if near else ""
-            errors.append(f"unknown option {name}{hint} (`{command} --help` lists them)")
-    return errors
-
-
-def _from_words(option: Option, value: Any, errors: list[str]) -> Any:
-    """What was typed for an option as its type has it; what does not fit is added to ``errors``."""
-    if option.arg.words:
-        value = " ".join(value)
-    found: list[Any] = []
-    for each in value if isinstance(value, list) else [value]:
-        try:
-            found.append(convert([each] if option.many else each, option.hint, text=True))
-        except ValueError:
-            name = option.metavar if option.arg.positional else option.flag
-            if option.choices:
-                near = difflib.get_close_matches(str(each), map(str, option.choices), 1, 0.5)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                errors.append(f"{name} must be {describe(option.hint)}, not {each!r}{hint}")
-            else:
-                what = NUMBERS if option.hint == tuple[float, ...] else option.metavar
-                errors.append(f"{name} needs {what}, not {each!r}")
-    if not option.many:
-        return found[0] if found else None
-    return tuple(x for each in found for x in (each if isinstance(each, tuple) else (each,)))
+    path = typed.pop("config", "")
+    values = _checked(config, _load_yaml(path), path, errors, renamed or {}) if path else {}
+    given = set(typed) | {o.name for o in options if values.get(o.name, o.default) != o.default}
+    for option in options_of(config):
+        if option.name in hidden and values.pop(option.name, option.default) != option.default:
+            errors.append(f"{path}: {option.name} does not apply to {command.split()[-1]}")
+        elif option.name in typed:
+            values[option.name] = from_words(option, typed[option.name], errors)
+        elif option.default is MISSING and option.name not in values:
+            values[option.name] = ()
+            if not option.many:
+                errors.append(f"{option.metavar} is missing (`{command} --help` explains)")
+    errors += [f"unexpected {word!r} (`{command} --help` explains)" for word in unexpected + places]
+    if errors:
+        raise ConfigError(errors)
+    return build(config, values), frozenset(given)
 
 
 class _Loader(yaml.SafeLoader):
@@ -266,6 +152,11 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(problem="aliases (*name) are not allowed here")
         return super().compose_node(parent, index)
+
+
+_Loader.add_implicit_resolver(  # YAML 1.1 reads 1e-3 as a text
+    "tag:yaml.org,2002:float", re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+"), list("+-0123456789")
+)
 
 
 def _load_yaml(path: str) -> Any:
@@ -278,15 +169,6 @@ def _load_yaml(path: str) -> Any:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
     return {} if values is None else values
-
-
-def read_yaml(config: type[T], path: str, renamed: Renamed | None = None) -> T:
-    """A dataclass from a YAML file. Raises `ConfigError` with every unknown name in it."""
-    errors: list[str] = []
-    result = from_dict(config, _load_yaml(path), path, errors, renamed)
-    if errors:
-        raise ConfigError(errors)
-    return result
 
 
 def from_dict(config: type[T], values: Any, where: str, errors: list[str], renamed: Renamed | None = None) -> T:
@@ -302,59 +184,39 @@ def from_dict(config: type[T], values: Any, where: str, errors: list[str], renam
     Raises:
         ConfigError: a field without a default is missing.
     """
-    options = options_of(config)
-    found = _checked(options, values, where, errors, renamed or {})
-    missing = [o.name for o in options if o.default is MISSING and o.name not in found]
+    found = _checked(config, values, where, errors, renamed or {})
+    missing = [o.name for o in options_of(config) if o.default is MISSING and o.name not in found]
     if missing:
-        prefix = f"{where}: " if where else ""
-        raise ConfigError([*errors, *(f"{prefix}{name} is missing" for name in missing)])
+        raise ConfigError([*errors, *(f"{where}: {name} is missing".removeprefix(": ") for name in missing)])
     return build(config, found)
 
 
-def _checked(
-    options: Sequence[Option],
-    values: Any,
-    where: str,
-    errors: list[str],
-    renamed: Renamed,
-    hidden: Collection[str] = (),
-    command: str = "",
-) -> dict[str, Any]:
+def _checked(config: type, values: Any, where: str, errors: list[str], renamed: Renamed) -> dict[str, Any]:
     """Values by the fields' own names, from values that are nested or not; mistakes are added to ``errors``."""
     prefix = f"{where}: " if where else ""
     if not isinstance(values, dict):
         errors.append(f"{prefix}expected names and values, not {type(values).__name__}")
         return {}
-    known = {option.name: option for option in options}
-    groups = {name for option in options for name in option.path}
+    known = {option.name: option for option in options_of(config)}
+    groups = {name for option in known.values() for name in option.path}
     found: dict[str, Any] = {}
     for old, value in values.items():
-        new = renamed.get(str(old), str(old))
-        if new is None and old not in known:
+        new = renamed.get(str(old), str(old)) or (str(old) if old in known else None)
+        if new is None:
             continue
-        new = str(old) if new is None else new
         name, change = (new, None) if isinstance(new, str) else new
         if old in known and name != old:  # here it is no old name
             name, change = old, None
         if name in groups and (isinstance(value, dict) or name not in known):
-            nested = {} if value is None else value
-            found |= _checked(options, nested, f"{prefix}{old}", errors, renamed, hidden, command)
-        elif name not in known and value == {}:
-            pass  # a group without options
-        elif name not in known:
-            near = difflib.get_close_matches(name, sorted({*known, *groups}), 1, 0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            errors.append(f"{prefix}unknown {'name' if prefix else 'option'} {old!r}{hint}")
-        else:
+            found |= _checked(config, {} if value is None else value, f"{prefix}{old}", errors, renamed)
+        elif name in known:
             try:
-                made = convert(change(value) if change else value, known[name].hint, text=False)
+                found[name] = convert(change(value) if change else value, known[name].hint, text=False)
             except (ValueError, TypeError, KeyError):
                 errors.append(f"{prefix}{old}: {value!r} does not fit; give {describe(known[name].hint)}")
-                continue
-            if name not in hidden:
-                found[name] = made
-            elif made != known[name].default:  # a file written for another command may name it
-                errors.append(f"{prefix}{old} does not apply to {command.split()[-1]}")
+        elif value != {}:  # a group without options
+            kind = "name" if where else "option"
+            errors.append(f"{prefix}unknown {kind} {old!r}{near(name, {*known, *groups}, repr)}")
     return found
 
 
@@ -366,15 +228,12 @@ def range_errors(options: Any, sizes: Sequence[str] = (), shares: Sequence[str] 
         sizes: names of those that must be at least 1.
         shares: names of those that must be at least 0 and below 1.
     """
-    found = []
-    for name in (*sizes, *shares):
-        value = getattr(options, name)
-        option = flag(name)
-        if value is not None and name in sizes and value < 1:
-            found.append(f"{option} must be at least 1, not {value}")
-        if value is not None and name in shares and not 0 <= value < 1:
-            found.append(f"{option} must be at least 0 and below 1, not {value}")
-    return found
+    values = {name: value for name, value in vars(options).items() if value is not None}
+    small = [name for name in sizes if values.get(name, 1) < 1]
+    outside = [name for name in shares if not 0 <= values.get(name, 0) < 1]
+    return [f"{flag(name)} must be at least 1, not {values[name]}" for name in small] + [
+        f"{flag(name)} must be at least 0 and below 1, not {values[name]}" for name in outside
+    ]
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -402,15 +261,10 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What changed between two nested configurations, as "--option old → new"."""
-    found = []
-    for name in sorted({*old, *new}):
-        a, b = old.get(name), new.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b)
-        elif a != b:
-            found.append(f"{flag(name)} {_show(a)} → {_show(b)}")
-    return found
+    """What changed between two configurations, nested or flat, as "--option old → new"."""
+    old, new = flat(old), flat(new)
+    shown = {name: [_show(each.get(name)) for each in (old, new)] for name in sorted({*old, *new})}
+    return [f"{flag(name)} {a} → {b}" for name, (a, b) in shown.items() if old.get(name) != new.get(name)]
 
 
 def _show(value: Any) -> str:

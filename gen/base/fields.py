@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
-import textwrap
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache
-from itertools import pairwise
-from os import PathLike, fspath
+from os import fspath
 from threading import Lock
-from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import docstring_parser
+import msgspec
 
 T = TypeVar("T")
 
@@ -61,37 +61,27 @@ class Option:
     arg: Arg
 
     @property
-    def flag(self) -> str:
-        """As typed: ``--learning-rate``."""
-        return flag(self.name)
-
-    @property
     def flags(self) -> tuple[str, ...]:
         """Every spelling of its name; none for a positional one."""
         if self.arg.positional:
             return ()
-        negative = (f"--no-{self.flag[2:]}",) if self.is_flag else ()
-        return (*self.arg.aliases, self.flag, *negative)
-
-    @property
-    def shown_flags(self) -> tuple[str, ...]:
-        """The spellings worth showing: there is no need to switch off what is off by default."""
-        return self.flags[:-1] if self.default is False else self.flags
+        negative = (flag(f"no_{self.name}"),) if self.is_flag else ()
+        return (*self.arg.aliases, flag(self.name), *negative)
 
     @property
     def is_flag(self) -> bool:
         """Whether it is on or off, and takes no value."""
-        return bool in (self.hint, *_inner(self.hint))
+        return bool in _leaves(self.hint)
 
     @property
     def many(self) -> bool:
         """Whether it takes several values."""
-        return tuple in (get_origin(self.hint), *map(get_origin, _inner(self.hint)))
+        return is_list(self.hint)
 
     @property
     def choices(self) -> tuple[Any, ...]:
         """The values it may have; empty where any will do."""
-        return tuple(_choices(self.hint))
+        return tuple(leaf for leaf in _leaves(self.hint) if not isinstance(leaf, type))
 
     @property
     def metavar(self) -> str:
@@ -100,8 +90,8 @@ class Option:
             return self.arg.metavar
         if self.choices:
             return "{" + ",".join(map(str, self.choices)) + "}"
-        kinds = _leaves(self.hint)
-        return "INT" if kinds == {int} else "FLOAT" if float in kinds else "TEXT"
+        leaves = _leaves(self.hint)
+        return "FLOAT" if float in leaves else "INT" if leaves == [int] else "TEXT"
 
     @property
     def default_text(self) -> str:
@@ -122,10 +112,23 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def options_of(config: type) -> tuple[Option, ...]:
-    """Every field of a dataclass and of those nested in it, in their order."""
-    with _PARSING:
-        return _options_of(config)
+def options_of(config: Any, path: tuple[str, ...] = ()) -> tuple[Option, ...]:
+    """Every field of a dataclass and of those nested in it, in their order; ``path`` leads to the dataclass."""
+    found: list[Option] = []
+    hints, documented = get_type_hints(config, include_extras=True), _documented(config)
+    for field in fields(config):
+        hint, arg = hints[field.name], Arg()
+        if nested := nested_type(field, hint):
+            found += options_of(nested, (*path, field.name))
+            continue
+        if get_origin(hint) is Annotated:
+            hint, *metadata = get_args(hint)
+            arg = next((each for each in metadata if isinstance(each, Arg)), arg)
+        arg = replace(arg, unset=arg.unset or getattr(config, "UNSET", ""))
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        text = documented.get(field.name) or str(field.metadata.get("help", ""))
+        found.append(Option(field.name, hint, default, text, path, arg))
+    return tuple(found)
 
 
 _PARSING = Lock()
@@ -133,67 +136,30 @@ _PARSING = Lock()
 
 
 @cache
-def _options_of(config: Any) -> tuple[Option, ...]:
-    return tuple(_walk(config, ()))
+def _documented(config: Any) -> dict[str, str]:
+    """Field → the docstring below it in the source of the class or of one that it inherits from."""
+    found: dict[str, str] = {}
+    for each in filter(is_dataclass, reversed(config.__mro__)):
+        with _PARSING, suppress(TypeError, SyntaxError):  # made at run time, without a source
+            params = docstring_parser.parse_from_object(each).params
+            found |= {param.arg_name: " ".join((param.description or "").split()) for param in params}
+    return found
 
 
-def _walk(config: type, path: tuple[str, ...]) -> Iterator[Option]:
-    hints = get_type_hints(config, include_extras=True)
-    documented = _docstrings(config)
-    for field in fields(config):
-        nested = nested_type(field, hints[field.name])
-        if nested is not None:
-            yield from _walk(nested, (*path, field.name))
-            continue
-        hint, *metadata = get_args(hints[field.name]) if _is_annotated(hints[field.name]) else [hints[field.name]]
-        arg = next((each for each in metadata if isinstance(each, Arg)), None) or Arg()
-        if not arg.unset and hasattr(config, "UNSET"):
-            arg = Arg(**{**vars(arg), "unset": config.UNSET})
-        default = field.default if field.default_factory is MISSING else field.default_factory()
-        text = documented.get(field.name) or str(field.metadata.get("help", ""))
-        yield Option(field.name, hint, default, text, path, arg)
-
-
-def nested_type(field: Field[Any], hint: Any) -> type | None:
+def nested_type(field: Field[Any], hint: Any) -> Any:
     """The dataclass that a field holds; None where it holds a value."""
-    for kind in (field.default_factory, hint):
-        if isinstance(kind, type) and is_dataclass(kind):
-            return kind
-    return None
+    return next((k for k in (field.default_factory, hint) if isinstance(k, type) and is_dataclass(k)), None)
 
 
 def build(config: type[T], values: Mapping[str, Any]) -> T:
     """A dataclass, and those nested in it, from values by the fields' own names; the rest have their defaults."""
-    hints = get_type_hints(config)
-    made: dict[str, Any] = {}
+    hints, made = get_type_hints(config), {}
     for field in fields(config):  # type: ignore[arg-type]
-        nested = nested_type(field, hints[field.name])
-        if nested is not None:
+        if nested := nested_type(field, hints[field.name]):
             made[field.name] = build(nested, values)
         elif field.name in values:
             made[field.name] = values[field.name]
     return config(**made)
-
-
-def _docstrings(config: type) -> dict[str, str]:
-    """Field → the docstring below it in the source of the class or of one that it inherits from."""
-    found: dict[str, str] = {}
-    for each in reversed(config.__mro__):
-        if not is_dataclass(each):
-            continue
-        try:
-            body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
-        except (OSError, TypeError, SyntaxError):  # made at run time, or installed without its source
-            continue
-        for line, below in pairwise(getattr(body, "body", ())):
-            if (
-                isinstance(line, ast.AnnAssign)
-                and isinstance(line.target, ast.Name)
-                and isinstance(below, ast.Expr)
-                and isinstance(below.value, ast.Constant)
-            ):
-                found[line.target.id] = " ".join(str(below.value.value).split())
-    return found
 
 
 def convert(value: Any, hint: Any, *, text: bool) -> Any:
@@ -202,88 +168,42 @@ def convert(value: Any, hint: Any, *, text: bool) -> Any:
     Args:
         value: from the command line (text, or a list of texts), from YAML, or from Python (paths become texts).
             One value where several are allowed is one of them.
-        hint: bool, int, float, str, Literal, ``tuple[X, ...]``, Any, or a union of these.
+        hint: any type that msgspec knows.
         text: whether numbers are still text.
 
     Raises:
-        ValueError: it does not fit.
+        ValueError, TypeError: it does not fit.
 
     Example:
         >>> convert("3", int | None, text=True), convert(["a", "b"], tuple[str, ...], text=False)
         (3, ('a', 'b'))
     """
-    origin, inner = get_origin(hint), get_args(hint)
-    if _is_annotated(hint):
-        return convert(value, inner[0], text=text)
-    if origin in (Union, UnionType):
-        for each in sorted(inner, key=lambda kind: kind is type(None)):
-            try:
-                return convert(value, each, text=text)
-            except ValueError:
-                continue
-        raise ValueError(value)
-    if origin is Literal:
-        for choice in inner:
-            if (str(choice) if text else choice) == value and isinstance(value, bool) == isinstance(choice, bool):
-                return choice
-        raise ValueError(value)
-    if origin is tuple:
-        several = value if isinstance(value, (list, tuple)) else [value]
-        return tuple(convert(each, inner[0], text=text) for each in several)
-    if hint is type(None):
-        if value is None or (text and str(value).lower() == "none"):
-            return None
-        raise ValueError(value)
-    return value if hint is Any else _scalar(value, hint, text)
+    if hint is Any or (text and str(value).lower() == "none" and NoneType in get_args(hint)):
+        return value if hint is Any else None
+    if is_list(hint) and not isinstance(value, (list, tuple, NoneType)):
+        value = [value]
+    return msgspec.convert(msgspec.to_builtins(value, enc_hook=_plain), hint, strict=not text)
 
 
-def _scalar(value: Any, hint: type, text: bool) -> Any:
-    if isinstance(value, bool) or hint is bool:
-        fits = isinstance(value, bool) and hint is bool
-    elif hint is str and isinstance(value, PathLike):
-        return fspath(value)
-    elif hint is float and isinstance(value, str):  # YAML reads 1e-3 as a text
-        return float(value)
-    elif hint is int and text and isinstance(value, str):
-        return int(value)
-    else:
-        fits = isinstance(value, (int, float) if hint is float else hint)
-    if not fits:
-        raise ValueError(value)
-    return value
+def _plain(value: Any) -> Any:
+    """A path, a number of numpy, or an instance of a subclass of str, as msgspec knows it."""
+    return value.tolist() if hasattr(value, "tolist") else str.__str__(fspath(value))
 
 
 def describe(hint: Any) -> str:
     """A type in words."""
-    inner = [each for each in get_args(hint) if each is not type(None)]
-    if _is_annotated(hint):
-        return describe(inner[0])
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return ("a list of " if is_list(hint) else "") + " or ".join(words.get(x, str(x)) for x in _leaves(hint))
+
+
+def is_list(hint: Any) -> bool:
+    """Whether a type is ``tuple[X, ...]``, or may be."""
+    return any(get_origin(each) is tuple for each in (hint, *get_args(hint)))
+
+
+def _leaves(hint: Any) -> list[Any]:
+    """The simple types, except None, and the literal values that a type is made of."""
+    inner = [each for each in get_args(hint) if each not in (NoneType, ...)]
     if get_origin(hint) is Literal:
-        return " or ".join(map(str, inner))
-    if get_origin(hint) is tuple:
-        return f"a list of {describe(inner[0])}"
-    if inner:
-        return " or ".join(map(describe, inner))
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
-
-
-def _is_annotated(hint: Any) -> bool:
-    return get_origin(hint) is Annotated
-
-
-def _inner(hint: Any) -> tuple[Any, ...]:
-    """What a union joins."""
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
-
-
-def _choices(hint: Any) -> Iterator[Any]:
-    if get_origin(hint) is Literal:
-        yield from get_args(hint)
-    else:
-        for each in get_args(hint):
-            yield from _choices(each)
-
-
-def _leaves(hint: Any) -> set[Any]:
-    inner = [each for each in get_args(hint) if each not in (type(None), ...)]
-    return set().union(*map(_leaves, inner)) if inner else {hint}
+        return inner
+    return [leaf for each in inner for leaf in _leaves(each)] if inner else [hint]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from gen.base.config import flat, from_dict
 from gen.base.errors import ConfigError, UserError
-from gen.base.fields import Arg, options_of
+from gen.base.fields import Arg, flag, options_of
 from gen.training.interfaces import NoOptions
 from gen.training.options import TrainOptions
 from gen.training.task import Task
@@ -96,7 +96,9 @@ def recorded(task: type[Task], model: Any) -> TrainConfig:
     known = {option.name for option in options_of(config_class(task))}
     kept = {name: value for name, value in options.items() if name in known}
     if not kept:
-        flags = " and ".join(option.flag for option in options_of(task.HeldOut) if option.default in ("", ()))
+        flags = " and ".join(
+            flag(option.name) for option in options_of(task.HeldOut) if option.default in ("", ())
+        )
         raise UserError(
             "the model has no record of its training data" + (f": name some with {flags}" if flags else "")
         )
