@@ -434,7 +434,7 @@ def test_self_critical_from_a_run(gen, shapes, tmp_path):
     assert status == 2
     assert "name its run with --init-from" in err
     status, _, err = gen(*command, *own, "--hidden-size", "9", "--out", tmp_path / "other")
-    assert "--hidden-size: with --init-from the model has the sizes that it has" in err
+    assert "--hidden-size: cannot be set with --init-from, which takes the model's own" in err
     assert not (tmp_path / "other").exists()
 
 

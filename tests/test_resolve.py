@@ -311,13 +311,13 @@ def test_an_option_given_with_the_default_value_is_given(gen, trained, book, tmp
         "2 steps",
     )
     small = ("--batch-size", "2", "--chunk", "16", "--device", "cpu")
-    message = "with --init-from the model has the sizes that it has"
+    message = "cannot be set with --init-from, which takes the model's own"
     for option in (("--num-layers", "1"), ("--num-layers", "2"), ("--cell", "lstm"), ("--no-residual",)):
         status, _, err = gen(*words, *small, *option)
         assert (status, err) == (2, f"gen: {option[0].replace('--no-', '--')}: {message}\n")
     assert not (tmp_path / "new").exists()
     options = {"data": str(book), "init_from": str(trained), "budget": "2 steps", "batch_size": 2, "chunk": 16}
-    with pytest.raises(ConfigError, match="num_layers: with init_from the model has the sizes that it has"):
+    with pytest.raises(ConfigError, match="num_layers: cannot be set with init_from, which takes the model's own"):
         train("text", **options, num_layers=1)
     status, _, err = gen(*words, *small)
     assert status == 0, err
