@@ -36,7 +36,7 @@ def test_a_dry_run_writes_nothing(train, tmp_path):
     before = {p.name for p in tmp_path.iterdir()}
     status, out, err = train("--dry-run")
     assert status == 0, err
-    for what in ("steps an epoch", "a step", "an epoch", "peak memory"):
+    for what in ("steps per epoch", "time per step", "time per epoch", "peak memory"):
         assert what in out
     assert {p.name for p in tmp_path.iterdir()} == before
 

@@ -88,7 +88,8 @@ def search(
 
     Prompts of different lengths need no padding: the length that all have is read in one pass, the rest is
     forced token by token while rows with shorter prompts already generate. A row that has ended takes PAD at cost
-    0, so no row depends on another input; on a CPU, inputs whose rows have all ended are dropped when there are enough of them.
+    0, so no row depends on another input; on a CPU, inputs whose rows have all ended are dropped when there are
+    enough of them.
 
     Args:
         step: the model; see `Step`.

@@ -122,7 +122,7 @@ class Stepper:
         return StepResult(loss_sum, num_tokens, carried)  # type: ignore[arg-type]
 
     def _update(self, total: float) -> bool:
-        """Updates the weights if the gradient is finite; returns whether it was. ``total``: tokens of all processes."""
+        """Updates the weights if the gradient is finite; returns whether it is. ``total``: tokens of all ranks."""
         gradients = [p.grad for p in self._weights if p.grad is not None]
         distributed.all_reduce_(gradients)
         self.scaler.unscale_(self.optimizer)
