@@ -288,13 +288,13 @@ def test_texts_beside_pictures(gen, shapes, tmp_path):
     assert status == 1
     lines = [line.split("\t")[1] for line in out.splitlines()]
     assert (tmp_path / "a.txt").read_text() == lines[0] + "\n"
-    assert "a.txt is already that of another picture" in err
+    assert "a.txt already has the caption of another picture" in err
     assert "b.txt: cannot be written" in err
     assert "could not be used" not in err
     (tmp_path / "a.txt").write_text("my own words")
     status, _, err = gen("caption", shapes / "run", names[0], "--sidecar")
     assert status == 1
-    assert "a.txt: is already there; --overwrite replaces it" in err
+    assert "a.txt: exists; --overwrite replaces it" in err
     assert (tmp_path / "a.txt").read_text() == "my own words"
     assert gen("caption", shapes / "run", names[0], "--sidecar", "--overwrite")[0] == 0
     assert (tmp_path / "a.txt").read_text() == lines[0] + "\n"

@@ -53,6 +53,11 @@ def config_class(task: type[Task]) -> type[TrainConfig]:
     return made
 
 
+def errors_in(*groups: Any) -> list[str]:
+    """The errors in groups of options, which may have a method ``errors()``, one line each."""
+    return [line for group in groups if hasattr(group, "errors") for line in group.errors()]
+
+
 def errors_of(task: Task, config: TrainConfig, given: Collection[str]) -> list[str]:
     """The errors in a training's options, one line each.
 
@@ -61,8 +66,7 @@ def errors_of(task: Task, config: TrainConfig, given: Collection[str]) -> list[s
         config: the options.
         given: names of the options that the user gave, even if with their default value.
     """
-    groups = (config.data, config.model, config.extra, config.train)
-    found = [line for group in groups if hasattr(group, "errors") for line in group.errors()]
+    found = errors_in(config.data, config.model, config.extra, config.train)
     sizes = [f.name for f in fields(config.model) if f.name in given and f.name not in task.changeable]
     if config.train.init_from and sizes:
         flags = ", ".join("--" + name.replace("_", "-") for name in sizes)

@@ -13,7 +13,7 @@ from gen.base.config import Budget, differences, flat, from_dict, to_dict
 from gen.base.errors import UserError
 from gen.datasets.batches import Batches
 from gen.models.model import Model
-from gen.training.config import PASSING, TrainConfig, config_class
+from gen.training.config import PASSING, TrainConfig, config_class, errors_in
 from gen.training.interfaces import Choice, Choices, Facts
 from gen.training.options import TrainOptions
 from gen.training.step import Trial
@@ -57,8 +57,7 @@ class Resolved:
         """
         errors: list[str] = []
         config = from_dict(config_class(task), values["options"], "", errors)
-        groups = (config.data, config.model, config.extra, config.train)
-        errors += [] if errors else [line for group in groups for line in group.errors()]
+        errors += [] if errors else errors_in(config.data, config.model, config.extra, config.train)
         before, now = flat(to_dict(asked)), flat(to_dict(config))
         fixed = {n: v for n, v in before.items() if n in now and n not in PASSING and v is not None}
         errors += differences(fixed, {n: now[n] for n in fixed})

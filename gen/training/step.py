@@ -159,18 +159,19 @@ class Trial:
         model: on its device.
         task: provides the loss.
         options: of the training.
-        batches: the training set.
+        batches: the training set; None: ``task.batches``.
 
     Attributes:
         batches: endless; no batch continues the one before.
         tokens: target tokens of all steps so far, over all processes.
     """
 
-    def __init__(self, model: Model, task: Task, options: TrainOptions, batches: Batches) -> None:
+    def __init__(self, model: Model, task: Task, options: TrainOptions, batches: Batches | None = None) -> None:
         self._stepper = Stepper(model.train(), task, options)
         self._accumulate = options.accumulate
+        epochs = batches or task.batches
         self.batches: Iterator[Batch] = (
-            replace(batch, continues=False) for epoch in count() for batch in batches.epoch(epoch)
+            replace(batch, continues=False) for epoch in count() for batch in epochs.epoch(epoch)
         )
         self.tokens = 0
 

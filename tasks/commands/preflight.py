@@ -70,7 +70,7 @@ def preflight(model: Model, task: Task, options: TrainOptions, tools: Tools, out
 
 def dry_run(model: Model, task: Task, options: TrainOptions) -> None:
     """Two steps and a short validation."""
-    trial = Trial(model, task, options, task.batches)
+    trial = Trial(model, task, options)
     trial.step(options.peak_rate)  # the first step also fills caches
     began = time.perf_counter()
     trial.step(options.peak_rate)
@@ -89,7 +89,7 @@ def dry_run(model: Model, task: Task, options: TrainOptions) -> None:
 def overfit(model: Model, task: Task, options: TrainOptions, steps: int = 200) -> float:
     """Overfits one batch. Returns the share of its loss that is left."""
     plain = replace(options, label_smoothing=0.0, r_drop=0.0, coverage=0.0)
-    trial = Trial(model, task, plain, task.batches)
+    trial = Trial(model, task, plain)
     batch = next(trial.batches)
     if batch.target_ids.numel() == 0:
         raise UserError("--overfit: this objective has no targets to overfit")
@@ -116,7 +116,7 @@ def find_rate(model: Model, task: Task, options: TrainOptions, plot: Path, steps
     Returns:
         The rate at which the loss fell fastest.
     """
-    trial = Trial(model, task, options, task.batches)
+    trial = Trial(model, task, options)
     rates = np.geomspace(1e-5, 1.0, steps)
     losses: list[float] = []
     for rate in rates:
@@ -150,7 +150,7 @@ def profile(model: Model, task: Task, options: TrainOptions, steps: int, trace: 
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
-    trial = Trial(model, task, options, task.batches)
+    trial = Trial(model, task, options)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (model.device.type == "cuda")
     for _ in range(2):
         trial.step(options.peak_rate)
