@@ -16,11 +16,13 @@ from gen.datasets.batches import Sequences
 from gen.datasets.captions import Captioned, CaptionSet, plain_caption, read_captions
 from gen.datasets.features import FeatureStore
 from gen.inputs.pictures import PictureError, ahead
-from gen.metrics.captions import CaptionScorer
+from gen.inputs.ptb import ptb_tokens
+from gen.metrics.captions import CaptionScorer, CiderD
 from gen.models.batch import Batch, sequence_batch
 from gen.models.encoders.cnn import CNNEncoder
 from gen.models.model import Model
 from gen.search import Hypothesis
+from gen.training.self_critical import Reward
 from tasks.caption.options import CaptionData
 
 
@@ -217,3 +219,16 @@ class ValidationPictures:
             for _, source in self.blocks(count)
         ]
         return [hypothesis for block in gather(blocks) for hypothesis in block]
+
+
+_END = "</s>"
+
+
+def caption_reward(references: Sequence[Sequence[str]]) -> Reward:
+    """CIDEr-D against the references. EOS counts as a word: without it, incomplete captions would score best."""
+    cider = CiderD([[[*ptb_tokens(text), _END] for text in each] for each in references])
+
+    def reward(hypothesis: Hypothesis, picture: int) -> float:
+        return cider.score([*ptb_tokens(hypothesis.text), *([_END] if hypothesis.finished else [])], picture)
+
+    return reward

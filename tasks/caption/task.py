@@ -16,9 +16,8 @@ from gen.base.folders import write_text
 from gen.datasets.batches import Background, Batches, SequenceBatches
 from gen.datasets.captions import CaptionCorpus, build_captions, plain_caption, read_captions
 from gen.inputs.processors import PictureProcessor
-from gen.inputs.ptb import ptb_tokens
 from gen.inputs.tokenizer import Tokenizer
-from gen.metrics.captions import CaptionScorer, CiderD, caption_metrics
+from gen.metrics.captions import CaptionScorer, caption_metrics
 from gen.metrics.plots import plot_looks
 from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig, DecoderState
@@ -29,7 +28,7 @@ from gen.training.config import recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.options import TrainOptions
 from gen.training.registry import register
-from gen.training.self_critical import Reward, SelfCritical
+from gen.training.self_critical import SelfCritical
 from gen.training.task import Task, token_labels
 from tasks.caption.command import caption_pictures, expand
 from tasks.caption.data import (
@@ -39,6 +38,7 @@ from tasks.caption.data import (
     Subset,
     ValidationPictures,
     cached_source,
+    caption_reward,
     decoded_source,
     read_split,
     unusable,
@@ -160,7 +160,7 @@ class Caption(Task):
             Split([], pictures, split.dropped).check(data)
         if config.extra.self_critical:
             self.objective = SelfCritical(
-                _reward([c.captions for c in split.train]),
+                caption_reward([c.captions for c in split.train]),
                 samples=config.extra.samples,
                 baseline=config.extra.baseline,
             )
@@ -228,7 +228,7 @@ class Caption(Task):
         return f"valid {figures['loss']:.3f} nats, {scores}"
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """Evaluates with the default search. Writes ``captions.jsonl`` and, with attention, a plot of one picture."""
+        """Evaluates with the default search. Writes ``captions.jsonl`` and, with attention, a plot."""
         pictures = self.valid.pictures
         found = self.valid.captions(model, len(pictures))
         captions = [h.text for h in found]
@@ -288,19 +288,6 @@ class Caption(Task):
     def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Any) -> None:
         """Plots the picture and the attention on it for each token."""
         plot_looks(*looks_of(model, item, hypothesis), to)
-
-
-_END = "</s>"
-
-
-def _reward(references: Sequence[Sequence[str]]) -> Reward:
-    """CIDEr-D against the references. EOS counts as a word: without it, incomplete captions would score best."""
-    cider = CiderD([[[*ptb_tokens(text), _END] for text in each] for each in references])
-
-    def reward(hypothesis: Hypothesis, picture: int) -> float:
-        return cider.score([*ptb_tokens(hypothesis.text), *([_END] if hypothesis.finished else [])], picture)
-
-    return reward
 
 
 def looks_of(model: Any, picture: Any, hypothesis: Hypothesis) -> tuple[np.ndarray, Any, list[str]]:

@@ -201,7 +201,7 @@ class Translate(Task):
         return paired_bootstrap(outputs, others, targets, names=SCORES, lowercase=self._lowercase)
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """Evaluates with the default search. Writes ``translations.txt`` and, with attention, a plot of one pair."""
+        """Evaluates with the default search. Writes ``translations.txt`` and, with attention, a plot."""
         found = self.evaluate(model, self.split.valid)
         write_text(folder / "translations.txt", "\n".join(found.outputs) + "\n")
         source = self.split.valid[0].item
