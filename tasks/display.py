@@ -1,4 +1,4 @@
-"""What a user sees in the terminal while a model trains: summary, live progress, final table."""
+"""Output on the terminal: tables and text."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ console = Console(highlight=False)
 
 
 def say(text: str) -> None:
-    """Prints text as it is: a command to copy must not be broken to the terminal's width."""
+    """Prints text without markup or line breaks, so that commands can be copied."""
     console.print(text, markup=False, soft_wrap=True)
 
 
 def table(title: str, rows: Mapping[str, Any]) -> Table:
-    """Two columns: names and values."""
+    """A table with two columns, names and values."""
     made = Table(title=escape(title), title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
         made.add_row(f"[dim]{escape(name)}[/dim]", escape(str(value)), style=None)
@@ -29,10 +29,10 @@ def table(title: str, rows: Mapping[str, Any]) -> Table:
 
 
 def model_summary(model: Model, dtype: torch.dtype) -> Table:
-    """Parts of the model and how many parameters each has."""
+    """A table of the model's parts and their numbers of parameters."""
     made = Table(title="Model", title_justify="left", box=None, padding=(0, 2, 0, 0))
     made.add_column("part")
-    made.add_column("what it is")
+    made.add_column("kind")
     made.add_column("parameters", justify="right")
     c, decoder = model.decoder.config, model.decoder
     encoder = model.encoder.describe()
@@ -52,7 +52,7 @@ def model_summary(model: Model, dtype: torch.dtype) -> Table:
 
 
 def show_figures(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
-    """Figures, one per line: name, value, and how it was computed."""
+    """Prints figures, one per line: name, value, and how it was computed."""
     console.print(title, style="italic", markup=False)
     width = max((len(name) for name, _, _ in rows), default=0) + 1
     for name, value, how in rows:
@@ -60,7 +60,7 @@ def show_figures(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
 
 
 def chosen_table(options: Mapping[str, Any], reasons: Mapping[str, str]) -> Table:
-    """What was chosen for the user, and why: (option, value, reason)."""
+    """A table of chosen options: name, value, reason."""
     made = Table(title="Chosen", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, reason in reasons.items():
         value = options.get(name)

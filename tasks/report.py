@@ -1,4 +1,4 @@
-"""A report in one HTML file that needs nothing else: no script, no font, no picture beside it."""
+"""Parts of a self-contained HTML report, without scripts, fonts or other files."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def paragraph(text: str, style: str = "") -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """A heading and what stands below it."""
+    """A heading and the parts below it."""
     return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
 
 
 def figures(header: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: bool = True) -> str:
-    """A table; every column but the first is numbers, or words with ``numbers=False``."""
+    """A table; columns after the first are right-aligned unless ``numbers`` is False."""
 
     def cells(tag: str, values: Sequence[Any]) -> str:
         kinds = ["", *["n" if numbers else ""] * (len(values) - 1)]
@@ -68,24 +68,24 @@ def samples(texts: Sequence[tuple[str, str, str]]) -> str:
 
 
 def loss_curve(records: Sequence[Mapping[str, Any]], baseline: float | None = None, metric: str = "") -> str:
-    """The loss over time, and perhaps another figure, as SVG inside the page."""
+    """The loss over time, and optionally another metric, as inline SVG."""
     return _inside(lambda buffer: plot_losses([dict(r) for r in records], buffer, baseline, metric))
 
 
 def heat_map(weights: Any, targets: Sequence[str], sources: Sequence[str]) -> str:
-    """Attention of target tokens on source tokens, as SVG inside the page. See `plot_attention`."""
+    """The attention of target tokens on source tokens as inline SVG; see `plot_attention`."""
     return _inside(lambda buffer: plot_attention(weights, targets, sources, buffer))
 
 
 def looks(picture: Any, weights: Any, words: Sequence[str]) -> str:
-    """A picture and where the decoder looked for every word, inside the page. See `plot_looks`."""
+    """A picture and the attention on it per word, as an inline picture; see `plot_looks`."""
     buffer = io.BytesIO()
     plot_looks(picture, weights, words, buffer, format="png")
     return f'<img alt="" src="{_data(buffer.getvalue(), "png")}">'
 
 
 def card(picture: Any, lines: Sequence[str], remark: str = "", side: int = 320) -> str:
-    """A small copy of a picture with lines of text below it."""
+    """A small copy of a picture with lines of text."""
     small = open_picture(picture, wanted=side)
     small.thumbnail((side, side))
     buffer = io.BytesIO()
@@ -107,7 +107,7 @@ def _data(content: bytes, kind: str) -> str:
 
 
 def _inside(draw: Callable[[io.BytesIO], None]) -> str:
-    """What a function draws, as SVG inside the page."""
+    """What a function draws, as inline SVG."""
     buffer = io.BytesIO()
     draw(buffer)
     svg = buffer.getvalue().decode()
@@ -115,10 +115,10 @@ def _inside(draw: Callable[[io.BytesIO], None]) -> str:
 
 
 def surprise(pieces: Sequence[tuple[str, float]]) -> str:
-    """A text in which what was improbable stands on darker ground: (token, log-probability) each."""
+    """A text with improbable tokens on darker background; (token, log-probability) each."""
     spans = []
     for text, log_prob in pieces:
-        strength = min(-log_prob / math.log(2) / 10, 1.0)  # 10 bits are as dark as it gets
+        strength = min(-log_prob / math.log(2) / 10, 1.0)  # 10 bits or more are darkest
         spans.append(f'<span style="background: rgba(181, 68, 46, {strength:.2f})">{escape(text)}</span>')
     return f'<div class="wide"><pre>{"".join(spans)}</pre></div>'
 

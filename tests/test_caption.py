@@ -288,13 +288,13 @@ def test_texts_beside_pictures(gen, shapes, tmp_path):
     assert status == 1
     lines = [line.split("\t")[1] for line in out.splitlines()]
     assert (tmp_path / "a.txt").read_text() == lines[0] + "\n"
-    assert "a.txt is already that of another picture" in err
+    assert "a.txt already has the caption of another picture" in err
     assert "b.txt: cannot be written" in err
     assert "could not be used" not in err
     (tmp_path / "a.txt").write_text("my own words")
     status, _, err = gen("caption", shapes / "run", names[0], "--sidecar")
     assert status == 1
-    assert "a.txt: is already there; --overwrite replaces it" in err
+    assert "a.txt: exists; --overwrite replaces it" in err
     assert (tmp_path / "a.txt").read_text() == "my own words"
     assert gen("caption", shapes / "run", names[0], "--sidecar", "--overwrite")[0] == 0
     assert (tmp_path / "a.txt").read_text() == lines[0] + "\n"
@@ -434,7 +434,7 @@ def test_self_critical_from_a_run(gen, shapes, tmp_path):
     assert status == 2
     assert "name its run with --init-from" in err
     status, _, err = gen(*command, *own, "--hidden-size", "9", "--out", tmp_path / "other")
-    assert "--hidden-size: with --init-from the model has the sizes that it has" in err
+    assert "--hidden-size: cannot be set with --init-from, which takes the model's own" in err
     assert not (tmp_path / "other").exists()
 
 

@@ -169,7 +169,7 @@ def test_a_full_gpu_halves_the_micro_batch(tokens, tokenizer, tmp_path, capsys, 
     assert now.step == 40
     torch.testing.assert_close(weights_of(whole), weights_of(pieces), atol=2e-4, rtol=1e-3)
     said = capsys.readouterr().err
-    assert "rows at once: from here on every batch is done in 2 pieces" in said
+    assert "rows at once: from now on every batch is processed in 2 pieces" in said
     assert "done in 4 pieces" in said
 
 
@@ -259,7 +259,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tokens, tokenizer, tmp
     resumed, now, _ = fit(Words(tokens), tokenizer, tmp_path / "b")
     assert now.step == 40
     assert torch.equal(weights_of(whole), weights_of(resumed))
-    assert "going on from the one before, of step 10" in capsys.readouterr().err
+    assert "resuming from the one before, of step 10" in capsys.readouterr().err
 
 
 def test_other_data_under_the_same_name(gen, trained, book):
@@ -270,7 +270,7 @@ def test_other_data_under_the_same_name(gen, trained, book):
     torch.save(state, trained / "last" / "training.pt")
     status, _, err = gen("train", "text", "--data", book, "--out", trained, "--budget", "30 steps", *TINY)
     assert status == 2
-    assert "the data is not what this run was begun with" in err
+    assert "the data has changed since this run was started" in err
 
 
 def test_nothing_left_to_go_on_from(tokens, tokenizer, tmp_path):

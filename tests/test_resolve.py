@@ -130,21 +130,17 @@ def test_steps_end_before_the_limit(monkeypatch, limit, seconds):
     """By a clock that only steps move; the first one takes twice as long as the others, and is not counted."""
     now = [100.0]
 
-    class Step:
+    class Known:
         def __init__(self, *args):
-            self.first = True
+            self.tokens = 0
 
-        def __call__(self, *args):
-            now[0] += seconds * (2 if self.first else 1)
-            self.first = False
-            return SimpleNamespace(loss_sum=0.0, num_tokens=50)
+        def step(self, rate):
+            now[0] += seconds * (1 if self.tokens else 2)
+            self.tokens += 50
 
-    monkeypatch.setattr(resolving, "Stepper", Step)
-    monkeypatch.setattr(resolving, "replace", lambda batch, **changes: batch)
+    monkeypatch.setattr(resolving, "Trial", Known)
     monkeypatch.setattr(resolving, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    model = SimpleNamespace(train=lambda: None)
-    batches = SimpleNamespace(epoch=lambda number: iter([None, None, None]))
-    found = measure_speed(Text(), model, batches, TrainOptions(), limit)
+    found = measure_speed(Text(), None, None, TrainOptions(), limit)
     used = now[0] - 100
     assert used <= limit
     assert used >= limit / 2 or used == 2 * seconds
@@ -311,13 +307,13 @@ def test_an_option_given_with_the_default_value_is_given(gen, trained, book, tmp
         "2 steps",
     )
     small = ("--batch-size", "2", "--chunk", "16", "--device", "cpu")
-    message = "with --init-from the model has the sizes that it has"
+    message = "cannot be set with --init-from, which takes the model's own"
     for option in (("--num-layers", "1"), ("--num-layers", "2"), ("--cell", "lstm"), ("--no-residual",)):
         status, _, err = gen(*words, *small, *option)
         assert (status, err) == (2, f"gen: {option[0].replace('--no-', '--')}: {message}\n")
     assert not (tmp_path / "new").exists()
     options = {"data": str(book), "init_from": str(trained), "budget": "2 steps", "batch_size": 2, "chunk": 16}
-    with pytest.raises(ConfigError, match="num_layers: with init_from the model has the sizes that it has"):
+    with pytest.raises(ConfigError, match="num_layers: cannot be set with init_from, which takes the model's own"):
         train("text", **options, num_layers=1)
     status, _, err = gen(*words, *small)
     assert status == 0, err

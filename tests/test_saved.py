@@ -141,7 +141,7 @@ def test_a_saved_run_cannot_go_on(saved, gen, monkeypatch, tmp_path):
     status, _, err = gen(*typed)
     assert status == 2
     assert err.count("\n") == 1
-    assert err.startswith("gen: --out interrupted: was begun by a version that did not record what it chose")
+    assert err.startswith("gen: --out interrupted: was started by a version that did not record its choices")
     assert "--init-from interrupted and another --out" in err
     assert before == {path: path.read_bytes() for path in Path("interrupted").rglob("*") if path.is_file()}
     words = ("--data", "book.txt", "--batch-size", "4", "--chunk", "16", "--budget", "2 steps", "--device", "cpu")

@@ -13,8 +13,9 @@ from gen.datasets.corpus import TokenizerOptions, build_corpus
 from gen.training.config import config_class
 from gen.training.options import TrainOptions
 from gen.training.resolve import resolve
+from tasks.text.data import evaluate_part, fit_markov, markov_metrics
 from tasks.text.options import TextData, TextSizes
-from tasks.text.task import Text, evaluate_part, fit_markov, markov_metrics
+from tasks.text.task import Text
 from tests.conftest import make_model
 
 SHAKESPEARE = Path(__file__).parents[2] / "shared" / "data" / "shakespeare" / "input.txt"

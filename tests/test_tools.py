@@ -36,7 +36,7 @@ def test_a_dry_run_writes_nothing(train, tmp_path):
     before = {p.name for p in tmp_path.iterdir()}
     status, out, err = train("--dry-run")
     assert status == 0, err
-    for what in ("steps an epoch", "a step", "an epoch", "peak memory"):
+    for what in ("steps per epoch", "time per step", "time per epoch", "peak memory"):
         assert what in out
     assert {p.name for p in tmp_path.iterdir()} == before
 
@@ -66,7 +66,7 @@ def test_the_rate_is_that_of_the_steepest_fall(monkeypatch, tmp_path):
         def step(self, rate):
             return 4 - 2 / (1 + (1e-3 / rate) ** 2) + (100 * rate) ** 4
 
-    monkeypatch.setattr(preflight, "_Trainer", Known)
+    monkeypatch.setattr(preflight, "Trial", Known)
     assert 3e-4 < find_rate(None, None, TrainOptions(), tmp_path / "plot.png") < 6e-3
 
 
@@ -109,7 +109,7 @@ def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
 def test_fine_tuning_begins_where_the_other_ended(train, trained, tmp_path):
     status, _, err = train("--init-from", trained, "--learning-rate", "1e-9")
     assert status == 2
-    assert "--hidden-size, --embedding-size: with --init-from the model has the sizes that it has" in err
+    assert "--hidden-size, --embedding-size: cannot be set with --init-from, which takes the model's own" in err
     book = tmp_path / "book.txt"
     words = (
         "train",

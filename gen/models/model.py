@@ -1,4 +1,4 @@
-"""A model is an encoder, the decoder and a tokenizer; a folder on disk; and one `generate` for all of them."""
+"""`Model`: an encoder, the decoder and a tokenizer, with training loss, search and saving."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gen.search.ops import NumpyOps, TorchOps
 
 _EVALUATING_LOCK = Lock()
 _EVALUATING: WeakKeyDictionary[Model, tuple[int, bool]] = WeakKeyDictionary()
-"""Model → how many calls want it in eval mode, and whether it was in training mode before the first."""
+"""Model → the number of running calls that need eval mode, and whether it was in training mode before them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _distance(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Reading:
-    """Where a search stands: the decoder's state, a row a hypothesis, and what it reads, a row an input."""
+    """The state of a search: the decoder state (one row per hypothesis) and the memory (one row per input)."""
 
     decoder: DecoderState
     memory: Memory
@@ -61,7 +61,7 @@ class _Reading:
 
 
 class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
-    """An encoder, the decoder and the tokenizer of what the decoder writes.
+    """An encoder, the decoder and the tokenizer of the output.
 
     Example:
         >>> from gen.inputs.tokenizer import CharTokenizer
@@ -84,7 +84,7 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
         self.encoder.adopt(self.decoder.embedding, self.decoder.embedding_scale)
         self.tokenizer = tokenizer
         self.info = info or ModelInfo()
-        self.precision = "fp32"  # of what is generated; see `load`
+        self.precision = "fp32"  # of generation; see `load`
 
     def __repr__(self) -> str:
         """One line; ``print(model.encoder, model.decoder)`` has every layer."""
@@ -101,7 +101,7 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
 
     @property
     def processors(self) -> Mapping[str, InputProcessor]:
-        """Input name → what turns items into arrays; see `Encoder.processors`."""
+        """Input name → the processor that turns items into arrays; see `Encoder.processors`."""
         return self.encoder.processors
 
     @property
@@ -128,14 +128,14 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
 
         Args:
             batch: B rows.
-            state: where the decoder stands; None: at the beginning.
+            state: the decoder state to continue from; None: the first state.
             label_smoothing: share of the target spread over the vocabulary (Szegedy et al., 2016).
-            coverage: weight of Σ (1 − Σₜ attention)² over the memory's places, which asks that each be looked at
-                once in all (Xu et al., 2015: "doubly stochastic").
-            scheduled_sampling: share of the inputs that are replaced by what the model would have written; see
+            coverage: weight of Σ (1 − Σₜ attention)² over memory positions: "doubly stochastic" attention (Xu et
+                al., 2015).
+            scheduled_sampling: share of the input tokens that are replaced by the model's own predictions; see
                 `_with_scheduled_sampling`.
-            r_drop: weight of the distance between what the decoder predicts under two draws of dropout: a quarter
-                of KL(p‖q) + KL(q‖p), which asks that they agree (Liang et al., 2021). Each row is read twice.
+            r_drop: weight of (KL(p‖q) + KL(q‖p)) / 4 between the predictions p and q under two dropout masks
+                (Liang et al., 2021). The decoder reads each row twice.
         """
         memory = self.decoder.prepare(self.encoder(batch.encoder_source))
         state = state or self.decoder.init_state(memory)
@@ -166,10 +166,10 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
         tokenizer = self.tokenizer
         logits = self.decoder(batch.input_ids, state, memory).logits.float()
         logits[..., [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]] = float("-inf")
-        # Where they are not finite anything will do: the loss will not be either, and the step is skipped.
+        # If they are not finite, neither is the loss, and the step is skipped: any value will do.
         probs = logits.softmax(-1).nan_to_num(1.0)
         drawn = torch.multinomial(probs.flatten(0, 1), 1).view_as(batch.input_ids)
-        torch.clear_autocast_cache()  # older versions of torch would keep its weights, which know no gradient
+        torch.clear_autocast_cache()  # older versions of torch would keep its weights, which have no gradient
         own = torch.cat([batch.input_ids[:, :1], drawn[:, :-1]], 1)
         chosen = torch.rand(own.shape, device=own.device) < share
         chosen[:, 0] = False
@@ -177,7 +177,7 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
 
     @torch.no_grad()
     def evaluate(self, batches: Iterator[Batch]) -> tuple[float, int]:
-        """The summed cross-entropy (nats) of batches and the number of targets, states carried across."""
+        """The summed cross-entropy (nats) of batches and the number of targets, with states carried over."""
         loss_sum, num_tokens, state = 0.0, 0, None
         with self._evaluating():
             for batch in batches:
@@ -190,7 +190,7 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
     # -- use -----------------------------------------------------------------------------------------------
 
     def start_search(self, items: Sequence[Any]) -> SearchInput:
-        """Encodes the items once; what each step needs of the memory is prepared here, not in the loop."""
+        """Encodes the items, and precomputes what every step needs from the memory."""
         prepared = self.encoder.prepare(items)
         dtype = compute_dtype(self.precision, self.device)
         with torch.no_grad(), autocast(self.device, dtype):
@@ -228,7 +228,7 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Eval mode, until all threads that asked for it are done."""
+        """Eval mode until all threads that need it are done."""
         with _EVALUATING_LOCK:
             count, before = _EVALUATING.get(self, (0, self.training))
             _EVALUATING[self] = count + 1, before

@@ -46,7 +46,7 @@ class SearchInput:
 
 @dataclass(frozen=True)
 class Score:
-    """How probable a text is: ``log_prob`` (nats) of ``num_tokens`` tokens, and of each of them."""
+    """The log-probability of a text (nats): the sum over ``num_tokens`` tokens, and per token."""
 
     log_prob: float
     num_tokens: int
@@ -66,7 +66,7 @@ class GenerationMixin:
 
     @property
     def reads_input(self) -> bool:
-        """Whether there is something to write about, such as a sentence or a picture; not with free text."""
+        """Whether the model has an input, such as a sentence or a picture; False for free text."""
         return False
 
     def _evaluating(self) -> AbstractContextManager[Any]:
@@ -90,14 +90,14 @@ class GenerationMixin:
     @overload
     def generate(self, items: Any, **options: Unpack[GenerateKeywords]) -> Output: ...
     def generate(self, items: Any, **options: Unpack[GenerateKeywords]) -> Output | list[Output]:
-        """Writes something for every item: continues a prompt, translates a sentence, captions a picture.
+        """Generates text for every item: continues a prompt, translates a sentence, captions a picture.
 
         Args:
             items: one item, or a *list* of them: a string; a picture's path, bytes, `PIL.Image` or array; or a
                 mapping {name: item} for a model that reads several inputs. To a translation model a text is one
                 sentence: only ``gen translate`` splits texts.
             options: the fields of `SearchOptions`; ``strategy``, a `Strategy` object or the name of one;
-                ``processors``, further `Processor` objects; ``attention``, False to forget the attention weights.
+                ``processors``, further `Processor` objects; ``attention``, False to drop the attention weights.
 
         Returns:
             One `Output`; for a list, one per item.
@@ -158,8 +158,8 @@ class GenerationMixin:
         """The log-probability of each text; EOS counts where sequences end with it.
 
         Args:
-            texts: what the decoder might have written.
-            items: what it might have written them about, one per text; None for free text.
+            texts: the outputs to score.
+            items: the inputs, one per text; None for free text.
         """
         if not texts:
             return []
@@ -174,7 +174,7 @@ class GenerationMixin:
         raise NotImplementedError
 
     def stream(self, item: Any, **options: Unpack[GenerateKeywords]) -> Iterator[str]:
-        """Writes for one item and yields the text as it comes; joined, it is what `generate` returns.
+        """Generates text for one item and yields it in pieces; joined, they are what `generate` returns.
 
         Takes what `generate` takes. Strategies that revise earlier tokens (beam search) yield everything at the
         end.
@@ -188,7 +188,9 @@ class GenerationMixin:
             several = "several values of --temperature" if len(chosen.temperature) > 1 else "--num-samples"
             raise ConfigError([f"{several}: a stream is one text; use generate for several"])
         stops = chosen.stop
-        written: list[int] = []  # before what is pending: some tokens look different at the beginning of a text
+        written: list[
+            int
+        ] = []  # before the pending ones: some tokens decode differently at the beginning of a text
         pending: list[int] = []
         held = ""  # decoded, but may begin a stop string
         running = self._search([item], **options)
@@ -220,7 +222,7 @@ class GenerationMixin:
         return self.tokenizer.decode(written + pending).removeprefix(self.tokenizer.decode(written))
 
     def _options(self, given: GenerateKeywords) -> SearchOptions:
-        """The options that a search will have."""
+        """The search options: those given, over the model's defaults."""
         names: dict[str, Any] = {k: v for k, v in given.items() if k not in ("processors", "attention")}
         if isinstance(names.get("strategy"), Strategy):
             del names["strategy"]
@@ -272,7 +274,7 @@ _texts: WeakKeyDictionary[Tokenizer, list[str]] = WeakKeyDictionary()
 
 
 def _token_texts(tokenizer: Tokenizer) -> list[str]:
-    """The text each id stands for, found once per tokenizer."""
+    """The text of each token id, computed once per tokenizer."""
     texts = _texts.get(tokenizer)
     if texts is None:
         texts = _texts[tokenizer] = tokenizer.tokens()

@@ -20,9 +20,9 @@ class ModelInfo:
         task: the name of the task that trained it.
         ends_with_eos: sequences end with EOS; a stream of text does not.
         search: default `SearchOptions`.
-        training: the configuration of the training, for the record.
+        training: the options of the training, and how they were chosen.
         metrics: figures on its validation data.
-        data: what it was trained on, in a few words.
+        data: names of the training data.
     """
 
     task: str = ""
@@ -34,7 +34,7 @@ class ModelInfo:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> ModelInfo:
-        """Those of a model folder's values that belong here. Raises TypeError where one is of another type."""
+        """Reads the attributes from a model folder's values. Raises TypeError if one has the wrong type."""
         info = cls(**{f.name: config[f.name] for f in fields(cls) if f.name in config})
         for f in fields(cls):
             if type(getattr(info, f.name)) is not type(getattr(cls(), f.name)):
@@ -55,11 +55,10 @@ class ModelInfo:
         return {name: v for part in OPTION_GROUPS for name, v in self.record(part).items()}
 
     def card(self, what: str, made_with: str, use: str = "import gen\nmodel = gen.load") -> str:
-        """The model card in Markdown: what this is, how it was trained, its figures. Names and values that come
-        from users are text in it, never markup.
+        """The model card in Markdown: task, training, figures. Names and values from users are escaped.
 
         Args:
-            what: the model in a sentence.
+            what: a sentence that describes the model.
             made_with: libraries and their versions.
             use: Python that loads it, up to the folder's name.
         """
@@ -87,7 +86,7 @@ class ModelInfo:
         )
 
 
-# Characters that mean something in Markdown or HTML; some only at the beginning of a line, a word or an address.
+# Characters with a meaning in Markdown or HTML; some only at the beginning of a line, a word or an address.
 _MARKS = re.compile(r"[\\`*\[\]<>#|~$&!@]|(?<!\w)_|_(?!\w)|:(?=//)|^[-+=]|(?<=^\d)[.)]")
 
 

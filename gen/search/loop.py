@@ -1,4 +1,4 @@
-"""THE search loop. Prompts, greedy, sampling, beam and streaming all go through `search`."""
+"""The search loop: prompts, greedy search, sampling, beam search and streaming all use `search`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from gen.search.processors import Processor
 from gen.search.strategy import Strategy
 
 Step = Callable[[Array, Any], tuple[Array, Any, Array | None]]
-"""The model as search sees it: (token_ids (R, T) int64, state) → (log-probabilities (R, V) float32 of what comes
-after the last token, state, attention (R, S) or None). Before the first call the state has one row per input, from
-then on W. It needs two methods: ``select(rows)``, which may copy and leave out rows of an input, and
+"""The interface of the model: (token_ids (R, T) int64, state) → (log-probabilities (R, V) float32 of what comes
+after the last token, state, attention (R, S) or None). Before the first call the state has one row per input,
+afterwards W. It needs two methods: ``select(rows)``, which may copy and leave out rows of an input, and
 ``keep(inputs, rows)``, which leaves out other inputs. Search may modify the log-probabilities in place."""
 
 
@@ -40,7 +40,7 @@ class StepRecord:
 
 
 _TOGETHER = 8
-"""Drop finished inputs so that a multiple of this many is left: each new row count compiles new kernels."""
+"""Drop finished inputs only so that a multiple of this is left: each new row count compiles new kernels."""
 
 
 @dataclass
@@ -86,9 +86,10 @@ def search(
 ) -> Generator[StepRecord, None, list[list[Hypothesis]]]:
     """Unrolls the decoder: yields one `StepRecord` per step, returns the hypotheses of every input.
 
-    Prompts of different lengths need no padding: what all of them have is read in one pass, the rest is
-    forced token by token while shorter ones already generate. A row that has ended takes PAD at cost 0, so no row
-    depends on another input; on a CPU, inputs whose rows have all ended are dropped when there are enough of them.
+    Prompts of different lengths need no padding: the length that all have is read in one pass, the rest is
+    forced token by token while rows with shorter prompts already generate. A row that has ended takes PAD at cost
+    0, so no row depends on another input; on a CPU, inputs whose rows have all ended are dropped when there are
+    enough of them.
 
     Args:
         step: the model; see `Step`.
@@ -124,7 +125,7 @@ def search(
     some_ended = False
     while True:
         t = len(rows.columns)
-        # What is banned is never picked, so what is reported stays the model's own.
+        # Bans change what is picked, not the reported log-probabilities.
         choice = ops.ban(log_probs, None, forbidden)  # (R, V)
         for processor in processors:
             choice = processor(choice, rows.lengths)

@@ -19,14 +19,13 @@ RENAMED: dict[str, Any] = {
     "tie": ("tie", lambda value: {"yes": "decoder", "no": "none"}.get(value, value)),
     "byte_fallback": ("byte_fallback", lambda value: {"yes": True, "no": False}.get(value, value)),
 }
-"""Options that had another name, or other values: old name → new name, and the old value as the new one."""
+"""Renamed options: old name → (new name, function from the old value to the new one)."""
 
 RENAMED_GROUPS: dict[str, Any] = {"text": "data", "pairs": "data", "reward": "extra", "batch_size": None}
-"""Groups of options that had another name in the files of older versions, and what these wrote for tasks that have
-no use for it."""
+"""Renamed groups of options in files of older versions: old name → new name; None: ignored."""
 
 PASSING = frozenset({"out", "device", "save_every", "track"})
-"""Options that may differ when the same command goes on: they change no result."""
+"""Options that may differ when a run is resumed: they change no result."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class TrainConfig:
     extra: Any = field(default_factory=NoOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
     out: Annotated[str, Arg(required=True)] = ""
-    """The run folder. The same command again goes on from where it stopped."""
+    """The run folder. Repeating the command resumes the run."""
 
 
 def config_class(task: type[Task]) -> type[TrainConfig]:
@@ -54,30 +53,34 @@ def config_class(task: type[Task]) -> type[TrainConfig]:
     return made
 
 
+def errors_in(*groups: Any) -> list[str]:
+    """The errors in groups of options, which may have a method ``errors()``, one line each."""
+    return [line for group in groups if hasattr(group, "errors") for line in group.errors()]
+
+
 def errors_of(task: Task, config: TrainConfig, given: Collection[str]) -> list[str]:
-    """Everything that is wrong with a training's options, one line each.
+    """The errors in a training's options, one line each.
 
     Args:
-        task: whose options they are.
+        task: the task that checks its own options.
         config: the options.
-        given: names of those that the user has given, whether they differ from the default or not.
+        given: names of the options that the user gave, even if with their default value.
     """
-    groups = (config.data, config.model, config.extra, config.train)
-    found = [line for group in groups if hasattr(group, "errors") for line in group.errors()]
+    found = errors_in(config.data, config.model, config.extra, config.train)
     sizes = [f.name for f in fields(config.model) if f.name in given and f.name not in task.changeable]
     if config.train.init_from and sizes:
         flags = ", ".join("--" + name.replace("_", "-") for name in sizes)
-        found.append(f"{flags}: with --init-from the model has the sizes that it has")
+        found.append(f"{flags}: cannot be set with --init-from, which takes the model's own")
     return found + task.check(config)
 
 
 def make_config(task: type[Task], options: Mapping[str, Any]) -> TrainConfig:
-    """The options of a training from keyword arguments: the names of the command line, with underscores.
+    """The options of a training from keyword arguments, named as on the command line but with underscores.
 
-    A string where several are allowed is one of them; lists become tuples, paths strings.
+    Where several values are allowed, a string is one value. Lists become tuples, paths strings.
 
     Raises:
-        ConfigError: unknown names, with the nearest known one, and values that do not fit, all of them.
+        ConfigError: unknown names (with the nearest known one) and invalid values, all at once.
     """
     errors: list[str] = []
     config = from_dict(config_class(task), dict(options), "", errors, RENAMED)
@@ -87,10 +90,10 @@ def make_config(task: type[Task], options: Mapping[str, Any]) -> TrainConfig:
 
 
 def recorded(task: type[Task], model: Any) -> TrainConfig:
-    """The options with which a model was trained, as far as it has them recorded.
+    """The options that a model was trained with, as recorded in its folder; defaults for the others.
 
     Raises:
-        UserError: none are recorded.
+        UserError: the training data is not recorded.
     """
     options = upgraded(flat({k: v for k, v in model.info.training.items() if isinstance(v, dict)}))
     known = {option.name for option in options_of(config_class(task))}
@@ -106,7 +109,7 @@ def recorded(task: type[Task], model: Any) -> TrainConfig:
 
 
 def upgraded(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as older versions named them → as they are named today."""
+    """Renames options of older versions; see `RENAMED`."""
     made = dict(options)
     for old, (new, change) in RENAMED.items():
         if old in made:
@@ -115,5 +118,5 @@ def upgraded(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run the run that it is: flat options, old names renewed, without those that may change."""
+    """The options that must be equal for a run to be resumed: flat, by their current names, without `PASSING`."""
     return {name: value for name, value in upgraded(flat(dict(options))).items() if name not in PASSING}

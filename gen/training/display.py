@@ -1,4 +1,4 @@
-"""Progress of a training for whoever watches: in a terminal and in a notebook."""
+"""Training progress in a terminal and in a notebook."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gen.training.options import TrainOptions
 from gen.training.validation import Event
 
 Describe = Callable[[Mapping[str, Any]], str]
-"""Validation figures in a few words; see `Task.describe`."""
+"""Validation figures → a short text; see `Task.describe`."""
 
 
 def clock(seconds: float) -> str:
-    """A length of time as 1:05 or 2:03:04.
+    """Formats seconds as M:SS or H:MM:SS.
 
     Example:
         >>> clock(65), clock(7384)
@@ -31,9 +31,9 @@ def clock(seconds: float) -> str:
 
 @contextmanager
 def progress(options: TrainOptions, describe: Describe, console: Console) -> Iterator[Callable[[Event], None]]:
-    """A live line (share of the budget, loss, tokens/s, time left) and a lasting line per validation.
+    """Shows a live line (share of the budget, loss, tokens/s, time left) and prints a line per validation.
 
-    Gives the callback that moves them.
+    Gives the callback that updates them.
     """
     budget = Budget.parse(options.budget)
     columns = (BarColumn(24), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
@@ -42,7 +42,7 @@ def progress(options: TrainOptions, describe: Describe, console: Console) -> Ite
         line = live.add_task("starting", total=1.0)
 
         def show(event: Event) -> None:
-            """Moves the live line; after a validation, leaves a line that stays."""
+            """Updates the live line; after a validation, prints its figures."""
             now = event.progress
             left = (
                 budget.amount - now.seconds
@@ -64,7 +64,7 @@ def progress(options: TrainOptions, describe: Describe, console: Console) -> Ite
 
 @contextmanager
 def notebook_progress(options: TrainOptions, describe: Describe) -> Iterator[list[Callable[[Event], None]]]:
-    """In a notebook, the callback of `progress` there; elsewhere none."""
+    """The callback of `progress` in a list; an empty list outside notebooks."""
     console = Console(highlight=False)
     if not console.is_jupyter:
         yield []

@@ -1,4 +1,4 @@
-"""What a task and the training hand to each other: examples, facts and choices, figures."""
+"""The values that tasks and training exchange: examples, splits, choices, evaluations."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gen.inputs.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Metric:
-    """The figure by which the models of a task are compared.
+    """The figure that decides which of a task's models is better.
 
     Attributes:
-        name: of the figure among those that `Task.score` returns.
-        higher_is_better: its direction.
-        label: for people; "" for the name.
-        max_loss: how much worse an int8 export may be where the user does not say.
+        name: its key in the figures of an `Evaluation`.
+        higher_is_better: whether larger values are better.
+        label: the name to print; "" for ``name``.
+        max_loss: how much worse an int8 export may be, unless `--max-loss` is given.
     """
 
     name: str
@@ -30,18 +30,18 @@ class Metric:
         return self.label or self.name
 
     def goodness(self, figures: Mapping[str, Any]) -> float:
-        """The figure, negated where lower is better: the larger the better."""
+        """The figure, negated if lower is better: larger is always better."""
         return float(figures[self.name]) * (1 if self.higher_is_better else -1)
 
 
 @dataclass(frozen=True)
 class Example:
-    """Something to read or look at, and what should be written about it.
+    """An input and its target text.
 
     Attributes:
         item: what `Model.generate` takes: a string, a picture, or {name: item} for several inputs.
         target: what the decoder learns to write.
-        references: every text that would be right; where there are none, the target is the only one.
+        references: all correct texts; empty: only the target.
     """
 
     item: Any
@@ -55,12 +55,12 @@ class Example:
 
 @dataclass
 class Split:
-    """What a task has read: to learn from and to validate on.
+    """Training and validation data.
 
     Attributes:
-        train, valid: examples.
-        tokenizer: of the targets.
-        dropped: what was left out and why, one line each.
+        train, valid: the examples.
+        tokenizer: of the target texts.
+        dropped: what was left out and why, one line per example.
     """
 
     train: Sequence[Example]
@@ -70,11 +70,11 @@ class Split:
 
     @property
     def num_tokens(self) -> int:
-        """Target tokens of one pass over the training part, ends included."""
+        """Target tokens per pass over the training part, EOS included."""
         return sum(len(self.tokenizer.encode(e.target)) + 1 for e in self.train)
 
     def table(self) -> dict[str, str]:
-        """What to tell the user about the data: name → value."""
+        """A summary to print: name → value."""
         rows = {"training": f"{len(self.train):,} examples, {self.num_tokens:,} target tokens"}
         if self.dropped:
             rows["left out"] = f"{len(self.dropped):,}"
@@ -85,14 +85,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Facts:
-    """What choices may depend on.
+    """The facts that default values may depend on.
 
     Attributes:
         split: the data.
-        num_tokens: target tokens of one pass over the training part.
-        budget: how long to train.
-        tokens: target tokens that fit into the budget at the reference sizes (the ones that `Task.defaults` gives
-            for the facts of an unmeasured machine); measured, or counted where the budget is not a time.
+        num_tokens: target tokens per pass over the training part.
+        budget: the length of the training.
+        tokens: target tokens that fit into the budget at the sizes in `Task.reference`: from the measured speed
+            for a budget of time, else counted.
     """
 
     split: Any
@@ -102,13 +102,13 @@ class Facts:
 
     @property
     def passes(self) -> float:
-        """How often the training part would be read."""
+        """Passes over the training part that fit into the budget."""
         return max(self.tokens / max(self.num_tokens, 1), 1e-6)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A value for an option that the user left open, and the reason for it."""
+    """A chosen value for an option that is None, and the reason."""
 
     value: Any
     reason: str
@@ -118,11 +118,11 @@ Choices = dict[str, Choice]
 """Option name → choice."""
 
 SIZE_STEP = 32
-"""Chosen sizes are multiples of this: matrix units take so many numbers at a time, and heads divide it."""
+"""Chosen sizes are multiples of this: it suits matrix units, and the number of heads divides it."""
 
 
 def round_size(size: float) -> int:
-    """The nearest size that may be chosen.
+    """The nearest multiple of `SIZE_STEP`, at least one.
 
     Example:
         >>> round_size(400)
@@ -133,13 +133,13 @@ def round_size(size: float) -> int:
 
 @dataclass
 class Evaluation:
-    """What a model achieved on held-out data.
+    """Results of a model on held-out data.
 
     Attributes:
         figures: name → value; "loss" is nats per token. ``NAME_signature`` says how NAME was computed.
-        outputs: what it wrote, one text per example.
-        count: examples that were judged.
-        failed: why others could not be, one line each.
+        outputs: the generated texts, one per example.
+        count: the number of examples evaluated.
+        failed: examples left out and why, one line each.
     """
 
     figures: dict[str, Any]
@@ -153,5 +153,5 @@ class NoOptions:
     """No options."""
 
     def errors(self) -> list[str]:
-        """Everything that is wrong with the options, one line each."""
+        """The errors in the options, one line each."""
         return []

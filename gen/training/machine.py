@@ -1,4 +1,4 @@
-"""The machine while it trains: allocator, signals, seeds and their state, peak memory."""
+"""Process settings for training: allocator, signals, random seeds, peak memory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gen.base.errors import Terminated
 
 
 def tune_cpu() -> None:
-    """Makes the C library and oneDNN keep what they would have to make again. To be called before anything else.
+    """Tunes glibc's allocator and oneDNN's kernel cache for the whole process. Call it before anything else.
 
-    glibc returns large blocks to the kernel after every layer and faults them in again, which takes up to half of
-    a training step on a CPU; where the C library is another one, nothing is done about it. oneDNN makes kernels
-    for every shape it meets, and keeps a thousand: batches of many lengths need more.
+    By default glibc returns large blocks to the kernel after every layer and faults them in again, which takes up
+    to half of a training step on a CPU; other C libraries are left alone. oneDNN compiles a kernel per shape and
+    caches a thousand: batches of many lengths need more.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
     if not sys.platform.startswith("linux"):
@@ -39,7 +39,7 @@ def tune_cpu() -> None:
 
 
 def set_deterministic(on: bool) -> None:
-    """Whether the same input gives the same bits, on a GPU too. To be called before the GPU is used."""
+    """Turns bitwise reproducible algorithms on or off, on a GPU too. Call it before the GPU is used."""
     if on:  # without a fixed workspace cuBLAS and cuDNN's recurrent layers vary
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(on)
@@ -47,8 +47,8 @@ def set_deterministic(on: bool) -> None:
 
 
 class Interruption:
-    """While it lasts, the first Ctrl-C or SIGTERM is only noted, so that a step is finished and saved; a second
-    one acts at once.
+    """Within the context, the first Ctrl-C or SIGTERM is only recorded, so that the current step can finish and be
+    saved; a second one takes effect at once.
 
     Use::
 
@@ -84,8 +84,11 @@ class Interruption:
         self._restore()
 
     def stop(self, number: int | None = None) -> None:
-        """Ends the work as the signal asked, or as signal ``number`` would have. Raises `Terminated` for SIGTERM,
-        `KeyboardInterrupt` for Ctrl-C."""
+        """Raises `Terminated` for SIGTERM and `KeyboardInterrupt` for Ctrl-C.
+
+        Args:
+            number: the signal; None: the recorded one.
+        """
         raise Terminated if (number or self.requested) == signal.SIGTERM else KeyboardInterrupt
 
 
@@ -98,7 +101,7 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def private_rng(seed: int) -> Iterator[None]:
-    """The global random generators seeded for as long as it lasts, and as they were before after it."""
+    """Seeds the global random generators within the context and restores their state afterwards."""
     before = rng_state()
     seed_everything(seed)
     try:
@@ -108,7 +111,7 @@ def private_rng(seed: int) -> Iterator[None]:
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of every generator that training may draw from, in types that load without running code."""
+    """The state of all random generators (Python, numpy, torch), loadable with ``weights_only=True``."""
     name, keys, *rest = np.random.get_state()
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
@@ -135,7 +138,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 
 def peak_memory(device: torch.device | None = None) -> int:
-    """The most memory that a GPU has given this process, or that the process itself has held, in bytes."""
+    """Peak memory in bytes: allocated on a GPU, else the process's resident size (0 on Windows)."""
     if device is not None and device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

@@ -1,4 +1,4 @@
-"""How fast to learn: the options of training, the learning rate's schedule, the optimizer."""
+"""The options of training, the learning-rate schedule, the optimizer."""
 
 from __future__ import annotations
 
@@ -21,67 +21,67 @@ class TrainOptions:
     TITLE: ClassVar[str] = "Training"
 
     budget: Words = "5m"
-    """How long; the learning rate follows it to its end."""
+    """How long to train: 90s, 25m, 2h, 20 epochs or 5000 steps. The learning-rate schedule ends with it."""
     init_from: str = ""
-    """Begin with the model of this run: its sizes, weights and vocabulary."""
+    """Start from the model of this run: its sizes, weights and vocabulary."""
     new_vocabulary: bool = False
-    """With --init-from: a vocabulary made from the new data; pieces that both have keep their vectors."""
+    """With --init-from: build a vocabulary from the new data; tokens in both keep their vectors."""
     freeze: tuple[str, ...] = ()
-    """Weights that do not learn, by name: 'encoder.*', '*.embedding.*'."""
+    """Weights to keep fixed, by name pattern: 'encoder.*', '*.embedding.*'."""
     learning_rate: float | None = None
-    """The highest learning rate. Chosen by the task."""
+    """Peak learning rate. Chosen by the task."""
     schedule: Literal["cosine", "linear", "constant", "plateau"] = "cosine"
-    """How the learning rate falls. plateau halves it when validation stops improving."""
+    """How the learning rate falls after the warm-up. plateau: halve it when validation stops improving."""
     warmup: float = 0.02
-    """Share of the budget in which the learning rate rises."""
+    """Share of the budget in which the learning rate rises from near 0 to its peak."""
     weight_decay: float = 0.03
-    """AdamW's, on matrices only."""
+    """Weight decay of AdamW, on matrices only."""
     beta2: float = 0.99
-    """AdamW's memory of squared gradients."""
+    """Decay per step of AdamW's average of squared gradients."""
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Clip the gradient to this norm."""
     accumulate: int = 1
     """Batches per optimizer step."""
     label_smoothing: float | None = None
-    """Share of the target spread over the vocabulary. Chosen by the task."""
+    """Share of the target probability spread over the vocabulary. Chosen by the task."""
     r_drop: float = 0.0
-    """Weight of the disagreement between two draws of dropout (Liang et al., 2021; 5 is usual). Doubles the
-    decoder's work."""
+    """Weight of R-Drop, the divergence between predictions under two dropout masks (Liang et al., 2021; 5 is
+    usual). Doubles the decoder's work."""
     scheduled_sampling: float = 0.0
-    """In the end, feed the decoder this share of its own guesses instead of the target's tokens (Bengio et al.,
-    2015); the share grows from 0."""
+    """Replace this share of the decoder's input tokens by its own predictions (Bengio et al., 2015). The share
+    grows linearly from 0 over the budget."""
     coverage: float = 0.0
-    """Weight of a penalty on positions whose attention does not sum to 1 (Show, Attend and Tell)."""
+    """Weight of a penalty on input positions whose attention does not sum to 1 over the output (Xu, 2015)."""
     ema: float | None = None
-    """Decay per step of a moving average of the weights (0: none). Chosen by the task."""
+    """Decay per step of an exponential moving average of the weights; 0: none. Chosen by the task."""
     average: int = 0
-    """In the end, try the mean of the weights of this many validations (0: none)."""
+    """At the end, also validate the mean of the weights of this many validations; 0: none."""
     average_of: Literal["last", "best"] = "last"
-    """Which validations those are."""
+    """With --average: the last or the best validations."""
     validations: int = 10
-    """How often to validate within the budget, at most."""
+    """Validate at most this many times."""
     save_every: Words = "10m"
-    """Save also between validations: the longest time that a power cut may cost."""
+    """Save the training state at least this often."""
     patience: int = 0
-    """Stop after this many validations without improvement (0: never)."""
+    """Stop after this many validations without improvement; 0: never."""
     seed: int = 1
-    """Of the first weights, of dropout, and of the order of the data."""
+    """Seed of the initial weights, dropout and the order of the data."""
     deterministic: bool = False
-    """Only algorithms that give the same result every time, on a GPU too, where that costs some speed."""
+    """Use only reproducible algorithms; slower on a GPU."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Where to train: auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto computes in bfloat16 where the hardware has it."""
+    """Number format of matrix products. auto: bfloat16 where the hardware supports it."""
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
-    """Log there, too. Everything stays in the run folder; wandb is offline unless WANDB_MODE says otherwise."""
+    """Also log to these trackers, into the run folder. wandb is offline unless WANDB_MODE is set."""
 
     @property
     def peak_rate(self) -> float:
-        """``learning_rate``, or its default."""
+        """The peak learning rate: ``learning_rate``, or 4e-3 if it is None."""
         return 4e-3 if self.learning_rate is None else self.learning_rate
 
     def errors(self) -> list[str]:
-        """Everything that is wrong with the options, a line each."""
+        """The errors in the options, one line each."""
         checks = [
             (self.new_vocabulary and not self.init_from, "--new-vocabulary goes with --init-from"),
             (not 0 <= self.seed < 1 << 63, f"--seed must be at least 0 and below 2^63, not {self.seed}"),
@@ -126,7 +126,7 @@ class TrainOptions:
 
 
 def learning_rate(options: TrainOptions, share: float, factor: float = 1.0) -> float:
-    """The learning rate when ``share`` (0 to 1) of the budget is used up, times ``factor``.
+    """The learning rate after ``share`` (0 to 1) of the budget, times ``factor``.
 
     Example:
         >>> learning_rate(TrainOptions(learning_rate=1.0, warmup=0.0), share=0.5)
@@ -145,9 +145,9 @@ def learning_rate(options: TrainOptions, share: float, factor: float = 1.0) -> f
 
 
 def make_optimizer(model: Model, options: TrainOptions) -> torch.optim.AdamW:
-    """AdamW that decays matrices and leaves biases, norms and states alone.
+    """AdamW with weight decay on matrices only, not on biases, norms and initial states.
 
-    Every group has a ``factor``: what to multiply the learning rate with, below 1 for an encoder's slow ones.
+    Each parameter group has a ``factor`` that multiplies its learning rate; see `Encoder.slow_parameters`.
     """
     slow, factor = model.encoder.slow_parameters()
     known = {id(p) for p in slow}

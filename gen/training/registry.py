@@ -1,4 +1,4 @@
-"""Which tasks there are: registered classes, and those that installed packages bring."""
+"""The registry of tasks: registered classes, and entry points of installed packages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ TASKS: dict[str, type[Task]] = {}
 
 
 def register(name: str) -> Callable[[type[Task]], type[Task]]:
-    """Class decorator that makes a task known under ``name``: for `gen train NAME`, `gen NAME RUN`, and for every
-    command that meets a model that it trained."""
+    """Class decorator that registers a task as ``name``, for `gen train NAME`, `gen NAME RUN` and every command
+    that loads one of its models."""
 
     def add(task: type[Task]) -> type[Task]:
         TASKS[name] = task
@@ -28,7 +28,7 @@ def find_task(name: str) -> type[Task]:
     """The task called ``name``: registered, or found through the entry points of group ``gen.tasks``.
 
     Raises:
-        UserError: there is none; names the nearest.
+        UserError: unknown name; the message has the nearest known one.
     """
     if name not in TASKS:
         found = {entry.name: entry for entry in entry_points(group="gen.tasks")}

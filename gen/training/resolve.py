@@ -1,10 +1,11 @@
-"""What the user left open is chosen once, from facts that were measured, and recorded with its reasons."""
+"""Choosing values for options that are None, once, from measured facts, with a reason each."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -12,29 +13,31 @@ import numpy as np
 from gen.base import distributed
 from gen.base.config import Budget, differences, flat, from_dict, to_dict
 from gen.base.errors import UserError
+from gen.datasets.batches import Batches
 from gen.models.model import Model
-from gen.training.config import PASSING, TrainConfig, config_class
+from gen.training.config import PASSING, TrainConfig, config_class, errors_in
 from gen.training.interfaces import Choice, Choices, Facts
-from gen.training.step import Stepper
+from gen.training.options import TrainOptions
+from gen.training.step import Trial
 from gen.training.task import Task
 
 MOST_MEASURING = 0.03
-"""Share of a budget of time that measuring the machine's speed may take; and no longer than:"""
+"""Largest share of a budget of time for measuring the machine's speed."""
 
-ENOUGH_MEASURING = 4.0
-"""Seconds."""
+LONGEST_MEASURING = 4.0
+"""Seconds after which measuring ends in any case."""
 
 UNMEASURED = 20_000.0
-"""Target tokens per second with which the reference sizes are found, before anything is measured."""
+"""Assumed target tokens per second, for choosing the options to measure with."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """The options of a training with nothing left open.
+    """The options of a training with all choices made.
 
     Attributes:
-        config: all options.
-        reasons: option name → why it has its value, for those that were chosen.
+        config: the options; none is None that the task chooses.
+        reasons: option name → the reason for its value, for chosen options.
         measured: facts by name, such as ``tokens_per_second``.
     """
 
@@ -49,20 +52,19 @@ class Resolved:
 
     @classmethod
     def read(cls, values: Mapping[str, Any], asked: TrainConfig, task: type[Task], where: str) -> Resolved:
-        """What `to_dict` gave, with those options of ``asked`` that may change when a run goes on.
+        """Restores what `to_dict` returned, with the options in `PASSING` from ``asked``.
 
         Raises:
-            UserError: the values are not those of such a training.
+            UserError: the values do not fit the options that were asked for.
         """
         errors: list[str] = []
         config = from_dict(config_class(task), values["options"], "", errors)
-        groups = (config.data, config.model, config.extra, config.train)
-        errors += [] if errors else [line for group in groups for line in group.errors()]
+        errors += [] if errors else errors_in(config.data, config.model, config.extra, config.train)
         before, now = flat(to_dict(asked)), flat(to_dict(config))
         fixed = {n: v for n, v in before.items() if n in now and n not in PASSING and v is not None}
         errors += differences(fixed, {n: now[n] for n in fixed})
         errors += [
-            f"--{name.replace('_', '-')} is not chosen" for name in values["reasons"] if now.get(name) is None
+            f"--{name.replace('_', '-')} has no value" for name in values["reasons"] if now.get(name) is None
         ]
         if errors:
             raise UserError(f"{where}: {errors[0]}; delete the run, or choose another --out")
@@ -74,15 +76,15 @@ class Resolved:
 def resolve(
     task: Task, asked: TrainConfig, split: Any, measure: Callable[[TrainConfig, float], float] | None = None
 ) -> Resolved:
-    """Fills in what is None.
+    """Chooses values for options that are None.
 
     Args:
-        task: whose `defaults` choose.
-        asked: what the user asked for.
+        task: its `defaults` choose.
+        asked: the options as the user gave them.
         split: what the task has read.
-        measure: (options with everything chosen, seconds it may take) → target tokens per second of training with
-            them on this machine; None: `UNMEASURED` is assumed. Not called where the budget is no time, or where
-            nothing is open.
+        measure: (options with all choices made, time limit in seconds) → target tokens per second of training with
+            them on this machine; None: assume `UNMEASURED`. Called only for a budget of time, and only if there is
+            something to choose.
     """
     budget = Budget.parse(asked.train.budget)
     num_tokens = split.num_tokens
@@ -96,7 +98,7 @@ def resolve(
     chosen = _open(asked, task.defaults(facts))
     measured: dict[str, Any] = {}
     if budget.unit == "seconds" and measure is not None and chosen:
-        limit = min(MOST_MEASURING * budget.amount, ENOUGH_MEASURING)
+        limit = min(MOST_MEASURING * budget.amount, LONGEST_MEASURING)
         reference = {n: Choice(value, "") for n, value in task.reference.items() if n in chosen}
         speed = measure(_filled(asked, {**chosen, **reference}), limit)
         measured["tokens_per_second"] = round(speed)
@@ -107,43 +109,35 @@ def resolve(
 
 
 def _open(asked: TrainConfig, choices: Choices) -> Choices:
-    """The choices for options that the user left open."""
+    """The choices for options that are None."""
     given = flat(to_dict(asked))
     return {name: choice for name, choice in choices.items() if given.get(name) is None}
 
 
 def _filled(asked: TrainConfig, chosen: Choices) -> TrainConfig:
-    """The options with those that were chosen."""
+    """The options with the chosen values."""
     values = {**flat(to_dict(asked)), **{name: choice.value for name, choice in chosen.items()}}
     return from_dict(type(asked), values, "", [])
 
 
-def measure_speed(task: Task, model: Model, batches: Any, options: Any, seconds: float) -> float:
-    """Target tokens per second of real training steps of a real model, over all processes.
+def measure_speed(task: Task, model: Model, batches: Batches, options: TrainOptions, seconds: float) -> float:
+    """Measures real training steps of one batch each, for about ``seconds`` (at least one step).
 
-    The first step makes kernels and fills caches, so it does not count where there is time for others. Of those,
-    the faster quarter decides: whatever else the machine does in these seconds would not last for all of the
-    training.
+    The first step compiles kernels and fills caches, so it is not counted if there is time for others. The faster
+    quarter of those decides: other work on the machine in these few seconds would not last for the whole training.
+
+    Returns:
+        Target tokens per second over all processes.
     """
-    stepper = Stepper(model.train(), task, options)
+    trial = Trial(model, task, replace(options, accumulate=1), batches)
     began = time.perf_counter()
     rates: list[float] = []
-    for batch in _endless(batches):
-        before = time.perf_counter()
-        result = stepper([replace(batch, continues=False)], None, 0.0)
-        float(result.loss_sum)  # waits for the device
-        now = time.perf_counter()
-        elapsed, taken = distributed.all_reduce_max(now - began, now - before)
-        (num_tokens,) = distributed.all_reduce_sum(result.num_tokens)
-        rates.append(num_tokens / max(taken, 1e-9))
-        # Another step must not go past the limit.
-        if elapsed * (len(rates) + 1) / len(rates) > seconds:
+    before, tokens = 0.0, 0
+    for number in count(1):
+        trial.step(options.peak_rate)
+        (elapsed,) = distributed.all_reduce_max(time.perf_counter() - began)
+        rates.append((trial.tokens - tokens) / max(elapsed - before, 1e-9))
+        if elapsed * (number + 1) / number > seconds:  # another step would exceed the limit
             break
+        before, tokens = elapsed, trial.tokens
     return float(np.quantile(rates[1:] or rates, 0.75))
-
-
-def _endless(batches: Any) -> Any:
-    epoch = 0
-    while True:
-        yield from batches.epoch(epoch)
-        epoch += 1

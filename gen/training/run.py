@@ -1,4 +1,4 @@
-"""What a training leaves: the folder, and what is in it."""
+"""A finished or unfinished training, read from its run folder."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gen.base.config import flat
 from gen.base.errors import UserError
 from gen.models import checkpoint
 from gen.models.model import Model
+from gen.training.config import upgraded
 from gen.training.run_folder import RESOLVED, RunFolder
 
 
@@ -22,10 +23,10 @@ class Run:
 
     Args:
         path: the run folder.
-        temporary: keeps a folder that is to be gone with this object.
+        temporary: a `TemporaryDirectory` to keep as long as this object lives.
 
     Raises:
-        UserError: there is no run.
+        UserError: the folder holds no run.
 
     Example::
 
@@ -42,7 +43,7 @@ class Run:
 
     @cached_property
     def model(self) -> Model:
-        """The best weights, ready to use, on the CPU."""
+        """The model with the best weights, on the CPU."""
         return Model.load(self.path)
 
     @cached_property
@@ -55,22 +56,22 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """Every record of the training, as in ``metrics.jsonl``; those of a validation have "validation"."""
+        """The records of ``metrics.jsonl``; those of a validation have a key "validation"."""
         return list(RunFolder(self.path, {}).records())
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The options with everything chosen, by name."""
-        return flat(self.resolved.get("options") or self._read(checkpoint.CONFIG))
+        """All options by name, with the chosen values."""
+        return upgraded(flat(self.resolved.get("options") or self._read(checkpoint.CONFIG)))
 
     @cached_property
     def reasons(self) -> dict[str, str]:
-        """Why options that were left open have the values that they have."""
+        """Option name → the reason for its value, for options that were chosen automatically."""
         return dict(self.resolved.get("reasons") or {})
 
     @cached_property
     def resolved(self) -> dict[str, Any]:
-        """What ``resolved.yaml`` holds; empty for runs of versions that had none."""
+        """The content of ``resolved.yaml``; empty for runs of older versions."""
         return self._read(RESOLVED) if (self.path / RESOLVED).is_file() else {}
 
     def _read(self, name: str) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class Run:
         except checkpoint.UNREADABLE as error:
             raise UserError(f"{file}: cannot be read ({checkpoint.first_line(error)})") from error
         if not isinstance(found, dict):
-            raise UserError(f"{file}: cannot be read (it holds no names and values)")
+            raise UserError(f"{file}: cannot be read (it is no mapping)")
         return found
 
     def __getstate__(self) -> dict[str, Any]:

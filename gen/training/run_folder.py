@@ -1,4 +1,4 @@
-"""A run folder: what was asked, what happened, the best and the last model."""
+"""The run folder: options, records, samples, the best and the last model."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ RESOLVED = "resolved.yaml"
 class RunFolder:
     """``runs/NAME/{config.yaml, resolved.yaml, metrics.jsonl, last/, previous/, best/, samples.md, plots/}``.
 
-    Where several processes train, they share the folder and the main one writes. A folder that cannot be written
-    to does not end a training: what was there stays whole, the user is told, and the next write tries again.
+    Several processes share the folder, and the main one writes. A write that fails does not end the training: the
+    files from before stay complete, the user is told, and the next write tries again.
 
     Args:
         path: the folder; made by `open`.
-        config: the options as plain values; those in `PASSING` are not kept.
+        config: the options as plain values; those in `PASSING` are dropped.
 
     Attributes:
-        chosen: options with everything chosen, and the reasons, for ``resolved.yaml``; None for none.
+        chosen: the content of ``resolved.yaml``; None: not written.
     """
 
     def __init__(self, path: str | PathLike[str], config: dict[str, Any]) -> None:
@@ -47,16 +47,16 @@ class RunFolder:
         self.chosen: dict[str, Any] | None = None
         self._failing: set[str] = set()
 
-    # -- beginning -----------------------------------------------------------------------------------------
+    # -- opening -------------------------------------------------------------------------------------------
 
     def open(self) -> dict[str, Any] | None:
-        """Makes the folder, or finds it again.
+        """Creates the folder, or opens an existing run.
 
         Returns:
-            The training state to go on from (see `read_last`); None at the beginning.
+            The training state to resume from (see `read_last`); None for a new run.
 
         Raises:
-            UserError: the folder holds another run, or something else.
+            UserError: the folder holds another run or other files.
         """
         with main_first():
             self._make()
@@ -70,7 +70,7 @@ class RunFolder:
             raise UserError(f"--out {self.path}: cannot be written ({error.strerror})") from error
 
     def check(self) -> None:
-        """Raises `UserError` where the folder is not this run's. Writes nothing."""
+        """Raises `UserError` if the folder holds another run or other files. Writes nothing."""
         file = self.path / checkpoint.CONFIG
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path}: is a file; name a folder")
@@ -85,7 +85,7 @@ class RunFolder:
         if not isinstance(old, dict) or "format" in old:
             raise UserError(f"--out {self.path}: holds a model, not a run; choose another --out")
         old, new = identity(old), identity(self.config)
-        both = old.keys() & new.keys()  # an option that came or went with a version has changed nothing
+        both = old.keys() & new.keys()  # options that only one version has are ignored
         if changes := differences({n: old[n] for n in both}, {n: new[n] for n in both}):
             raise UserError(
                 f"--out {self.path}: holds a run of another configuration ({'; '.join(changes)}); "
@@ -101,17 +101,17 @@ class RunFolder:
             folders.write_text(self.path / RESOLVED, _yaml(self.chosen))
 
     def resolved(self) -> dict[str, Any] | None:
-        """What ``resolved.yaml`` holds: options with everything chosen, and the reasons; None where there is none.
+        """The content of ``resolved.yaml``; None for a new run.
 
         Raises:
-            UserError: it cannot be read, or an older version began the run and recorded no choices.
+            UserError: it cannot be read, or an older version started the run without recording its choices.
         """
         file = self.path / RESOLVED
         if not file.exists():
             if (self.path / "last").exists():
                 raise UserError(
-                    f"--out {self.path}: was begun by a version that did not record what it chose, so it cannot "
-                    f"go on; its model can: --init-from {self.path} and another --out"
+                    f"--out {self.path}: was started by a version that did not record its choices, so it cannot "
+                    f"be resumed; start from its model: --init-from {self.path} and another --out"
                 )
             return None
         try:
@@ -124,10 +124,10 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other trainings out of the folder, which is made if need be. The lock dies with its owner.
+        """Locks the folder, which is created if needed, against other trainings. The lock ends with the process.
 
         Raises:
-            UserError: another one has it, or the folder is not this run's.
+            UserError: another process holds the lock, or the folder is not this run's.
         """
         with main_first():
             self._make()
@@ -152,15 +152,15 @@ class RunFolder:
     # -- models --------------------------------------------------------------------------------------------
 
     def save_best(self, model: Model, metrics: dict[str, Any]) -> bool:
-        """Keeps the model that validated best, with its figures. Returns whether that worked."""
+        """Saves the model as ``best/`` with its figures. Returns whether that worked."""
         info = replace(model.info, metrics=metrics)
         return self._write(
             "best", lambda: folders.write_folder(self.path / "best", lambda folder: model.write(folder, info))
         )
 
     def save_last(self, model: Model, training: dict[str, Any]) -> bool:
-        """Keeps the newest model, beside it all that training needs to go on, and the ones before as
-        ``previous/``. Returns whether that worked."""
+        """Saves the model and the training state as ``last/``; the one before becomes ``previous/``. Returns
+        whether that worked."""
 
         def fill(folder: Path) -> None:
             model.write(folder)
@@ -171,11 +171,11 @@ class RunFolder:
         )
 
     def read_last(self) -> dict[str, Any] | None:
-        """What `save_last` wrote last, or before that where the last is damaged: the training state, with the
-        model's "weights" and "tokenizer". None where there is nothing.
+        """The training state in ``last/``, or in ``previous/`` if that is damaged, with the model's "weights" and
+        "tokenizer". None if there is neither.
 
         Raises:
-            UserError: there is something, and nothing of it can be read.
+            UserError: neither can be read.
         """
         damage: UserError | None = None
         for folder in (self.path / "last", self.path / "previous"):
@@ -189,7 +189,7 @@ class RunFolder:
                 continue
             if damage and is_main():
                 step = training["progress"]["step"]
-                notify(f"{damage}; going on from the one before, of step {step:,}")
+                notify(f"{damage}; resuming from the one before, of step {step:,}")
             return {
                 **training,
                 "weights": model.state_dict(),
@@ -200,7 +200,7 @@ class RunFolder:
         return None
 
     def progress(self) -> dict[str, Any] | None:
-        """How far the training in the folder is: the fields of `Progress`; None where it has not begun."""
+        """The saved fields of `Progress`; None for a new run."""
         for folder in (self.path / "last", self.path / "previous"):
             try:
                 return dict(checkpoint.read_training(folder)["progress"])
@@ -208,7 +208,7 @@ class RunFolder:
                 continue
         return None
 
-    # -- what happened -------------------------------------------------------------------------------------
+    # -- records ------------------------------------------------------------------------------------------
 
     def log(self, record: dict[str, Any]) -> None:
         """Adds a line to ``metrics.jsonl``."""
@@ -222,20 +222,20 @@ class RunFolder:
         return file.stat().st_size if file.exists() else 0
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The whole lines of ``metrics.jsonl``."""
+        """The records of ``metrics.jsonl``, without incomplete lines."""
         path = self.path / "metrics.jsonl"
         if path.exists():
             with path.open(encoding="utf-8", errors="replace") as file:
                 for line in file:
                     try:
                         record = json.loads(line)
-                    except ValueError:  # a kill in the middle of it
+                    except ValueError:  # the process was killed while writing
                         continue
                     if isinstance(record, dict) and all(_is_number(record.get(n)) for n in ("step", "seconds")):
                         yield record
 
     def forget_after(self, step: int) -> None:
-        """Drops records and samples of steps that are about to be done again."""
+        """Drops the records and samples of later steps, which are about to be repeated."""
         if not is_main():
             return
         records, samples = self.path / "metrics.jsonl", self.path / "samples.md"
@@ -256,16 +256,20 @@ class RunFolder:
         self._write(name, write)
 
     def _write(self, name: str, write: Callable[[], None]) -> bool:
-        """Writes if this is the process that does. Returns whether what is on disk is now what was meant."""
+        """Calls ``write`` in the main process. Returns False if it failed, after telling the user."""
         if not is_main():
             return True
         try:
             self._write_config()  # the folder may have vanished
             write()
-        except (OSError, RuntimeError, SafetensorError) as error:  # each library raises its own for a full disk
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # each library raises its own error for a full disk
             if name not in self._failing:
                 why = getattr(error, "strerror", None) or str(error).splitlines()[0]
-                notify(f"{self.path / name}: cannot be written ({why}); training goes on, and tries again")
+                notify(f"{self.path / name}: cannot be written ({why}); training goes on and will try again")
             self._failing.add(name)
             return False
         if name in self._failing:
@@ -279,7 +283,7 @@ def _yaml(values: dict[str, Any]) -> str:
 
 
 def _lasting(config: dict[str, Any]) -> dict[str, Any]:
-    """Nested options without those that may change when a run goes on."""
+    """Nested options without those in `PASSING`."""
     return {
         name: _lasting(value) if isinstance(value, dict) else value
         for name, value in config.items()

@@ -46,7 +46,7 @@ class SelfCritical:
         """The loss whose gradient is the policy gradient: −(reward − baseline) · log p, summed over all tokens.
 
         Args:
-            model: in either mode: both sampling and the gradient are without dropout.
+            model: in training or eval mode; dropout is off for the samples and for the gradient.
             batch: B items; ``rows`` are their indices for the reward.
         """
         rows = batch.rows if batch.rows is not None else torch.arange(len(batch))
@@ -72,7 +72,7 @@ class SelfCritical:
         )
 
     def _rewards(self, drawn: list[list[Hypothesis]], rows: torch.Tensor) -> np.ndarray:
-        """(B, K)"""
+        """Rewards of K samples per item, (B, K) float64."""
         return np.array(
             [[self.reward(h, int(row)) for h in several] for several, row in zip(drawn, rows, strict=True)]
         )
@@ -86,7 +86,7 @@ class SelfCritical:
         taught = sequence_batch({}, encoded, *special, PADDED_TO)
         for target, ids, hypothesis in zip(taught.target_ids, encoded, samples, strict=True):
             if not hypothesis.finished:
-                target[len(ids)] = tokenizer.pad_id  # the limit ended it, not EOS
+                target[len(ids)] = tokenizer.pad_id  # ended by the length limit, not by EOS
         taught = taught.to(model.device)
         memory = model.decoder.prepare(model.encoder(batch.encoder_source))
         each = torch.arange(len(batch), device=model.device).repeat_interleave(self.samples)
@@ -112,8 +112,8 @@ def _items(batch: Batch) -> list[Any]:
 
 @contextmanager
 def _without_dropout(model: Model) -> Iterator[None]:
-    """Eval mode for all but the recurrent layers: cuDNN computes gradients in training mode only, and these layers
-    have no dropout of their own."""
+    """Eval mode for all but the recurrent layers: cuDNN computes their gradients in training mode only, and their
+    modules have no dropout."""
     before = model.training
     model.eval()
     for layer in model.modules():

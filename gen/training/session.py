@@ -1,4 +1,4 @@
-"""One training from its options to its figures, without a terminal: `gen train` and `gen.train` are made of it."""
+"""One training from its options to its figures, without a terminal; `gen train` and `gen.train` use it."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ from gen.training.validation import Event
 
 
 class Session:
-    """One training.
+    """One training: construct it, call `prepare`, fit its `trainer`, call `finish`.
 
     Args:
-        task: what to train.
-        config: what the user asked for.
-        given: names of the options that the user has given.
-        command: what was typed, for the model card.
-        writes: whether it will write into the run folder, which must then be this training's.
-        errors: what else is wrong with the options, one line each.
+        task: the class of the task.
+        config: the options as the user gave them.
+        given: names of the options that the user gave.
+        command: the command line or call, for the model card.
+        writes: whether the training will write into the run folder; False for a dry run.
+        errors: further errors in the options, one line each.
 
     Attributes:
-        task: with its data read, once `prepare` is done.
-        model: on its device.
-        resolved: the options with everything chosen.
+        task: the task; `prepare` reads its data.
+        model: the model on its device, after `prepare`.
+        resolved: the options with all choices made, after `prepare`.
         folder: the run folder.
 
     Raises:
-        ConfigError: the options are wrong.
-        UserError: the run folder is another run's, or the model to go on from another task's.
+        ConfigError: wrong options, all of them.
+        UserError: the run folder holds another run, or ``init_from`` a model of another task.
     """
 
     model: Model
@@ -85,8 +85,8 @@ class Session:
         self.task = task(config, begun)
 
     def prepare(self) -> None:
-        """Reads the data, chooses what was left open (or reads what the run chose when it began), and makes the
-        model and its batches."""
+        """Reads the data, chooses values for options that are None (a resumed run: reads its choices), and makes
+        the model and the batches."""
         task = self.task
         with distributed.main_first():
             task.split = task.read(self.config.data)
@@ -103,7 +103,7 @@ class Session:
         task.batches = task.make_batches(self.model, task.split, config)
 
     def _measure(self, config: TrainConfig, seconds: float) -> float:
-        """Target tokens per second of training with some options on this machine."""
+        """Target tokens per second of training with these options on this machine."""
         task = self.task
         task.config = config
         with machine.private_rng(config.train.seed):
@@ -116,7 +116,7 @@ class Session:
         return speed
 
     def _make(self, config: TrainConfig) -> Model:
-        """The model to train, on its device."""
+        """The model to train, on the device."""
         task, begun = self.task, self.task.begun
         if begun is None:
             model = task.build(config.model, task.split)
@@ -133,11 +133,11 @@ class Session:
             data=" ".join(task.sources(config.data)),
         )
         if patterns := config.train.freeze:
-            task.say(f"{freeze(model, patterns):,} parameters do not learn.")
+            task.say(f"{freeze(model, patterns):,} parameters are frozen.")
         return model.to(self.device)
 
     def _record(self) -> dict[str, Any]:
-        """What the model's folder keeps of its training."""
+        """The record of the training for the model folder."""
         made = self.resolved.to_dict()
         names = {"python": platform.python_version(), "torch": version("torch"), "gen-toolkit": _own_version()}
         return {
@@ -150,17 +150,17 @@ class Session:
         }
 
     def trainer(self, callbacks: Sequence[Callable[[Event], Any]] = ()) -> Trainer:
-        """What trains the model in the run folder."""
+        """The trainer of the model, with this run folder."""
         options = self.resolved.config.train
         return Trainer(self.model, self.task, options, out=self.folder, callbacks=callbacks)
 
     def tracked(self) -> Any:
-        """A context manager that gives a callback which logs to the trackers of the options."""
+        """A context manager with a function that logs to the trackers named in the options; see `tracked`."""
         names = self.config.train.track if distributed.is_main() else ()
         return tracked(names, self.folder.path, self.resolved.to_dict())
 
     def finish(self) -> tuple[Model, Evaluation]:
-        """The best model and its figures; draws the curve of the loss. For the main process."""
+        """Loads and evaluates the best model, and plots the loss. Call it in the main process only."""
         model = Model.load(self.folder.path)
         plots = self.folder.path / "plots"
         plots.mkdir(exist_ok=True)
@@ -170,7 +170,7 @@ class Session:
 
 
 def log_to(log: Callable[[dict[str, float], int], None]) -> Callable[[Event], None]:
-    """A callback that gives the figures of events to a tracker."""
+    """A trainer callback that passes the figures of events to a tracker."""
     return lambda event: log(figures_of({**event.record(), "validation": event.validation}), event.progress.step)
 
 
@@ -187,20 +187,20 @@ def train(
     callbacks: Sequence[Callable[[Event], Any]] = (),
     **options: Any,
 ) -> Run:
-    """Trains a model: `gen train TASK`, with the options of the command line as keyword arguments.
+    """Trains a model: `gen train TASK` with its options as keyword arguments.
 
-    Nothing global changes, and nothing is printed; in a notebook there is a progress bar.
+    Changes no global state and prints nothing, except for a progress bar in notebooks.
 
     Args:
-        task: "text", "translate", "caption", a task of your own by its name, or its class.
-        out: the run folder; where it holds the same training unfinished, that goes on. "" for a temporary one,
-            which is gone with the returned object.
+        task: "text", "translate", "caption", the name of a registered task, or a task class.
+        out: the run folder; an unfinished run with the same options is resumed. "": a temporary folder, deleted
+            with the returned object.
         callbacks: called with an `Event` every few steps and after every validation.
-        options: names as on the command line, with underscores.
+        options: the options of the command line, with underscores.
 
     Raises:
-        ConfigError: unknown names, with the nearest known one, or wrong values; all of them.
-        UserError: the data cannot be read, the folder is another run's, and the like.
+        ConfigError: unknown names (with the nearest known one) or wrong values, all at once.
+        UserError: unreadable data, a folder that holds another run, and other bad input.
 
     Example::
 

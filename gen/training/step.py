@@ -1,14 +1,17 @@
-"""One optimizer step: micro-batches, several processes, full memories, gradients that are not finite."""
+"""One optimizer step, with micro-batches, several processes, and recovery from full memory and NaN gradients."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count, islice
 
 import torch
 from torch import Tensor, nn
 
 from gen.base import distributed
 from gen.base.errors import UserError, notify
+from gen.datasets.batches import Batches
 from gen.models.batch import Batch
 from gen.models.decoder import DecoderState
 from gen.models.device import autocast, compute_dtype
@@ -19,13 +22,13 @@ from gen.training.task import Task
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step did.
+    """The result of a step.
 
     Attributes:
-        loss_sum: a scalar on the device, nats, of this process's rows.
-        num_tokens: their number.
-        carried: the state after the last batch, for a batch that carries on.
-        finite: the gradient was; if not, no weight was changed.
+        loss_sum: the summed loss of this process's rows, a scalar on the device, nats.
+        num_tokens: the number of this process's target tokens.
+        carried: the decoder state after the last batch, for a batch that continues it.
+        finite: whether the gradient was finite; if not, no weight was changed.
     """
 
     loss_sum: Tensor
@@ -35,26 +38,26 @@ class StepResult:
 
 
 class Stepper:
-    """Does optimizer steps.
+    """Performs optimizer steps.
 
-    The gradient is that of the mean over all tokens of all micro-batches of all processes: how they are dealt out
-    changes nothing. Where a GPU's memory is too small for a micro-batch, it is cut into pieces from then on.
+    The gradient is that of the mean loss over all tokens of all micro-batches of all processes, so it does not
+    depend on how rows are distributed. When a micro-batch exceeds a GPU's memory, it and all later ones are split
+    into smaller pieces.
 
-    Gradients of several processes are added up once a step, when each has all of its own: as
-    `DistributedDataParallel` does under ``no_sync``, but for the last micro-batch, too. So a process may do a
-    step again, in smaller pieces, without the others noticing, and weights that a step does not use (those of the
-    first state, where a stream goes on) need no search.
+    Gradients are summed over processes once per step, after the last micro-batch, instead of during its backward
+    pass as in `DistributedDataParallel`. So one process can repeat its step in smaller pieces without the others,
+    and weights that a step does not use (the first state, when a stream continues) need no special handling.
 
     Args:
         model: on its device, in training mode.
-        task: whose loss to make small.
-        options: how to train.
+        task: provides the loss.
+        options: of the training.
 
     Attributes:
-        dtype: what is computed in.
-        optimizer: of the model's weights.
-        scaler: of the loss, enabled for float16.
-        pieces: how many a micro-batch is cut into.
+        dtype: of the matrix products.
+        optimizer: of the trainable weights.
+        scaler: of the loss; enabled for float16.
+        pieces: the number of pieces per micro-batch.
 
     Use::
 
@@ -71,13 +74,18 @@ class Stepper:
         self._weights = [p for p in model.parameters() if p.requires_grad]
         distributed.broadcast_(model.state_dict().values())
 
+    def set_rate(self, rate: float) -> None:
+        """Sets the learning rate; see `make_optimizer` for the factor of each parameter group."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+
     def __call__(self, group: list[Batch], carried: DecoderState | None, share: float) -> StepResult:
         """One step over the micro-batches of ``group``.
 
         Args:
-            group: this process's rows of each.
-            carried: the state after the step before.
-            share: of the budget that is used up.
+            group: micro-batches with this process's rows.
+            carried: the decoder state after the previous step.
+            share: the share of the budget that is used up, 0 to 1.
 
         Raises:
             UserError: the GPU's memory is too small for a single row.
@@ -92,7 +100,7 @@ class Stepper:
         return replace(result, finite=self._update(total))
 
     def _gradients(self, group: list[Batch], carried: DecoderState | None, share: float) -> StepResult:
-        """Adds up this process's gradients of the summed loss."""
+        """Accumulates this process's gradients of the summed loss."""
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum, num_tokens = torch.zeros((), device=self.model.device), 0
         for batch in group:
@@ -114,7 +122,7 @@ class Stepper:
         return StepResult(loss_sum, num_tokens, carried)  # type: ignore[arg-type]
 
     def _update(self, total: float) -> bool:
-        """Moves the weights, unless the gradient is not finite. ``total`` tokens took part in all."""
+        """Updates the weights if the gradient is finite; returns whether it is. ``total``: tokens of all ranks."""
         gradients = [p.grad for p in self._weights if p.grad is not None]
         distributed.all_reduce_(gradients)
         self.scaler.unscale_(self.optimizer)
@@ -122,7 +130,7 @@ class Stepper:
         norm = nn.utils.get_total_norm(gradients) / max(total, 1)
         finite = bool(norm.isfinite())
         torch._foreach_mul_(gradients, (self.options.clip / (norm + 1e-6)).clamp(max=1.0) / max(total, 1))
-        if finite or self.scaler.is_enabled():  # the scaler itself skips such a step, and scales less from then on
+        if finite or self.scaler.is_enabled():  # the scaler skips such a step itself, and lowers its scale
             self.scaler.step(self.optimizer)
         self.scaler.update()
         return finite
@@ -132,13 +140,53 @@ class Stepper:
         if self.pieces >= rows:
             raise UserError(
                 f"the memory of {self.model.device} is too small for one row of {group[0].input_ids.size(1)} "
-                "tokens: make the model smaller, or the rows shorter"
+                "tokens: make the model smaller or the rows shorter"
             ) from error
         self.pieces *= 2
         self.optimizer.zero_grad(set_to_none=True)
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         notify(
-            f"the memory of {self.model.device} is too small for {rows} rows at once: from here on every batch is "
-            f"done in {self.pieces} pieces, which changes nothing else"
+            f"the memory of {self.model.device} is too small for {rows} rows at once: from now on every batch is "
+            f"processed in {self.pieces} pieces; the results are the same"
         )
+
+
+class Trial:
+    """Training steps outside of a run, to measure a machine or to try a model.
+
+    Args:
+        model: on its device.
+        task: provides the loss.
+        options: of the training.
+        batches: the training set; None: ``task.batches``.
+
+    Attributes:
+        batches: endless; no batch continues the one before.
+        tokens: target tokens of all steps so far, over all processes.
+    """
+
+    def __init__(self, model: Model, task: Task, options: TrainOptions, batches: Batches | None = None) -> None:
+        self._stepper = Stepper(model.train(), task, options)
+        self._accumulate = options.accumulate
+        epochs = batches or task.batches
+        self.batches: Iterator[Batch] = (
+            replace(batch, continues=False) for epoch in count() for batch in epochs.epoch(epoch)
+        )
+        self.tokens = 0
+
+    def step(self, rate: float, group: list[Batch] | None = None) -> float:
+        """One step at a learning rate.
+
+        Args:
+            rate: the learning rate.
+            group: its micro-batches; None: the next of `batches`.
+
+        Returns:
+            The mean loss before the step, nats per token over all processes.
+        """
+        self._stepper.set_rate(rate)
+        result = self._stepper(group or list(islice(self.batches, self._accumulate)), None, 0.0)
+        loss_sum, num_tokens = distributed.all_reduce_sum(float(result.loss_sum), result.num_tokens)
+        self.tokens += int(num_tokens)
+        return loss_sum / max(num_tokens, 1)

@@ -1,8 +1,8 @@
-"""What one class says about one job; everything else follows from it.
+"""`Task`, the base class of all tasks.
 
-A task of your own is a file: subclass `Task`, call `register`, and either import the file or name it in the entry
-point group ``gen.tasks`` of a package. Training, validation, samples, evaluation, scoring, export, plots, the
-model card and the command that uses the model then work without further code.
+To add a task, write a subclass of `Task` with the decorator `register` in one file. Import the file, or name it in
+the entry point group ``gen.tasks`` of a package. Training, validation, samples, evaluation, scoring, export,
+plots, the model card and a command that uses the model then work without further code.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ if TYPE_CHECKING:
 
 
 class Task:
-    """A job for the decoder: what to read, what to build, how to judge it.
+    """What a kind of model reads, how it is built, and how it is evaluated.
 
-    A subclass defines `read`, `build` and `score`, and perhaps `defaults` and `parse`. The other methods are made
-    of these; override what is different.
+    A subclass defines `read`, `build` and `score`, and optionally `defaults` and `parse`. The other methods use
+    these; override them where the task differs.
 
     Args:
-        config: the options of a training: ``data`` (of class `Data`), ``model`` (`Sizes`), ``extra`` (`Extra`),
-            ``train`` (`TrainOptions`), ``out``. None where a trained model is used.
-        begun: the model to go on from, if any.
+        config: the options of a training: ``data`` (an instance of `Data`), ``model`` (`Sizes`), ``extra``
+            (`Extra`), ``train`` (`TrainOptions`), ``out``. None for using a trained model.
+        begun: the model to start from (``init_from``), if any.
 
     Attributes:
-        name: under which `register` knows the class; also that of the command that uses its models.
-        Data, Sizes, Extra: dataclasses whose fields are the options, with their docstrings as help. Each may have
-            a method ``errors() -> list[str]``.
-        HeldOut: a dataclass of options with which `held_out` reads other data than those kept apart in training.
-        common: options that most people need, which come first in the help of its training.
-        unused: options of `TrainOptions` that this task has no use for.
-        changeable: options of `Sizes` that may be given with ``init_from``, whose model has the others.
-        reference: options of `Sizes` with which the machine's speed is measured, so that `Facts.tokens` means the
-            same everywhere; other options have what `defaults` chooses.
-        metric: decides which weights are the best.
-        search: how its models search where nobody says.
-        ends_with_eos: targets end by themselves.
-        sample_names: of an item, its reference and its output in ``samples.md``.
-        batches: the training set, see `make_batches`.
+        name: the name given to `register`; also of the command that uses the task's models.
+        Data, Sizes, Extra: dataclasses whose fields are the options and whose field docstrings are the help. Each
+            may have a method ``errors() -> list[str]``.
+        HeldOut: a dataclass of options for `held_out`, to evaluate on other data.
+        common: the options that come first in the help of training.
+        unused: options of `TrainOptions` that do not apply to the task.
+        changeable: options of `Sizes` that may be given together with ``init_from``.
+        reference: values for options of `Sizes` during the measurement of the machine's speed, so that
+            `Facts.tokens` does not depend on what `defaults` chooses.
+        metric: decides which weights are best.
+        search: the default search options of the task's models.
+        ends_with_eos: whether targets end with EOS.
+        sample_names: names of the input, the reference and the output in ``samples.md``.
+        batches: the training set; see `make_batches`.
         split: what `read` returned.
-        say, progress: tell the user something, and how far (done, total) something is. They do nothing, unless
-            the command line has put others there.
+        say, progress: functions that print a text, and show progress (what, done, total). They do nothing unless
+            the command line replaces them.
 
     Example:
         >>> from gen.training.task import Metric, Task
@@ -92,14 +92,15 @@ class Task:
 
     @classmethod
     def from_options(cls, **options: Any) -> Task:
-        """A task with its data read and everything chosen, for a `Trainer`: ``split`` and ``config`` are set, so
-        that ``build(config.model, split)`` makes a model. The machine's speed is not measured.
+        """A task for a `Trainer`: reads the data and chooses options that are None, without measuring the machine.
+
+        ``task.build(task.config.model, task.split)`` makes its model.
 
         Args:
-            options: names of the command line, with underscores.
+            options: the options of the command line, with underscores.
 
         Raises:
-            ConfigError: unknown names, with the nearest known one, or wrong values.
+            ConfigError: unknown names (with the nearest known one) or wrong values, all at once.
         """
         from gen.training.config import errors_of, make_config
         from gen.training.resolve import resolve
@@ -112,63 +113,66 @@ class Task:
         task.config = resolve(task, config, task.split).config
         return task
 
-    # -- what a task says ----------------------------------------------------------------------------------
+    # -- what a task defines -------------------------------------------------------------------------------
 
     def read(self, data: Any) -> Any:
-        """Reads the data: a `Split`, or an object with its attributes. ``data`` is an instance of `Data`.
+        """Reads the data. Returns a `Split`, or an object with its attributes.
 
-        Where `vocabulary` is not None, its targets are encoded with it.
+        If `vocabulary` is not None, targets must be encoded with it.
+
+        Args:
+            data: an instance of `Data`.
         """
         raise NotImplementedError
 
     def build(self, sizes: Any, split: Any) -> Model:
-        """A new model. ``sizes`` is an instance of `Sizes` with everything chosen."""
+        """A new model. ``sizes`` is an instance of `Sizes` with all choices made."""
         raise NotImplementedError
 
     def defaults(self, facts: Facts) -> Choices:
-        """Choices for options that are None, with a reason each. Sizes should change smoothly with the facts."""
+        """Values for options that are None, with a reason each. Sizes should change smoothly with the facts."""
         return {}
 
     def score(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
-        """Figures of outputs: N texts, and for each all texts that would be right."""
+        """Figures of N outputs, by name, given all correct texts for each."""
         exact = sum(output in right for output, right in zip(outputs, references, strict=True))
         return {"exact": exact / max(len(outputs), 1)}
 
     def parse(self, words: Sequence[str]) -> Iterator[Any]:
-        """Words of the command line → items for `Model.generate`."""
+        """Turns words of the command line into items for `Model.generate`."""
         yield from words
 
     # -- training ------------------------------------------------------------------------------------------
 
     @property
     def vocabulary(self) -> Tokenizer | None:
-        """The vocabulary to keep: that of the model to go on from."""
+        """The vocabulary of the model to start from, unless a new one is asked for; else None."""
         keeps = self.begun is not None and not self.config.train.new_vocabulary
         return self.begun.tokenizer if keeps and self.begun is not None else None
 
     def check(self, config: Any) -> list[str]:
-        """What is wrong between groups of options, one line each."""
+        """Contradictions between groups of options, one line each."""
         return []
 
     def tokenizers(self, split: Any) -> tuple[Tokenizer, dict[str, Tokenizer]]:
-        """The vocabulary of the targets, and those of the inputs that are texts, by name."""
+        """The tokenizer of the targets, and those of text inputs by input name."""
         return split.tokenizer, {}
 
     def search_defaults(self, model: Model) -> dict[str, Any]:
-        """How the model searches where nobody says: options that differ from those of `SearchOptions`."""
+        """The model's default search options: those that differ from `SearchOptions`' defaults."""
         return self.search.given()
 
     def sources(self, data: Any) -> list[str]:
-        """Names of what a model is trained on, for its card."""
+        """Names of the training data, for the model card."""
         found = [getattr(data, name, ()) for name in ("data", "train", "images", "captions")]
         return [each for value in found for each in ([value] if isinstance(value, str) else value) if each]
 
     def tokens_per_step(self, config: Any) -> int:
-        """Target tokens of an optimizer step, about."""
+        """The approximate number of target tokens per optimizer step."""
         return int(getattr(config.data, "batch_tokens", 2000) * config.train.accumulate)
 
     def make_batches(self, model: Model, split: Any, config: Any) -> Batches:
-        """The training set. By default examples of like length, each with its item as the encoder reads it."""
+        """The training set. Default: batches of examples of similar length, with items prepared by the encoder."""
         return example_batches(
             [e.item for e in split.train],
             [e.target for e in split.train],
@@ -181,14 +185,14 @@ class Task:
     def loss(
         self, model: Model, batch: Batch, state: DecoderState | None, options: TrainOptions, share: float
     ) -> LossOutput:
-        """What to make small: by default the cross-entropy, with whatever the options add to it.
+        """The training loss. Default: cross-entropy with the extra terms of the options.
 
         Args:
             model: in training mode.
             batch: on the model's device.
-            state: of the decoder, for a batch that continues the one before.
+            state: the decoder state, for a batch that continues the one before.
             options: of the training.
-            share: of the budget that is used up, 0 to 1.
+            share: the used share of the budget, 0 to 1.
         """
         return model.loss(
             batch,
@@ -200,8 +204,13 @@ class Task:
         )
 
     def validate(self, model: Model, *, quick: bool = False) -> Evaluation:
-        """Figures on the validation part: the loss, and the scores of greedy outputs; the same for every process,
-        each of which does its share. ``quick``: on a few examples, to see that it works."""
+        """The loss and the scores of greedy outputs on the validation part. Processes share the work, and all get
+        the same result.
+
+        Args:
+            model: the model.
+            quick: use 8 examples and short outputs, as a test.
+        """
         examples = self.split.valid[:8] if quick else self.split.valid
         loss_sum, num_tokens = all_reduce_sum(*model.evaluate(self._teacher_forced(model, examples)))
         limit: dict[str, Any] = {"max_new_tokens": 8} if quick else {}
@@ -219,7 +228,7 @@ class Task:
         return [[self.normalise(model, text) for text in e.all_references] for e in examples]
 
     def _teacher_forced(self, model: Model, examples: Sequence[Example], size: int = 64) -> Iterator[Batch]:
-        """Batches that read examples once; every process reads its share."""
+        """Batches of this process's share of the examples, each example once."""
         t = model.tokenizer
         rows = shard(sorted(examples, key=lambda e: len(e.target)))
         for begin in range(0, len(rows), size):
@@ -229,7 +238,7 @@ class Task:
             yield sequence_batch(source, targets, t.bos_id, t.eos_id, t.pad_id)
 
     def sample(self, model: Model, evaluation: Evaluation) -> str:
-        """A few outputs of a validation as Markdown, of the same examples every time."""
+        """A few outputs of a validation as Markdown, always for the same examples."""
         examples, (item, reference, output) = self.split.valid, self.sample_names
         chosen = range(0, len(examples), max(len(examples) // self.SAMPLES, 1))[: self.SAMPLES]
         return "\n".join(
@@ -239,11 +248,11 @@ class Task:
         )
 
     def shown(self, item: Any) -> str:
-        """An item in words."""
+        """An item as text."""
         return str(item)
 
     def describe(self, figures: Mapping[str, Any]) -> str:
-        """Validation figures in a few words."""
+        """Validation figures as a short text."""
         return f"valid {figures['loss']:.3f} nats" + (
             "" if self.metric.name == "loss" else f", {self.metric} {figures[self.metric.name]:.4g}"
         )
@@ -251,12 +260,12 @@ class Task:
     # -- a trained model -----------------------------------------------------------------------------------
 
     def normalise(self, model: Any, text: str) -> str:
-        """A text as the targets of the training were: lower-case, say."""
+        """Normalises a text as training normalised targets, such as to lower case."""
         return text
 
     def held_out(self, model: Any, options: Any = None) -> Any:
-        """Examples to judge a trained model by: those that ``options`` (of class `HeldOut`) name, else those that
-        were held out in its training."""
+        """Examples to evaluate a trained model on: those named in ``options`` (a `HeldOut`), else the validation
+        part of its training."""
         from gen.training.config import recorded
 
         self.config = recorded(type(self), model)
@@ -264,40 +273,45 @@ class Task:
         return self.split.valid
 
     def evaluate(self, model: Any, examples: Any, *, batch_size: int = 64, **search: Any) -> Evaluation:
-        """What a model writes for examples, and its figures. Several processes share the examples."""
+        """Generates outputs for the examples and scores them. Processes share the examples."""
         outputs = self._written(model, examples, batch_size, **search)
         return Evaluation(self.score(outputs, self._references(model, examples)), outputs, len(examples))
 
     def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
-        """The figure that an int8 export is compared by, and what it was measured on: at most ``limit`` items (0:
-        as many as are worth it)."""
+        """The figure that int8 exports are checked by, and a description of what it was measured on.
+
+        Args:
+            model: an exported model.
+            examples: what `held_out` returned.
+            limit: the largest number of items; 0: the task's own limit.
+        """
         found = self.evaluate(model, examples)
         return float(found.figures[self.metric.name]), f"{found.count:,} held-out examples"
 
     def compare(
         self, outputs: Sequence[str], others: Sequence[str], references: Sequence[Sequence[str]]
     ) -> dict[str, float]:
-        """Probability that the difference between two models' figures is chance: name → p."""
+        """Significance of the difference between two models' outputs: figure → p-value."""
         return {}
 
     def pairs(self, files: Sequence[str], options: Any) -> Iterator[tuple[Any, str]]:
-        """Items and texts to score, from files that the user names."""
+        """Reads (item, text) pairs to score from files."""
         yield from PairFiles(files, options.src, options.tgt)
 
     def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
-        """Draws what the decoder looked at while it wrote each token of ``hypothesis``."""
+        """Plots the attention for each token of ``hypothesis`` into the file ``to``."""
         plot_attention(hypothesis.attention, token_labels(model, hypothesis), model.encoder.labels(item), to)
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """Judges the best weights as they will be used. May leave files of interest in the run folder."""
+        """Evaluates the best weights with the default search. May write files into the run folder."""
         return self.evaluate(model, self.split.valid)
 
     def commands(self, model: Model, folder: str) -> list[str]:
-        """Commands to try with the trained model; ``folder`` is quoted for a shell."""
+        """Example commands for the trained model; ``folder`` is quoted for a shell."""
         return [f"gen {self.name} {folder} {shlex.quote(self.shown(self.split.valid[0].item))}"]
 
     def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-        """Figures for people: (name, value, how it was computed) each."""
+        """Figures to print: (name, value, how it was computed) each."""
         signatures = {n for n in figures if n.endswith("_signature")}
         return [
             (
@@ -311,5 +325,5 @@ class Task:
 
 
 def token_labels(model: Any, hypothesis: Hypothesis) -> list[str]:
-    """The text of every token of a hypothesis."""
+    """The text of each token of a hypothesis."""
     return [model.tokenizer.decode([i]) for i in hypothesis.token_ids]

@@ -1,4 +1,4 @@
-"""Loggers for TensorBoard, Weights & Biases and MLflow: they get the figures that `metrics.jsonl` gets."""
+"""Loggers for TensorBoard, Weights & Biases and MLflow, with the figures of `metrics.jsonl`."""
 
 from __future__ import annotations
 

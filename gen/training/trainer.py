@@ -30,30 +30,29 @@ from gen.training.task import Task
 from gen.training.validation import Event, Progress, Validator
 
 LOG_EVERY = 50  # steps
-VALIDATION_COST = 25  # under a budget of time, train at least this many times as long as validation takes
-BAD_STEPS = 20  # in a row, gradients not finite: go back (float16's scaler may need a few to find its scale)
-RETURNS = 3  # to the last checkpoint, each at half the rate, before giving up
+VALIDATION_COST = 25  # with a budget of time: train at least this many times as long as validation takes
+BAD_STEPS = 20  # consecutive NaN gradients before going back (float16's scaler needs a few to find its scale)
+RETURNS = 3  # to the last checkpoint, each at half the learning rate, before giving up
 
 
 class Trainer:
-    """Trains a model on a task until the budget is used up, validation stops improving, or someone stops it.
+    """Trains a model on a task until the budget is used up, validation stops improving, or `stop` is called.
 
-    Nothing outside changes: no signal handlers, no seeds of others, no console. In the end the model has its last
-    weights; the best ones are in the run folder.
+    Changes no global state: no signal handlers, no random generators, no console. At the end the model has its
+    last weights; the best ones are in the run folder.
 
     Args:
-        model: to train; put on the device of the options.
-        task: with its ``batches``, or with its ``split`` and ``config``, from which they are made; its `loss`,
-            `validate` and `sample` are called.
-        options: how to train.
-        out: the folder of the run; where it holds an unfinished one, that goes on. "" for a temporary one, which
-            is gone with the `Run`.
+        model: the model; moved to the device of the options.
+        task: with ``batches``, or with ``split`` and ``config``, from which they are made; its `loss`, `validate`
+            and `sample` are called.
+        options: of the training.
+        out: the run folder; an unfinished run in it is resumed. "": a temporary folder, deleted with the `Run`.
         callbacks: called with an `Event` every few steps and after every validation.
-        config: plain values that make the run what it is; the options by default.
+        config: plain values that must be equal for the run to be resumed; default: the options.
 
     Raises:
-        UserError: gradients stay not finite at ever lower rates, memory is too small, the folder is another run's,
-            or the end could not be saved.
+        UserError: gradients are not finite even at lower rates, too little memory, a folder that holds another
+            run, or the last state could not be saved.
 
     Example::
 
@@ -89,7 +88,7 @@ class Trainer:
         self.now = Progress()
 
     def stop(self) -> None:
-        """Ends the training after the step that is being done; it is saved, and `fit` returns."""
+        """Ends the training after the current step; its state is saved, and `fit` returns."""
         self.stopping = True
 
     @property
@@ -98,17 +97,17 @@ class Trainer:
         return self.now.done
 
     def fit(self) -> Run:
-        """Trains, or goes on where the run folder's last checkpoint is. Returns the run."""
+        """Trains, or resumes from the run folder's last checkpoint. Returns the run."""
         self.model.to(pick_device(self.options.device))
         with self.folder.locked(), machine.private_rng(self.options.seed):
             state = self.folder.open()
             vars(self.now).update(state["progress"] if state else {})
             if not (state and state["progress"]["done"]):
                 try:
-                    self.task.validate(self.model, quick=True)  # a bad path or a full memory shows now, not later
+                    self.task.validate(self.model, quick=True)  # finds bad paths and too little memory at once
                     self._begin(state)
                     self._run()
-                except torch.OutOfMemoryError as error:  # not in the micro-batches, which can become smaller
+                except torch.OutOfMemoryError as error:  # outside of the micro-batches, which can be split
                     raise UserError(
                         f"the memory of {self.model.device} is too small: make the model smaller"
                     ) from error
@@ -126,26 +125,26 @@ class Trainer:
         self.now = Progress(next_validation=1 / options.validations)
         self.carried: DecoderState | None = None
         self.window = _Window(model.device)
-        if distributed.rank():  # dropout of its own; the first weights are everyone's
+        if distributed.rank():  # different dropout per process; the initial weights are broadcast
             torch.manual_seed(options.seed + distributed.rank())
         if state is None:
-            self.folder.forget_after(0)  # of a run that stopped before it had saved anything
+            self.folder.forget_after(0)  # of a run that stopped before its first save
         else:
             self._restore(state)
         self.began = self.saved = time.monotonic()
         self.began -= self.now.seconds
         if state is None:
-            self._save()  # a full disk shows now, too
+            self._save()  # finds a full disk at once
 
     def _run(self) -> None:
-        """Steps, validations and saves in turn, until the end. Every process decides the same."""
+        """Alternates steps, validations and saves until the end. All processes take the same decisions."""
         now, groups = self.now, self._groups()
         self.model.train()
         while True:
             waited = time.monotonic() - self.saved
             used, stopping, waited = distributed.all_reduce_max(self._share(), self.stopping, waited)
             if used >= 1 or stopping:
-                now.bad = 0  # those steps were skipped and changed no weight: what there is can be kept
+                now.bad = 0  # skipped steps changed no weight, so the state can be saved
             if used >= min(now.next_validation, 1.0):
                 self._validate(used)
             elif waited > self.save_every:
@@ -154,13 +153,13 @@ class Trainer:
                 return
             if stopping:
                 if not self._save():
-                    notify(f"{self.folder.path}: could not be saved; it goes on from the checkpoint before")
+                    notify(f"{self.folder.path}: could not be saved; it will resume from the checkpoint before")
                 return
             if not self._step(next(groups), used):
                 groups = self._groups()
 
     def _groups(self) -> Iterator[list[Batch]]:
-        """The micro-batches of one step after the other, for ever, from where training stands."""
+        """The micro-batches of each next step, endlessly, from the current position."""
         while True:
             batches = self.batches.epoch(self.now.epoch, self.now.position)
             while group := list(islice(batches, self.options.accumulate)):
@@ -168,7 +167,7 @@ class Trainer:
             self.now.epoch, self.now.position = self.now.epoch + 1, 0
 
     def _share(self) -> float:
-        """How much of the budget is used up; the main process's clock counts."""
+        """The share of the budget that is used up, by the main process's clock; 0 in other processes."""
         if not distributed.is_main():
             return 0.0
         now = self.now
@@ -177,11 +176,10 @@ class Trainer:
         return {"seconds": now.seconds, "epochs": epochs, "steps": now.step}[self.budget.unit] / self.budget.amount
 
     def _step(self, group: list[Batch], used: float) -> bool:
-        """One step. Returns False where training has gone back to an earlier one."""
+        """One step. Returns False if training went back to an earlier checkpoint."""
         now = self.now
         rate = learning_rate(self.options, used, now.rate_factor)
-        for parameters in self.optimizer.param_groups:
-            parameters["lr"] = rate * parameters["factor"]
+        self.stepper.set_rate(rate)
         result = self.stepper(group, self.carried, used)
         now.step += 1
         now.position += len(group)
@@ -226,13 +224,13 @@ class Trainer:
             now.rate_factor *= 0.5
         if not self._save() and now.done:
             raise UserError(
-                f"{self.folder.path}: the trained model could not be saved; make room, and the same command goes "
-                "on from the last checkpoint"
+                f"{self.folder.path}: the trained model could not be saved; make room, and repeat the command to "
+                "resume from the last checkpoint"
             )
         self._tell(event)
-        self.window.restart()  # the time spent on validation is not training's
+        self.window.restart()  # do not count the time of the validation
 
-    # -- saving, and going on from there -------------------------------------------------------------------
+    # -- saving and resuming ------------------------------------------------------------------------------
 
     def _save(self) -> bool:
         """Saves the state to resume from, in types that load without running code. False only if a needed save
@@ -254,7 +252,7 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         if state["tokenizer"] != self.model.tokenizer.to_bytes():
             raise UserError(
-                f"{self.folder.path}: the data is not what this run was begun with (its vocabulary is another): "
+                f"{self.folder.path}: the data has changed since this run was started (its vocabulary differs): "
                 "choose another --out, perhaps with --init-from"
             )
         self.model.load_state_dict(state["weights"])
@@ -272,13 +270,13 @@ class Trainer:
             self.carried = layers and DecoderState(tuple(tuple(s.to(device) for s in layer) for layer in layers))
         elif distributed.is_main():
             notify(
-                f"{self.folder.path}: trained by {len(processes)} processes so far, and there are "
-                f"{distributed.size()} now: dropout and states of streams begin anew"
+                f"{self.folder.path}: trained by {len(processes)} processes so far, now by {distributed.size()}: "
+                "random numbers and stream states are reset"
             )
         self.folder.forget_after(self.now.step)
 
     def _go_back(self) -> None:
-        """To the last good checkpoint, at half the learning rate."""
+        """Returns to the last good checkpoint, at half the learning rate."""
         bad, returns, factor = self.now.step, self.now.returns + 1, self.now.rate_factor / 2
         seconds, skipped = self.now.seconds, self.now.skipped
         state = self.folder.read_last()
@@ -298,17 +296,17 @@ class Trainer:
 
 
 def _next_validation(used: float, interval: float) -> float:
-    """The share of the budget at which to validate next; never a moment before the end, which has its own."""
+    """The share of the budget of the next validation; not shortly before the final one."""
     after = used + interval
     return after if after + interval / 2 < 1 else 1.0
 
 
 class _Window:
-    """Sums over the steps since the last report; tensors, so that no step waits for a device."""
+    """Sums over the steps since the last report; tensors, so that steps do not wait for the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.loss = math.nan  # of the last report, which stands until there are new steps
+        self.loss = math.nan  # of the last report; kept until there are new steps
         self.speed = 0.0
         self.restart()
 
@@ -322,7 +320,7 @@ class _Window:
         self.num_tokens += num_tokens
 
     def close(self, now: Progress) -> tuple[float, float]:
-        """Loss and tokens a second, of all processes, since the last time."""
+        """Mean loss (nats per token) and tokens per second of all processes since the last call."""
         loss_sum, num_tokens = distributed.all_reduce_sum(float(self.loss_sum), self.num_tokens)
         if num_tokens:
             self.loss = loss_sum / num_tokens

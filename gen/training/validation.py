@@ -1,4 +1,4 @@
-"""Validation: where training stands, what is reported, and which weights are kept as the best."""
+"""Validation: the progress of a training, its events, and the choice of the best weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gen.training.task import Task
 
 @dataclass
 class Progress:
-    """Where training stands; saved with the model."""
+    """The progress of a training; saved with the training state."""
 
     step: int = 0
     epoch: int = 0
-    position: int = 0  # batches of the epoch that are done
+    position: int = 0  # finished batches of the epoch
     seconds: float = 0.0
     tokens: int = 0
     best: float | None = None
@@ -31,24 +31,24 @@ class Progress:
     rate_factor: float = 1.0  # halved on a plateau, and after gradients that were not finite
     next_validation: float = 0.0
     skipped: int = 0  # steps whose gradient was not finite
-    bad: int = 0  # such steps in a row
-    returns: int = 0  # to the last good checkpoint because of them
+    bad: int = 0  # consecutive ones
+    returns: int = 0  # to the last good checkpoint, because of them
     done: bool = False
 
 
 @dataclass
 class Event:
-    """Progress, as it is passed to callbacks.
+    """The progress of a training, as passed to callbacks.
 
     Attributes:
         progress: the state of the training.
-        share: of the budget, 0 to 1.
-        loss: nats per token over the last steps.
+        share: the used share of the budget, 0 to 1.
+        loss: mean over the last steps, nats per token.
         tokens_per_second: over the last steps.
-        learning_rate: at the moment.
-        memory: the most that was held so far, in bytes: the GPU's, or the process's.
-        validation: the figures, after a validation.
-        stop: call it to end the training after this step; it is saved and can go on.
+        learning_rate: the current learning rate.
+        memory: peak memory so far in bytes, of the GPU or the process.
+        validation: figures by name; empty unless a validation has just ended.
+        stop: call it to end the training after this step; its state is saved.
     """
 
     progress: Progress
@@ -75,21 +75,21 @@ class Event:
 
 
 class Validator:
-    """Validates weights and keeps the best as ``best/``.
+    """Validates weights and saves the best as ``best/``.
 
-    With a moving average it is the average that is validated, until the end, where the last weights and the mean
-    of several are tried as well.
+    With a moving average, the average is validated. At the end, the last weights and the mean of several validated
+    weights are validated, too.
 
     Args:
         model, task, averages, run: of the training.
-        dtype: to compute in.
+        dtype: of the matrix products.
     """
 
     def __init__(self, model: Model, task: Task, averages: Averages, run: RunFolder, dtype: torch.dtype) -> None:
         self.model, self.task, self.averages, self.run, self.dtype = model, task, averages, run, dtype
 
     def validate(self, event: Event) -> dict[str, Any]:
-        """Figures of the weights as they are now, or of their moving average."""
+        """Validates the current weights or their moving average. Returns the figures."""
         now, moving = event.progress, self.averages.moving
         figures, better = self._try("moving average" if moving else "last", moving, event)
         self.averages.validated(moving or trainable(self.model), self.task.metric.goodness(figures))
@@ -97,14 +97,14 @@ class Validator:
         return figures
 
     def finish(self, event: Event) -> None:
-        """Tries what `validate` did not."""
+        """Validates the weights that `validate` does not: the last ones and the mean of several."""
         if self.averages.moving:
             self._try("last", None, event)
         if (mean := self.averages.mean()) is not None:
             self._try(f"mean of {len(self.averages.kept)}", mean, event)
 
     def _try(self, name: str, weights: Weights | None, event: Event) -> tuple[dict[str, Any], bool]:
-        """Figures of some weights, and whether they are the best so far."""
+        """Validates weights (None: the current ones). Returns the figures and whether they are the best so far."""
         now, metric = event.progress, self.task.metric
         with swapped(self.model, weights):
             with autocast(self.model.device, self.dtype):
@@ -116,7 +116,7 @@ class Validator:
                 rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
                 when = {"step": now.step, "seconds": round(now.seconds, 1), "weights": name}
                 saved = self.run.save_best(self.model, {**when, **rounded})
-                if all(distributed.all_gather(saved)):  # else the next as good are saved
+                if all(distributed.all_gather(saved)):  # else a later tie is saved
                     now.best = value
             record = {**event.record(), "weights": name, "validation": figures}
             if distributed.is_main():

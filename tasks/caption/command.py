@@ -1,4 +1,4 @@
-"""`gen caption`: a trained model describes pictures."""
+"""`gen caption`: captions of pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 
 from gen.base import distributed
-from gen.base.config import parse_command
+from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, UserError, notify
 from gen.base.fields import Arg
 from gen.base.lines import output
@@ -24,7 +24,7 @@ from gen.inputs.processors import PictureProcessor
 from gen.runtime import Runtime
 from gen.search import Hypothesis
 from gen.search.options import SearchOptions
-from tasks.commands.models import Precision, load_model
+from tasks.commands.models import Precision, load_model, record
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
@@ -32,52 +32,47 @@ if TYPE_CHECKING:  # exported models run where there is no torch
 
 @dataclass(frozen=True)
 class CaptionCommand:
-    """Describe pictures."""
+    """Write captions of pictures with a trained model."""
 
     COMMON: ClassVar = ("output", "num_captions", "beam", "json", "csv", "sidecar", "show")
 
     run: Annotated[str, Arg("RUN", positional=True)]
-    """The folder of a run, of a model, or of an exported model."""
+    """Folder of a run, model or exported model, or hf:USER/NAME."""
     pictures: Annotated[tuple[str, ...], Arg("PICTURE", positional=True)] = ()
-    """Files, and folders of them."""
+    """Picture files, or folders of them."""
     stdin: bool = False
-    """Read the pictures' paths from standard input, one a line."""
+    """Read picture paths from standard input, one per line."""
     num_captions: int = 1
-    """This many captions a picture: by diverse beam search, the best of --beam, or samples with --sample."""
+    """Captions per picture: by diverse beam search, the best of --beam, or samples with --sample."""
     sample: bool = False
-    """Sample instead of searching for the best."""
+    """Sample instead of beam search."""
     json: bool = False
-    """A JSON object a picture: image, captions with text and score."""
+    """Print one JSON object per picture: image, captions with text, score (log-probability), finished."""
     csv: bool = False
-    """CSV with a header: image, caption, score; a row a caption."""
+    """Print CSV with a header: image, caption, score; one row per caption."""
     sidecar: bool = False
-    """Write each picture's caption into a .txt beside it, where there is none yet."""
+    """Write each caption into a .txt file next to its picture, unless one exists."""
     overwrite: bool = False
-    """With --sidecar: also where there is one."""
+    """With --sidecar: replace existing files."""
     show: str = ""
-    """Write a page with the pictures and their captions to this .html file."""
+    """Write an HTML page with the pictures and captions to this file."""
     output: Annotated[str, Arg(aliases=("-o",))] = "-"
-    """Where to write; - for standard output."""
+    """Output file; - for standard output."""
     batch_size: int = 64
-    """Pictures at a time."""
+    """Pictures per batch."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     precision: Precision = "auto"
-    """Of the matrix products; auto: bfloat16 where the hardware is fast in it, as the CNN always computes."""
+    """Number format of the decoder's matrix products. auto, as in the CNN: bfloat16 where it is fast."""
     search: SearchOptions = field(default_factory=SearchOptions)
 
     def options(self) -> dict[str, Any]:
-        """The search options. Raises `ConfigError` with every error at once."""
+        """The search options. Raises `ConfigError` with all errors."""
         given = self.search.given()
         checks = [
             (not self.pictures and not self.stdin, "name pictures, or folders of them: gen caption RUN photo.jpg"),
-            (
-                bool(self.pictures) and self.stdin,
-                "--stdin and PICTURE exclude each other: name pictures one way",
-            ),
+            (bool(self.pictures) and self.stdin, "--stdin and PICTURE exclude each other"),
             (self.json and self.csv, "--json and --csv exclude each other"),
-            (self.batch_size < 1, f"--batch-size must be at least 1, not {self.batch_size}"),
-            (self.num_captions < 1, f"--num-captions must be at least 1, not {self.num_captions}"),
             (
                 not self.sample and 0 < given.get("beam", self.num_captions) < self.num_captions,
                 f"--num-captions {self.num_captions} needs a --beam of as many, not {given.get('beam')}",
@@ -93,13 +88,14 @@ class CaptionCommand:
                 "--sample and --beam exclude each other: choose one way to search",
             ),
         ]
-        if errors := [message for wrong, message in checks if wrong]:
+        errors = [message for wrong, message in checks if wrong]
+        if errors := errors + range_errors(self, ("batch_size", "num_captions")):
             raise ConfigError(errors)
         if self.sample or {"temperature", "top_k", "top_p", "min_p"} & set(given):
             return {"temperature": 1.0, "num_samples": self.num_captions, **given}
         if self.num_captions > 1:
             width = given.get("beam", self.num_captions)
-            # Without a width of the user's own every caption has a group to itself.
+            # Without --beam, each caption is a group of its own.
             groups = {} if "beam" in given else {"beam_groups": self.num_captions}
             return {"beam": width, "n_best": self.num_captions, **groups, **given}
         return given
@@ -107,7 +103,7 @@ class CaptionCommand:
 
 @dataclass(frozen=True)
 class Caption:
-    """What became of a picture: hypotheses, best first, or why there are none."""
+    """The captions of a picture: hypotheses, best first, or the error."""
 
     path: Path
     hypotheses: Sequence[Hypothesis]
@@ -117,13 +113,13 @@ class Caption:
 def caption_pictures(
     model: Model | Runtime, paths: Iterable[Path], *, batch_size: int = 64, **options: Any
 ) -> Iterator[Caption]:
-    """Describes any number of pictures; yields in their order. The next ones are decoded while the model works.
+    """Captions any number of pictures; yields in order. The next pictures are read while the model runs.
 
-    A picture that cannot be used does not disturb the others.
+    A picture that cannot be read gets an error; the others are not affected.
     """
     processor = model.processors.get("picture")
     if not isinstance(processor, PictureProcessor):
-        raise UserError(f"a {model.info.task} model does not look at pictures")
+        raise UserError(f"a {model.info.task} model does not read pictures")
     for batch in ahead(paths, processor.preprocessing.pixels, batch_size):
         good = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
         found = iter(model.generate(good, attention=False, **options) if good else [])
@@ -135,8 +131,7 @@ def caption_pictures(
 
 
 def expand(names: Iterable[str]) -> Iterator[Path]:
-    """Files as they are, folders as the pictures in them. One without any stands for itself: whoever opens it
-    says what is wrong."""
+    """Replaces folders by the pictures in them. A folder without pictures stays, and is an error when opened."""
     for name in names:
         path = Path(name)
         yield from (find_pictures(path) if path.is_dir() else []) or [path]
@@ -148,9 +143,9 @@ def caption_command(argv: list[str], command: str) -> int:
     options = config.options()
     distributed.start()
     model = load_model(config.run, config.device, "caption", config.precision)
-    SearchOptions.make(model.search_defaults, options)  # says what is wrong before anything is written
+    SearchOptions.make(model.search_defaults, options)  # raises errors before anything is written
     if config.show:
-        import tasks.report  # noqa: F401  # so does this, where only gen-runtime is installed
+        import tasks.report  # noqa: F401  # raises an error if only gen-runtime is installed
     names: Iterable[str] = config.pictures or _paths_on_stdin()
     shown: list[Caption] = []
     beside: set[Path] = set()
@@ -181,22 +176,19 @@ def caption_command(argv: list[str], command: str) -> int:
 
 
 def _paths_on_stdin() -> Iterator[str]:
-    """Paths, one a line; they need not be UTF-8."""
+    """Paths from standard input, one per line; they need not be UTF-8."""
     with open(0, "rb", closefd=False) as file:
         yield from (os.fsdecode(line.rstrip(b"\r\n")) for line in file if line.strip())
 
 
 def _write(file: IO[str], caption: Caption, config: CaptionCommand) -> None:
-    """A picture's lines."""
+    """Writes the output for a picture."""
     hypotheses = caption.hypotheses
     if config.json:
-        record: dict[str, Any] = {"image": str(caption.path)}
-        if caption.error:
-            record["error"] = str(caption.error)
-        record["captions"] = [
-            {"text": h.text, "score": h.score, "finished": h.finished, **h.drawn()} for h in hypotheses
-        ]
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        error = {"error": str(caption.error)} if caption.error else {}
+        captions = [record(h) for h in hypotheses]
+        found = {"image": str(caption.path), **error, "captions": captions}
+        file.write(json.dumps(found, ensure_ascii=False) + "\n")
     elif config.csv:
         file.write("".join(_csv([str(caption.path), h.text, f"{h.score:.4f}"]) for h in hypotheses))
     else:
@@ -205,13 +197,13 @@ def _write(file: IO[str], caption: Caption, config: CaptionCommand) -> None:
 
 
 def _write_beside(caption: Caption, written: set[Path], overwrite: bool) -> bool:
-    """Writes the .txt beside a picture; whether that worked. ``written``: those of this run."""
+    """Writes the .txt next to a picture. Returns whether that worked. ``written``: files written before."""
     path = caption.path.with_suffix(".txt")
     if path in written:
-        notify(f"{caption.path}: {path.name} is already that of another picture")
+        notify(f"{caption.path}: {path.name} already has the caption of another picture")
         return False
     if path.is_file() and not overwrite:
-        notify(f"{path}: is already there; --overwrite replaces it")
+        notify(f"{path}: exists; --overwrite replaces it")
         return False
     try:
         path.write_text(caption.hypotheses[0].text + "\n", encoding="utf-8")
@@ -229,14 +221,14 @@ def _csv(cells: list[str]) -> str:
 
 
 def _shown(name: str) -> str:
-    """A file's name as it can be printed; those of old archives are not always UTF-8."""
+    """A file name in printable form; names from old archives need not be UTF-8."""
     return os.fsencode(name).decode(errors="replace")
 
 
 def _gallery(path: Path, run: str, captions: list[Caption]) -> None:
-    """A page with small copies of the pictures."""
+    """Writes a page with small copies of the pictures."""
     from tasks import report
 
     cards = [report.card(c.path, [h.text for h in c.hypotheses], _shown(c.path.name)) for c in captions]
-    report.write_page(path, "Captions", f"{len(captions):,} pictures described by {run}.", [report.gallery(cards)])
+    report.write_page(path, "Captions", f"{len(captions):,} pictures captioned by {run}.", [report.gallery(cards)])
     notify(str(path))

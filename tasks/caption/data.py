@@ -1,4 +1,4 @@
-"""Pictures with captions, made ready for training: read, looked at, put into batches."""
+"""Pictures with captions: reading, CNN features, batches, validation."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ from gen.datasets.batches import Sequences
 from gen.datasets.captions import Captioned, CaptionSet, plain_caption, read_captions
 from gen.datasets.features import FeatureStore
 from gen.inputs.pictures import PictureError, ahead
-from gen.metrics.captions import CaptionScorer
+from gen.inputs.ptb import ptb_tokens
+from gen.metrics.captions import CaptionScorer, CiderD
 from gen.models.batch import Batch, sequence_batch
 from gen.models.encoders.cnn import CNNEncoder
 from gen.models.model import Model
 from gen.search import Hypothesis
+from gen.training.self_critical import Reward
 from tasks.caption.options import CaptionData
 
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation pictures, and what was left out; see `gen.training.interfaces.Split`.
+    """Training and validation pictures; see `gen.training.interfaces.Split`.
 
     Attributes:
-        unusable: which pictures turned out to be damaged: indices, those of ``valid`` after those of ``train``.
+        dropped: what was left out and why, one line per picture.
+        unusable: indices of pictures that cannot be read; those of ``valid`` follow those of ``train``.
     """
 
     train: list[Captioned]
@@ -43,7 +46,7 @@ class Split:
 
     @property
     def num_tokens(self) -> int:
-        """Words and ends: before there is a vocabulary, that is near enough."""
+        """The number of words and EOS: an estimate, as there is no vocabulary yet."""
         return sum(len(text.split()) + 1 for c in self.train for text in c.captions)
 
     def table(self) -> dict[str, str]:
@@ -57,7 +60,7 @@ class Split:
         }
 
     def check(self, options: CaptionData) -> None:
-        """Raises `UserError` where nothing is left of a part; tells first what was left out, and why."""
+        """Raises `UserError` if a part is empty, after printing what was left out."""
         if not self.train or not self.valid:
             for line in self.dropped:
                 notify(f"left out: {line}")
@@ -66,7 +69,7 @@ class Split:
 
 
 def read_split(options: CaptionData) -> Split:
-    """The pictures with their captions. Raises `UserError` where files are missing or damaged."""
+    """The pictures with their captions. Raises `UserError` if files are missing or damaged."""
     found = read_captions(options.images, options.captions)
     train, dropped = found.split("train"), found.dropped
     if options.valid_captions:
@@ -83,7 +86,7 @@ def read_split(options: CaptionData) -> Split:
 
 
 Source = Callable[[np.ndarray, np.ndarray], dict[str, torch.Tensor]]
-"""(B,) indices of pictures (training ones first) and (B,) views of them → what the encoder takes."""
+"""(B,) indices of pictures (training pictures first) and (B,) numbers of their views → the encoder's source."""
 
 Watch = Callable[[int, int], None]
 
@@ -91,9 +94,17 @@ Watch = Callable[[int, int], None]
 def cached_source(
     encoder: CNNEncoder, pictures: Sequence[Captioned], views: Sequence[int], dtype: str, watch: Watch
 ) -> tuple[Source, dict[int, UserError]]:
-    """What a frozen CNN sees in so many views of each picture, computed once.
+    """The cached features of a frozen CNN, computed if necessary.
 
-    Returns also which pictures cannot be used, and why.
+    Args:
+        encoder: has the CNN.
+        pictures: N pictures.
+        views: the number of views per picture, N numbers.
+        dtype: of the cache, such as "float16".
+        watch: called with (done, total).
+
+    Returns:
+        The source, and the errors of pictures that cannot be read, by index.
     """
     store = FeatureStore(encoder, dtype)
     rows, failed = store.fill([c.picture for c in pictures], views, watch=watch)
@@ -101,7 +112,7 @@ def cached_source(
 
 
 def unusable(encoder: CNNEncoder, pictures: Sequence[Captioned]) -> dict[int, UserError]:
-    """Which pictures cannot be used, and why."""
+    """The errors of pictures that cannot be read, by index."""
 
     def look(i: int) -> None:
         encoder.preprocessing.pixels(pictures[i].picture)
@@ -111,7 +122,7 @@ def unusable(encoder: CNNEncoder, pictures: Sequence[Captioned]) -> dict[int, Us
 
 
 def decoded_source(encoder: CNNEncoder, pictures: Sequence[Captioned]) -> Source:
-    """The pictures themselves, for a CNN that learns. One that can no longer be used is grey, and named once."""
+    """The pixels, for a CNN that is trained. A picture that can no longer be read is grey, and reported once."""
     named: set[Path] = set()
     preprocessing = encoder.preprocessing
 
@@ -132,7 +143,7 @@ def decoded_source(encoder: CNNEncoder, pictures: Sequence[Captioned]) -> Source
 
 
 class Subset:
-    """Some of the sequences of others: those in ``rows``, (N,) int64."""
+    """The sequences in ``rows``, (N,) int64, of others."""
 
     def __init__(self, sequences: Sequences, rows: np.ndarray) -> None:
         self.sequences, self.rows = sequences, rows
@@ -143,14 +154,14 @@ class Subset:
 
 
 class PictureBatches:
-    """Pictures without captions, in an order of its own every epoch: for learning from the model's captions.
+    """Batches of pictures without captions, shuffled per epoch, for self-critical training.
 
     Args:
         source: of all pictures.
-        pictures: (N,) int64, indices of those to learn from.
-        views: how many there are of each.
+        pictures: (N,) int64, indices of the pictures to train on.
+        views: number of views per picture.
         batch_size: pictures per batch.
-        seed: of the order.
+        seed: of the shuffling.
     """
 
     def __init__(self, source: Source, pictures: np.ndarray, views: int, batch_size: int, seed: int) -> None:
@@ -158,7 +169,7 @@ class PictureBatches:
         self.batch_size, self.seed = batch_size, seed
         self.batches_per_epoch = max(len(pictures) // batch_size, 1)
         if min(len(pictures), batch_size) < size():
-            raise UserError(f"--pictures {batch_size}: {size()} processes need at least a picture each")
+            raise UserError(f"--pictures {batch_size}: {size()} processes need at least one picture each")
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The epoch's batches from position ``start`` on."""
@@ -172,13 +183,13 @@ class PictureBatches:
 
 
 class ValidationPictures:
-    """The validation pictures.
+    """The validation pictures with references.
 
     Args:
         pictures: N of them.
         source: of all pictures; see `Source`.
-        rows: (N,) int64, which of them these are.
-        verbatim: whether captions are learned with case and punctuation.
+        rows: (N,) int64, their indices in ``source``.
+        verbatim: whether captions keep case and punctuation.
     """
 
     def __init__(self, pictures: Sequence[Captioned], source: Source, rows: np.ndarray, verbatim: bool) -> None:
@@ -187,14 +198,14 @@ class ValidationPictures:
         self.scorer = CaptionScorer(self.references)
 
     def blocks(self, count: int, batch_size: int = 64) -> Iterator[tuple[range, dict[str, torch.Tensor]]]:
-        """The first ``count`` pictures in blocks, those of this process: which, and what the encoder takes."""
+        """This process's share of the first ``count`` pictures in blocks: (indices, encoder source)."""
         for begin in shard(range(0, count, batch_size)):
             block = range(begin, min(begin + batch_size, count))
             rows = self.rows[block.start : block.stop]
             yield block, self.source(rows, np.zeros_like(rows))
 
     def batches(self, model: Model, count: int) -> Iterator[Batch]:
-        """Each picture with its first reference, as training has them."""
+        """Batches of the pictures with their first references."""
         t = model.tokenizer
         for block, source in self.blocks(count):
             texts = [self.references[i][0] for i in block]
@@ -202,9 +213,22 @@ class ValidationPictures:
             yield sequence_batch(source, [t.encode_array(x) for x in texts], t.bos_id, t.eos_id, t.pad_id)
 
     def captions(self, model: Model, count: int, **search: Any) -> list[Hypothesis]:
-        """The model's best caption of each; every process writes its share, and gets all."""
+        """The best caption of each picture. Processes share the work, and all get all captions."""
         blocks = [
             [several[0] for several in model.generate(list(source["picture"].numpy()), **search)]
             for _, source in self.blocks(count)
         ]
         return [hypothesis for block in gather(blocks) for hypothesis in block]
+
+
+_END = "</s>"
+
+
+def caption_reward(references: Sequence[Sequence[str]]) -> Reward:
+    """CIDEr-D against the references. EOS counts as a word: without it, incomplete captions would score best."""
+    cider = CiderD([[[*ptb_tokens(text), _END] for text in each] for each in references])
+
+    def reward(hypothesis: Hypothesis, picture: int) -> float:
+        return cider.score([*ptb_tokens(hypothesis.text), *([_END] if hypothesis.finished else [])], picture)
+
+    return reward

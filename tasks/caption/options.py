@@ -9,45 +9,43 @@ from gen.base.config import range_errors
 from gen.datasets.captions import CAPTION_WORDS
 from gen.datasets.corpus import TokenizerOptions
 from gen.models.encoders.backbones import LITE
-from gen.training.interfaces import SIZE_STEP
-from tasks.text.options import DROPOUTS
+from tasks.options import AttentionSizes, vocabulary_errors
 
 
 @dataclass(frozen=True)
 class CaptionData:
-    """What to look at and what to read."""
+    """Training data."""
 
     images: str = ""
-    """The folder of the pictures."""
+    """Folder of the training pictures."""
     captions: str = ""
-    """JSON Lines, CSV, Flickr's token file, Karpathy's or COCO's JSON, Parquet, or a dataset's name. Unset: the
-    file of captions in the folder itself."""
+    """JSON Lines, CSV, Flickr's token file, Karpathy's or COCO's JSON, Parquet, or a Hugging Face dataset. Unset:
+    the captions file in the folder --images."""
     valid_images: str = ""
-    """The folder of the pictures to validate on, where it is another one."""
+    """Folder of the validation pictures. Unset: --images."""
     valid_captions: str = ""
-    """Captions to validate on. Unset: those of the validation split, or of a part of the training pictures."""
+    """Captions to validate on. Unset: the validation split, or a part of the training pictures."""
     valid_size: int = 1000
-    """How many pictures that part has, at most a tenth of all."""
+    """Without a validation split: number of training pictures to validate on, at most a tenth."""
     level: Literal["char", "word", "subword"] = "word"
-    """What a token is."""
+    """Kind of tokens."""
     vocab_size: int | None = None
-    """Subwords: how many pieces. Words: keep the most frequent. Unset: 2000 pieces, or all the text supports."""
+    """Size of the vocabulary. Unset: all words, or up to 2000 subwords."""
     min_frequency: int | None = None
-    """Words: rarer ones are unknown. Chosen from the number of captions."""
+    """Words: replace rarer ones by <unk>. Chosen from the number of captions."""
     verbatim: bool = False
-    """Learn captions as they stand, with case and punctuation."""
+    """Keep case and punctuation of the captions."""
     max_length: int = 50
     """Cut captions after this many tokens."""
     batch_tokens: int = 1500
-    """Padded tokens per batch."""
+    """Tokens per batch, padding included."""
     augment: int | None = None
-    """Also learn from this many other views of each picture: mirrored, and parts of it. Chosen: more where the
-    budget is long enough to see each picture often."""
+    """Number of additional views per picture: mirrored and cropped. Chosen from the budget and the data."""
     feature_dtype: Literal["float16", "float32"] = "float16"
-    """How the cache keeps what the CNN sees."""
+    """Number format of the cached CNN features."""
 
     def tokenizer(self) -> TokenizerOptions:
-        """The vocabulary's options."""
+        """The options of the vocabulary."""
         return TokenizerOptions(
             self.level,
             self.min_frequency or 1,
@@ -58,7 +56,7 @@ class CaptionData:
         )
 
     def errors(self) -> list[str]:
-        """Everything that is wrong with the options, one line each."""
+        """The errors in the options, one line each."""
         found = range_errors(self, ("valid_size", "min_frequency", "max_length", "batch_tokens"))
         if not self.images and not self.captions:
             found.append("--images: name the folder of the pictures")
@@ -66,54 +64,29 @@ class CaptionData:
             found.append("--valid-images goes with --valid-captions")
         if not 0 <= (self.augment or 0) <= 100:
             found.append(f"--augment must be between 0 and 100, not {self.augment}")
-        if self.vocab_size is not None and (self.vocab_size < 5 or self.level == "char"):
-            found.append("--vocab-size goes with --level word or subword, and must be at least 5")
-        return found
+        return found + vocabulary_errors(self)
 
 
 @dataclass(frozen=True)
-class CaptionSizes:
+class CaptionSizes(AttentionSizes):
     """Sizes of the encoder and the decoder."""
 
     backbone: str = LITE
     """The CNN: efficientnet_lite0, or a torchvision classification model such as resnet50."""
     weights: str = "default"
-    """Its weights: default, none, or a file."""
+    """Weights of the CNN: default (pretrained), none, or a file."""
     finetune: int = 0
-    """Let this many of its last stages learn, too; then nothing is cached."""
+    """Train this many of the CNN's last stages. With 0 its features are computed once and cached."""
     finetune_rate: float = 0.05
-    """How fast they learn, as a share of the learning rate."""
-    cell: Literal["rnn", "gru", "lstm"] = "lstm"
-    """Recurrent cell of the decoder."""
-    attention: Literal["none", "dot", "additive", "multihead"] = "dot"
-    """How the decoder looks at the picture; none: it gets the mean of what there is to see, once."""
-    num_heads: int = 4
-    """Of multi-head attention."""
+    """Learning rate of these stages, as a share of --learning-rate."""
     memory_size: int | None = None
-    """Size of a grid cell's vector. Chosen from how often the budget allows to read the captions."""
-    embedding_size: int | None = None
-    """Size of a token's vector. Chosen likewise."""
-    hidden_size: int | None = None
-    """Size of a decoder layer. Chosen likewise."""
-    num_layers: int = 2
-    """Layers of the decoder."""
-    dropout: float | None = None
-    """Between layers and before the output, one mask per caption; and on the picture's vectors. Chosen
-    likewise."""
-    embedding_dropout: float | None = None
-    """On the tokens' vectors. Chosen likewise."""
-    weight_dropout: float = 0.0
-    """On the recurrent weights, one mask per batch (AWD-LSTM)."""
+    """Size of the vector of a grid cell. Chosen from the budget and the data."""
     tie: Literal["none", "decoder"] = "decoder"
-    """decoder: one matrix for the embeddings and the output layer."""
+    """decoder: one matrix for token embeddings and output layer."""
 
     def errors(self) -> list[str]:
-        """Everything that is wrong with the options, one line each."""
-        sizes = ("num_heads", "memory_size", "embedding_size", "hidden_size", "num_layers")
-        found = range_errors(self, sizes, DROPOUTS)
-        if self.attention == "multihead" and (self.hidden_size or SIZE_STEP) % max(self.num_heads, 1):
-            size = self.hidden_size or f"(chosen as a multiple of {SIZE_STEP}; name one)"
-            found.append(f"--num-heads {self.num_heads} does not divide --hidden-size {size}")
+        """The errors in the options, one line each."""
+        found = super().errors()
         if self.finetune < 0:
             found.append(f"--finetune must be 0 or more, not {self.finetune}")
         if not 0 < self.finetune_rate <= 1:
@@ -123,21 +96,21 @@ class CaptionSizes:
 
 @dataclass(frozen=True)
 class SelfCriticalOptions:
-    """Learning from the score of the model's own captions, after it has learned from people's."""
+    """Self-critical training: reinforcement learning from the CIDEr-D of the model's own captions."""
 
     TITLE: ClassVar[str] = "Self-critical training"
 
     self_critical: bool = False
-    """Make captions with a higher CIDEr-D more probable. Needs --init-from."""
+    """Train to increase the CIDEr-D of sampled captions. Needs --init-from."""
     samples: int = 5
-    """Captions drawn for each picture."""
+    """Captions sampled per picture."""
     baseline: Literal["mean", "greedy"] = "mean"
-    """What a caption's score is compared with: the others' mean, or that of the greedy one."""
+    """Baseline of a sample's score: the mean of the picture's other samples, or its greedy caption's score."""
     pictures: int = 32
     """Pictures per batch."""
 
     def errors(self) -> list[str]:
-        """Everything that is wrong with the options, one line each."""
+        """The errors in the options, one line each."""
         found = range_errors(self, ("samples", "pictures"))
         if self.baseline == "mean" and self.samples < 2:
             found.append("--samples must be at least 2 with --baseline mean")
@@ -146,11 +119,11 @@ class SelfCriticalOptions:
 
 @dataclass(frozen=True)
 class CaptionHeldOut:
-    """Other pictures than those held out in training."""
+    """Evaluate on other pictures than the validation part of the training."""
 
     images: str = ""
-    """A folder of pictures. Unset: the pictures held out in training."""
+    """Folder of pictures. Unset: the validation part of the training data."""
     captions: str = ""
-    """What people wrote about them; see `gen train caption --help`."""
+    """Reference captions; see `gen train caption --help` for formats."""
     split: Literal["train", "valid", "test", "all"] = "all"
-    """Which part of those."""
+    """The split of the captions to use."""

@@ -1,4 +1,4 @@
-"""Captioning: look at pictures, read what people wrote about them, train the decoder on it, judge its captions."""
+"""Captioning: training on pictures and their captions, evaluation by CIDEr-D."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from gen.base.distributed import all_reduce_sum
 from gen.base.errors import UserError
 from gen.base.folders import write_text
 from gen.datasets.batches import Background, Batches, SequenceBatches
 from gen.datasets.captions import CaptionCorpus, build_captions, plain_caption, read_captions
 from gen.inputs.processors import PictureProcessor
-from gen.inputs.ptb import ptb_tokens
 from gen.inputs.tokenizer import Tokenizer
-from gen.metrics.captions import CaptionScorer, CiderD, caption_metrics
+from gen.metrics.captions import CaptionScorer, caption_metrics
 from gen.metrics.plots import plot_looks
 from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig, DecoderState
@@ -28,7 +28,7 @@ from gen.training.config import recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.options import TrainOptions
 from gen.training.registry import register
-from gen.training.self_critical import Reward, SelfCritical
+from gen.training.self_critical import SelfCritical
 from gen.training.task import Task, token_labels
 from tasks.caption.command import caption_pictures, expand
 from tasks.caption.data import (
@@ -38,6 +38,7 @@ from tasks.caption.data import (
     Subset,
     ValidationPictures,
     cached_source,
+    caption_reward,
     decoded_source,
     read_split,
     unusable,
@@ -47,7 +48,7 @@ from tasks.caption.options import CaptionData, CaptionHeldOut, CaptionSizes, Sel
 
 @register("caption")
 class Caption(Task):
-    """Train a model that describes pictures."""
+    """Train a captioning model on pictures with captions."""
 
     Data, Sizes, Extra, HeldOut = CaptionData, CaptionSizes, SelfCriticalOptions, CaptionHeldOut
     metric = Metric("cider", higher_is_better=True, label="CIDEr-D", max_loss=1.0)
@@ -67,27 +68,24 @@ class Caption(Task):
     def check(self, config: Any) -> list[str]:
         if not config.extra.self_critical:
             return []
-        given = [
-            n for n in ("coverage", "scheduled_sampling", "r_drop", "label_smoothing") if getattr(config.train, n)
-        ]
+        names = ("coverage", "scheduled_sampling", "r_drop", "label_smoothing")
+        given = [name for name in names if getattr(config.train, name)]
         given += ["batch_tokens"] if config.data.batch_tokens != CaptionData.batch_tokens else []
         found = [f"--{name.replace('_', '-')} does not go with --self-critical" for name in given]
         if not config.train.init_from:
-            found.append("--self-critical goes on from a trained model: name its run with --init-from")
+            found.append("--self-critical starts from a trained model: name its run with --init-from")
         if config.model.finetune:
             found.append("--self-critical and --finetune exclude each other")
         return found
 
     def read(self, data: CaptionData) -> Split:
-        """The pictures with their captions. Raises `UserError` where files are missing or damaged."""
+        """The pictures with their captions. Raises `UserError` if files are missing or damaged."""
         if self.begun is not None and not isinstance(self.begun.encoder, CNNEncoder):
-            raise UserError(
-                f"--init-from: its encoder, {self.begun.encoder.describe()}, does not look at pictures"
-            )
+            raise UserError(f"--init-from: its encoder, {self.begun.encoder.describe()}, does not read pictures")
         return read_split(data)
 
     def build(self, sizes: Any, split: Split) -> Model:
-        """The CNN and the decoder."""
+        """A CNN encoder and the decoder."""
         encoder = CNNEncoder(
             sizes.backbone,
             sizes.weights,
@@ -100,7 +98,7 @@ class Caption(Task):
         return Model(encoder, DecoderConfig.of(len(tokenizer), sizes), tokenizer)
 
     def _tokenized(self, split: Split) -> CaptionCorpus:
-        """The captions as token ids."""
+        """The training captions as token ids."""
         data = self.config.data
         self.corpus = build_captions(
             split.train,
@@ -115,10 +113,9 @@ class Caption(Task):
         return self._tokenized(split).tokenizer, {}
 
     def defaults(self, facts: Facts) -> Choices:
-        """The more often the captions are read, the larger the model, the stronger the dropout, and the more views
-        of the pictures."""
-        # On Flickr8k, with 27 passes, larger sizes, more dropout and three more views gave 2.565 nats, where the
-        # small ones gave 2.608 and, with the views, 2.585. With 11 passes the small ones are better.
+        """With more passes over the captions: larger sizes, more dropout, and more views per picture."""
+        # Flickr8k, 27 passes: small sizes 2.608 nats, with three more views 2.585, with larger sizes and more
+        # dropout as well 2.565. With 11 passes the small sizes without further views are best.
         passes, captions = facts.passes, facts.split.num_captions
         grown = float(np.clip(np.log10(passes / 11) / np.log10(27 / 11), 0.0, 1.0))
         less = 0.2 * min(float(np.log10(passes / 11)), 0.0)
@@ -145,8 +142,8 @@ class Caption(Task):
         }
 
     def make_batches(self, model: Model, split: Split, config: Any) -> Batches:
-        """Captions of like length together, each with its picture, another view of it in every epoch; or pictures
-        alone, for self-critical training. Pictures that cannot be used are left out of ``split``."""
+        """Batches of captions of similar length with their pictures, a different view in every epoch; pictures
+        alone for self-critical training. Pictures that cannot be read are recorded in ``split``."""
         data, seed, encoder = config.data, config.train.seed, model.encoder
         assert isinstance(encoder, CNNEncoder)
         if self.begun is not None:
@@ -162,7 +159,7 @@ class Caption(Task):
             Split([], pictures, split.dropped).check(data)
         if config.extra.self_critical:
             self.objective = SelfCritical(
-                _reward([c.captions for c in split.train]),
+                caption_reward([c.captions for c in split.train]),
                 samples=config.extra.samples,
                 baseline=config.extra.baseline,
             )
@@ -181,7 +178,7 @@ class Caption(Task):
     def _source(
         self, encoder: CNNEncoder, split: Split, data: CaptionData, learns: bool, views: int
     ) -> tuple[Source, np.ndarray]:
-        """What makes the encoder's source, and which of all pictures can be used."""
+        """The function that makes the encoder's source, and the indices of the usable pictures."""
         pictures = split.train + split.valid
         if learns:
             failed, source = unusable(encoder, pictures), decoded_source(encoder, pictures)
@@ -195,7 +192,7 @@ class Caption(Task):
         return source, np.array([i for i in range(len(pictures)) if i not in failed], np.int64)
 
     def _watch(self, done: int, total: int) -> None:
-        self.progress("looking at pictures, which is kept for the next time", done, total)
+        self.progress("computing picture features (cached for later runs)", done, total)
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -207,9 +204,7 @@ class Caption(Task):
         return super().loss(model, batch, state, options, share)
 
     def validate(self, model: Model, *, quick: bool = False) -> Evaluation:
-        """Caption scores of greedy captions, and the loss of each picture's first reference."""
-        from gen.base.distributed import all_reduce_sum
-
+        """The scores of greedy captions, and the loss of each picture's first reference."""
         count = len(self.valid.pictures)
         count, limit = (min(count, 8), {"max_new_tokens": 8}) if quick else (count, {})
         loss_sum, num_tokens = all_reduce_sum(*model.evaluate(self.valid.batches(model, count)))
@@ -218,7 +213,7 @@ class Caption(Task):
         return Evaluation({"loss": loss_sum / max(num_tokens, 1), **scorer.corpus(captions)}, captions, count)
 
     def sample(self, model: Model, evaluation: Evaluation) -> str:
-        """Pictures, a reference each, and what the model wrote; the same pictures every time."""
+        """Pictures with a reference and the caption, always the same pictures."""
         pictures = self.valid.pictures
         chosen = range(0, len(pictures), max(len(pictures) // self.SAMPLES, 1))[: self.SAMPLES]
         return "\n".join(
@@ -232,7 +227,7 @@ class Caption(Task):
         return f"valid {figures['loss']:.3f} nats, {scores}"
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """By beam search. Leaves ``captions.jsonl`` and, with attention, a plot of the first picture."""
+        """Evaluates with the default search. Writes ``captions.jsonl`` and, with attention, a plot."""
         pictures = self.valid.pictures
         found = self.valid.captions(model, len(pictures))
         captions = [h.text for h in found]
@@ -251,12 +246,12 @@ class Caption(Task):
     def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         labels = {f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)} | {"rouge_l": "ROUGE-L", "cider": "CIDEr-D"}
         rows = [(label, f"{figures[name]:.2f}", "") for name, label in labels.items()]
-        return [*rows, ("different", f"{figures['distinct']:,}", "")]
+        return [*rows, ("distinct", f"{figures['distinct']:,}", "")]
 
     # -- a trained model -----------------------------------------------------------------------------------
 
     def normalise(self, model: Any, text: str) -> str:
-        """Captions are lower-case words, unless they were learned with case and punctuation."""
+        """Lower-case words without punctuation, unless trained with ``verbatim``."""
         return text if model.info.options().get("verbatim") else plain_caption(text)
 
     def parse(self, words: Sequence[str]) -> Iterator[Path]:
@@ -279,36 +274,22 @@ class Caption(Task):
     def evaluate(
         self, model: Any, examples: Sequence[Example], *, batch_size: int = 64, **search: Any
     ) -> Evaluation:
-        """From files. Pictures that cannot be used are left out."""
+        """Captions the pictures and scores the captions. Pictures that cannot be read are left out."""
         described = list(caption_pictures(model, [e.item for e in examples], batch_size=batch_size, **search))
         failed = [*self.dropped, *(str(d.error) for d in described if d.error)]
         kept = [(d.hypotheses[0].text, e) for d, e in zip(described, examples, strict=True) if d.hypotheses]
         if not kept:
-            raise UserError("no pictures are left to judge by")
+            raise UserError("no usable pictures are left to evaluate on")
         figures = caption_metrics([text for text, _ in kept], [list(e.all_references) for _, e in kept])
         return Evaluation({**figures, "pictures": len(kept)}, [text for text, _ in kept], len(kept), failed)
 
     def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Any) -> None:
-        """The picture, and once more for every token, bright where the decoder looked."""
+        """Plots the picture and the attention on it for each token."""
         plot_looks(*looks_of(model, item, hypothesis), to)
 
 
-_END = "</s>"
-
-
-def _reward(references: Sequence[Sequence[str]]) -> Reward:
-    """CIDEr-D against the references. The end counts as a word: without it, captions that stop in the middle of a
-    phrase score best."""
-    cider = CiderD([[[*ptb_tokens(text), _END] for text in each] for each in references])
-
-    def reward(hypothesis: Hypothesis, picture: int) -> float:
-        return cider.score([*ptb_tokens(hypothesis.text), *([_END] if hypothesis.finished else [])], picture)
-
-    return reward
-
-
 def looks_of(model: Any, picture: Any, hypothesis: Hypothesis) -> tuple[np.ndarray, Any, list[str]]:
-    """What a plot of a caption needs: the picture as (H, W, 3) pixels, weights (T, S), a label per token."""
+    """The data of a caption's plot: pixels (H, W, 3), attention weights (T, S), and a label per token."""
     processor: PictureProcessor = model.processors["picture"]
     pixels = processor.preprocessing.pixels(picture).transpose(1, 2, 0)
     return pixels, hypothesis.attention, token_labels(model, hypothesis)

@@ -1,4 +1,4 @@
-"""`gen evaluate`: how good a model is on held-out data."""
+"""`gen evaluate`: figures of a model on held-out data."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any
 
 from gen.base import distributed
-from gen.base.config import parse_command
+from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, notify
 from gen.base.fields import Arg
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search import SearchOptions
+from gen.training.config import errors_in
 from gen.training.interfaces import Evaluation, NoOptions
 from gen.training.machine import tune_cpu
 from gen.training.task import Task
@@ -22,36 +23,34 @@ from tasks.commands.models import load_model, task_among
 
 @dataclass(frozen=True)
 class EvaluateCommand:
-    """How good a model is on held-out data: perplexity of a text, BLEU of translations, CIDEr-D of captions.
+    """Evaluate a model on held-out data: perplexity of text, BLEU of translations, CIDEr-D of captions.
 
-    `gen evaluate RUN --help` has the options of that model's task, too."""
+    `gen evaluate RUN --help` also lists the options of the model's task."""
 
     run: Annotated[str, Arg("RUN", positional=True)]
-    """The folder of a run or of a model."""
+    """Folder of a run or model, or hf:USER/NAME."""
     compare: str = ""
-    """A second run, judged on the same data; where the task has a test, it says whether they differ."""
+    """Also evaluate this model on the same data, with a significance test if the task has one."""
     batch_size: int = 64
     """Items per batch."""
     json: bool = False
     """Print JSON."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     held_out: Any = field(default_factory=NoOptions)
     search: SearchOptions = field(default_factory=SearchOptions)
 
     def check(self) -> None:
-        """Raises `ConfigError` with every error at once."""
-        errors = list(self.held_out.errors()) if hasattr(self.held_out, "errors") else []
+        """Raises `ConfigError` with all errors."""
+        errors = errors_in(self.held_out) + range_errors(self, ("batch_size",))
         if self.compare and self.compare == self.run:
-            errors.append(f"--compare {self.compare}: is the run itself; name another one")
-        if self.batch_size < 1:
-            errors.append(f"--batch-size must be at least 1, not {self.batch_size}")
+            errors.append(f"--compare {self.compare}: is the same model; name another one")
         if errors:
             raise ConfigError(errors)
 
 
 def with_held_out(command: type, task: type[Task] | None) -> type:
-    """A command's dataclass with the options by which a task reads other data than that of its training."""
+    """A command's dataclass with the task's `HeldOut` options."""
     kind = task.HeldOut if task else NoOptions
     made = make_dataclass(
         command.__name__, [("held_out", kind, field(default_factory=kind))], bases=(command,), frozen=True
@@ -91,5 +90,5 @@ def evaluate_command(argv: list[str], command: str) -> int:
         display.show_figures(name, task.rows(result.figures))
     if p_values:
         rows = {name: f"{value:.4f}" for name, value in p_values.items()}
-        display.console.print(display.table("Probability that the difference is chance (paired bootstrap)", rows))
+        display.console.print(display.table("p-value of the difference (paired bootstrap)", rows))
     return int(bool(first.failed))

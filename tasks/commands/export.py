@@ -1,4 +1,4 @@
-"""`gen export`: a trained model as a folder that runs without torch."""
+"""`gen export`: ONNX export of a trained model."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from gen.base.fields import Arg
 from gen.base.folders import write_folder
 from gen.models.export import export, note, quantize, require
 from gen.models.model import Model
+from gen.training.config import errors_in
 from gen.training.interfaces import Metric, NoOptions
 from gen.training.machine import tune_cpu
 from gen.training.task import Task
@@ -27,25 +28,24 @@ from tasks.commands.models import task_among
 
 @dataclass(frozen=True)
 class ExportCommand:
-    """Write a model as a folder that runs fast, and without torch: every command that uses a model and `gen.load`
-    take it.
+    """Export a model to ONNX: a folder that runs fast and without torch, in commands and with `gen.load`.
 
-    `gen export RUN --help` has the options of that model's task, too: what --int8 is measured on."""
+    `gen export RUN --help` also lists the options of the model's task: the data that --int8 is measured on."""
 
     run: Annotated[str, Arg("RUN", positional=True)]
-    """The folder of a run or of a model."""
+    """Folder of a run or model, or hf:USER/NAME."""
     output: Annotated[str, Arg(aliases=("-o",), required=True)] = ""
-    """The folder to write."""
+    """Folder to write."""
     int8: bool = False
-    """Matrix products in int8: smaller and faster. What that costs is measured on held-out data."""
+    """Quantize matrix products to int8: smaller and faster. The loss in quality is measured on held-out data."""
     max_loss: float | None = None
-    """--int8: refuse where the model gets worse by more. Unset: as the task has it."""
+    """--int8: fail if the task's metric gets worse by more than this. Unset: the task's own limit."""
     limit: int = 0
-    """--int8: measure on this many held-out items (0: on as many as the task takes)."""
+    """--int8: measure on at most this many held-out items; 0: the task's own limit."""
     held_out: Any = field(default_factory=NoOptions)
 
     def check(self) -> None:
-        """Raises `ConfigError` with every error at once."""
+        """Raises `ConfigError` with all errors."""
         other = self.held_out
         given = [f.name for f in fields(other) if getattr(other, f.name) != f.default]
         given += ["max_loss"] * (self.max_loss is not None) + ["limit"] * bool(self.limit)
@@ -60,7 +60,7 @@ class ExportCommand:
             ),
         ]
         errors = [message for wrong, message in checks if wrong]
-        if errors := errors + (list(other.errors()) if hasattr(other, "errors") else []):
+        if errors := errors + errors_in(other):
             raise ConfigError(errors)
 
 
@@ -95,29 +95,29 @@ def _copy(source: Path, folder: Path) -> None:
 
 
 def _check_output(folder: Path) -> None:
-    """Before anything takes long. What is replaced must be ours to replace."""
+    """Raises `UserError` if the folder cannot be written, or holds anything but an exported model."""
     ours = {runtime.CONFIG, runtime.TOKENIZER, runtime.ENCODER, runtime.STEP, "README.md"}
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     others = {name for name in there - ours if not name.startswith(("reader-", "processor-"))}
     if (folder.exists() and not folder.is_dir()) or others or (there and runtime.CONFIG not in there):
-        raise UserError(f"--output {folder}: is there, and is no exported model: name another folder")
+        raise UserError(f"--output {folder}: exists and is no exported model: name another folder")
     parent = next(path for path in folder.absolute().parents if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"--output {folder}: cannot be written ({parent} is no folder that you may write to)")
+        raise UserError(f"--output {folder}: cannot be written ({parent} is no writable folder)")
 
 
 def quantization_check(
     task: Task, examples: Any, plain: Path, small: Path, max_loss: float | None, limit: int = 0
 ) -> dict[str, Any]:
-    """What int8 costs, for the model's card.
+    """Compares an int8 export with its float32 export. Returns both figures, for the model card.
 
     Raises:
-        UserError: that is more than ``max_loss`` (None: what the task's metric allows).
+        UserError: the loss exceeds ``max_loss`` (None: that of the task's metric).
     """
     metric: Metric = task.metric
     if isinstance(examples, Sequence):
         if not examples:
-            raise UserError("--int8: there is nothing to measure on: it is empty")
+            raise UserError("--int8: there is no held-out data to measure on")
         if limit and len(examples) > limit:
             examples = [examples[i * len(examples) // limit] for i in range(limit)]
     (before, what), (after, _) = (task.measure(runtime.load(path), examples, limit) for path in (plain, small))

@@ -1,4 +1,4 @@
-"""`gen info`: what a model is, and how it was trained."""
+"""`gen info`: a model's sizes, training and figures."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tasks import display
 
 @dataclass(frozen=True)
 class InfoCommand:
-    """What a model is: sizes, training, figures."""
+    """Print a model's sizes, training options and figures."""
 
     run: Annotated[str, Arg("RUN", positional=True)]
-    """The folder of a run or of a model."""
+    """Folder of a run or model, or hf:USER/NAME."""
     json: bool = False
     """Print JSON."""
 
@@ -38,12 +38,12 @@ def info_command(argv: list[str], command: str) -> None:
 
 
 def facts_of(model: Model) -> dict[str, Any]:
-    """What is known of a model, by name; validation figures among it."""
+    """Facts about a model and its training, and its validation figures, by name."""
     training, info = model.info.training, model.info
     options = info.options()
     facts = {
         "task": info.task,
-        "unit": "sequences that end by themselves" if info.ends_with_eos else "a stream of text",
+        "unit": "sequences that end with EOS" if info.ends_with_eos else "a stream of text",
         "vocabulary": f"{len(model.tokenizer):,} ({model.tokenizer.kind})",
         "parameters": sum(p.numel() for p in model.parameters()),
         "data": info.data,

@@ -1,15 +1,16 @@
-"""Models that commands work with: found among a command's words, loaded, refused where they do not fit."""
+"""Loading models for commands, and records of their outputs."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gen import runtime
 from gen.base.errors import UserError
+from gen.search import Hypothesis
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
@@ -18,28 +19,28 @@ if TYPE_CHECKING:  # exported models run where there is no torch
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 
 COMMANDS = {"text": "generate"}
-"""Task → the command that uses its models, where that has another name than the task."""
+"""Task → the command that uses its models, if it differs from the task's name."""
 
 
 def load_model(
     run: str, device: str = "auto", task: str = "", precision: Precision = "fp32"
 ) -> Model | runtime.Runtime:
-    """The model of a run, or an exported one.
+    """Loads a model or an exported model.
 
     Args:
         run: a folder, or hf:user/name.
-        device: where to put it.
-        task: the one that has to have made it; "" for any.
-        precision: of the matrix products.
+        device: as in the options.
+        task: the required task of the model; "" for any.
+        precision: number format of the matrix products.
 
     Raises:
-        UserError: there is none, or another task made it.
+        UserError: no model there, or one of another task.
     """
     if runtime.is_exported(run) or find_spec("torch") is None:
         if device not in ("auto", "cpu"):
             raise UserError(f"--device {device}: exported models run on the CPU")
         if precision not in ("fp32", "auto"):
-            raise UserError(f"--precision {precision}: exported models have their own; see gen export --int8")
+            raise UserError(f"--precision {precision}: exported models have a fixed one; see gen export --int8")
         model: Model | runtime.Runtime = runtime.load(run)
     else:
         from gen.models.device import pick_device
@@ -56,10 +57,10 @@ def load_model(
 
 
 def task_among(words: Sequence[str]) -> type[Task] | None:
-    """The task of the model that a command's words name; None where they name none, as with --help alone.
+    """The task of the first model among a command's words; None if there is no model, as for --help alone.
 
     Raises:
-        UserError: the model's task is not known here.
+        UserError: the model's task is not installed.
     """
     from gen.models.checkpoint import find_model, read_config
     from gen.training.registry import find_task
@@ -70,6 +71,18 @@ def task_among(words: Sequence[str]) -> type[Task] | None:
         try:
             name = read_config(find_model(word))["task"]
         except (UserError, KeyError):
-            continue  # loading it will say what is wrong
+            continue  # loading it raises the error
         return find_task(name or "text")
     return None
+
+
+def record(hypothesis: Hypothesis, **more: Any) -> dict[str, Any]:
+    """A hypothesis in JSON output: text, score, finished, ``more``, and for samples seed and temperature."""
+    found = {"text": hypothesis.text, "score": hypothesis.score, "finished": hypothesis.finished}
+    return {**found, **more, **hypothesis.drawn()}
+
+
+def encoding_errors(flag: str, texts: Iterable[str]) -> list[str]:
+    """An error if texts from the command line are not UTF-8: Python keeps such bytes as surrogates."""
+    wrong = any("\udc80" <= character <= "\udcff" for text in texts for character in text)
+    return [f"{flag}: is not UTF-8"] if wrong else []

@@ -1,4 +1,4 @@
-"""`gen plot`: pictures of what a model does."""
+"""`gen plot attention`: a plot of the attention weights."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from gen.training.registry import find_task
 
 @dataclass(frozen=True)
 class AttentionCommand:
-    """Draw what the decoder looked at while it wrote each token: a sentence's tokens, or cells of a picture."""
+    """Plot the attention for each generated token, over the tokens of a sentence or the cells of a picture."""
 
     run: Annotated[str, Arg("RUN", positional=True)]
-    """The folder of a run or of a model."""
+    """Folder of a run or model, or hf:USER/NAME."""
     item: Annotated[str, Arg("ITEM", positional=True)] = ""
-    """What to give the model: a picture to describe, for instance."""
+    """Input of the model, such as a picture."""
     text: str = ""
-    """The same, for what is easier to type as an option: a sentence to translate."""
+    """Input of the model as an option: a sentence to translate."""
     output: Annotated[str, Arg(aliases=("-o",))] = "attention.png"
-    """The picture: .png, .svg or .pdf."""
+    """The plot: a .png, .svg or .pdf file."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     search: SearchOptions = field(default_factory=SearchOptions)
 
     def check(self) -> None:
-        """Raises `ConfigError` with every error at once."""
+        """Raises `ConfigError` with all errors."""
         errors = []
         if bool(self.item) == bool(self.text.strip()):
-            errors.append("name one thing to look at: ITEM (a picture) or --text (a sentence)")
+            errors.append("name one input: ITEM (a picture) or --text (a sentence)")
         if Path(self.output).suffix not in (".png", ".svg", ".pdf"):
             errors.append(f"--output {self.output}: name a .png, .svg or .pdf file")
         if errors:
@@ -49,10 +49,10 @@ def attention_command(argv: list[str], command: str) -> None:
     model = Model.load(config.run, pick_device(config.device))
     task = find_task(model.info.task or "text")()
     if model.encoder.memory_size == 0:
-        raise UserError(f"{config.run}: is a {task.name} model, whose decoder has nothing to look at")
+        raise UserError(f"{config.run}: is a {task.name} model, which has no input to attend to")
     item = next(iter(task.parse([config.text or config.item])))
     hypothesis = model.generate(item, **config.search.given())[0]
     if hypothesis.attention is None:
-        raise UserError(f"{config.run}: was trained with --attention none: there is nothing to draw")
+        raise UserError(f"{config.run}: was trained with --attention none: there is nothing to plot")
     task.plot(model, item, hypothesis, Path(config.output))
     print(f"{hypothesis.text}\n{config.output}")

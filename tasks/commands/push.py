@@ -1,4 +1,4 @@
-"""`gen push`: a model on the Hugging Face Hub."""
+"""`gen push`: upload a model to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from gen.models.model import Model
 
 @dataclass(frozen=True)
 class PushCommand:
-    """Share a model on the Hugging Face Hub: the best one of a run, with its card. `hf auth login` logs in."""
+    """Upload a model, of a run the best one, with its card to the Hugging Face Hub. `hf auth login` logs in."""
 
     run: Annotated[str, Arg("RUN", positional=True)]
-    """The folder of a run or of a model."""
+    """Folder of a run or model, or hf:USER/NAME."""
     name: Annotated[str, Arg("USER/NAME", positional=True)]
-    """What to call it there."""
+    """Name of the repository on the Hub."""
     private: bool = False
-    """Only for those who are let in."""
+    """Make the repository private."""
     message: str = "Upload a model"
-    """Of the commit."""
+    """Commit message."""
 
 
 def push_command(argv: list[str], command: str) -> None:
     """`gen push RUN USER/NAME`."""
     config = parse_command(PushCommand, argv, command)
-    Model.load(config.run)  # nobody should have to download a damaged one
+    Model.load(config.run)  # do not upload a damaged model
     address = hub.push(find_model(config.run), config.name, private=config.private, message=config.message)
     print(f'{address}\n\nUse it: gen.load("{hub.PREFIX}{config.name}")')

@@ -1,4 +1,4 @@
-"""`gen score`: how probable texts are."""
+"""`gen score`: log-probabilities of texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Annotated, Any
 
 from gen.base import distributed
-from gen.base.config import parse_command
+from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, notify
 from gen.base.fields import Arg
 from gen.inputs.pictures import PictureError
@@ -27,34 +27,35 @@ class ScoreCommand:
     """Log-probability and perplexity of every line of a file, or of the targets in a table of pairs."""
 
     run: Annotated[str, Arg("RUN", positional=True)]
-    """The folder of a run or of a model."""
+    """Folder of a run or model, or hf:USER/NAME."""
     file: Annotated[tuple[str, ...], Arg("FILE", positional=True)] = ()
-    """UTF-8 text; - for standard input. For models that read or look at something: a table of pairs, or two files
-    line by line: sentences or pictures' paths, and the texts about them."""
+    """UTF-8 text; - for standard input. For models with an input: a table of pairs, or two files with one item per
+    line: inputs (sentences, picture paths) and texts."""
     src: str = ""
-    """Pairs in a table: the column of the input."""
+    """Table of pairs: the input column."""
     tgt: str = ""
-    """Pairs in a table: the column of the text."""
+    """Table of pairs: the text column."""
     json: bool = False
     """Print one JSON object per line."""
     batch_size: int = 64
     """Lines per batch."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
 
 
 Pair = tuple[Any, str]
-"""An item, None for free text, and the text about it."""
+"""An input (None for free text) and the text to score."""
 
 
 def score_command(argv: list[str], command: str) -> int:
     """`gen score RUN FILE`: log-probability, perplexity and text, one line each. Returns 1 if some pictures could
-    not be used and 2 if all could not."""
+    not be used and 2 if none could."""
     config = parse_command(ScoreCommand, argv, command)
-    if config.batch_size < 1:
-        raise ConfigError([f"--batch-size must be at least 1, not {config.batch_size}"])
+    errors = range_errors(config, ("batch_size",))
     if not config.file:
-        raise ConfigError(["name a FILE to score: a text, a table of pairs, or two files line by line"])
+        errors.append("name a FILE to score: a text, a table of pairs, or two files line by line")
+    if errors:
+        raise ConfigError(errors)
     distributed.start()
     model = Model.load(config.run, pick_device(config.device))
     task = find_task(model.info.task or "text")()
@@ -80,7 +81,7 @@ def score_command(argv: list[str], command: str) -> int:
 def _scores(
     model: Model, task: Task, batch_size: int, pairs: Iterable[Pair]
 ) -> Iterator[tuple[Pair, Score | PictureError]]:
-    """Each pair with its score, or the reason why its picture cannot be used."""
+    """Each pair with its score, or the error of its picture."""
     source = iter(pairs)
     while batch := list(islice(source, batch_size)):
         items = None if batch[0][0] is None else [item for item, _ in batch]

@@ -1,4 +1,4 @@
-"""`gen train`: any task, while the user watches."""
+"""`gen train TASK`: training with progress on the terminal."""
 
 from __future__ import annotations
 
@@ -45,18 +45,17 @@ def train_command(argv: list[str], command: str, name: str) -> None:
 def train_watched(
     task: type[Task], config: TrainConfig, given: Collection[str], typed: str, tools: Tools | None = None
 ) -> tuple[Model, Session, dict[str, Any]] | None:
-    """A training while the user watches.
+    """Trains with progress on the terminal.
 
     Args:
-        task: what to train.
+        task: the class of the task.
         config: the options.
-        given: names of those that were given.
-        typed: the command, for the model card and to go on.
-        tools: what to try instead of training.
+        given: names of the options that the user gave.
+        typed: the command, for the model card and for resuming.
+        tools: checks to run instead of training.
 
     Returns:
-        The best model, the session and the final figures; None where there is nothing to present: after a dry run,
-        and in all but the main one of several processes.
+        The best model, the session and the final figures; None after checks, and in all but the main process.
     """
     machine.tune_cpu()
     machine.set_deterministic(config.train.deterministic)
@@ -77,7 +76,7 @@ def train_watched(
 
 
 def _with_tools(config: type) -> type:
-    """The options of a training, and those for trying things out before it."""
+    """The options of a training and those of `Tools`."""
     tools = ("tools", Tools, field(default_factory=Tools))
     made = make_dataclass(config.__name__, [tools], bases=(config,), frozen=True)
     made.__doc__ = config.__doc__
@@ -85,7 +84,7 @@ def _with_tools(config: type) -> type:
 
 
 def _show(session: Session) -> None:
-    """What was read, what was chosen and why, and the model."""
+    """Prints the data, the chosen options with reasons, and the model."""
     task, resolved, model = session.task, session.resolved, session.model
     for line in getattr(task.split, "dropped", ()):
         display.say(f"Left out: {line}")
@@ -99,10 +98,10 @@ def _show(session: Session) -> None:
 
 
 def _train(session: Session, typed: str) -> None:
-    """Trains until the end, or until Ctrl-C or SIGTERM, which finish the step and save."""
+    """Trains until the end, or until Ctrl-C or SIGTERM: then finishes the step and saves."""
     options, path = session.resolved.config.train, session.folder.path
     if state := session.folder.progress():
-        done = "is already trained to the end of its budget" if state["done"] else "is gone on with"
+        done = "is already trained to the end of its budget" if state["done"] else "is resumed"
         display.say(f"{path} {done} (step {state['step']:,}).")
     with (
         session.tracked() as log,
@@ -114,12 +113,12 @@ def _train(session: Session, typed: str) -> None:
         trainer.fit()
         if interruption.requested and not trainer.done:
             if distributed.is_main() and (Path(path) / "last").exists():
-                print(f"\nStopped and saved. The same command goes on from here:\n\n  {typed}\n", file=sys.stderr)
+                print(f"\nStopped and saved. The same command resumes the run:\n\n  {typed}\n", file=sys.stderr)
             interruption.stop()
 
 
 def _present(session: Session) -> tuple[Model, Session, dict[str, Any]]:
-    """Final figures, where everything is, and what to type next."""
+    """Prints the final figures, the written files and example commands."""
     model, found = session.finish()
     display.show_figures("Validation", session.task.rows(found.figures))
     out = session.folder.path
@@ -132,7 +131,7 @@ def _present(session: Session) -> tuple[Model, Session, dict[str, Any]]:
 
 @contextmanager
 def _watched(task: Task) -> Iterator[None]:
-    """While it lasts, what the task tells of its progress is shown."""
+    """Shows the task's messages and progress within the context."""
     with Progress(console=display.console, transient=True, disable=not display.console.is_terminal) as live:
         lines: dict[str, Any] = {}
 

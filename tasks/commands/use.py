@@ -1,4 +1,4 @@
-"""The command that uses a model of any task: items in, texts out."""
+"""`gen NAME`: the default command that uses the models of a task."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from gen.base.config import parse_command
+from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError
 from gen.base.fields import Arg
 from gen.base.lines import output, read_lines
 from gen.search import SearchOptions
 from gen.training.registry import find_task
-from tasks.commands.models import load_model
+from tasks.commands.models import load_model, record
 
 
 @dataclass(frozen=True)
 class UseCommand:
-    """Give a model something to read or look at, and print what it writes."""
+    """Generate text for items with a trained model."""
 
     run: Annotated[str, Arg("RUN", positional=True)]
-    """The folder of a run, of a model, or of an exported model."""
+    """Folder of a run, model or exported model, or hf:USER/NAME."""
     item: Annotated[tuple[str, ...], Arg("ITEM", positional=True)] = ()
-    """What to give the model. Without any: one per line of --input."""
+    """Inputs of the model. Without any: the lines of --input."""
     input: Annotated[str, Arg(aliases=("-i",))] = "-"
-    """Items to read, one per line; - for standard input."""
+    """File with one item per line; - for standard input."""
     output: Annotated[str, Arg(aliases=("-o",))] = "-"
-    """Where to write; - for standard output."""
+    """Output file; - for standard output."""
     scores: bool = False
-    """The log-probability before each text, and a tab."""
+    """Print the log-probability and a tab before each text."""
     json: bool = False
-    """One JSON object per item: input, outputs with text, score and finished."""
+    """Print one JSON object per item: input, outputs with text, score (log-probability), finished."""
     batch_size: int = 64
     """Items per batch."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     search: SearchOptions = field(default_factory=SearchOptions)
 
 
 def use_command(argv: list[str], command: str, name: str) -> None:
     """`gen NAME RUN ITEM…`."""
     config = parse_command(UseCommand, argv, command)
-    if config.batch_size < 1:
-        raise ConfigError([f"--batch-size must be at least 1, not {config.batch_size}"])
+    if errors := range_errors(config, ("batch_size",)):
+        raise ConfigError(errors)
     model = load_model(config.run, config.device, name)
     task = find_task(name)()
     shown: list[str] = []
@@ -59,8 +59,8 @@ def use_command(argv: list[str], command: str, name: str) -> None:
     with output(config.output) as file:
         for number, hypotheses in enumerate(found):
             if config.json:
-                outputs = [{"text": h.text, "score": h.score, "finished": h.finished} for h in hypotheses]
-                lines = [json.dumps({"input": shown[number], "outputs": outputs}, ensure_ascii=False)]
+                found_here = {"input": shown[number], "outputs": [record(h) for h in hypotheses]}
+                lines = [json.dumps(found_here, ensure_ascii=False)]
             else:
                 lines = [f"{h.score:.4f}\t{h.text}" if config.scores else h.text for h in hypotheses]
             file.write("".join(line + "\n" for line in lines))

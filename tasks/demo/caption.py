@@ -1,4 +1,4 @@
-"""The demo's part on captions: drawn pictures, a real pretrained CNN."""
+"""The demo's caption model: drawn pictures and a pretrained CNN."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ TRAINING, HELD_OUT = 4000, 200
 
 
 def caption_part(out: Path, budget: str) -> list[str]:
-    """Trains the caption model of the demo; its sections of the report."""
-    console.print("[bold]Captions[/bold]: drawn pictures, looked at by a CNN that knows photographs\n")
+    """Trains the caption model. Returns its sections of the report."""
+    console.print("[bold]Captions[/bold]: drawn pictures, encoded by a CNN pretrained on photographs\n")
     pictures = out / "pictures"
     write_shapes(pictures, TRAINING, HELD_OUT)
     model, session, _ = train_part(
@@ -53,7 +53,7 @@ def caption_part(out: Path, budget: str) -> list[str]:
 
 
 def right(caption: str, picture: Captioned) -> bool:
-    """Whether a caption is word for word one of those that the picture was drawn from."""
+    """Whether a caption equals one of the picture's captions."""
     return caption in picture.captions
 
 
@@ -65,8 +65,8 @@ def _figures(pictures: Sequence[Captioned], found: Sequence[Hypothesis], records
     say(f"Captions: {exact:.1%} word for word right, CIDEr-D {scores['cider']:.0f}, BLEU-4 {scores['bleu4']:.1f}")
     said = (
         f"{TRAINING:,} drawn pictures with three captions each; {clock(records[-1]['seconds'])} of training on "
-        f"what EfficientNet-Lite0, trained on photographs, sees in them. Judged on {HELD_OUT:,} pictures of two "
-        "things that never stood together in training."
+        f"features of EfficientNet-Lite0, pretrained on photographs. Evaluated on {HELD_OUT:,} pictures "
+        "of pairs of things that never occur together in training."
     )
     return report.section(
         "Describing pictures",
@@ -87,12 +87,12 @@ def _captions(pictures: Sequence[Captioned], found: Sequence[Hypothesis]) -> str
     ]
     for i in shown[:3]:
         say(f"  {pictures[i].picture.name}: {found[i].text}")
-    remark = "Two of its mistakes stand at the end." if wrong else "There is no mistake to show."
-    return report.section("Pictures it has never seen", report.paragraph(remark), report.gallery(cards))
+    remark = "The last two are mistakes." if wrong else "There is no mistake to show."
+    return report.section("Held-out pictures", report.paragraph(remark), report.gallery(cards))
 
 
 def _attention(model: Model, pictures: Sequence[Captioned], found: Sequence[Hypothesis]) -> str:
     chosen = [i for i, (h, c) in enumerate(zip(found, pictures, strict=True)) if right(h.text, c)][:2] or [0]
     parts = [report.looks(*looks_of(model, pictures[i].picture, found[i])) for i in chosen]
-    said = "The picture, and where the decoder looks while it writes each word."
+    said = "The picture, and the attention on it for each word."
     return report.section("Where it looks in pictures", report.paragraph(said), *parts)

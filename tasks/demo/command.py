@@ -1,4 +1,4 @@
-"""`gen demo`: from nothing to networks that write, translate and describe pictures, and a page to look at."""
+"""`gen demo`: trains a text, a translation and a caption model, and writes an HTML report."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tasks.display import console, say
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Train on Python's own documentation, on a phrase book and on drawn pictures, and write a report."""
+    """Train on Python's documentation, a phrase book and drawn pictures, and write a report."""
 
     out: str = "runs/demo"
-    """Where to put it. A demo that is already there is not trained again."""
+    """Output folder. Models that are already there are not trained again."""
     budget: Words = "60s"
-    """How long to train each of them."""
+    """Training time per model."""
 
 
 def demo_command(argv: list[str], command: str) -> None:
@@ -40,7 +40,7 @@ def demo_command(argv: list[str], command: str) -> None:
 
 
 def next_commands(out: Path) -> list[str]:
-    """What to try after the demo."""
+    """Example commands for the trained models."""
     text, translate, caption = (shlex.quote(str(out / name)) for name in ("text", "translate", "caption"))
     return [
         f'gen generate {text} --prompt "The function" --temperature 0.5 --stream',

@@ -1,4 +1,4 @@
-"""The demo's part on text: a character model of Python's own documentation."""
+"""The demo's text model: characters of Python's documentation."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tasks import report
 from tasks.data.prose import python_documentation
 from tasks.demo.training import train_part
 from tasks.display import console, say
-from tasks.text.task import fit_markov
+from tasks.text.data import fit_markov
 
 PROMPT = "The "
 LENGTH = 420
 
 
 def text_part(out: Path, budget: str) -> list[str]:
-    """Trains the text model of the demo; its sections of the report."""
+    """Trains the text model. Returns its sections of the report."""
     console.print("[bold]Text[/bold]: a character model of Python's own documentation\n")
     text = python_documentation()
     out.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def text_part(out: Path, budget: str) -> list[str]:
 
 
 def write_samples(model: Model, markov: GenerationMixin, order: int) -> list[tuple[str, str, str]]:
-    """The same beginning, continued in five ways: (title, remark, text) each."""
+    """One prompt, continued in five ways: (title, remark, text) each."""
     ways: list[tuple[str, str, GenerationMixin, float]] = [
         ("Greedy", "always the likeliest: it loops", model, 0.0),
         ("Temperature 0.3", "careful", model, 0.3),
@@ -68,8 +68,8 @@ def _learning(network: dict[str, Any], records: Sequence[dict[str, Any]]) -> str
     ]
     speed = max((r["tokens_per_second"] for r in records), default=0)
     said = (
-        f"{clock(last['seconds'])} of training, {last['step']:,} steps, up to {speed:,} characters a second. "
-        "Below, how well each predicts text that neither has seen; lower is better."
+        f"{clock(last['seconds'])} of training, {last['step']:,} steps, up to {speed:,} characters per second. "
+        "The table shows how well each predicts held-out text; lower is better."
     )
     return report.section(
         "Learning",
@@ -83,7 +83,7 @@ def _writing(written: Sequence[tuple[str, str, str]]) -> str:
     return report.section(
         "Writing",
         report.paragraph(
-            "The same beginning, continued a character at a time. Dividing the log-probabilities by the "
+            "The same beginning, continued character by character. Dividing the log-probabilities by the "
             "temperature before drawing sharpens (below 1) or flattens (above 1) the choice."
         ),
         report.samples(written),

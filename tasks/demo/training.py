@@ -1,4 +1,4 @@
-"""How the demo trains its models."""
+"""Training of the demo's models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.commands.train import train_watched
 
 
 def train_part(task: str, out: Path, budget: str, **options: Any) -> tuple[Model, Session, dict[str, Any]]:
-    """Trains one of the demo's models in ``out/task``, or finds it trained; see `train_watched`."""
+    """Trains a model in ``out/task``, or loads it if it is trained; see `train_watched`."""
     found = find_task(task)
     options |= {"budget": budget, "out": str(out / task)}
     made = train_watched(found, make_config(found, options), options.keys(), f"gen demo --budget {budget}")

@@ -1,4 +1,4 @@
-"""The demo's part on translation: English into French and German, from a phrase book."""
+"""The demo's translation model: English to French and German, from a phrase book."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tasks.demo.training import train_part
 from tasks.display import console, say
 
 LANGUAGES = ("French", "German")
-TRAINING, HELD_OUT = 30_000, 500  # sentences in English; each is there in both languages
+TRAINING, HELD_OUT = 30_000, 500  # English sentences, each with both translations
 
 
 def translation_part(out: Path, budget: str) -> list[str]:
-    """Trains the translation model of the demo; its sections of the report."""
+    """Trains the translation model. Returns its sections of the report."""
     console.print("[bold]Translation[/bold]: English into French and German, from a phrase book\n")
     table, held_out = (str(path) for path in write_phrase_book(out))
     model, session, _ = train_part(
@@ -57,7 +57,7 @@ def translation_part(out: Path, budget: str) -> list[str]:
 
 
 def write_phrase_book(out: Path) -> tuple[Path, Path]:
-    """Training and held-out pairs as tables. The language that is wanted stands before the English sentence."""
+    """Writes training and held-out pairs as tables. A source is a language, a colon and the English sentence."""
     out.mkdir(parents=True, exist_ok=True)
     paths = out / "phrase-book.tsv", out / "phrase-book-held-out.tsv"
     for path, held_out, size in zip(paths, (False, True), (TRAINING, HELD_OUT), strict=True):
@@ -84,8 +84,8 @@ def _translation_figures(
     trained = clock(records[-1]["seconds"])
     said = (
         f"{TRAINING:,} sentences of a small grammar, in both languages; {trained} of training. "
-        f"Judged on {HELD_OUT:,} sentences with combinations of words that no training sentence has: an adjective "
-        "never seen with that noun, a verb never seen with that object."
+        f"Evaluated on {HELD_OUT:,} sentences with combinations of words that no training sentence has: "
+        "an adjective with a noun, a verb with an object."
     )
     return report.section(
         "Translating",
@@ -101,9 +101,9 @@ def _translations(pairs: Sequence[tuple[str, str]], found: Sequence[Hypothesis])
     rows = [(pairs[i][0], found[i].text, "" if i not in wrong else f"should be: {pairs[i][1]}") for i in shown]
     for source, said, remark in rows[:4]:
         say(f"  {source}\n    {said}{'   (' + remark + ')' if remark else ''}")
-    remark = "Two of its mistakes stand at the end." if wrong else "There is no mistake to show."
+    remark = "The last two rows are mistakes." if wrong else "There is no mistake to show."
     return report.section(
-        "Sentences it has never seen",
+        "Held-out sentences",
         report.paragraph(remark),
         report.figures(("asked", "answered", ""), rows, numbers=False),
     )
@@ -115,7 +115,7 @@ def _attention(model: Model, pairs: Sequence[tuple[str, str]], found: Sequence[H
     for i in range(len(LANGUAGES)):  # the longest sentence in each language has the most to show
         longest = max(range(i, len(pairs), len(LANGUAGES)), key=lambda row: lengths[row])
         parts.append(_heat_map(model, pairs[longest][0], found[longest]))
-    said = "For every word it writes (rows), how much it looks at each word of the English sentence (columns)."
+    said = "The attention of each generated word (rows) to each word of the source (columns)."
     return report.section("Where it looks", report.paragraph(said), *parts)
 
 

@@ -1,4 +1,4 @@
-"""`gen generate`: a trained model writes."""
+"""`gen generate`: text from a language model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from gen import runtime
-from gen.base.config import parse_command
+from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, Terminated, UserError
 from gen.base.fields import Arg
 from gen.base.lines import read_lines
-from gen.search import Hypothesis, SearchOptions
+from gen.search import SearchOptions
 from gen.search.sample import fresh_seed
-from tasks.commands.models import Precision, load_model
+from tasks.commands.models import Precision, encoding_errors, load_model, record
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
@@ -25,40 +25,39 @@ if TYPE_CHECKING:  # exported models run where there is no torch
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """Write with a trained model."""
+    """Generate text with a trained model."""
 
     COMMON: ClassVar = ("prompt", "temperature", "max_new_tokens", "num_samples", "top_p", "seed", "beam", "json")
 
     run: Annotated[str, Arg("RUN", positional=True)]
-    """The folder of a run, of a model, or of an exported model."""
+    """Folder of a run, model or exported model, or hf:USER/NAME."""
     prompt: tuple[str, ...] = ()
-    """The beginning of the text. May be repeated: several prompts give several texts."""
+    """Beginning of the text; one text per prompt."""
     input: str = ""
-    """Prompts from a file, one per line; - for standard input."""
+    """File with one prompt per line; - for standard input."""
     stream: bool = False
-    """Print the text while it is being written."""
+    """Print the text while it is generated."""
     interactive: bool = False
-    """Ask for prompts in a loop."""
+    """Read prompts and generate in a loop."""
     json: bool = False
-    """Print one JSON object per text: prompt, text, score, num_tokens, finished; when sampling also seed and
-    temperature."""
+    """Print one JSON object per text: prompt, text, score (log-probability), finished, num_tokens; for samples
+    also seed and temperature."""
     batch_size: int = 64
     """Prompts per batch."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     precision: Precision = "fp32"
-    """Of the matrix products; bf16 is faster for large batches."""
+    """Number format of matrix products; bf16 is faster for large batches."""
     search: SearchOptions = field(default_factory=SearchOptions)
 
     def check(self) -> None:
-        """Raises `ConfigError` with every error at once."""
+        """Raises `ConfigError` with all errors."""
         given = {"--prompt": self.prompt, "--input": self.input, "--interactive": self.interactive}
         ways = [flag for flag, value in given.items() if value]
         errors = self.search.errors()
         if len(ways) > 1:
-            errors.append(f"{' and '.join(ways)} exclude each other: prompts come from one place")
-        if any("\udc80" <= c <= "\udcff" for prompt in self.prompt for c in prompt):
-            errors.append("--prompt: is not UTF-8")  # bytes that Python could not read from the command line
+            errors.append(f"{' and '.join(ways)} exclude each other")
+        errors += encoding_errors("--prompt", self.prompt)
         if self.json and self.interactive:
             errors.append("--json and --interactive exclude each other")
         if self.stream or self.interactive:
@@ -70,10 +69,8 @@ class GenerateConfig:
                 "several values of --temperature": len(self.search.temperature) > 1,
             }
             for other in (name for name, given in others.items() if given):
-                errors.append(f"{way} writes one text as it comes: it does not go with {other}")
-        if self.batch_size < 1:
-            errors.append(f"--batch-size must be at least 1, not {self.batch_size}")
-        if errors:
+                errors.append(f"{way} prints one text at a time: it does not go with {other}")
+        if errors := errors + range_errors(self, ("batch_size",)):
             raise ConfigError(errors)
 
 
@@ -108,9 +105,10 @@ def _print_all(model: Model | runtime.Runtime, config: GenerateConfig, options: 
         for prompt, output in zip(batch, model.generate(batch, **options), strict=True):
             for hypothesis in output:
                 if config.json:
-                    print(json.dumps(_record(prompt, hypothesis), ensure_ascii=False))
+                    found = record(hypothesis, num_tokens=len(hypothesis.token_ids))
+                    print(json.dumps({"prompt": prompt, **found}, ensure_ascii=False))
                 else:
-                    # Texts of several lines need a mark between them.
+                    # Separate texts that may have several lines.
                     if printed and not model.info.ends_with_eos:
                         print("---")
                     print(prompt + hypothesis.text)
@@ -118,20 +116,9 @@ def _print_all(model: Model | runtime.Runtime, config: GenerateConfig, options: 
         sys.stdout.flush()
 
 
-def _record(prompt: str, hypothesis: Hypothesis) -> dict[str, Any]:
-    return {
-        "prompt": prompt,
-        "text": hypothesis.text,
-        "score": hypothesis.score,
-        "num_tokens": len(hypothesis.token_ids),
-        "finished": hypothesis.finished,
-        **hypothesis.drawn(),
-    }
-
-
 def _print_stream(model: Model | runtime.Runtime, prompt: str, options: dict[str, Any]) -> None:
     pieces = model.stream(prompt, **options)
-    first = next(pieces, "")  # a prompt that cannot be spelled is refused before anything is printed
+    first = next(pieces, "")  # errors in the prompt come before any output
     print(prompt + first, end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)
@@ -139,13 +126,13 @@ def _print_stream(model: Model | runtime.Runtime, prompt: str, options: dict[str
 
 
 def _converse(model: Model | runtime.Runtime, options: dict[str, Any]) -> None:
-    """Asks for prompts until the input ends. On a terminal lines can be edited, and Ctrl-C cancels one."""
+    """Reads prompts until the input ends. On a terminal, lines can be edited, and Ctrl-C cancels one."""
     typed = sys.stdin.isatty()
     if typed and find_spec("readline"):
         import readline  # noqa: F401  # gives `input` editing keys and a history
 
-    keys = "Ctrl-C cancels, Ctrl-D ends" if typed else "the end of the input ends"
-    print(f"Type how the text should begin; an empty line lets the model begin; {keys}.", file=sys.stderr)
+    keys = "Ctrl-C cancels, Ctrl-D ends" if typed else "the end of the input ends it"
+    print(f"Type the beginning of a text, or an empty line for none; {keys}.", file=sys.stderr)
     while True:
         try:
             prompt = input("> ")

@@ -6,45 +6,45 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gen.base.config import range_errors
-
-DROPOUTS = ("dropout", "embedding_dropout", "weight_dropout")
+from tasks.options import DecoderSizes, vocabulary_errors
 
 
 @dataclass(frozen=True)
 class TextData:
-    """What to read."""
+    """Training data."""
 
     data: tuple[str, ...] = ()
-    """UTF-8 files, folders, globs, .gz files, or - for standard input."""
+    """UTF-8 text: files, folders, globs, .gz files, or - for standard input."""
     valid: tuple[str, ...] = ()
-    """Files to validate on; without them, the end of the data."""
+    """Text to validate on. Unset: the end of the data."""
     valid_fraction: float = 0.1
-    """Share of the data, from its end, to validate on; by characters."""
+    """Share of the characters, at the end of the data, to validate on."""
     unit: Literal["stream", "line"] = "stream"
-    """stream: one long text. line: every line is a text of its own (titles, names, verses)."""
+    """stream: one continuous text. line: every line is a separate text (titles, names, verses)."""
     level: Literal["char", "word", "subword"] = "char"
-    """What a token is."""
+    """Kind of tokens."""
     min_frequency: int = 2
-    """Words: rarer ones are <unk>."""
+    """Words: replace rarer ones by <unk>."""
     vocab_size: int | None = None
-    """Words: keep the most frequent. Subwords: how many pieces. Unset: all words, 2000 pieces."""
+    """Size of the vocabulary. Unset: all words, or 2000 subwords."""
     model_type: Literal["bpe", "unigram"] = "bpe"
-    """Subwords: SentencePiece's algorithm."""
+    """Subwords: the SentencePiece algorithm."""
     batch_size: int = 32
-    """Stream: rows per batch."""
+    """Stream: parallel streams per batch."""
     chunk: int | None = None
-    """Stream: tokens through which the error flows back; the state is carried on. Chosen."""
+    """Stream: tokens per stream and step (truncated backpropagation; the state continues). Chosen from the size of
+    the data."""
     batch_tokens: int = 2048
-    """Line: padded tokens per batch."""
+    """Line: tokens per batch, padding included."""
     max_line: int = 1000
-    """Line: longer lines are cut to this many tokens."""
+    """Line: cut lines after this many tokens."""
     valid_limit: int = 1_000_000
-    """Validate on at most this many tokens; `gen evaluate` reads them all."""
+    """Validate on at most this many tokens; `gen evaluate` uses all."""
     encoding_errors: Literal["strict", "replace"] = "strict"
-    """replace reads bytes that are not UTF-8 as U+FFFD."""
+    """replace: read bytes that are not UTF-8 as U+FFFD."""
 
     def errors(self) -> list[str]:
-        """Everything that is wrong with the options, one line each."""
+        """The errors in the options, one line each."""
         checks = [
             (not self.data, "--data: name at least one text file"),
             (
@@ -55,54 +55,35 @@ class TextData:
                 bool(self.valid) and self.valid_fraction != 0.1,
                 "--valid and --valid-fraction exclude each other: validation text comes from one of them",
             ),
-            (
-                self.vocab_size is not None and self.vocab_size < 5,
-                f"--vocab-size must be at least 5, not {self.vocab_size}",
-            ),
-            (
-                self.vocab_size is not None and self.level == "char",
-                "--vocab-size goes with --level word or subword: characters are all kept",
-            ),
         ]
         sizes = ("batch_size", "chunk", "min_frequency", "batch_tokens", "max_line", "valid_limit")
-        return [message for wrong, message in checks if wrong] + range_errors(self, sizes)
+        found = [message for wrong, message in checks if wrong]
+        return found + vocabulary_errors(self) + range_errors(self, sizes)
 
 
 @dataclass(frozen=True)
-class TextSizes:
-    """The decoder's sizes."""
+class TextSizes(DecoderSizes):
+    """Sizes of the decoder."""
 
-    cell: Literal["rnn", "gru", "lstm"] = "lstm"
-    """Recurrent cell."""
-    hidden_size: int | None = None
-    """Size of a layer. Chosen from how many tokens the budget allows."""
+    embedding_size: int | None = 128
+    """Size of a token embedding."""
     num_layers: int = 1
-    """Recurrent layers."""
-    embedding_size: int = 128
-    """Size of a token's vector."""
-    dropout: float | None = None
-    """Between layers and before the output, one mask per chunk. Chosen from how often the text is read."""
-    embedding_dropout: float | None = None
-    """On the tokens' vectors, likewise. Chosen."""
+    """Number of layers."""
     weight_dropout: float | None = None
-    """On the recurrent weights, one mask per chunk (AWD-LSTM). Chosen."""
+    """Dropout on recurrent weights, one mask per chunk (AWD-LSTM). Chosen from the budget and the data."""
     residual: bool = False
-    """Add a layer's input to its output."""
+    """Add the input of a layer to its output."""
     layer_norm: bool = False
-    """Normalise every layer's input."""
+    """Layer normalisation of the input of every layer."""
     tie: Literal["none", "decoder"] = "none"
-    """decoder: one matrix for input embeddings and output layer."""
-
-    def errors(self) -> list[str]:
-        """Everything that is wrong with the options, one line each."""
-        return range_errors(self, ("hidden_size", "num_layers", "embedding_size"), DROPOUTS)
+    """decoder: one matrix for token embeddings and output layer."""
 
 
 @dataclass(frozen=True)
 class TextHeldOut:
-    """Other text than that held out in training."""
+    """Evaluate on other text than the validation part of the training."""
 
     data: tuple[str, ...] = ()
-    """Text to judge the model by. Unset: all of the text held out in training."""
+    """Text to evaluate on. Unset: the validation part of the training data."""
     encoding_errors: Literal["strict", "replace"] = "strict"
-    """replace reads bytes that are not UTF-8 as U+FFFD."""
+    """replace: read bytes that are not UTF-8 as U+FFFD."""

@@ -1,4 +1,4 @@
-"""Text generation: read a corpus, train a language model on it, judge it by the loss on held-out text."""
+"""Text generation: training a language model, evaluation by the loss on held-out text."""
 
 from __future__ import annotations
 
@@ -7,23 +7,18 @@ import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gen.base.distributed import all_reduce_sum
 from gen.base.errors import UserError
 from gen.base.files import TextFiles
 from gen.base.lines import read_lines
 from gen.datasets.batches import Batches, SequenceBatches, Sequences
-from gen.datasets.corpus import Corpus, Part, TokenizerOptions, build_corpus, tokenize
-from gen.datasets.streams import StreamBatches, stream_evaluation
+from gen.datasets.corpus import Corpus, Part, tokenize
+from gen.datasets.streams import StreamBatches
 from gen.inputs.tokenizer import Tokenizer
-from gen.metrics.markov import MarkovChain
-from gen.metrics.scores import language_metrics
-from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
 from gen.search import SearchOptions
@@ -31,12 +26,13 @@ from gen.training.config import recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
+from tasks.text.data import evaluate_part, markov_metrics, markov_order, read_corpus, text_of
 from tasks.text.options import TextData, TextHeldOut, TextSizes
 
 
 @dataclass(frozen=True)
 class TextSplit:
-    """A corpus as `Task` wants it; see `gen.training.interfaces.Split`."""
+    """A corpus; see `gen.training.interfaces.Split`."""
 
     corpus: Corpus
 
@@ -71,15 +67,15 @@ class Text(Task):
     Data, Sizes, HeldOut = TextData, TextSizes, TextHeldOut
     metric = Metric("loss", label="nats per token", max_loss=0.02)
     common = ("data", "out", "budget", "level", "unit", "valid", "hidden_size", "init_from", "dry_run")
-    unused = frozenset({"coverage"})  # there is nothing to look at
+    unused = frozenset({"coverage"})  # there is no attention
     reference = {"hidden_size": 384}
     TEMPERATURES = (0.3, 0.8, 1.3)
     SAMPLE_LENGTH = {"char": 160, "subword": 60, "word": 40}
 
-    # -- what it reads and builds --------------------------------------------------------------------------
+    # -- what a task defines -------------------------------------------------------------------------------
 
     def read(self, data: TextData) -> TextSplit:
-        """The tokenized text. Raises `UserError` on files that are missing, empty or not UTF-8."""
+        """The tokenized text. Raises `UserError` if files are missing, empty or not UTF-8."""
         corpus = read_corpus(data, self.vocabulary)
         return TextSplit(corpus)
 
@@ -96,11 +92,11 @@ class Text(Task):
         return SearchOptions(temperature=(0.8,), max_new_tokens=length).given()
 
     def defaults(self, facts: Facts) -> Choices:
-        """The more tokens the budget allows, the larger the model; the more often the text is read, the stronger
-        the dropout, which keeps it from being learned by heart; the shorter the time, the higher the rate."""
-        # Tuned on Shakespeare's million characters: 384 with 10 million tokens (2 minutes), 704 with 60 million
-        # (20 minutes), counted at size 384; straight lines in the logarithm between and beyond them. With fewer
-        # tokens smaller models gain little; beyond 60 passes larger ones only learn by heart.
+        """With more tokens in the budget: a larger model. With more passes over the text: more dropout, against
+        overfitting, and a lower learning rate."""
+        # Tuned on a million characters of Shakespeare: 384 for 10 million tokens (2 minutes), 704 for 60 million
+        # (20 minutes), with log-linear interpolation. With fewer tokens smaller models gain little; beyond 60 passes
+        # larger ones only overfit.
         passes = facts.passes
         growth = min(facts.tokens, 60 * facts.num_tokens) / 10e6
         hidden = int(np.clip(round_size(384 * growth ** (0.34 if growth > 1 else 0.12)), 128, 1536))
@@ -112,7 +108,7 @@ class Text(Task):
         return {
             "hidden_size": Choice(hidden, f"{facts.tokens:,.0f} tokens fit into the budget at size 384"),
             "dropout": Choice(round(float(np.clip(0.1 + 0.33 * again, 0.1, 0.5)), 2), read),
-            "embedding_dropout": Choice(0.1, "good for every text tried"),
+            "embedding_dropout": Choice(0.1, "best of those tried on several texts"),
             "weight_dropout": Choice(round(float(np.clip(0.39 * again, 0.0, 0.4)), 2), read),
             "learning_rate": Choice(float(f"{rate:.2g}"), read),
             "chunk": Choice(chunk, "64, or less where an epoch would have fewer than 8 steps"),
@@ -124,7 +120,7 @@ class Text(Task):
         return int(rows * config.train.accumulate)
 
     def make_batches(self, model: Model, split: TextSplit, config: Any) -> Batches:
-        """Streams, or lines of like length. Raises `UserError` where the text is too short to learn from or to
+        """Streams, or batches of lines of similar length. Raises `UserError` if the text is too short to train or
         validate on."""
         data, seed, t = config.data, config.train.seed, split.tokenizer
         tokens, offsets = split.corpus.train.tokens, split.corpus.train.offsets
@@ -147,12 +143,12 @@ class Text(Task):
     # -- training ------------------------------------------------------------------------------------------
 
     def validate(self, model: Model, *, quick: bool = False) -> Evaluation:
-        """Loss over the held-out part, state carried through it."""
+        """The loss on the validation part, with states carried over."""
         limit = self.config.data.valid_limit
         return evaluate_part(model, self.split.valid, limit, max_batches=2 if quick else None)
 
     def sample(self, model: Model, evaluation: Evaluation) -> str:
-        """Greedy and at several temperatures, from an empty prompt."""
+        """Texts without a prompt: greedy, and at several temperatures."""
         length = self.SAMPLE_LENGTH[model.tokenizer.kind]
         ways = {"greedy": 0.0, **{f"temperature {t}": t for t in self.TEMPERATURES}}
         parts = []
@@ -165,7 +161,7 @@ class Text(Task):
         return f"valid {figures['loss']:.3f} nats, {figures['bits_per_char']:.3f} bits/char"
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """The network's figures, and those of a Markov chain under "markov"."""
+        """The figures of the model, and of a Markov chain under "markov"."""
         corpus, limit = self.split.corpus, self.config.data.valid_limit
         found = evaluate_part(model, corpus.valid, limit)
         order = markov_order(corpus.tokenizer)
@@ -201,7 +197,9 @@ class Text(Task):
     def evaluate(self, model: Any, examples: Any, *, batch_size: int = 64, **search: Any) -> Evaluation:
         if search:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in search)
-            raise UserError(f"{flags} does not go with a text model: it is judged by its loss, without a search")
+            raise UserError(
+                f"{flags} does not go with a text model: it is evaluated by its loss, without a search"
+            )
         if isinstance(examples, Part):
             return evaluate_part(model, examples)
         unit = "line" if model.info.ends_with_eos else "stream"
@@ -212,9 +210,9 @@ class Text(Task):
             return evaluate_part(model, part)
 
     def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
-        """Bits per character of pieces that fit into a batch; 256 of a book are enough."""
+        """Bits per character of up to ``limit`` (0: 256) pieces of the text."""
         limit = limit or 256
-        text = _text_of(examples, model.tokenizer)
+        text = text_of(examples, model.tokenizer)
         pieces = [text[i : i + 400] for i in range(0, len(text), 400)]
         items = text.splitlines() if model.info.ends_with_eos else pieces
         if len(items) > limit:
@@ -226,104 +224,18 @@ class Text(Task):
     def pairs(self, files: Sequence[str], options: Any) -> Iterator[tuple[None, str]]:
         given = [flag for flag, value in (("--src", options.src), ("--tgt", options.tgt)) if value]
         if given:
-            raise UserError(f"{given[0]} is for models that read or look at something")
+            raise UserError(f"{given[0]} is for models with an input")
         if len(files) != 1:
             raise UserError(f"name one FILE to score, not {len(files)}")
         return ((None, line) for line in read_lines(files[0]))
 
     def plot(self, model: Any, item: Any, hypothesis: Any, to: Path) -> None:
-        raise UserError("a text model has no encoder, so its attention has nothing to look at")
-
-
-# -- corpora ---------------------------------------------------------------------------------------------
-
-
-def read_corpus(options: TextData, vocabulary: Tokenizer | None = None) -> Corpus:
-    """The tokenized text, with a vocabulary of its own if none is given."""
-    files = TextFiles(options.data, options.encoding_errors)
-    valid = TextFiles(options.valid, options.encoding_errors) if options.valid else None
-    tokenizer = TokenizerOptions(options.level, options.min_frequency, options.vocab_size, options.model_type)
-    return build_corpus(
-        files,
-        valid,
-        tokenizer,
-        valid_fraction=options.valid_fraction,
-        unit=options.unit,
-        max_line=options.max_line,
-        tokenizer=vocabulary,
-    )
-
-
-def part_batches(part: Part, tokenizer: Tokenizer, limit: int | None = None) -> Iterator[Batch]:
-    """Batches that read a part once, every token counted once."""
-    if part.offsets is None:
-        return stream_evaluation(part.tokens, tokenizer.bos_id, tokenizer.pad_id, limit=limit)
-    offsets = np.asarray(part.offsets)
-    if limit is not None:
-        offsets = offsets[: max(int(np.searchsorted(offsets, limit, "right")), 2)]
-    return SequenceBatches(Sequences(part.tokens, offsets), 8192, tokenizer).epoch(0)
-
-
-def evaluate_part(
-    model: Model, part: Part, limit: int | None = None, max_batches: int | None = None
-) -> Evaluation:
-    """Loss, bits per character and perplexity of a model on a part, states carried across."""
-    batches = islice(part_batches(part, model.tokenizer, limit), max_batches)
-    loss_sum, num_tokens = all_reduce_sum(*model.evaluate(batches))
-    return Evaluation(language_metrics(loss_sum, int(num_tokens), _characters(part, int(num_tokens))))
-
-
-def _characters(part: Part, num_tokens: int) -> int:
-    """Characters that belong to ``num_tokens`` of a part's tokens: all of it, or its share."""
-    lines = 0 if part.offsets is None else len(part.offsets) - 1
-    return round(part.characters * min(num_tokens / max(len(part.tokens) + lines, 1), 1.0))
-
-
-def _text_of(held_out: Part | TextFiles, tokenizer: Tokenizer, limit: int = 1_000_000) -> str:
-    """Held-out text; at most ``limit`` tokens of a part, one line per line."""
-    if isinstance(held_out, TextFiles):
-        return "".join(piece for piece in held_out if piece)
-    tokens = held_out.tokens
-    if held_out.offsets is None:
-        return tokenizer.decode(tokens.read(0, min(limit, len(tokens))).tolist())
-    offsets = held_out.offsets[held_out.offsets <= limit].tolist()
-    return "\n".join(tokenizer.decode(tokens.read(a, b - a).tolist()) for a, b in pairwise(offsets))
-
-
-# -- what counting can do --------------------------------------------------------------------------------
-
-
-def markov_order(tokenizer: Tokenizer) -> int:
-    """The order at which counting does best with a megabyte."""
-    return 4 if tokenizer.kind == "char" else 2
-
-
-def markov_metrics(corpus: Corpus, order: int, limit: int) -> dict[str, float]:
-    """`language_metrics` of a chain fitted to (at most 2 million tokens of) the training part."""
-    chain = fit_markov(corpus, order)
-    part = corpus.valid
-    token_ids = part.tokens.read(0, min(limit, len(part.tokens)))
-    if part.offsets is not None:
-        token_ids = _with_ends(part, corpus.tokenizer, limit)
-    loss_sum = -float(chain.log_probs(token_ids).sum())
-    return language_metrics(loss_sum, len(token_ids), _characters(part, len(token_ids)))
-
-
-def fit_markov(corpus: Corpus, order: int, limit: int = 2_000_000) -> MarkovChain:
-    """A Markov chain of the training part."""
-    part = corpus.train
-    token_ids = part.tokens.read(0, limit) if part.offsets is None else _with_ends(part, corpus.tokenizer, limit)
-    return MarkovChain.fit(token_ids, corpus.tokenizer, order)
-
-
-def _with_ends(part: Part, tokenizer: Tokenizer, limit: int) -> np.ndarray:
-    """Lines as one array with EOS after each."""
-    offsets = np.asarray(part.offsets)
-    offsets = offsets[offsets <= max(limit, offsets[min(1, len(offsets) - 1)])]
-    return np.insert(part.tokens.read(0, int(offsets[-1])), offsets[1:], tokenizer.eos_id)
+        raise UserError("a text model has no encoder, so it has no attention")
 
 
 def opening(model: Model) -> str:
-    """A word that the model likes to begin with: a prompt to try."""
+    """A word that the model generates, as an example prompt."""
     text = model.generate("", temperature=0.5, seed=1, max_new_tokens=60)[0].text
-    return next(iter(re.findall(r"(?<=\s)[^\W\d_]{2,}(?=\s)", text)), "")  # whole words: a stream begins anywhere
+    return next(
+        iter(re.findall(r"(?<=\s)[^\W\d_]{2,}(?=\s)", text)), ""
+    )  # whole words only: a stream begins anywhere

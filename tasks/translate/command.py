@@ -1,4 +1,4 @@
-"""`gen translate`: a trained model, or several of them, translate."""
+"""`gen translate`: translation with a model or an ensemble."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from gen.base import distributed
-from gen.base.config import parse_command
+from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, notify
 from gen.base.fields import Arg
 from gen.base.lines import output, read_lines
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
 from gen.search.ensemble import Ensemble
-from tasks.commands.models import Precision, load_model
+from tasks.commands.models import Precision, encoding_errors, load_model, record
 from tasks.translate.lines import Translation, translate_lines
 
 if TYPE_CHECKING:  # exported models run where there is no torch
@@ -26,49 +26,47 @@ if TYPE_CHECKING:  # exported models run where there is no torch
 
 @dataclass(frozen=True)
 class TranslateCommand:
-    """Translate lines of text."""
+    """Translate text line by line with a trained model."""
 
     COMMON: ClassVar = ("input", "output", "text", "beam", "n_best", "json")
 
     run: Annotated[tuple[str, ...], Arg("RUN", positional=True)]
-    """The folder of a run, of a model, or of an exported model; several make an ensemble."""
+    """Folder of a run, model or exported model, or hf:USER/NAME; several form an ensemble."""
     input: Annotated[str, Arg(aliases=("-i",))] = "-"
-    """Lines to translate; - for standard input."""
+    """Text to translate, one line each; - for standard input."""
     output: Annotated[str, Arg(aliases=("-o",))] = "-"
-    """Where to write; - for standard output."""
+    """Output file; - for standard output."""
     text: tuple[str, ...] = ()
-    """Translate this instead of an input; may be repeated."""
+    """Translate this instead of --input."""
     sample: bool = False
-    """Sample instead of searching for the best."""
+    """Sample instead of beam search."""
     scores: bool = False
-    """The log-probability before each translation, and a tab. --n-best is sorted by it over
+    """Print the log-probability and a tab before each translation. --n-best sorts by it, divided by
     ((5 + tokens) / 6) ^ --length-penalty."""
     alignments: bool = False
-    """After each translation a tab and which source word (from 0) each of its words looked at most: 0-0 2-1."""
+    """Print a tab and word alignments after each translation: source-target by attention, from 0: 0-0 2-1."""
     json: bool = False
-    """A JSON object a line: line, source, translations with text, score (log-probability), number of tokens,
-    finished, alignment."""
+    """Print one JSON object per line: line, source, translations with text, score (log-probability), finished,
+    tokens, alignment; for samples also seed and temperature."""
     batch_size: int = 64
-    """Lines at a time; with 1 each is answered before the next is read."""
+    """Lines per batch; with 1 each is translated before the next is read."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     precision: Precision = "fp32"
-    """Of the matrix products; bf16 is faster for many rows at once."""
+    """Number format of matrix products; bf16 is faster for large batches."""
     search: SearchOptions = field(default_factory=SearchOptions)
 
     def options(self) -> dict[str, Any]:
-        """The search options. Raises `ConfigError` with every error at once."""
+        """The search options. Raises `ConfigError` with all errors."""
         errors = []
         if not self.run:
             errors.append("name the folder of a run: gen translate RUN")
         if self.text and self.input != "-":
-            errors.append("--text and --input exclude each other: lines come from one place")
-        if any("\udc80" <= c <= "\udcff" for text in self.text for c in text):
-            errors.append("--text: is not UTF-8")  # bytes that Python could not read from the command line
+            errors.append("--text and --input exclude each other")
+        errors += encoding_errors("--text", self.text)
         if self.json and (self.scores or self.alignments):
-            errors.append("--json has scores and alignments in it: leave out --scores and --alignments")
-        if self.batch_size < 1:
-            errors.append(f"--batch-size must be at least 1, not {self.batch_size}")
+            errors.append("--json includes scores and alignments: leave out --scores and --alignments")
+        errors += range_errors(self, ("batch_size",))
         given = self.search.given()
         if self.sample:
             if beam := sorted({"beam", "strategy"} & set(given)):
@@ -115,7 +113,7 @@ def translate_command(argv: list[str], command: str) -> None:
 
 
 class _Remarks:
-    """What is to be said about lines, beside their translations; by the main one of several processes."""
+    """Messages about lines, from the main process."""
 
     def __init__(self, config: TranslateCommand) -> None:
         self.expects_links = config.alignments
@@ -123,29 +121,29 @@ class _Remarks:
         self.unfinished: list[int] = []
 
     def add(self, number: int, found: Translation) -> None:
-        """Says what cannot wait about line ``number``, and keeps in mind what can."""
+        """Prints messages about line ``number``, except those that `close` prints for all lines."""
         if not found.hypotheses or not distributed.is_main():
             return
         if found.cut:
             notify(
-                f"line {number}: a sentence is more than twice as long as any seen in training: it is translated "
-                "in pieces"
+                f"line {number}: a sentence is more than twice as long as any in training: it is translated in "
+                "pieces"
             )
         if not found.hypotheses[0].finished:
             self.unfinished.append(number)
         if self.expects_links and found.hypotheses[0].token_ids and not found.alignments[0]:
             self.expects_links = False
-            notify("--alignments: this model has no attention, so it does not say where words come from")
+            notify("--alignments: this model has no attention, so there are none")
 
     def close(self) -> None:
-        """Says the rest."""
+        """Prints one message for all translations that were cut off."""
         if self.unfinished and self.expects_ends:
             some = ", ".join(f"{n}" for n in self.unfinished[:12]) + (", …" if len(self.unfinished) > 12 else "")
             notify(f"cut off at the length limit (--max-ratio, --max-new-tokens): translations of line {some}")
 
 
 def load_ensemble(runs: Sequence[str], device: str, precision: Precision = "fp32") -> Model | Ensemble | Runtime:
-    """One model, or several as one; with exported ones among them, all on the CPU."""
+    """Loads one model, or several as an ensemble; on the CPU if one of them is exported."""
     if device == "auto" and any(map(is_exported, runs)):
         device = "cpu"
     models = [load_model(run, device, "translate", precision) for run in runs]
@@ -153,7 +151,7 @@ def load_ensemble(runs: Sequence[str], device: str, precision: Precision = "fp32
 
 
 def _plain(found: Translation, config: TranslateCommand, width: int) -> str:
-    """``width`` lines, a hypothesis each, empty ones where there are fewer, so that lines stay in step."""
+    """One line per hypothesis, filled up to ``width`` lines: a fixed number of lines per input."""
     lines = []
     for hypothesis, links in zip(found.hypotheses, found.alignments, strict=True):
         text = " ".join(hypothesis.text.split("\n"))
@@ -170,14 +168,7 @@ def _record(number: int, found: Translation) -> dict[str, Any]:
         "line": number,
         "source": found.source,
         "translations": [
-            {
-                "text": h.text,
-                "score": h.score,
-                "tokens": len(h.log_probs),
-                "finished": h.finished,
-                "alignment": links,
-                **h.drawn(),
-            }
+            record(h, tokens=len(h.log_probs), alignment=links)
             for h, links in zip(found.hypotheses, found.alignments, strict=True)
         ],
     }

@@ -1,4 +1,4 @@
-"""Lines of text through a translation model: taken apart where they are long, put together again."""
+"""Translating lines of text: splitting long lines, translating the pieces, joining the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # exported models run where there is no torch
 
 
 class Pieces(NamedTuple):
-    """A line as it is translated: its texts, none for an empty line, and whether a sentence had to be cut."""
+    """The pieces of a line (none for an empty line), and whether a sentence was cut."""
 
     texts: list[str]
     cut: bool
@@ -32,13 +32,13 @@ class Pieces(NamedTuple):
 
 @dataclass
 class Translation:
-    """What became of a line.
+    """The translation of a line.
 
     Attributes:
         source: the line.
         hypotheses: best first; none for an empty line.
-        alignments: a list of (source word, target word) a hypothesis, where attention was asked for.
-        cut: a sentence of it had to be cut.
+        alignments: per hypothesis a list of (source word, target word) from 0; empty lists without attention.
+        cut: whether a sentence was cut into pieces.
     """
 
     source: str
@@ -55,10 +55,10 @@ def translate_lines(
     attention: bool = False,
     **options: Any,
 ) -> Iterator[Translation]:
-    """Translates any number of lines; yields in their order, as soon as it is ready.
+    """Translates any number of lines; yields the translations in order, each as soon as it is ready.
 
-    A line of several sentences is translated in pieces, unless training had many of those; see `split_line`. A
-    forced prefix is that of the line, not of its pieces.
+    A line of several sentences is translated in pieces, unless training had many such lines; see `split_line`. A
+    forced prefix applies to the first piece only.
     """
     waiting: deque[tuple[str, Pieces, int]] = deque()
     many = partial(model.generate_many, batch_size=batch_size, attention=attention)
@@ -86,18 +86,17 @@ _PAUSES = r"(?<=[,;:—])\s+|(?<=[，；：、])"
 
 
 def split_line(processor: Any, line: str) -> Pieces:
-    """The pieces in which a line is translated.
+    """Splits a line into pieces to translate.
 
-    A network that has learned from single sentences skips some where there are several. So a line is taken apart
-    at its sentence ends, and neighbours are put together while they are no longer than lines of several sentences
-    usually were in training. A sentence more than twice as long as all of the training is cut: at pauses, between
-    words, or anywhere.
+    A model trained on single sentences skips some if there are several. So a line is split at sentence ends, and
+    neighbours are joined up to the usual length of lines of several sentences in training. A sentence more than
+    twice as long as all in training is cut: at pauses, between words, or anywhere.
     """
     most = 2 * processor.max_length or sys.maxsize
 
     def split(text: str, ends: Callable[[str], list[int]], limit: int) -> list[str]:
         def fits(part: str) -> bool:
-            # A character is four tokens at most (bytes); only long texts have to be counted.
+            # A character has at most four tokens (bytes), so only long texts are encoded.
             return 4 * len(part) + 2 <= limit or len(processor.encode(part)) <= limit
 
         return [text] if fits(text) else _cut(text, ends(text), fits)
@@ -114,7 +113,7 @@ def _ends_of(boundary: str, text: str) -> list[int]:
 
 
 def _cut(text: str, ends: list[int], fits: Callable[[str], bool]) -> list[str]:
-    """A text cut at some of ``ends``: only where the next part would no longer fit."""
+    """Cuts a text at as few of ``ends`` as the parts fit."""
     cuts = sorted({*ends, len(text)})
     parts, begin = [], 0
     for cut, following in zip(cuts, [*cuts[1:], None], strict=True):
@@ -127,7 +126,7 @@ def _cut(text: str, ends: list[int], fits: Callable[[str], bool]) -> list[str]:
 def _join(
     model: Model | Ensemble | Runtime, line: str, pieces: Pieces, found: Sequence[Sequence[Hypothesis]]
 ) -> Translation:
-    """The pieces' hypotheses as the line's: the best with the best, the second with the second."""
+    """Joins the n-th best hypotheses of the pieces to the n-th best of the line, for each n."""
     begins, at = [], 0
     for text in pieces.texts:
         at = line.index(text, at)
@@ -163,20 +162,20 @@ def _join(
 
 
 def _continued(text: str, further: str) -> str:
-    """Two pieces of a text, with a space between them where the script has spaces."""
+    """Joins two pieces of a text, with a space if the script uses spaces."""
     wide = text and unicodedata.category(text[-1])[0] == "P" and unicodedata.east_asian_width(text[-1]) in "WF"
     return f"{text} {further}" if text and further and not wide else text + further
 
 
 def _words_before(text: str, at: int) -> int:
-    """The number, from 0, of the word at a place in a text."""
+    """The index of the word at position ``at`` of a text."""
     inside = at > 0 and not text[at - 1].isspace()
     return len(text[:at].split()) - inside
 
 
 def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypothesis) -> list[tuple[int, int]]:
-    """For every word of a hypothesis the source word that had the most attention: (source, target), from 0. A word
-    that came while the end of the sentence had most has no link."""
+    """Links each word of a hypothesis to the source word with the most attention: (source, target) from 0. A word
+    whose attention is mostly on EOS has no link."""
     if hypothesis.attention is None or not hypothesis.token_ids:
         return []
     processor: Any = model.processors["sentence"]
@@ -190,12 +189,12 @@ def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypo
 
 
 def _words(tokenizer: Tokenizer, token_ids: list[int]) -> list[int]:
-    """Which word (whitespace between them) of the decoded text each token belongs to, from 0."""
+    """The index of the whitespace-separated word of the decoded text that each token belongs to."""
     found, text, word = [], "", -1
     for i, token_id in enumerate(token_ids):
         longer = tokenizer.decode(token_ids[: i + 1])
         new = longer[len(text) :]
-        # A vocabulary of words has one token for all that it does not know, and it has lost its space.
+        # <unk> of a word vocabulary decodes without its space.
         lost = tokenizer.kind == "word" and token_id == tokenizer.unk_id
         word += bool(new.strip()) and (lost or new[0].isspace() or not text or text[-1].isspace())
         found.append(max(word, 0))

@@ -1,4 +1,4 @@
-"""Translation: read sentence pairs, train an encoder and the decoder on them, judge the translations."""
+"""Translation: training on sentence pairs, evaluation by BLEU, chrF and TER."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SCORES = ("bleu", "chrf", "ter")
 
 @dataclass(frozen=True)
 class TranslateSplit:
-    """Sentence pairs as `Task` wants them; see `gen.training.interfaces.Split`."""
+    """The sentence pairs; see `gen.training.interfaces.Split`."""
 
     pairs: Pairs
 
@@ -84,7 +84,7 @@ class Translate(Task):
         return []
 
     def read(self, data: TranslateData) -> TranslateSplit:
-        """The tokenized pairs. Raises `UserError` on files that are missing, uneven, or not UTF-8."""
+        """The tokenized pairs. Raises `UserError` if files are missing, differ in length, or are not UTF-8."""
         vocabulary, begun = self.vocabulary, self.begun
         sides = (begun.encoder.tokenizer, vocabulary) if begun is not None and vocabulary else None
         return TranslateSplit(read_pairs(data, sides))  # type: ignore[arg-type]
@@ -110,8 +110,8 @@ class Translate(Task):
         return Model(encoder, DecoderConfig.of(len(pairs.target_tokenizer), sizes), pairs.target_tokenizer)
 
     def defaults(self, facts: Facts) -> Choices:
-        """The more often the pairs are read, the stronger the dropout; beyond 60 passes larger sizes, too."""
-        # On Multi30k 0.2 was good at 11 passes, and at 60 passes 0.28 (40.6 BLEU) was better than 0.36 (39.0).
+        """With more passes over the pairs: more dropout, and beyond 60 passes larger sizes."""
+        # Multi30k: dropout 0.2 is good at 11 passes; at 60 passes, 0.28 gives 40.6 BLEU and 0.36 gives 39.0.
         passes = facts.passes
         dropout = round(float(np.clip(0.2 + 0.25 * np.log10(passes / 12), 0.1, 0.3)), 2)
         scale = float(np.clip((passes / 60) ** 0.26, 1.0, 2.0))
@@ -132,7 +132,7 @@ class Translate(Task):
         return split.pairs.target_tokenizer, {"sentence": split.pairs.source_tokenizer}
 
     def make_batches(self, model: Model, split: TranslateSplit, config: Any) -> SequenceBatches:
-        """Pairs of like length together."""
+        """Batches of pairs of similar length."""
         pairs = split.pairs
         pad_id = pairs.source_tokenizer.pad_id
         return SequenceBatches(
@@ -145,7 +145,7 @@ class Translate(Task):
             seed=config.train.seed,
         )
 
-    # -- judging -------------------------------------------------------------------------------------------
+    # -- evaluation ----------------------------------------------------------------------------------------
 
     def score(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
         return translation_metrics(outputs, [each[0] for each in references], lowercase=self._lowercase)
@@ -172,7 +172,7 @@ class Translate(Task):
         if options and options.src:
             pairs = list(PairFiles([options.src, options.ref]))
             if not any(target.strip() for _, target in pairs):
-                raise UserError(f"{options.ref}: holds nothing but empty lines")
+                raise UserError(f"{options.ref}: has only empty lines")
         else:
             self.config = recorded(Translate, model)
             if not (self.config.data.train or self.config.data.data):
@@ -183,7 +183,7 @@ class Translate(Task):
     def evaluate(
         self, model: Any, examples: Sequence[Example], *, batch_size: int = 64, **search: Any
     ) -> Evaluation:
-        """By `translate_lines`, as `gen translate` does it. Several processes share the examples."""
+        """Translates with `translate_lines`, as `gen translate` does. Processes share the examples."""
         lines = shard([e.item for e in examples])
         found = translate_lines(model, lines, batch_size=batch_size, **search)
         outputs = gather([t.hypotheses[0].text if t.hypotheses else "" for t in found])
@@ -200,7 +200,7 @@ class Translate(Task):
         return paired_bootstrap(outputs, others, targets, names=SCORES, lowercase=self._lowercase)
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """By beam search. Leaves ``translations.txt`` and, with attention, a plot of the first pair."""
+        """Evaluates with the default search. Writes ``translations.txt`` and, with attention, a plot."""
         found = self.evaluate(model, self.split.valid)
         write_text(folder / "translations.txt", "\n".join(found.outputs) + "\n")
         source = self.split.valid[0].item
@@ -214,7 +214,7 @@ class Translate(Task):
 
 
 def read_pairs(options: TranslateData, vocabularies: tuple[Tokenizer, Tokenizer] | None = None) -> Pairs:
-    """The tokenized pairs, with vocabularies of their own if none are given."""
+    """Reads and tokenizes the pairs, with new vocabularies if none are given."""
     train = PairFiles(options.train or options.data, options.src, options.tgt)
     valid = PairFiles(options.valid, options.src, options.tgt) if options.valid else None
     return build_pairs(train, valid, options.pairs, tokenizers=vocabularies)

@@ -1,0 +1,66 @@
+"""Options that several tasks and commands share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from gen.base.config import range_errors
+from gen.training.interfaces import SIZE_STEP
+
+
+@dataclass(frozen=True)
+class DecoderSizes:
+    """Sizes of the decoder."""
+
+    cell: Literal["rnn", "gru", "lstm"] = "lstm"
+    """Recurrent cell."""
+    embedding_size: int | None = None
+    """Size of a token embedding. Chosen from the budget and the data."""
+    hidden_size: int | None = None
+    """Size of a decoder layer. Chosen from the budget and the data."""
+    num_layers: int = 2
+    """Number of decoder layers."""
+    dropout: float | None = None
+    """Dropout between layers and before the output, one mask per sequence. Chosen from the budget and the data."""
+    embedding_dropout: float | None = None
+    """Dropout on token embeddings. Chosen from the budget and the data."""
+    weight_dropout: float | None = 0.0
+    """Dropout on recurrent weights, one mask per batch (AWD-LSTM)."""
+
+    def errors(self) -> list[str]:
+        """The errors in the options, one line each."""
+        names = [f.name for f in fields(self)]
+        sizes = [name for name in names if name.endswith(("_size", "_layers", "_heads"))]
+        return range_errors(self, sizes, [name for name in names if name.endswith("dropout")])
+
+
+@dataclass(frozen=True)
+class AttentionSizes(DecoderSizes):
+    """Sizes of the encoder and the decoder."""
+
+    attention: Literal["none", "dot", "additive", "multihead"] = "dot"
+    """Attention of the decoder; none: it gets only a summary of the input, in its first state."""
+    num_heads: int = 4
+    """Heads of multihead attention."""
+
+    def errors(self) -> list[str]:
+        """The errors in the options, one line each."""
+        found = super().errors()
+        if self.attention == "multihead" and (self.hidden_size or SIZE_STEP) % max(self.num_heads, 1):
+            size = self.hidden_size or f"(chosen as a multiple of {SIZE_STEP}; name one)"
+            found.append(f"--num-heads {self.num_heads} does not divide --hidden-size {size}")
+        return found
+
+
+def vocabulary_errors(data: Any) -> list[str]:
+    """The errors in the options ``level`` and ``vocab_size``, one line each."""
+    checks = (
+        [
+            (data.vocab_size < 5, f"--vocab-size must be at least 5, not {data.vocab_size}"),
+            (data.level == "char", "--vocab-size goes with --level word or subword: characters are all kept"),
+        ]
+        if data.vocab_size is not None
+        else []
+    )
+    return [message for wrong, message in checks if wrong]
