@@ -55,7 +55,6 @@ class Reverse(Task):
     Data, Sizes = ReverseData, ReverseSizes
     metric = Metric("exact", higher_is_better=True, label="exactly right", max_loss=0.1)
     search = SearchOptions(beam=2, max_new_tokens=30)
-    items_help = "Words to reverse."
 
     def read(self, data: ReverseData) -> Split:
         words = sorted({word.strip() for name in data.words for word in read_lines(name)} - {""})

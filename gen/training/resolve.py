@@ -18,8 +18,8 @@ from gen.models.model import Model
 from gen.training.config import PASSING, TrainConfig, config_class, errors_in
 from gen.training.interfaces import Choice, Choices, Facts
 from gen.training.options import TrainOptions
-from gen.training.step import Trial
 from gen.training.task import Task
+from gen.training.trial import Trial
 
 MOST_MEASURING = 0.03
 """Largest share of a budget of time for measuring the machine's speed."""

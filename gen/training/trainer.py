@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from gen.training.run import Run
 from gen.training.run_folder import RunFolder
 from gen.training.step import Stepper
 from gen.training.task import Task
-from gen.training.validation import Event, Progress, Validator
+from gen.training.validation import Event, Progress, Validator, Window
 
 LOG_EVERY = 50  # steps
 VALIDATION_COST = 25  # with a budget of time: train at least this many times as long as validation takes
@@ -124,7 +123,7 @@ class Trainer:
         self.validator = Validator(model, self.task, self.averages, self.folder, self.stepper.dtype)
         self.now = Progress(next_validation=1 / options.validations)
         self.carried: DecoderState | None = None
-        self.window = _Window(model.device)
+        self.window = Window(model.device)
         if distributed.rank():  # different dropout per process; the initial weights are broadcast
             torch.manual_seed(options.seed + distributed.rank())
         if state is None:
@@ -299,40 +298,3 @@ def _next_validation(used: float, interval: float) -> float:
     """The share of the budget of the next validation; not shortly before the final one."""
     after = used + interval
     return after if after + interval / 2 < 1 else 1.0
-
-
-class _Window:
-    """Sums over the steps since the last report; tensors, so that steps do not wait for the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.loss = math.nan  # of the last report; kept until there are new steps
-        self.speed = 0.0
-        self.restart()
-
-    def restart(self) -> None:
-        self.began = time.monotonic()
-        self.loss_sum = torch.zeros((), device=self.device)
-        self.num_tokens = 0
-
-    def add(self, loss_sum: torch.Tensor, num_tokens: int) -> None:
-        self.loss_sum = self.loss_sum + loss_sum
-        self.num_tokens += num_tokens
-
-    def close(self, now: Progress) -> tuple[float, float]:
-        """Mean loss (nats per token) and tokens per second of all processes since the last call."""
-        loss_sum, num_tokens = distributed.all_reduce_sum(float(self.loss_sum), self.num_tokens)
-        if num_tokens:
-            self.loss = loss_sum / num_tokens
-            self.speed = num_tokens / max(time.monotonic() - self.began, 1e-9)
-            now.tokens += int(num_tokens)
-        self.restart()
-        return self.loss, self.speed
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"loss": self.loss, "loss_sum": self.loss_sum.cpu(), "num_tokens": self.num_tokens}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.restart()
-        self.loss, self.num_tokens = state["loss"], state["num_tokens"]
-        self.loss_sum = state["loss_sum"].to(self.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,3 +125,40 @@ class Validator:
                 record["samples"] = self.run.add_samples(now.step, title, self.task.sample(self.model, found))
             self.run.log(record)
         return figures, better
+
+
+class Window:
+    """Sums over the steps since the last report; tensors, so that steps do not wait for the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.loss = math.nan  # of the last report; kept until there are new steps
+        self.speed = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        self.began = time.monotonic()
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.num_tokens = 0
+
+    def add(self, loss_sum: torch.Tensor, num_tokens: int) -> None:
+        self.loss_sum = self.loss_sum + loss_sum
+        self.num_tokens += num_tokens
+
+    def close(self, now: Progress) -> tuple[float, float]:
+        """Mean loss (nats per token) and tokens per second of all processes since the last call."""
+        loss_sum, num_tokens = distributed.all_reduce_sum(float(self.loss_sum), self.num_tokens)
+        if num_tokens:
+            self.loss = loss_sum / num_tokens
+            self.speed = num_tokens / max(time.monotonic() - self.began, 1e-9)
+            now.tokens += int(num_tokens)
+        self.restart()
+        return self.loss, self.speed
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"loss": self.loss, "loss_sum": self.loss_sum.cpu(), "num_tokens": self.num_tokens}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.restart()
+        self.loss, self.num_tokens = state["loss"], state["num_tokens"]
+        self.loss_sum = state["loss_sum"].to(self.device)

@@ -17,8 +17,8 @@ from gen.models.model import Model
 from gen.training import machine
 from gen.training.display import clock
 from gen.training.options import TrainOptions
-from gen.training.step import Trial
 from gen.training.task import Task
+from gen.training.trial import Trial
 from tasks import display
 
 

@@ -95,8 +95,8 @@ class Text(Task):
         """With more tokens in the budget: a larger model. With more passes over the text: more dropout, against
         overfitting, and a lower learning rate."""
         # Tuned on a million characters of Shakespeare: 384 for 10 million tokens (2 minutes), 704 for 60 million
-        # (20 minutes), with log-linear interpolation. With fewer tokens smaller models gain little; beyond 60 passes
-        # larger ones only overfit.
+        # (20 minutes), with log-linear interpolation. With fewer tokens smaller models gain little; beyond 60
+        # passes larger ones only overfit.
         passes = facts.passes
         growth = min(facts.tokens, 60 * facts.num_tokens) / 10e6
         hidden = int(np.clip(round_size(384 * growth ** (0.34 if growth > 1 else 0.12)), 128, 1536))
