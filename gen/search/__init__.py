@@ -3,7 +3,8 @@
 Nothing in here imports torch: the same search drives torch tensors and numpy arrays (see `ops`).
 """
 
-from gen.search.beam import Beam, DiverseBeam
+from gen.search.beam import Beam
+from gen.search.diverse_beam import DiverseBeam
 from gen.search.greedy import Greedy
 from gen.search.loop import StepRecord, drain, search
 from gen.search.options import SearchOptions

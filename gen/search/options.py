@@ -12,7 +12,8 @@ from typing import Any, TypedDict, get_args, get_origin, get_type_hints
 
 from gen.base.errors import ConfigError, UserError
 from gen.inputs.tokenizer import Tokenizer
-from gen.search.beam import Beam, DiverseBeam
+from gen.search.beam import Beam
+from gen.search.diverse_beam import DiverseBeam
 from gen.search.processors import (
     BannedTokens,
     ForcedPrefix,
