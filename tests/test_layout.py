@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,36 @@ def test_imports_go_one_way():
 def test_gen_knows_no_task():
     known = [f"{n} imports {i}" for n, p in modules() for i in imports(p) if i.split(".")[0] in ("tasks", "data")]
     assert known == []
+
+
+def test_the_first_folders_need_neither_torch_nor_fcntl():
+    first = tuple(f"gen.{name}" for name in ("base", "inputs", "search", "runtime", "metrics"))
+    names = ["gen", *(name for name, _ in modules() if name.startswith(first))]
+    code = (
+        "import sys; from importlib import import_module\n"
+        "sys.modules['torch'] = sys.modules['fcntl'] = sys.modules['resource'] = None\n"
+        f"for name in {names}: import_module(name)\n"
+    )
+    assert len(names) > 30
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_module_outside_a_task_asks_which_task_it_is():
+    known = "|".join(sorted(path.name for path in (ROOT / "tasks").iterdir() if (path / "task.py").exists()))
+    asks = re.compile(rf"""(?:info\.task|task|name|made_by) *(?:==|!=|in) *[("']?["']?(?:{known})\b["']""")
+    places = [
+        *(ROOT / "gen").rglob("*.py"),
+        *(ROOT / "tasks" / "commands").rglob("*.py"),
+        ROOT / "tasks" / "cli.py",
+    ]
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in places
+        for line in path.read_text().splitlines()
+        if asks.search(line)
+    ]
+    assert found == []
 
 
 def test_search_and_the_markov_chain_need_no_torch():
