@@ -55,12 +55,11 @@ class AttentionSizes(DecoderSizes):
 
 def vocabulary_errors(data: Any) -> list[str]:
     """The errors in the options ``level`` and ``vocab_size``, one line each."""
-    checks = (
-        [
-            (data.vocab_size < 5, f"--vocab-size must be at least 5, not {data.vocab_size}"),
-            (data.level == "char", "--vocab-size goes with --level word or subword: characters are all kept"),
-        ]
-        if data.vocab_size is not None
-        else []
-    )
-    return [message for wrong, message in checks if wrong]
+    if data.vocab_size is None:
+        return []
+    found = []
+    if data.vocab_size < 5:
+        found.append(f"--vocab-size must be at least 5, not {data.vocab_size}")
+    if data.level == "char":
+        found.append("--vocab-size goes with --level word or subword: characters are all kept")
+    return found

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 
 import torch
 
-from gen.base.config import Budget, Words
+from gen.base.config import Budget, Words, range_errors
 from gen.base.errors import ConfigError
+from gen.base.fields import flag
 from gen.models.device import PRECISIONS
 from gen.models.model import Model
 
@@ -82,38 +83,26 @@ class TrainOptions:
 
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
+        found = range_errors(self, ("accumulate", "validations"), ("warmup", "label_smoothing", "ema"))
+        for name in ("weight_decay", "r_drop", "coverage", "average", "patience"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                found.append(f"{flag(name)} must be 0 or more, not {value}")
         checks = [
             (self.new_vocabulary and not self.init_from, "--new-vocabulary goes with --init-from"),
             (not 0 <= self.seed < 1 << 63, f"--seed must be at least 0 and below 2^63, not {self.seed}"),
-            (
-                self.learning_rate is not None and not 0 < self.learning_rate < math.inf,
-                f"--learning-rate must be above 0, not {self.learning_rate}",
-            ),
-            (not 0 <= self.warmup < 1, f"--warmup must be at least 0 and below 1, not {self.warmup}"),
-            (self.weight_decay < 0, f"--weight-decay must be 0 or more, not {self.weight_decay}"),
+            (not 0 < self.peak_rate < math.inf, f"--learning-rate must be above 0, not {self.learning_rate}"),
             (not 0 < self.beta2 < 1, f"--beta2 must be between 0 and 1, not {self.beta2}"),
             (not self.clip > 0, f"--clip must be above 0, not {self.clip}"),
-            (self.accumulate < 1, f"--accumulate must be at least 1, not {self.accumulate}"),
-            (
-                not 0 <= (self.label_smoothing or 0) < 1,
-                f"--label-smoothing must be at least 0 and below 1, not {self.label_smoothing}",
-            ),
             (
                 not 0 <= self.scheduled_sampling <= 1,
                 f"--scheduled-sampling must be between 0 and 1, not {self.scheduled_sampling}",
             ),
-            (not 0 <= self.r_drop < math.inf, f"--r-drop must be 0 or more, not {self.r_drop}"),
-            (not 0 <= self.coverage < math.inf, f"--coverage must be 0 or more, not {self.coverage}"),
-            (not 0 <= (self.ema or 0) < 1, f"--ema must be at least 0 and below 1, not {self.ema}"),
-            (self.average < 0, f"--average must be 0 or more, not {self.average}"),
-            (self.validations < 1, f"--validations must be at least 1, not {self.validations}"),
-            (self.patience < 0, f"--patience must be 0 or more, not {self.patience}"),
             (
                 self.precision not in PRECISIONS,
                 f"--precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}",
             ),
         ]
-        found = [message for wrong, message in checks if wrong]
+        found += [message for wrong, message in checks if wrong]
         for option, text in (("--budget", self.budget), ("--save-every", self.save_every)):
             try:
                 budget = Budget.parse(text, option)

@@ -69,27 +69,24 @@ class CaptionCommand:
     def options(self) -> dict[str, Any]:
         """The search options. Raises `ConfigError` with all errors."""
         given = self.search.given()
-        checks = [
-            (not self.pictures and not self.stdin, "name pictures, or folders of them: gen caption RUN photo.jpg"),
-            (bool(self.pictures) and self.stdin, "--stdin and PICTURE exclude each other"),
-            (self.json and self.csv, "--json and --csv exclude each other"),
-            (
-                not self.sample and 0 < given.get("beam", self.num_captions) < self.num_captions,
-                f"--num-captions {self.num_captions} needs a --beam of as many, not {given.get('beam')}",
-            ),
-            (self.overwrite and not self.sidecar, "--overwrite goes with --sidecar"),
-            (bool(self.show) and Path(self.show).suffix != ".html", f"--show {self.show}: name an .html file"),
-            (
-                bool(self.show) and not Path(self.show).parent.is_dir(),
-                f"--show {self.show}: there is no folder {Path(self.show).parent}",
-            ),
-            (
-                self.sample and bool({"beam", "strategy"} & set(given)),
-                "--sample and --beam exclude each other: choose one way to search",
-            ),
-        ]
-        errors = [message for wrong, message in checks if wrong]
-        if errors := errors + range_errors(self, ("batch_size", "num_captions")):
+        errors = range_errors(self, ("batch_size", "num_captions"))
+        if not self.pictures and not self.stdin:
+            errors.append("name pictures, or folders of them: gen caption RUN photo.jpg")
+        if self.pictures and self.stdin:
+            errors.append("--stdin and PICTURE exclude each other")
+        if self.json and self.csv:
+            errors.append("--json and --csv exclude each other")
+        if not self.sample and 0 < given.get("beam", self.num_captions) < self.num_captions:
+            errors.append(f"--num-captions {self.num_captions} needs a --beam of as many, not {given.get('beam')}")
+        if self.overwrite and not self.sidecar:
+            errors.append("--overwrite goes with --sidecar")
+        if self.show and Path(self.show).suffix != ".html":
+            errors.append(f"--show {self.show}: name an .html file")
+        if self.show and not Path(self.show).parent.is_dir():
+            errors.append(f"--show {self.show}: there is no folder {Path(self.show).parent}")
+        if self.sample and {"beam", "strategy"} & set(given):
+            errors.append("--sample and --beam exclude each other: choose one way to search")
+        if errors:
             raise ConfigError(errors)
         if self.sample or {"temperature", "top_k", "top_p", "min_p"} & set(given):
             return {"temperature": 1.0, "num_samples": self.num_captions, **given}

@@ -50,16 +50,13 @@ class ExportCommand:
         given = [f.name for f in fields(other) if getattr(other, f.name) != f.default]
         given += ["max_loss"] * (self.max_loss is not None) + ["limit"] * bool(self.limit)
         flags = " and ".join("--" + name.replace("_", "-") for name in given)
-        checks = [
-            (not self.output, "name the folder to write: gen export RUN -o FOLDER"),
-            (bool(given) and not self.int8, f"{flags} goes with --int8"),
-            (self.limit < 0, f"--limit must be at least 0, not {self.limit}"),
-            (
-                self.max_loss is not None and not self.max_loss >= 0,
-                f"--max-loss must be 0 or more, not {self.max_loss}",
-            ),
-        ]
-        errors = [message for wrong, message in checks if wrong]
+        errors = [] if self.output else ["name the folder to write: gen export RUN -o FOLDER"]
+        if given and not self.int8:
+            errors.append(f"{flags} goes with --int8")
+        if self.limit < 0:
+            errors.append(f"--limit must be at least 0, not {self.limit}")
+        if self.max_loss is not None and not self.max_loss >= 0:
+            errors.append(f"--max-loss must be 0 or more, not {self.max_loss}")
         if errors := errors + errors_in(other):
             raise ConfigError(errors)
 

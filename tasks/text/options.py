@@ -45,19 +45,12 @@ class TextData:
 
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
-        checks = [
-            (not self.data, "--data: name at least one text file"),
-            (
-                not 0 < self.valid_fraction < 1,
-                f"--valid-fraction must be between 0 and 1, not {self.valid_fraction}",
-            ),
-            (
-                bool(self.valid) and self.valid_fraction != 0.1,
-                "--valid and --valid-fraction exclude each other: validation text comes from one of them",
-            ),
-        ]
+        found = [] if self.data else ["--data: name at least one text file"]
+        if not 0 < self.valid_fraction < 1:
+            found.append(f"--valid-fraction must be between 0 and 1, not {self.valid_fraction}")
+        if self.valid and self.valid_fraction != 0.1:
+            found.append("--valid and --valid-fraction exclude each other")
         sizes = ("batch_size", "chunk", "min_frequency", "batch_tokens", "max_line", "valid_limit")
-        found = [message for wrong, message in checks if wrong]
         return found + vocabulary_errors(self) + range_errors(self, sizes)
 
 

@@ -75,24 +75,18 @@ class TranslateData:
 
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
-        checks = [
-            (
-                not self.train and not self.data,
-                "--train: name two text files (train.en train.de), or a table with --data",
-            ),
-            (bool(self.train and self.data), "--train and --data exclude each other: pairs come from one of them"),
-            (bool(self.src) != bool(self.tgt), "--src and --tgt go together"),
-            (
-                self.subword_dropout != 0 and self.level != "subword",
-                f"--subword-dropout goes with --level subword, not {self.level}",
-            ),
-            (
-                self.length_ratio != 0 and not self.length_ratio >= 1,
-                f"--length-ratio must be at least 1, or 0 for none, not {self.length_ratio}",
-            ),
-        ]
+        found = []
+        if not self.train and not self.data:
+            found.append("--train: name two text files (train.en train.de), or a table with --data")
+        if self.train and self.data:
+            found.append("--train and --data exclude each other")
+        if bool(self.src) != bool(self.tgt):
+            found.append("--src and --tgt go together")
+        if self.subword_dropout != 0 and self.level != "subword":
+            found.append(f"--subword-dropout goes with --level subword, not {self.level}")
+        if self.length_ratio != 0 and not self.length_ratio >= 1:
+            found.append(f"--length-ratio must be at least 1, or 0 for none, not {self.length_ratio}")
         sizes = ("valid_size", "min_frequency", "max_length", "batch_tokens")
-        found = [message for wrong, message in checks if wrong]
         return found + vocabulary_errors(self) + range_errors(self, sizes, ("subword_dropout",))
 
 
