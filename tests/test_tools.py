@@ -109,7 +109,7 @@ def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
 def test_fine_tuning_begins_where_the_other_ended(train, trained, tmp_path):
     status, _, err = train("--init-from", trained, "--learning-rate", "1e-9")
     assert status == 2
-    assert "--hidden-size, --embedding-size: cannot be set with --init-from, which takes the model's own" in err
+    assert "--embedding-size, --hidden-size: cannot be set with --init-from, which takes the model's own" in err
     book = tmp_path / "book.txt"
     words = (
         "train",

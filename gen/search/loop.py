@@ -157,7 +157,7 @@ def search(
         column = StepRecord(parents, token_ids, picked, live, attention if keep_attention else None)
         rows.columns.append(column)
         yield column
-        num_ended = int(rows.ended.sum())  # the one place where a step waits for a device
+        num_ended = int(rows.ended.sum())  # the only place where a step waits for the device
         some_ended = num_ended > 0
         leaves = _leaving(ops, rows.ended, num_ended, W)
         if leaves is not None:

@@ -138,8 +138,10 @@ class Session:
 
     def _record(self) -> dict[str, Any]:
         """The record of the training for the model folder."""
+        from gen import __version__
+
         made = self.resolved.to_dict()
-        names = {"python": platform.python_version(), "torch": version("torch"), "gen-toolkit": _own_version()}
+        names = {"python": platform.python_version(), "torch": version("torch"), "gen-toolkit": __version__}
         return {
             "command": self.command,
             **made["options"],
@@ -172,12 +174,6 @@ class Session:
 def log_to(log: Callable[[dict[str, float], int], None]) -> Callable[[Event], None]:
     """A trainer callback that passes the figures of events to a tracker."""
     return lambda event: log(figures_of({**event.record(), "validation": event.validation}), event.progress.step)
-
-
-def _own_version() -> str:
-    from gen import __version__
-
-    return __version__
 
 
 def train(
@@ -223,6 +219,6 @@ def train(
     with session.tracked() as log, notebook_progress(config.train, session.task.describe) as shown:
         trainer = session.trainer([*shown, *callbacks, log_to(log)])
         trainer.fit()
-    if distributed.is_main() and trainer.done:  # one that was stopped is not judged
+    if distributed.is_main() and trainer.done:  # a stopped training is not evaluated
         session.finish()
     return Run(session.folder.path, temporary)

@@ -145,7 +145,7 @@ def caption_command(argv: list[str], command: str) -> int:
         import tasks.report  # noqa: F401  # raises an error if only gen-runtime is installed
     names: Iterable[str] = config.pictures or _paths_on_stdin()
     shown: list[Caption] = []
-    beside: set[Path] = set()
+    sidecars: set[Path] = set()
     done = failed = unwritten = 0
     with output(config.output) as file:
         if config.csv:
@@ -158,7 +158,7 @@ def caption_command(argv: list[str], command: str) -> int:
                 notify(str(caption.error))
             _write(file, caption, config)
             if config.sidecar and caption.hypotheses:
-                unwritten += not _write_beside(caption, beside, config.overwrite)
+                unwritten += not _write_sidecar(caption, sidecars, config.overwrite)
             if config.show and caption.hypotheses:
                 shown.append(caption)
     if not distributed.is_main():
@@ -193,7 +193,7 @@ def _write(file: IO[str], caption: Caption, config: CaptionCommand) -> None:
     file.flush()
 
 
-def _write_beside(caption: Caption, written: set[Path], overwrite: bool) -> bool:
+def _write_sidecar(caption: Caption, written: set[Path], overwrite: bool) -> bool:
     """Writes the .txt next to a picture. Returns whether that worked. ``written``: files written before."""
     path = caption.path.with_suffix(".txt")
     if path in written:

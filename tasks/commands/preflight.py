@@ -105,7 +105,7 @@ def overfit(model: Model, task: Task, options: TrainOptions, steps: int = 200) -
         if step % (steps // 4) == 0:
             display.say(f"after {step} steps: {loss():.3f}")
     left = loss() / before
-    verdict = "it can learn" if left < 0.2 else "it hardly learns: look at --learning-rate, the sizes, the data"
+    verdict = "it can learn" if left < 0.2 else "it hardly learns: check --learning-rate, the sizes and the data"
     display.say(f"{left:.0%} of the loss is left: {verdict}.")
     return left
 

@@ -95,4 +95,4 @@ def _attention(model: Model, pictures: Sequence[Captioned], found: Sequence[Hypo
     chosen = [i for i, (h, c) in enumerate(zip(found, pictures, strict=True)) if right(h.text, c)][:2] or [0]
     parts = [report.looks(*looks_of(model, pictures[i].picture, found[i])) for i in chosen]
     said = "The picture, and the attention on it for each word."
-    return report.section("Where it looks in pictures", report.paragraph(said), *parts)
+    return report.section("Attention on pictures", report.paragraph(said), *parts)

@@ -116,7 +116,7 @@ def _attention(model: Model, pairs: Sequence[tuple[str, str]], found: Sequence[H
         longest = max(range(i, len(pairs), len(LANGUAGES)), key=lambda row: lengths[row])
         parts.append(_heat_map(model, pairs[longest][0], found[longest]))
     said = "The attention of each generated word (rows) to each word of the source (columns)."
-    return report.section("Where it looks", report.paragraph(said), *parts)
+    return report.section("Attention on sentences", report.paragraph(said), *parts)
 
 
 def _heat_map(model: Model, source: str, hypothesis: Hypothesis) -> str:
