@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gen.base.fields import flag
 from gen.models.model import Model
 
 console = Console(highlight=False)
@@ -22,9 +23,14 @@ def say(text: str) -> None:
 
 def table(title: str, rows: Mapping[str, Any]) -> Table:
     """A table with two columns, names and values."""
+    return _rows(title, ((name, str(value)) for name, value in rows.items()))
+
+
+def _rows(title: str, rows: Iterable[Sequence[str]]) -> Table:
+    """A table without a header, with the first column dimmed."""
     made = Table(title=escape(title), title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in rows.items():
-        made.add_row(f"[dim]{escape(name)}[/dim]", escape(str(value)), style=None)
+    for name, *cells in rows:
+        made.add_row(f"[dim]{escape(name)}[/dim]", *map(escape, cells))
     return made
 
 
@@ -61,9 +67,8 @@ def show_figures(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
 
 def chosen_table(options: Mapping[str, Any], reasons: Mapping[str, str]) -> Table:
     """A table of chosen options: name, value, reason."""
-    made = Table(title="Chosen", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, reason in reasons.items():
-        value = options.get(name)
-        shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-        made.add_row(f"[dim]--{escape(name.replace('_', '-'))}[/dim]", escape(shown), escape(reason))
-    return made
+
+    def shown(value: Any) -> str:
+        return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+    return _rows("Chosen", ((flag(name), shown(options.get(name)), why) for name, why in reasons.items()))

@@ -42,14 +42,16 @@ class TrainConfig:
 
 def config_class(task: type[Task]) -> type[TrainConfig]:
     """The dataclass of all options of a task's training."""
-    groups = {"data": task.Data, "model": task.Sizes, "extra": task.Extra}
-    made = make_dataclass(
-        f"{task.__name__}Config",
-        [(name, kind, field(default_factory=kind)) for name, kind in groups.items()],
-        bases=(TrainConfig,),
-        frozen=True,
-    )
+    made = with_groups(TrainConfig, data=task.Data, model=task.Sizes, extra=task.Extra)
     made.__doc__ = (task.__doc__ or "Train a model.").strip()
+    return made
+
+
+def with_groups(config: type, **groups: type) -> Any:
+    """A subclass of a dataclass with groups of options, dataclasses themselves, as fields."""
+    added = [(name, kind, field(default_factory=kind)) for name, kind in groups.items()]
+    made = make_dataclass(config.__name__, added, bases=(config,), frozen=True)
+    made.__doc__ = config.__doc__
     return made
 
 

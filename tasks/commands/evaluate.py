@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from gen.base import distributed
@@ -13,10 +13,9 @@ from gen.base.fields import Arg
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search import SearchOptions
-from gen.training.config import errors_in
+from gen.training.config import errors_in, with_groups
 from gen.training.interfaces import Evaluation, NoOptions
 from gen.training.machine import tune_cpu
-from gen.training.task import Task
 from tasks import display
 from tasks.commands.models import load_model, task_among
 
@@ -49,20 +48,11 @@ class EvaluateCommand:
             raise ConfigError(errors)
 
 
-def with_held_out(command: type, task: type[Task] | None) -> type:
-    """A command's dataclass with the task's `HeldOut` options."""
-    kind = task.HeldOut if task else NoOptions
-    made = make_dataclass(
-        command.__name__, [("held_out", kind, field(default_factory=kind))], bases=(command,), frozen=True
-    )
-    made.__doc__ = command.__doc__
-    return made
-
-
 def evaluate_command(argv: list[str], command: str) -> int:
     """`gen evaluate RUN`. Returns 1 if some of the data could not be used."""
     found = task_among(argv)
-    config: Any = parse_command(with_held_out(EvaluateCommand, found), argv, command, repeat=False)
+    options = with_groups(EvaluateCommand, held_out=found.HeldOut if found else NoOptions)
+    config = parse_command(options, argv, command, repeat=False)
     config.check()
     distributed.start()
     model = Model.load(config.run, pick_device(config.device))

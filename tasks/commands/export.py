@@ -18,11 +18,10 @@ from gen.base.fields import Arg
 from gen.base.folders import write_folder
 from gen.models.export import export, note, quantize, require
 from gen.models.model import Model
-from gen.training.config import errors_in
+from gen.training.config import errors_in, with_groups
 from gen.training.interfaces import Metric, NoOptions
 from gen.training.machine import tune_cpu
 from gen.training.task import Task
-from tasks.commands.evaluate import with_held_out
 from tasks.commands.models import task_among
 
 
@@ -64,7 +63,8 @@ class ExportCommand:
 def export_command(argv: list[str], command: str) -> None:
     """`gen export RUN -o FOLDER`."""
     found = task_among(argv)
-    config: Any = parse_command(with_held_out(ExportCommand, found), argv, command)
+    options = with_groups(ExportCommand, held_out=found.HeldOut if found else NoOptions)
+    config = parse_command(options, argv, command)
     config.check()
     tune_cpu()
     model = Model.load(config.run)

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import field, fields, make_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from gen.base.config import flat, parse_given, to_dict
 from gen.models.device import compute_dtype
 from gen.models.model import Model
 from gen.training import machine
-from gen.training.config import RENAMED, RENAMED_GROUPS, TrainConfig, config_class
+from gen.training.config import RENAMED, RENAMED_GROUPS, TrainConfig, config_class, with_groups
 from gen.training.display import progress
 from gen.training.registry import find_task
 from gen.training.session import Session, log_to
@@ -29,15 +29,9 @@ from tasks.commands.preflight import Tools, preflight
 def train_command(argv: list[str], command: str, name: str) -> None:
     """`gen train NAME …`."""
     task = find_task(name)
-    options: Any = _with_tools(config_class(task))
-    config, given = parse_given(
-        options,
-        argv,
-        command,
-        hidden=task.unused,
-        renamed={**RENAMED, **RENAMED_GROUPS},
-        common=task.common,
-    )
+    options = with_groups(config_class(task), tools=Tools)
+    renamed = {**RENAMED, **RENAMED_GROUPS}
+    config, given = parse_given(options, argv, command, hidden=task.unused, renamed=renamed, common=task.common)
     plain = config_class(task)(**{f.name: getattr(config, f.name) for f in fields(config_class(task))})
     train_watched(task, plain, given, f"{command} {shlex.join(argv)}", config.tools)
 
@@ -73,14 +67,6 @@ def train_watched(
     presents = distributed.is_main()
     distributed.stop()
     return _present(session) if presents else None
-
-
-def _with_tools(config: type) -> type:
-    """The options of a training and those of `Tools`."""
-    tools = ("tools", Tools, field(default_factory=Tools))
-    made = make_dataclass(config.__name__, [tools], bases=(config,), frozen=True)
-    made.__doc__ = config.__doc__
-    return made
 
 
 def _show(session: Session) -> None:
