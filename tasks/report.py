@@ -36,14 +36,10 @@ svg, img { max-width: 100%; height: auto; }
 """
 
 
-def paragraph(text: str, style: str = "") -> str:
-    """Plain text as a paragraph."""
-    return f'<p class="{style}">{escape(text)}</p>'
-
-
-def section(title: str, *parts: str) -> str:
-    """A heading and the parts below it."""
-    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
+def section(title: str, text: str, *parts: str) -> str:
+    """A heading, a paragraph of plain text (if any), and parts made by the other functions."""
+    paragraph = f"<p>{escape(text)}</p>" if text else ""
+    return f"<section><h2>{escape(title)}</h2>{paragraph}{''.join(parts)}</section>"
 
 
 def figures(header: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: bool = True) -> str:

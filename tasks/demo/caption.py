@@ -70,7 +70,7 @@ def _figures(pictures: Sequence[Captioned], found: Sequence[Hypothesis], records
     )
     return report.section(
         "Describing pictures",
-        report.paragraph(said),
+        said,
         report.figures(("held-out pictures", "word for word right", "CIDEr-D", "BLEU-4"), [row]),
         report.loss_curve(records, metric="cider"),
     )
@@ -88,11 +88,11 @@ def _captions(pictures: Sequence[Captioned], found: Sequence[Hypothesis]) -> str
     for i in shown[:3]:
         say(f"  {pictures[i].picture.name}: {found[i].text}")
     remark = "The last two are mistakes." if wrong else "There is no mistake to show."
-    return report.section("Held-out pictures", report.paragraph(remark), report.gallery(cards))
+    return report.section("Held-out pictures", remark, report.gallery(cards))
 
 
 def _attention(model: Model, pictures: Sequence[Captioned], found: Sequence[Hypothesis]) -> str:
     chosen = [i for i, (h, c) in enumerate(zip(found, pictures, strict=True)) if right(h.text, c)][:2] or [0]
     parts = [report.looks(*looks_of(model, pictures[i].picture, found[i])) for i in chosen]
     said = "The picture, and the attention on it for each word."
-    return report.section("Attention on pictures", report.paragraph(said), *parts)
+    return report.section("Attention on pictures", said, *parts)

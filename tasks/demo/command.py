@@ -30,7 +30,7 @@ def demo_command(argv: list[str], command: str) -> None:
     out = Path(config.out)
     parts = (text_part, translation_part, caption_part)
     sections = [section for part in parts for section in part(out, config.budget)]
-    sections.append(report.section("Go on", report.commands(next_commands(out))))
+    sections.append(report.section("Next", "", report.commands(next_commands(out))))
     path = out / "report.html"
     subtitle = "One recurrent decoder, trained three times on this machine a moment ago. Made by `gen demo`."
     report.write_page(path, "What the networks learned", subtitle, sections)

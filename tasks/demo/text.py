@@ -73,7 +73,7 @@ def _learning(network: dict[str, Any], records: Sequence[dict[str, Any]]) -> str
     )
     return report.section(
         "Learning",
-        report.paragraph(said),
+        said,
         report.figures(("", "nats per character", "bits per character", "perplexity"), rows),
         report.loss_curve(records, markov["loss"]),
     )
@@ -82,10 +82,8 @@ def _learning(network: dict[str, Any], records: Sequence[dict[str, Any]]) -> str
 def _writing(written: Sequence[tuple[str, str, str]]) -> str:
     return report.section(
         "Writing",
-        report.paragraph(
-            "The same beginning, continued character by character. Dividing the log-probabilities by the "
-            "temperature before drawing sharpens (below 1) or flattens (above 1) the choice."
-        ),
+        "The same beginning, continued character by character. Dividing the log-probabilities by the "
+        "temperature before drawing sharpens (below 1) or flattens (above 1) the choice.",
         report.samples(written),
     )
 
@@ -96,7 +94,7 @@ def _surprise(model: Model, text: str) -> str:
     scored = model.score([passage])[0]
     return report.section(
         "What surprises it",
-        report.paragraph("Held-out text; the darker a character, the less the network expected it."),
+        "Held-out text; the darker a character, the less the network expected it.",
         report.surprise(list(zip(passage, scored.log_probs, strict=True))),
     )
 
@@ -106,4 +104,4 @@ def _suggestions(model: Model) -> str:
     for typed in ("The sta", "If the na", "an exc"):
         words = ", ".join(f"{word} {p:.0%}" for word, p in model.suggest(typed, n_best=4))
         rows.append((typed + "…", words))
-    return report.section("Completing words", report.figures(("typed", "completions"), rows, numbers=False))
+    return report.section("Completing words", "", report.figures(("typed", "completions"), rows, numbers=False))

@@ -89,7 +89,7 @@ def _translation_figures(
     )
     return report.section(
         "Translating",
-        report.paragraph(said),
+        said,
         report.figures(("", "exactly right", "BLEU", "chrF"), rows),
         report.loss_curve(records, metric="bleu"),
     )
@@ -104,7 +104,7 @@ def _translations(pairs: Sequence[tuple[str, str]], found: Sequence[Hypothesis])
     remark = "The last two rows are mistakes." if wrong else "There is no mistake to show."
     return report.section(
         "Held-out sentences",
-        report.paragraph(remark),
+        remark,
         report.figures(("asked", "answered", ""), rows, numbers=False),
     )
 
@@ -116,7 +116,7 @@ def _attention(model: Model, pairs: Sequence[tuple[str, str]], found: Sequence[H
         longest = max(range(i, len(pairs), len(LANGUAGES)), key=lambda row: lengths[row])
         parts.append(_heat_map(model, pairs[longest][0], found[longest]))
     said = "The attention of each generated word (rows) to each word of the source (columns)."
-    return report.section("Attention on sentences", report.paragraph(said), *parts)
+    return report.section("Attention on sentences", said, *parts)
 
 
 def _heat_map(model: Model, source: str, hypothesis: Hypothesis) -> str:
