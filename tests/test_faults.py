@@ -170,7 +170,7 @@ def test_a_full_gpu_halves_the_micro_batch(tokens, tokenizer, tmp_path, capsys, 
     torch.testing.assert_close(weights_of(whole), weights_of(pieces), atol=2e-4, rtol=1e-3)
     said = capsys.readouterr().err
     assert "rows at once: from now on every batch is processed in 2 pieces" in said
-    assert "done in 4 pieces" in said
+    assert "processed in 4 pieces" in said
 
 
 def test_memory_full_elsewhere(tokens, tokenizer, tmp_path):
