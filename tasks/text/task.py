@@ -94,12 +94,13 @@ class Text(Task):
     def defaults(self, facts: Facts) -> Choices:
         """With more tokens in the budget: a larger model. With more passes over the text: more dropout, against
         overfitting, and a lower learning rate."""
-        # Tuned on a million characters of Shakespeare: 384 for 10 million tokens (2 minutes), 704 for 60 million
-        # (20 minutes), with log-linear interpolation. With fewer tokens smaller models gain little; beyond 60
-        # passes larger ones only overfit.
+        # Tuned on a million characters of Shakespeare, in tokens that size 384 reads in the time: 384 up to 10
+        # million (2 minutes), 704 for 60 million (20 minutes), log-linear interpolation. With fewer than 4 million
+        # smaller models gain a little; beyond 60 passes larger ones only overfit.
         passes = facts.passes
-        growth = min(facts.tokens, 60 * facts.num_tokens) / 10e6
-        hidden = int(np.clip(round_size(384 * growth ** (0.34 if growth > 1 else 0.12)), 128, 1536))
+        tokens = min(facts.tokens, 60 * facts.num_tokens)
+        growth = (tokens / 10e6) ** 0.34 if tokens > 10e6 else min(tokens / 4e6, 1.0) ** 0.12
+        hidden = int(np.clip(round_size(384 * growth), 128, 1536))
         again = float(np.log10(max(passes, 1e-3) / 10))
         rate = float(np.clip(8e-3 * 2 ** (-again / 0.78), 2e-3, 8e-3))
         batch_size = self.config.data.batch_size
