@@ -25,7 +25,13 @@ def read_corpus(options: TextData, vocabulary: Tokenizer | None = None) -> Corpu
     """Reads and tokenizes the text, with a new vocabulary if none is given."""
     files = TextFiles(options.data, options.encoding_errors)
     valid = TextFiles(options.valid, options.encoding_errors) if options.valid else None
-    tokenizer = TokenizerOptions(options.level, options.min_frequency, options.vocab_size, options.model_type)
+    tokenizer = TokenizerOptions(
+        options.level,
+        options.min_frequency,
+        options.vocab_size,
+        options.model_type,
+        normalization=options.normalize,
+    )
     return build_corpus(
         files,
         valid,
