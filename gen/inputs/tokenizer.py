@@ -77,6 +77,30 @@ class Tokenizer(ABC):
         """A text as the tokenizer sees it, and writes it: what references are compared in."""
         return normalize(text, self.normalization)
 
+    def encode_known(self, text: str, unknown: str | None) -> list[int]:
+        """`encode`, with what to do about what the vocabulary lacks.
+
+        Args:
+            text: the text.
+            unknown: "error", "skip" (leave it out), "replace" (by `<unk>`); None: an error for a character, and
+                `<unk>` for a word.
+
+        Raises:
+            UserError: something is unknown where that is an error.
+
+        Example:
+            >>> tokenizer = CharTokenizer.train(["abc"])
+            >>> tokenizer.decode(tokenizer.encode_known("a-b", "skip"))
+            'ab'
+        """
+        token_ids = self.encode(text, strict=unknown not in ("skip", "replace"))
+        if unknown == "skip":
+            return [i for i in token_ids if i != self.unk_id]
+        if unknown == "error" and self.unk_id in token_ids:
+            which = self.words(text)[token_ids.index(self.unk_id)] if isinstance(self, WordTokenizer) else text
+            raise UserError(f"the vocabulary lacks {which.strip()!r}: --unknown skip leaves it out")
+        return token_ids
+
     def encode_array(self, text: str) -> np.ndarray:
         """`encode` as an (N,) int64 array, for corpora."""
         return np.asarray(self.encode(text), dtype=np.int64)
@@ -127,7 +151,7 @@ class CharTokenizer(Tokenizer):
             character = self.normalize(text)[unknown[0]]
             raise UserError(
                 f"the vocabulary has no character {character!r} (U+{ord(character):04X}, at position "
-                f"{unknown[0] + 1} of the text): remove it, or train on text that contains it"
+                f"{unknown[0] + 1} of the text): --unknown skip leaves it out, replace puts <unk> for it"
             )
         return token_ids.tolist()
 

@@ -17,8 +17,8 @@ _LETTER = r"[\p{L}\p{N}_]"
 # In a run of these every boundary of clusters is between two letters. `\X` finds the others: letters that bind what
 # follows them.
 _RUN = rf"(?={_LETTER})(?:[[\p{{L}}\p{{N}}_{_BOUND}]--[\p{{GCB=Prepend}}\p{{ExtPict}}]]++|(?={_LETTER})\X)++"
-IN_WORD = regex.compile(rf"(?V1)[\p{{L}}\p{{N}}_{_BOUND}'’\-]")
-"""A character of a word, apostrophes and hyphens included."""
+IN_WORD = rf"[\p{{L}}\p{{N}}_{_BOUND}'’\-]"
+"""A pattern of `regex`: a character of a word, apostrophes and hyphens included."""
 CLUSTERS = regex.compile(r"\X")
 CONTINUES = regex.compile(rf"[{_BOUND}\p{{GCB=V}}\p{{GCB=T}}\p{{Emoji_Modifier}}\p{{Regional_Indicator}}]")
 """A character that may belong to the cluster of the one before it."""
