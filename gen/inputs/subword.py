@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from gen.base.errors import UserError
@@ -14,6 +13,8 @@ from gen.inputs.words import pieces_of
 _LONGEST = 4096
 """Characters of a line to train on. SentencePiece drops longer lines than it was told of in silence, and ends the
 process at a word of 65,536 characters."""
+_LEAST_COVERAGE = 0.98
+"""The least share of a text's characters that SentencePiece lets be in the vocabulary; other characters are bytes."""
 
 
 class SubwordTokenizer(Tokenizer):
@@ -60,9 +61,9 @@ class SubwordTokenizer(Tokenizer):
         Args:
             texts: pieces of any size. It is read again if the first ``vocab_size`` fails, so pass no iterator.
             vocab_size: the size of the vocabulary, special tokens included.
-            at_most: use the nearest possible size if the text does not support ``vocab_size``. Scripts of thousands
-                of characters get more, up to four times as many; their rarest characters are left to
-                ``byte_fallback``.
+            at_most: use the nearest possible size if the text does not support ``vocab_size``: for a script of
+                thousands of characters so many more. Where that would be four times as many, its rarest characters
+                are left to ``byte_fallback``.
             model_type: "bpe" or "unigram".
             byte_fallback: encode unknown characters as bytes instead of `<unk>`.
             dummy_prefix: put a space before every text, so that a sentence's first word has the same pieces as
@@ -80,12 +81,14 @@ class SubwordTokenizer(Tokenizer):
                 for text in texts:
                     for line in normalize(text, normalization).split("\n"):
                         yield from pieces_of(line, _LONGEST) if line else ()
+            except GeneratorExit:  # SentencePiece has read enough
+                raise
             except BaseException as error:
                 failed.append(error)
                 raise
 
         size, coverage = vocab_size, 0.9995 if byte_fallback else 1.0
-        for _ in range(4):
+        for _ in range(5):
             try:
                 model = _train_model(lines(), size, coverage, model_type, byte_fallback, dummy_prefix, max_lines)
                 return cls(model, normalization)
@@ -97,8 +100,10 @@ class SubwordTokenizer(Tokenizer):
                     raise UserError(_unsupported(size, smallest, largest, str(error))) from error
                 if largest:
                     size = largest
+                elif smallest and smallest > 3 * vocab_size and byte_fallback and coverage > _LEAST_COVERAGE:
+                    coverage = _LEAST_COVERAGE
                 elif smallest:
-                    size, coverage = _grown(lines(), vocab_size, smallest, byte_fallback, coverage)
+                    size = smallest + vocab_size
                 else:
                     raise UserError(f"no subwords can be made of this text: {str(error).splitlines()[0]}") from error
         raise UserError("no vocabulary of subwords suits this text: name one with --vocab-size, or use --level char")
@@ -194,21 +199,6 @@ def _unsupported(size: int, smallest: int | None, largest: int | None, message: 
             "option a size is chosen"
         )
     return f"--vocab-size {size} does not suit this text: {message.splitlines()[0]}"
-
-
-def _grown(
-    lines: Iterator[str], size: int, smallest: int, byte_fallback: bool, coverage: float
-) -> tuple[int, float]:
-    """The size of a vocabulary for a script whose characters alone need ``smallest``, and the share of the text's
-    characters in it. As many pieces again are left for longer ones; of characters there are at most three times
-    ``size`` where the others can be written as bytes."""
-    most = 3 * size
-    if not byte_fallback or smallest <= most:
-        return smallest + size, coverage
-    counts = Counter[str]()
-    for line in lines:
-        counts.update(line)
-    return most + size, sum(n for _, n in counts.most_common(most - size // 2)) / counts.total()
 
 
 def seed_sampling(seed: int = 0) -> None:

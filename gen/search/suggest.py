@@ -125,7 +125,8 @@ def suggest(model: GenerationMixin, prompt: str, n_best: int = 5, width: int = 3
     prompt = tokenizer.normalize(prompt)
     letters = regex.findall(rf"{IN_WORD}*\Z", prompt)[0]  # of the word being typed
     before = prompt[: len(prompt) - len(letters)]
-    space = before[-1:] if before[-1:].isspace() else ""
+    ends_in_space = before[-1:] == " " if tokenizer.kind == "word" else before[-1:].isspace()
+    space = before[-1:] if ends_in_space else ""
     # A character model has read the typed letters exactly. Larger tokens may span the end of what was typed:
     # go back to the last word's beginning, and let tokens agree with the letters.
     spelled = tokenizer.kind == "char"
