@@ -54,7 +54,9 @@ def test_the_quick_way_finds_the_same():
     for code in range(sys.maxunicode + 1):
         character = chr(code)
         if not words._NOT_PLAIN.search(character):
-            assert regex.match(r"\p{GCB=Other}|\p{GCB=Control}|\p{GCB=LV}|\p{GCB=LVT}|[\r\n]", character), hex(code)
+            assert regex.match(r"\p{GCB=Other}|\p{GCB=Control}|\p{GCB=LV}|\p{GCB=LVT}|[\r\n]", character), hex(
+                code
+            )
             text = f"a {character}b-{character}'é"
             assert words._PLAIN(text) == words._ANY(text), hex(code)
 

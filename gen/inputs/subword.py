@@ -105,8 +105,12 @@ class SubwordTokenizer(Tokenizer):
                 elif smallest:
                     size = smallest + vocab_size
                 else:
-                    raise UserError(f"no subwords can be made of this text: {str(error).splitlines()[0]}") from error
-        raise UserError("no vocabulary of subwords suits this text: name one with --vocab-size, or use --level char")
+                    raise UserError(
+                        f"no subwords can be made of this text: {str(error).splitlines()[0]}"
+                    ) from error
+        raise UserError(
+            "no vocabulary of subwords suits this text: name one with --vocab-size, or use --level char"
+        )
 
     def __len__(self) -> int:
         return self._processor.get_piece_size()

@@ -45,7 +45,9 @@ def find_words(text: str) -> list[str]:
     if text.isascii() or not _NOT_PLAIN.search(text):
         return _PLAIN(text)
     # No word crosses a line's end.
-    return [w for line in text.splitlines(keepends=True) for w in (_ANY if _NOT_PLAIN.search(line) else _PLAIN)(line)]
+    return [
+        w for line in text.splitlines(keepends=True) for w in (_ANY if _NOT_PLAIN.search(line) else _PLAIN)(line)
+    ]
 
 
 PATTERNS: dict[str, Callable[[str], list[str]]] = {

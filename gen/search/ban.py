@@ -14,9 +14,7 @@ from gen.search.ops import Array, Ops
 from gen.search.processors import Processor
 
 # A letter of a script that puts spaces between words. In others no letter marks where a word ends.
-_LETTER = (
-    r"[[\p{L}\p{M}\p{N}_]--[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]]"
-)
+_LETTER = r"[[\p{L}\p{M}\p{N}_]--[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]]"
 
 
 class BannedTexts(Processor):
@@ -67,20 +65,23 @@ class BannedTexts(Processor):
     def _find_completing(self, text: str, n: int, is_last: bool) -> list[int]:
         """The tokens with which ``text`` has come, where its first ``n`` characters were there."""
         # The end of a token of words is the end of a word.
-        ends = is_last or self.tokenizer.kind == "word" or not _is_letter(text[-1])
+        open_end = self.tokenizer.kind != "word" and _is_letter(text[-1])
+        ends = is_last or not open_end
         found = []
         for token_id, token in enumerate(self._tokens):
             match = self._patterns[text].search(text[:n] + token) if token else None
             if match and match.end() > n and (ends or match.end() < n + len(token)):
                 found.append(token_id)
-            elif n == len(text) and not ends and token and not _is_letter(token[0]):
+            elif n == len(text) and open_end and token and not _is_letter(token[0]):
                 found.append(token_id)
-        return [*found, self.tokenizer.eos_id] if n == len(text) and not ends else found
+        return [*found, self.tokenizer.eos_id] if n == len(text) and open_end else found
 
     def observe(self, parents: Array | None, token_ids: Array, live: Array) -> None:
         order = range(len(self._tails)) if parents is None else self.ops.numpy(parents).tolist()
         new = self.ops.numpy(token_ids).tolist()
-        self._tails = [(*self._tails[p], token_id)[-self._window :] for p, token_id in zip(order, new, strict=True)]
+        self._tails = [
+            (*self._tails[p], token_id)[-self._window :] for p, token_id in zip(order, new, strict=True)
+        ]
         if parents is not None:
             self._limits = self._limits[self.ops.numpy(parents)]
 

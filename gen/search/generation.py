@@ -263,9 +263,7 @@ class GenerationMixin:
         start = self.start_search(items)
         mask = np.zeros((len(items), 0), bool) if start.mask is None else start.mask
         limits = options.limits(mask.sum(1).tolist())
-        wanted = options.build_processors(
-            never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer, limits=limits
-        )
+        wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer, limits=limits)
         own = given.get("strategy")
         strategy = own if isinstance(own, Strategy) else options.build_strategy()
         several = strategy is not own and options.beam is not None and options.num_outputs > 1

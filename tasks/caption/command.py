@@ -140,7 +140,9 @@ def caption_command(argv: list[str], command: str) -> int:
     options = config.options()
     distributed.start()
     model = load_model(config.run, config.device, "caption", config.precision)
-    for remark in SearchOptions.make(model.search_defaults, options).remarks():  # errors before anything is written
+    for remark in SearchOptions.make(
+        model.search_defaults, options
+    ).remarks():  # errors before anything is written
         notify(remark)
     if config.show:
         import tasks.report  # noqa: F401  # raises an error if only gen-runtime is installed
