@@ -98,7 +98,8 @@ def test_subwords_bring_any_text_back(subwords, text):
 def test_older_tokenizers_are_as_they_were():
     old = json.dumps({"words": [" e", "e", " "], "pattern": r" ?\w+(?:['’\-]\w+)*| ?[^\w\s]|\s"}).encode()
     tokenizer = WordTokenizer.from_bytes(old)
-    assert tokenizer.normalization == "none" and tokenizer.to_bytes() != old
+    assert tokenizer.normalization == "none"
+    assert tokenizer.to_bytes() != old
     assert tokenizer.encode("e\u0301") == [5, tokenizer.unk_id]
     with pytest.raises(ValueError, match="way to find words"):
         WordTokenizer.from_bytes(json.dumps({"words": [], "pattern": "(a+)+$"}).encode())
@@ -118,7 +119,8 @@ def test_spaces_come_back_and_none_is_added():
 @given(TEXTS, st.integers(2, 9))
 def test_pieces_are_the_text(text, length):
     pieces = pieces_of(text, length)
-    assert "".join(pieces) == text and all(len(piece) <= length for piece in pieces)
+    assert "".join(pieces) == text
+    assert all(len(piece) <= length for piece in pieces)
 
 
 def test_subwords_learn_from_lines_without_end():

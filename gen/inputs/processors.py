@@ -39,7 +39,7 @@ class InputProcessor(ABC):
         """The text with which the output of each item begins."""
         return [""] * len(items)
 
-    def known(self, item: Any, unknown: str) -> Any:
+    def known(self, item: Any, unknown: str | None) -> Any:
         """An item without what the vocabulary lacks, for ``unknown`` "skip"; see `Tokenizer.encode_known`."""
         return item
 
@@ -112,9 +112,9 @@ class SentenceProcessor(InputProcessor):
         text = sentence.lower() if self.lowercase else sentence
         return [*self.tokenizer.encode(text), self.tokenizer.eos_id]
 
-    def known(self, item: Any, unknown: str) -> str:
+    def known(self, item: Any, unknown: str | None) -> str:
         text = str(item).lower() if self.lowercase else str(item)
-        token_ids = self.tokenizer.encode_known(text, unknown)
+        token_ids = self.tokenizer.encode_known(text, unknown or "replace")
         return self.tokenizer.decode(token_ids) if unknown == "skip" else str(item)
 
     def read(self, items: Sequence[Any]) -> np.ndarray:

@@ -11,8 +11,8 @@ from gen.inputs.tokenizer import SPECIALS, TOKENIZERS, Normalization, Tokenizer,
 from gen.inputs.words import pieces_of
 
 _LONGEST = 4096
-"""Characters of a line to train on. SentencePiece drops longer lines than it was told of in silence, and ends the
-process at a word of 65,536 characters."""
+"""Characters of a line to train on. SentencePiece drops longer lines than it was told of in silence, and ends
+the process at a word of 65,536 characters."""
 _LEAST_COVERAGE = 0.98
 """The least share of a text's characters that SentencePiece lets be in the vocabulary; other characters are bytes."""
 

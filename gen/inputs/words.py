@@ -14,8 +14,8 @@ import regex
 _BOUND = r"\p{M}\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}"
 """What continues a character: marks, joiners (ZWJ, ZWNJ), variation selectors."""
 _LETTER = r"[\p{L}\p{N}_]"
-# In a run of these every boundary of clusters is between two letters. `\X` finds the others: letters that bind what
-# follows them.
+# In a run of these every boundary of clusters is between two letters. `\X` finds the others: letters that bind
+# what follows them.
 _RUN = rf"(?={_LETTER})(?:[[\p{{L}}\p{{N}}_{_BOUND}]--[\p{{GCB=Prepend}}\p{{ExtPict}}]]++|(?={_LETTER})\X)++"
 IN_WORD = rf"[\p{{L}}\p{{N}}_{_BOUND}'’\-]"
 """A pattern of `regex`: a character of a word, apostrophes and hyphens included."""

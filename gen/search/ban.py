@@ -70,9 +70,9 @@ class BannedTexts(Processor):
         found = []
         for token_id, token in enumerate(self._tokens):
             match = self._patterns[text].search(text[:n] + token) if token else None
-            if match and match.end() > n and (ends or match.end() < n + len(token)):
-                found.append(token_id)
-            elif n == len(text) and open_end and token and not _is_letter(token[0]):
+            if (match and match.end() > n and (ends or match.end() < n + len(token))) or (
+                n == len(text) and open_end and token and not _is_letter(token[0])
+            ):
                 found.append(token_id)
         return [*found, self.tokenizer.eos_id] if n == len(text) and open_end else found
 

@@ -10,14 +10,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from types import MappingProxyType
 from typing import Any, Unpack, overload
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from gen.base.errors import ConfigError, UserError
-from gen.inputs.processors import InputProcessor, known_item
+from gen.inputs.processors import known_item
 from gen.inputs.tokenizer import Tokenizer
 from gen.inputs.words import CLUSTERS, CONTINUES
 from gen.search.info import ModelInfo
@@ -63,7 +62,6 @@ class GenerationMixin:
     tokenizer: Tokenizer
     search_defaults: dict[str, Any]
     info: ModelInfo
-    processors: Mapping[str, InputProcessor] = MappingProxyType({})  # none where the model only continues prompts
 
     def start_search(self, items: Sequence[Any]) -> SearchInput:
         """Reads the items, up to the first call of the decoder."""
@@ -258,8 +256,9 @@ class GenerationMixin:
                 )
         tokenizer = self.tokenizer
         never = (tokenizer.bos_id, tokenizer.unk_id)
-        if options.unknown and self.processors:
-            items = [known_item(self.processors, item, options.unknown) for item in items]
+        processors = getattr(self, "processors", None)  # none where all that a model does is to continue prompts
+        if options.unknown and processors:
+            items = [known_item(processors, item, options.unknown) for item in items]
         start = self.start_search(items)
         mask = np.zeros((len(items), 0), bool) if start.mask is None else start.mask
         limits = options.limits(mask.sum(1).tolist())

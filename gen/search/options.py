@@ -81,8 +81,8 @@ class SearchOptions:
     min_new_tokens: int = 0
     """No end-of-text token before this many tokens."""
     unknown: str | None = None
-    """What the vocabulary lacks in inputs and prompts: error, skip (leave it out) or replace (by <unk>). Unset: error
-    for a character of a prompt, else replace."""
+    """What the vocabulary lacks in inputs and prompts: error, skip (leave it out) or replace (by <unk>). Unset:
+    error for a character of a prompt, else replace."""
     temperature: tuple[float, ...] = ()
     """Sample: below 1 sharpens the distribution, above 1 flattens it, 0 always takes the best. Several: one text
     at each."""

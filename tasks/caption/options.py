@@ -34,8 +34,8 @@ class CaptionData:
     min_frequency: int | None = None
     """Words: replace rarer ones by <unk>. Chosen from the number of captions."""
     normalize: Literal["nfc", "nfkc", "none"] = "nfc"
-    """Unicode normalization of training text, inputs and references. nfc: one code for a letter and its accent. nfkc:
-    also one for its widths and ligatures."""
+    """Unicode normalization of training text, inputs and references. nfc: one code for a letter and its accent.
+    nfkc: also one for its widths and ligatures."""
     verbatim: bool = False
     """Keep case and punctuation of the captions."""
     max_length: int = 50

@@ -40,8 +40,8 @@ class TranslateData:
     min_frequency: int = 2
     """Words: replace rarer ones by <unk>."""
     normalize: Literal["nfc", "nfkc", "none"] = "nfc"
-    """Unicode normalization of training text, inputs and references. nfc: one code for a letter and its accent. nfkc:
-    also one for its widths and ligatures."""
+    """Unicode normalization of training text, inputs and references. nfc: one code for a letter and its accent.
+    nfkc: also one for its widths and ligatures."""
     separate: bool = False
     """A vocabulary per side instead of a joint one."""
     lowercase: bool = False
