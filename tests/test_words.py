@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
+from types import SimpleNamespace
 
 import pytest
 import regex
@@ -13,9 +14,14 @@ from hypothesis import strategies as st
 
 from gen.base.errors import UserError
 from gen.inputs import words
+from gen.inputs.processors import SentenceProcessor
 from gen.inputs.subword import SubwordTokenizer
 from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 from gen.inputs.words import find_words, pieces_of
+from gen.training.interfaces import Example
+from tasks.caption.task import Caption
+from tasks.text.task import Text
+from tasks.translate.task import Translate
 
 MARKS = "\u0301\u093f\u094d\u0e33\u05b0\u200c\u200d\ufe0f\u20e3🏽🇮👩ℹ\u0d4e\u0600\uff9e각ᄀ\u11a8"
 TEXTS = st.one_of(
@@ -142,3 +148,16 @@ def test_scripts_of_thousands_of_characters_have_a_vocabulary():
         assert tokenizer.decode(tokenizer.encode(text[:200])) == text[:200]
     with pytest.raises(UserError, match="vocab_size 300 does not suit this text: at least 14"):
         SubwordTokenizer.train([text], vocab_size=300)
+
+
+def test_references_are_compared_as_the_model_writes():
+    tokenizer = CharTokenizer.train(["café"])
+    model = SimpleNamespace(
+        tokenizer=tokenizer,
+        processors={"sentence": SentenceProcessor(tokenizer)},
+        info=SimpleNamespace(options=lambda: {"verbatim": True}),
+    )
+    for task in (Text(), Translate(), Caption()):
+        assert task.normalise(model, "cafe\u0301") == "café"
+    scores = Translate()._all_scores(model, ["café"], [Example("x", "cafe\u0301")])
+    assert scores["exact"] == 1

@@ -14,7 +14,7 @@ _LONGEST = 4096
 """Characters of a line to train on. SentencePiece drops longer lines than it was told of in silence, and ends
 the process at a word of 65,536 characters."""
 _LEAST_COVERAGE = 0.98
-"""The least share of a text's characters that SentencePiece lets be in the vocabulary; other characters are bytes."""
+"""The least share of a text's characters that SentencePiece lets be in the vocabulary; the others are bytes."""
 
 
 class SubwordTokenizer(Tokenizer):

@@ -1,7 +1,7 @@
 """Exported models, without torch: `load` a folder that `gen export` made, and generate.
 
-Needs numpy, onnxruntime, sentencepiece and pillow, and nothing else. Search, strategies, processors, tokenizers
-and preprocessing are shared with trained models; only a step is computed by ONNX Runtime.
+Needs numpy, onnxruntime, sentencepiece, regex and pillow, and nothing else. Search, strategies, processors,
+tokenizers and preprocessing are shared with trained models; only a step is computed by ONNX Runtime.
 
     from gen import runtime
     print(runtime.load("exported")("The ", temperature=0.8))
