@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from gen.base.errors import UserError
-from gen.base.files import TextFiles
+from gen.base.files import TextFiles, read_whole
+from gen.base.lines import read_lines
 from gen.datasets.batches import SequenceBatches, Sequences, TokenFile, length_buckets
 from gen.datasets.corpus import TokenizerOptions, build_corpus, tokenize
 from gen.datasets.streams import StreamBatches, stream_evaluation
@@ -244,3 +246,22 @@ def test_reading_gives_memory_back_and_the_same_numbers(tmp_path, monkeypatch):
         assert tokens.read(start, 100).tolist() == list(range(start, min(start + 100, 5000)))
     (tmp_path / "none.bin").touch()
     assert len(TokenFile(tmp_path / "none.bin", "uint16")) == 0
+
+
+def test_a_line_without_end_is_named_and_not_read(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"short\n" + b"x" * 50)
+    lines = read_lines(str(path), max_bytes=20)
+    assert next(lines) == "short"
+    with pytest.raises(UserError, match="a.txt: line 2 has more than 20 bytes"):
+        next(lines)
+
+
+def test_only_regular_files_of_a_known_size_are_read_whole(tmp_path):
+    (tmp_path / "file").write_bytes(b"four")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_whole(tmp_path / "file", 4) == b"four"
+    with pytest.raises(ValueError, match="has 4 bytes, and at most 3 are read"):
+        read_whole(tmp_path / "file", 3)
+    with pytest.raises(ValueError, match="is no regular file"):
+        read_whole(tmp_path / "pipe", 4)

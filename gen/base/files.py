@@ -7,7 +7,9 @@ import glob
 import gzip
 import hashlib
 import io
+import os
 import shutil
+import stat
 import sys
 import tempfile
 import zlib
@@ -18,6 +20,23 @@ from typing import Any, BinaryIO
 from gen.base.errors import UserError
 
 _BLOCK = 1 << 20
+
+
+def check_regular(path: str | os.PathLike[str], most: int | None = None) -> None:
+    """Raises ValueError if there is a pipe, a device or a folder where a file belongs, or a file of more than
+    ``most`` bytes: reading those may never end. Raises OSError if there is nothing."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("is no regular file")
+    if most is not None and found.st_size > most:
+        raise ValueError(f"has {found.st_size:,} bytes, and at most {most:,} are read")
+
+
+def read_whole(path: str | os.PathLike[str], most: int) -> bytes:
+    """The content of a regular file of at most ``most`` bytes. Raises as `check_regular` does."""
+    check_regular(path, most)
+    with open(path, "rb") as file:
+        return file.read(most)
 
 
 class TextFiles:

@@ -10,23 +10,35 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from gen.base.distributed import is_main
 from gen.base.errors import UserError, encode_leniently
 
+MAX_LINE_BYTES = 16 << 20
+"""Longest line that is read. A file without line ends, such as a disk image, would otherwise fill the memory."""
 
-def read_lines(name: str) -> Iterator[str]:
+
+def read_lines(name: str, max_bytes: int = MAX_LINE_BYTES) -> Iterator[str]:
     """The lines of a UTF-8 file (or .gz) or, for "-", of standard input, without their ends, one at a time.
 
+    Args:
+        name: the file.
+        max_bytes: of a line, its end included; no more of a longer one is read.
+
     Raises:
-        UserError: the file cannot be read, is cut short, or a line is not UTF-8 (names it).
+        UserError: the file cannot be read, is cut short, or a line is too long or not UTF-8 (names it).
     """
     where = "standard input" if name == "-" else name
     try:
         with _open(name) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(partial(file.readline, max_bytes + 1), b""), 1):
+                if len(line) > max_bytes:
+                    raise UserError(
+                        f"{where}: line {number} has more than {max_bytes:,} bytes: is it text, with line ends?"
+                    )
                 text = line.decode().rstrip("\r\n")
                 yield text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:

@@ -19,12 +19,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gen.base.errors import UserError
+from gen.base.files import check_regular, read_whole
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """The formats that are opened, if the installed Pillow has them. It has many more, some little tested."""
 
 MOST_PIXELS = 64_000_000
 """Most pixels of a picture that is decoded: some modes need a dozen bytes per pixel on their way to RGB."""
+
+MOST_BYTES = 1 << 28
+"""Most bytes of the file of a picture."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 """Suffixes of the files that count as pictures in a folder."""
@@ -69,8 +73,10 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
     try:
         if isinstance(source, Image.Image):
             return _rgb(_upright(source.copy()))
+        if not isinstance(source, io.BytesIO) and not Path(source).is_dir():
+            check_regular(source, MOST_BYTES)
         with Image.open(source, formats=_formats()) as image:
-            if wanted:
+            if wanted and not image.info.get("progressive"):  # of those all coefficients are kept in memory
                 image.draft("RGB", (wanted, wanted))
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width:,} × {image.height:,}")
@@ -170,7 +176,7 @@ class Preprocessing:
         """
         plain: dict[str, Any] = {k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in values.items()}
         made = cls(**plain)
-        sizes_fit = all(isinstance(n, int) and 0 <= n <= 1 << 14 for n in (made.size, made.resize)) and made.size
+        sizes_fit = all(isinstance(n, int) and 0 <= n <= 1 << 11 for n in (made.size, made.resize)) and made.size
         if not sizes_fit or not len(made.mean) == len(made.std) == 3 or not all(made.std):
             raise ValueError(f"no preprocessing: {values}")
         return made
@@ -222,6 +228,14 @@ def _part(box: tuple[float, float, float, float], rng: np.random.Generator) -> t
     left += rng.uniform(0, right - left - across)
     top += rng.uniform(0, bottom - top - down)
     return left, top, left + across, top + down
+
+
+def read_picture(path: Path) -> bytes:
+    """The content of the file of a picture. Raises `PictureError` where it cannot be read or is too large."""
+    try:
+        return read_whole(path, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise PictureError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
 def find_pictures(folder: Path) -> list[Path]:
