@@ -10,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from gen.base.cache import cached
 from gen.base.errors import UserError
 from gen.base.files import TextFiles, read_whole
 from gen.base.lines import read_lines
 from gen.datasets.batches import SequenceBatches, Sequences, TokenFile, length_buckets
 from gen.datasets.corpus import TokenizerOptions, build_corpus, tokenize
 from gen.datasets.streams import StreamBatches, stream_evaluation
+from gen.inputs.pictures import PictureError, open_picture
 from gen.inputs.tokenizer import CharTokenizer, Tokenizer
 from gen.models.batch import pad
 
@@ -253,7 +255,7 @@ def test_a_line_without_end_is_named_and_not_read(tmp_path):
     path.write_bytes(b"short\n" + b"x" * 50)
     lines = read_lines(str(path), max_bytes=20)
     assert next(lines) == "short"
-    with pytest.raises(UserError, match="a.txt: line 2 has more than 20 bytes"):
+    with pytest.raises(UserError, match=r"a\.txt: line 2 has more than 20 bytes"):
         next(lines)
 
 
@@ -265,3 +267,25 @@ def test_only_regular_files_of_a_known_size_are_read_whole(tmp_path):
         read_whole(tmp_path / "file", 3)
     with pytest.raises(ValueError, match="is no regular file"):
         read_whole(tmp_path / "pipe", 4)
+
+
+def test_a_cache_whose_bytes_changed_is_made_again(tmp_path, capsys):
+    def fill(folder):
+        (folder / "tokens").write_bytes(b"abcd")
+
+    folder = cached(["a recipe"], fill, tmp_path)
+    (folder / "tokens").write_bytes(b"abXd")
+    assert (cached(["a recipe"], fill, tmp_path) / "tokens").read_bytes() == b"abcd"
+    assert "was changed or damaged, and is made again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("size", "said"), [(1 << 29, "at most 268,435,456 are read"), (None, "no regular file")])
+def test_a_picture_without_end_is_not_opened(tmp_path, size, said):
+    path = tmp_path / "a.png"
+    if size is None:
+        os.mkfifo(path)
+    else:
+        path.touch()
+        os.truncate(path, size)
+    with pytest.raises(PictureError, match=said):
+        open_picture(path)

@@ -76,10 +76,13 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
         if not isinstance(source, io.BytesIO) and not Path(source).is_dir():
             check_regular(source, MOST_BYTES)
         with Image.open(source, formats=_formats()) as image:
-            if wanted and not image.info.get("progressive"):  # of those all coefficients are kept in memory
+            whole = image.size
+            if wanted:
                 image.draft("RGB", (wanted, wanted))
-            if image.width * image.height > MOST_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width:,} × {image.height:,}")
+            # Of a progressive JPEG all coefficients are kept in memory, whatever size it is decoded at.
+            width, height = whole if image.info.get("progressive") else image.size
+            if width * height > MOST_PIXELS:
+                raise Image.DecompressionBombError(f"{width:,} × {height:,}")
             return _rgb(_upright(image))
     except FileNotFoundError:
         raise PictureError(f"{name}: no such file") from None
