@@ -13,7 +13,7 @@ from typing import Any
 from gen.base.errors import UserError
 from gen.base.folders import locked, write_folder
 
-_VERSION = 7  # of the cache; part of its key
+_VERSION = 8  # of the cache; part of its key
 
 _SIZES = "sizes.json"
 

@@ -20,13 +20,15 @@ from gen.base.errors import UserError, encode_leniently
 def read_lines(name: str) -> Iterator[str]:
     """The lines of a UTF-8 file (or .gz) or, for "-", of standard input, without their ends, one at a time.
 
+    Lines end with a line feed. Only where the file begins without any, carriage returns end lines, too.
+
     Raises:
         UserError: the file cannot be read, is cut short, or a line is not UTF-8 (names it).
     """
     where = "standard input" if name == "-" else name
     try:
         with _open(name) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(_raw_lines(file), 1):
                 text = line.decode().rstrip("\r\n")
                 yield text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:
@@ -40,10 +42,23 @@ def read_lines(name: str) -> Iterator[str]:
         ) from error
 
 
+_LOOK = 1 << 16
+"""Bytes at the beginning of a file in which a line feed is looked for."""
+
+
 def _open(name: str) -> IO[bytes]:
     if name == "-":
-        return open(0, "rb", closefd=False)
-    return gzip.open(name) if name.endswith(".gz") else open(name, "rb")  # type: ignore[return-value]
+        return open(0, "rb", _LOOK, closefd=False)
+    return gzip.open(name) if name.endswith(".gz") else open(name, "rb", _LOOK)  # type: ignore[return-value]
+
+
+def _raw_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file with their ends. A stray carriage return is no line end: files stay in step."""
+    head = file.peek(_LOOK)  # type: ignore[attr-defined]
+    if b"\n" in head or b"\r" not in head[:-1]:  # the last may be half of a "\r\n"
+        yield from file
+    else:
+        yield from (line.encode("latin-1") for line in io.TextIOWrapper(file, "latin-1", newline=None))
 
 
 @contextmanager
