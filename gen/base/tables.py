@@ -8,6 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -109,8 +110,8 @@ class Table:
         elif self._dialect is not None:
             yield from self._delimited(self._dialect)
             return
-        elif (document := self.document) is not None:
-            rows = ((f"entry {n}", row) for n, row in enumerate(records(document), 1))
+        elif self._document is not None:
+            rows = ((f"entry {n}", row) for n, row in enumerate(records(self._document), 1))
         else:
             rows = ((f"line {n}", row) for n, row in json_rows(self.name))
         for where, row in rows:
@@ -142,25 +143,8 @@ class Table:
         return load_dataset(self.name)
 
     @cached_property
-    def document(self) -> Any:
-        """The value in a JSON file; None for JSON Lines and other formats."""
-        kind = suffix(self.name)
-        if self._is_loaded or kind not in (".json", ".jsonl", ".ndjson"):
-            return None
-        first = next((line for line in read_lines(self.name) if line.strip()), "")
-        try:
-            value = json.loads(first)
-            if kind != ".json" and not (isinstance(value, list) and value and isinstance(value[0], dict | list)):
-                return None
-        except (ValueError, RecursionError):
-            pass
-        text = "\n".join(read_lines(self.name))
-        try:
-            return parse_json(text, self.name)
-        except UserError as error:
-            if kind != ".json" or "Extra data" in str(error):
-                return None  # one value per line, or an error that reading lines names better
-            raise
+    def _document(self) -> Any:
+        return None if self._is_loaded else json_document(self.name)
 
     @cached_property
     def _dialect(self) -> Dialect | None:
@@ -243,6 +227,29 @@ def kind_of(cells: Sequence[Any]) -> str:
     if several and prefixes and prefixes.most_common(1)[0][1] >= 0.95 * len(texts):
         return "ids"
     return "one value" if several and len(set(texts)) == 1 else ""
+
+
+def json_document(name: str) -> Any:
+    """The value in a JSON file; None for JSON Lines and other formats.
+
+    Raises:
+        UserError: the file is not JSON.
+    """
+    kind = suffix(name)
+    if kind not in (".json", ".jsonl", ".ndjson"):
+        return None
+    if kind != ".json":  # it may hold a list all the same
+        first = next((line for line in read_lines(name) if line.strip()), "")
+        with suppress(ValueError, RecursionError):
+            value = json.loads(first)
+            if not (isinstance(value, list) and value and isinstance(value[0], dict | list)):
+                return None
+    try:
+        return parse_json("\n".join(read_lines(name)), name)
+    except UserError as error:
+        if kind != ".json" or "Extra data" in str(error):
+            return None  # one value per line, or an error that reading lines names better
+        raise
 
 
 def records(document: Any) -> Iterator[Any]:

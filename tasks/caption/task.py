@@ -227,15 +227,16 @@ class Caption(Task):
         return f"valid {figures['loss']:.3f} nats, {scores}"
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """Evaluates with the default search. Writes ``captions.jsonl`` and, with attention, a plot."""
+        """Evaluates with the default search. Writes the validation pictures with their captions, ``valid.jsonl``,
+        the model's ``captions.jsonl`` and, with attention, a plot."""
         pictures = self.valid.pictures
         found = self.valid.captions(model, len(pictures))
         captions = [h.text for h in found]
-        lines = [
-            json.dumps({"image": str(c.picture), "caption": text}, ensure_ascii=False)
-            for c, text in zip(pictures, captions, strict=True)
-        ]
-        write_text(folder / "captions.jsonl", "\n".join(lines) + "\n")
+        written = [{"image": str(c.picture), "caption": t} for c, t in zip(pictures, captions, strict=True)]
+        given = [{"image": str(c.picture), "captions": c.captions} for c in pictures]
+        for name, rows in (("captions.jsonl", written), ("valid.jsonl", given)):
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+            write_text(folder / name, "".join(lines))
         if found[0].attention is not None:
             self.plot(model, pictures[0].picture, found[0], folder / "plots" / "attention.png")
         return Evaluation(self.valid.scorer.corpus(captions), captions, len(captions))
