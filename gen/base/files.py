@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gen.base.errors import UserError
-from gen.base.tables import TABLES, Table, listed, suffix
+from gen.base.lines import suffix
+from gen.base.tables import TABLES, Table, listed
 
 _BLOCK = 1 << 20
 

@@ -17,6 +17,16 @@ from gen.base.distributed import is_main
 from gen.base.errors import UserError, encode_leniently
 
 
+def suffix(name: str) -> str:
+    """The extension of a file name in lower case, without ``.gz``.
+
+    Example:
+        >>> suffix("pairs.TSV.gz")
+        '.tsv'
+    """
+    return Path(name.removesuffix(".gz")).suffix.lower()
+
+
 def read_lines(name: str) -> Iterator[str]:
     """The lines of a UTF-8 file (or .gz) or, for "-", of standard input, without their ends, one at a time.
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import Any
 
 from gen.base.dialects import Dialect, has_header, names_in, sniff
 from gen.base.errors import UserError
-from gen.base.lines import read_lines
+from gen.base.json_files import json_document, json_rows, records
+from gen.base.lines import read_lines, suffix
 
 TABLES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".parquet")
 """File extensions of tables."""
@@ -229,78 +228,6 @@ def kind_of(cells: Sequence[Any]) -> str:
     return "one value" if several and len(set(texts)) == 1 else ""
 
 
-def json_document(name: str) -> Any:
-    """The value in a JSON file; None for JSON Lines and other formats.
-
-    Raises:
-        UserError: the file is not JSON.
-    """
-    kind = suffix(name)
-    if kind not in (".json", ".jsonl", ".ndjson"):
-        return None
-    if kind != ".json":  # it may hold a list all the same
-        first = next((line for line in read_lines(name) if line.strip()), "")
-        with suppress(ValueError, RecursionError):
-            value = json.loads(first)
-            if not (isinstance(value, list) and value and isinstance(value[0], dict | list)):
-                return None
-    try:
-        return parse_json("\n".join(read_lines(name)), name)
-    except UserError as error:
-        if kind != ".json" or "Extra data" in str(error):
-            return None  # one value per line, or an error that reading lines names better
-        raise
-
-
-def records(document: Any) -> Iterator[Any]:
-    """The rows in a JSON document: a list of objects or of lists, an object with one such list, an object of
-    columns or of rows, or an object of pairs. None where it is something else.
-
-    Example:
-        >>> list(records({"version": 1, "data": [{"en": "dog"}]})), list(records({"en": ["a", "b"]}))
-        ([{'en': 'dog'}], [{'en': 'a'}, {'en': 'b'}])
-        >>> list(records({"dog": "Hund"}))
-        [['dog', 'Hund']]
-    """
-    if isinstance(document, list):
-        yield from document
-        return
-    if not isinstance(document, dict) or not document:
-        return
-    values = list(document.values())
-    lists = [v for v in values if isinstance(v, list) and v and isinstance(v[0], dict | list)]
-    if len(lists) == 1:
-        yield from lists[0]
-    elif (
-        all(isinstance(v, list) for v in values)
-        and len({len(v) for v in values}) == 1
-        and not any(map(has_suffix, document))
-    ):
-        yield from (dict(zip(document, row, strict=True)) for row in zip(*values, strict=True))
-    elif all(isinstance(v, dict) for v in values):
-        if all(key.isdecimal() for v in values for key in v):  # column → index → value, as pandas writes it
-            yield from ({c: document[c].get(i) for c in document} for i in values[0])
-        else:
-            yield from values
-    elif all(v is None or isinstance(v, str | list) for v in values):
-        yield from ([key, value] for key, value in document.items())
-
-
-def has_suffix(name: str) -> bool:
-    """Whether a text is like the name of a file, as those of pictures."""
-    return re.fullmatch(r"\S.*\.[A-Za-z]\w{1,4}(#\S*)?", name) is not None and len(name) < 300
-
-
-def suffix(name: str) -> str:
-    """The extension of a file name in lower case, without ``.gz``.
-
-    Example:
-        >>> suffix("pairs.TSV.gz")
-        '.tsv'
-    """
-    return Path(name.removesuffix(".gz")).suffix.lower()
-
-
 def is_dataset(name: str) -> bool:
     """Whether ``name`` is a dataset, not a file: ``owner/name`` or a folder, with an optional split."""
     base = name.split(":")[0]
@@ -317,40 +244,6 @@ def listed(names: Sequence[str]) -> str:
         "'en', 'de'"
     """
     return ", ".join(map(repr, names[:12])) + (", …" if len(names) > 12 else "")
-
-
-def json_rows(name: str) -> Iterator[tuple[int, Any]]:
-    """Yields (line number, value) per line of a JSON Lines file; empty lines are skipped."""
-    for number, line in enumerate(read_lines(name), 1):
-        if line.strip():
-            yield number, parse_json(line, f"{name}: line {number}")
-
-
-def parse_json(text: str, where: str) -> Any:
-    """Parses JSON.
-
-    Args:
-        text: the JSON text.
-        where: file and line, to begin error messages with.
-
-    Raises:
-        UserError: the text is not JSON, or contains half a surrogate pair.
-
-    Example:
-        >>> parse_json('{"a": [1, 2]}', "data.jsonl: line 1")
-        {'a': [1, 2]}
-    """
-    try:
-        value = json.loads(text)
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{where} contains half a character (an escaped surrogate without its other half)"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON ({error})") from error
 
 
 def load_dataset(name: str) -> Any:

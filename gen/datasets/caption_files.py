@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from gen.base.cache import cache_folder
 from gen.base.errors import UserError
-from gen.base.lines import read_lines
-from gen.base.tables import Table, is_dataset, json_document, listed, load_dataset, records, suffix
+from gen.base.json_files import json_document, records
+from gen.base.lines import read_lines, suffix
+from gen.base.tables import Table, is_dataset, listed, load_dataset
 from gen.inputs.pictures import SUFFIXES
 
 _PICTURE = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from gen.base.cache import cached
 from gen.base.files import TextFiles
 from gen.datasets.batches import TokenFile
-from gen.datasets.splits import connected, hold_out, text_key
+from gen.datasets.splits import ChosenLines, held_out_lines, line_keys, lines_in, split_notes
 from gen.inputs.subword import SubwordTokenizer
 from gen.inputs.tokenizer import TOKENIZERS, CharTokenizer, Tokenizer, WordTokenizer
 
@@ -135,51 +134,6 @@ class _SplitText:
                 return
 
 
-class _ChosenLines:
-    """Some of the lines of a text: a re-iterable of pieces.
-
-    Args:
-        texts: the text.
-        chosen: (N,) bool, for each line that is not empty.
-    """
-
-    def __init__(self, texts: TextFiles, chosen: np.ndarray) -> None:
-        self.texts, self.chosen = texts, chosen
-
-    def __iter__(self) -> Iterator[str]:
-        at = 0
-        for piece in self.texts:
-            lines = _lines(piece)
-            taken = self.chosen[at : at + len(lines)].tolist()
-            at += len(lines)
-            if any(taken):
-                yield "".join(line + "\n" for line, take in zip(lines, taken, strict=True) if take)
-
-
-def _lines(piece: str | None) -> list[str]:
-    return [line for line in (piece or "").split("\n") if line]
-
-
-def _line_keys(texts: TextFiles) -> np.ndarray:
-    """Hashes of the lines that are not empty, (N,) uint64; see `text_key`."""
-    found = array("Q")
-    for piece in texts:
-        found.extend(map(text_key, _lines(piece)))
-    return np.frombuffer(found, np.uint64) if found else np.zeros(0, np.uint64)
-
-
-def _lines_after(texts: TextFiles, share: float) -> np.ndarray:
-    """Which lines begin after a share of the characters, (N,) bool."""
-    starts, at = array("q"), 0
-    for piece in texts:
-        for line in [] if piece is None else piece.split("\n"):
-            if line:
-                starts.append(at)
-            at += len(line) + 1
-        at -= piece is not None  # the last one has no line end of its own
-    return np.frombuffer(starts, np.int64) >= int(at * share) if starts else np.zeros(0, bool)
-
-
 def build_corpus(
     train: TextFiles,
     valid: TextFiles | None,
@@ -213,10 +167,11 @@ def build_corpus(
         notes: dict[str, str] = {}
         halves: dict[str, Iterable[str | None]] = {"train": train}
         if unit == "line":
-            keys = _line_keys(train)
-            held_out = np.zeros(len(keys), bool) if valid else _held_out_lines(train, keys, valid_fraction)
-            halves = {"train": _ChosenLines(train, ~held_out), "valid": _ChosenLines(train, held_out)}
-            notes = _line_notes(keys[~held_out], _line_keys(valid) if valid else keys[held_out])
+            keys = line_keys(train)
+            held_out = np.zeros(len(keys), bool) if valid else held_out_lines(train, keys, valid_fraction)
+            halves = {"train": ChosenLines(train, ~held_out), "valid": ChosenLines(train, held_out)}
+            others = line_keys(valid) if valid else keys[held_out]
+            notes = split_notes("lines", keys[~held_out], {"lines": (keys[~held_out], others)})
             if not valid:
                 with (folder / "valid.txt").open("w", encoding="utf-8", newline="\n") as file:
                     file.writelines(piece for piece in halves["valid"] if piece)
@@ -235,24 +190,9 @@ def build_corpus(
     folder = cached([*recipe, valid.digest() if valid else valid_fraction], fill, cache)
     meta = json.loads((folder / "meta.json").read_text())
     made = read_tokenizer(folder / "tokenizer.bin")
-    parts = [_open_part(folder, name, meta) for name in ("train", "valid")]
+    train_part, valid_part = (_open_part(folder, name, meta) for name in ("train", "valid"))
     held_out = folder / "valid.txt"
-    return Corpus(made, *parts, meta["notes"], held_out if held_out.exists() else None)
-
-
-def _held_out_lines(texts: TextFiles, keys: np.ndarray, share: float) -> np.ndarray:
-    """The lines to validate on, (N,) bool: the last ones, unless some of them occur before, too."""
-    held_out = _lines_after(texts, 1 - share)
-    if np.isin(keys[held_out], keys[~held_out]).any():
-        return hold_out(connected(keys), keys, int(len(keys) * share))
-    return held_out
-
-
-def _line_notes(train: np.ndarray, valid: np.ndarray) -> dict[str, str]:
-    """What a table says of lines that occur twice, given the hashes of both parts."""
-    repeated, shared = len(train) - len(np.unique(train)), int(np.isin(valid, train).sum())
-    found = {"repeated": f"{repeated:,} training lines occur before"} if repeated else {}
-    return found | ({"trained on": f"{shared:,} of {len(valid):,} lines to validate on"} if shared else {})
+    return Corpus(made, train_part, valid_part, meta["notes"], held_out if held_out.exists() else None)
 
 
 def tokenize(texts: TextFiles, tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = 1000) -> Part:
@@ -300,7 +240,7 @@ def _write_part(
                 ids = tokenizer.encode_array(piece)
                 counts["characters"] += len(piece)
             else:
-                lines = _lines(piece)
+                lines = lines_in(piece)
                 encoded = [tokenizer.encode_array(line) for line in lines]
                 counts["characters"] += sum(map(len, lines)) + len(lines)
                 counts["cut"] += sum(len(e) > max_line for e in encoded)

@@ -11,8 +11,8 @@ from itertools import islice, zip_longest
 from pathlib import Path
 
 from gen.base.errors import UserError
-from gen.base.lines import read_lines
-from gen.base.tables import TABLES, Table, is_dataset, listed, load_dataset, suffix
+from gen.base.lines import read_lines, suffix
+from gen.base.tables import TABLES, Table, is_dataset, listed, load_dataset
 
 _NAMES = (("source", "target"), ("src", "tgt"), ("src", "trg"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -18,7 +18,7 @@ from gen.base.errors import UserError
 from gen.datasets.batches import Sequences, TokenFile
 from gen.datasets.corpus import Reiterable, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
 from gen.datasets.pair_files import PairFiles
-from gen.datasets.splits import connected, hold_out, text_key
+from gen.datasets.splits import PairKeys, hold_out_pairs, pair_notes
 from gen.inputs.sentences import sentence_ends
 from gen.inputs.subword import SubwordTokenizer, seed_sampling
 from gen.inputs.tokenizer import Tokenizer
@@ -152,63 +152,6 @@ class _TrainingPairs:
             yield (source.lower(), target.lower()) if self.lowercase else (source, target)
 
 
-@dataclass(frozen=True)
-class _Keys:
-    """Hashes of pairs, see `text_key`: of the sources, the targets, and both, (N,) uint64 each."""
-
-    source: np.ndarray
-    target: np.ndarray
-
-    @classmethod
-    def of(cls, pairs: Iterable[tuple[str, str]]) -> _Keys:
-        """The hashes of pairs, 0 for an empty text."""
-        found = array("Q")
-        for pair in pairs:
-            found.extend(text_key(text) if text else 0 for text in pair)
-        both = np.frombuffer(found, np.uint64).reshape(-1, 2) if found else np.zeros((0, 2), np.uint64)
-        return cls(both[:, 0], both[:, 1])
-
-    @property
-    def pair(self) -> np.ndarray:
-        return self.source * np.uint64(3) + self.target
-
-    @property
-    def whole(self) -> np.ndarray:
-        """(N,) bool: the pairs without an empty side."""
-        return (self.source != 0) & (self.target != 0)
-
-    def __getitem__(self, rows: np.ndarray) -> _Keys:
-        return _Keys(self.source[rows], self.target[rows])
-
-
-_LABELS = 5
-"""Where as many sources share a target on average, targets are labels: any held-out pair shares its target."""
-
-
-def _hold_out(keys: _Keys, size: int) -> np.ndarray:
-    """The rows to validate on, (N,) bool."""
-    rows = np.flatnonzero(keys.whole)
-    kept = keys[rows]
-    labels = len(np.unique(kept.source)) >= _LABELS * len(np.unique(kept.target))
-    groups = connected(kept.source) if labels else connected(kept.source, kept.target)
-    held_out = np.zeros(len(keys.source), bool)
-    held_out[rows[hold_out(groups, kept.pair, min(size, len(rows) // 10))]] = True
-    return held_out
-
-
-def _split_notes(train: _Keys, valid: _Keys) -> dict[str, str]:
-    """What a table says of repeated pairs, and of validation pairs that share a side with training pairs."""
-    train, valid = train[train.whole], valid[valid.whole]
-    repeated = len(train.source) - len(np.unique(train.pair))
-    shared = [
-        f"{count:,} {side} of {len(valid.source):,}"
-        for side, a, b in (("sources", valid.source, train.source), ("targets", valid.target, train.target))
-        if (count := int(np.isin(a, b).sum()))
-    ]
-    found = {"repeated": f"{repeated:,} training pairs occur before"} if repeated else {}
-    return found | ({"trained on": f"{' and '.join(shared)} to validate on"} if shared else {})
-
-
 def _fill(
     folder: Path,
     train: PairFiles,
@@ -216,14 +159,14 @@ def _fill(
     options: PairOptions,
     made: tuple[Tokenizer, Tokenizer] | None,
 ) -> None:
-    keys, held_out = _Keys.of(train), None
+    keys, held_out = PairKeys.of(train), None
     if valid is None:
-        held_out = _hold_out(keys, options.valid_size)
+        held_out = hold_out_pairs(keys, options.valid_size)
         kept = [pair for row, pair in enumerate(train) if held_out[row]]
-        notes = _split_notes(keys[~held_out], keys[held_out])
+        notes = pair_notes(keys[~held_out], keys[held_out])
     else:
         kept = list(valid)
-        notes = _split_notes(keys, _Keys.of(kept))
+        notes = pair_notes(keys, PairKeys.of(kept))
     columns = list(dict.fromkeys(train.columns + (valid.columns if valid else [])))
     notes |= {"columns": "; ".join(columns)} if columns else {}
     found = len(kept)

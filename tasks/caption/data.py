@@ -18,7 +18,7 @@ from gen.base.errors import UserError, notify
 from gen.datasets.batches import Sequences
 from gen.datasets.captions import Captioned, CaptionSet, plain_caption, read_captions
 from gen.datasets.features import FeatureStore
-from gen.datasets.splits import connected, hold_out
+from gen.datasets.splits import connected, hold_out, split_notes
 from gen.inputs.pictures import PictureError, ahead
 from gen.inputs.ptb import ptb_tokens
 from gen.metrics.captions import CaptionScorer, CiderD
@@ -115,9 +115,7 @@ def _notes(train: Sequence[Captioned], valid: Sequence[Captioned]) -> dict[str, 
     """What the table says of pictures that occur twice."""
     keys = _picture_keys([*train, *valid])
     ours, others = keys[: len(train)], keys[len(train) :]
-    repeated, shared = len(ours) - len(np.unique(ours)), int(np.isin(others, ours).sum())
-    found = {"repeated": f"{repeated:,} training pictures occur under another name"} if repeated else {}
-    return found | ({"trained on": f"{shared:,} of {len(valid):,} pictures to validate on"} if shared else {})
+    return split_notes("pictures", ours, {"pictures": (ours, others)})
 
 
 Source = Callable[[np.ndarray, np.ndarray], dict[str, torch.Tensor]]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gen.base.config import range_errors
-from gen.base.tables import TABLES, suffix
+from gen.base.lines import suffix
+from gen.base.tables import TABLES
 from tasks.options import DecoderSizes, vocabulary_errors
 
 
