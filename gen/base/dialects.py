@@ -60,8 +60,10 @@ class Dialect:
             [(1, ['a', 'b']), (3, ['c;d', 'e'])]
         """
         if not self.quoted:
-            split = ((n, line.split(self.delimiter)) for n, line in enumerate(lines, 1) if line.strip())
-            yield from ((n, [c.strip() for c in cells] if self.spaced else cells) for n, cells in split)
+            for number, line in enumerate(lines, 1):
+                cells = line.split(self.delimiter)
+                if len(cells) > 1 or cells[0].strip():
+                    yield number, [cell.strip() for cell in cells] if self.spaced else cells
             return
         csv.field_size_limit(max(_CELL, csv.field_size_limit()))
         reader = csv.reader(

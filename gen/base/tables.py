@@ -161,7 +161,7 @@ class Table:
             raise _wrong_quotes(self.name, error) from error
         if not rows:
             return [], False
-        if has_header(rows, self.wanted, otherwise=suffix(self.name) == ".csv"):
+        if has_header(rows, self.wanted, otherwise=self._dialect.delimiter in ",;"):
             return names_in(rows[0]), True
         width = Counter(map(len, rows)).most_common(1)[0][0]
         return [str(n) for n in range(1, width + 1)], False

@@ -99,7 +99,8 @@ class _Fields:
         if not picture:
             return Row(where, "", problem=f"names no picture; it needs one of the fields {', '.join(_PICTURE)}")
         first = next(([row[f]] for f in self.texts if row.get(f)), [])
-        texts = [text for value in [*first, *map(row.get, self.numbered)] for text in _captions(value)]
+        more = [row[f] for f in self.numbered if row.get(f) not in (None, "")]  # a picture may have fewer of them
+        texts = [text for value in first + more for text in _captions(value)]
         if not texts and not any(isinstance(row.get(f), list) for f in self.texts):
             texts = [""]  # a null, or a line that ends early: an empty caption
         if not all(isinstance(text, str) for text in texts):
@@ -143,14 +144,13 @@ class _Captions(Table):
             raise UserError(
                 f"{name}: {where} has no tab; the format is: name of the picture, #, number, tab, caption"
             )
-        if not fields.pictures:
-            fields.pictures = [column for column in self.columns if self._holds_pictures(column)][:1]
+        like_pictures = [column for column in self.columns if self._holds_pictures(column)]
+        fields.pictures = fields.pictures or like_pictures[:1]
         if not fields.pictures:
             raise UserError(f"{name}: {where} names no picture; it needs one of the fields {', '.join(_PICTURE)}")
         if not fields.texts and not fields.numbered:
-            others = [
-                c for c in self.columns if c not in fields.pictures and self.kinds[c] in ("", "lists", "one value")
-            ]
+            texts = [column for column, kind in self.kinds.items() if kind in ("", "lists", "one value")]
+            others = [column for column in texts if column not in (*fields.pictures, *like_pictures)]
             if self.named and len(others) > 1:
                 raise UserError(
                     f"{name}: which field has the captions? Call it caption; there are {listed(self.columns)}"
