@@ -124,6 +124,10 @@ def test_layouts_of_json(tmp_path, name):
         assert rows_of(tmp_path / name, text) == [{"en": "dog", "de": "Hund"}, {"en": "cat", "de": None}]
 
 
+def test_excel_may_name_the_delimiter(tmp_path):
+    assert rows_of(tmp_path / "a.csv", "sep=;\r\nen;de\r\na, b;c\r\n") == [{"en": "a, b", "de": "c"}]
+
+
 def test_lists_lines_and_pairs_in_json(tmp_path):
     pairs = [{"1": "dog", "2": "Hund"}, {"1": "cat", "2": "Katze"}]
     assert rows_of(tmp_path / "a.json", '[["dog", "Hund"], ["cat", "Katze"]]') == pairs
@@ -167,6 +171,8 @@ def test_what_a_column_holds(cells, kind):
             "line 2 has more fields than the header: quote texts that contain commas",
         ),
         ("a.json", '{"a": [1, 2', "is not JSON"),
+        ("a.json", "[]", "holds no rows of a table"),
+        ("a.csv", "\n", "holds no rows of a table"),
         ("a.json", "[1, 2]", "entry 1 is not an object"),
     ],
 )

@@ -19,6 +19,9 @@ _CELL = 1 << 24
 _DELIMITERS = "\t|;,"
 """From the one that sentences have least to the one that they have most."""
 
+_SAID = re.compile("sep=(.)")
+"""A first line that names the delimiter."""
+
 _LANGUAGES = (
     "ar bg bn ca cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv nl no pl pt ro ru sk sl sr sv sw ta "
     "te th tr uk ur vi zh arabic chinese czech danish dutch english farsi finnish french german greek hebrew "
@@ -67,7 +70,7 @@ class Dialect:
             return
         csv.field_size_limit(max(_CELL, csv.field_size_limit()))
         reader = csv.reader(
-            (line + "\n" for line in lines),
+            (("" if n == 0 and _SAID.fullmatch(line) else line) + "\n" for n, line in enumerate(lines)),
             strict=True,
             delimiter=self.delimiter,
             doublequote=not self.escaped,
@@ -95,6 +98,8 @@ def sniff(name: str, default: str) -> Dialect:
         UserError: the file cannot be read.
     """
     sample = list(islice(read_lines(name), _SAMPLE + 1))
+    if sample and (said := _SAID.fullmatch(sample[0])):  # by Excel
+        return Dialect(said[1])
     whole = len(sample) <= _SAMPLE
     best, most = Dialect(default), 0.0
     for delimiter in _DELIMITERS:

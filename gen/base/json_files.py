@@ -70,7 +70,7 @@ def json_document(name: str) -> Any:
 
 
 def records(document: Any) -> Iterator[Any]:
-    """The rows in a JSON document: a list of objects or of lists, an object with one such list, an object of
+    """The rows in a JSON document: a list of objects or of lists, an object with a list of objects, an object of
     columns or of rows, or an object of pairs. None where it is something else.
 
     Example:
@@ -85,9 +85,10 @@ def records(document: Any) -> Iterator[Any]:
     if not isinstance(document, dict) or not document:
         return
     values = list(document.values())
-    lists = [v for v in values if isinstance(v, list) and v and isinstance(v[0], dict | list)]
-    if len(lists) == 1:
-        yield from lists[0]
+    lists = {k: v for k, v in document.items() if isinstance(v, list) and v and isinstance(v[0], dict | list)}
+    chosen = next((name for name in ("data", "train", *lists) if name in lists), None)
+    if chosen is not None and (len(lists) == 1 or chosen in ("data", "train")):
+        yield from lists[chosen]
     elif (
         all(isinstance(v, list) for v in values)
         and len({len(v) for v in values}) == 1

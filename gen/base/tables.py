@@ -58,6 +58,8 @@ class Table:
         self.head = list(islice(self, _HEAD))
         first = [] if self._dialect is None else self._header[0]
         self.columns = list(dict.fromkeys([*first, *(column for _, row in self.head for column in row)]))
+        if not self.columns:
+            raise UserError(f"{name}: holds no rows of a table")
 
     # -- columns -------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ class Split:
     Attributes:
         dropped: what was left out and why, one line per picture.
         notes: name → text, further facts about the pictures for the table.
+        automatic: whether the validation pictures were chosen here, not by the user or the file.
         unusable: indices of pictures that cannot be read; those of ``valid`` follow those of ``train``.
     """
 
@@ -44,6 +45,7 @@ class Split:
     valid: list[Captioned]
     dropped: list[str]
     notes: dict[str, str] = field(default_factory=dict)
+    automatic: bool = False
     unusable: set[int] = field(default_factory=set)
 
     @property
@@ -82,12 +84,13 @@ def read_split(options: CaptionData) -> Split:
     if options.valid_captions:
         other: CaptionSet = read_captions(options.valid_images or options.images, options.valid_captions)
         valid, dropped = other.pictures, dropped + other.dropped
-    elif not (valid := found.split("valid")):
+        automatic = False
+    elif automatic := not (valid := found.split("valid")):
         keys = _picture_keys(train)
         held_out = hold_out(connected(keys), keys, min(options.valid_size, len(train) // 10))
         valid = [c for c, out in zip(train, held_out, strict=True) if out]
         train = [c for c, out in zip(train, held_out, strict=True) if not out]
-    split = Split(train, valid, dropped, _notes(train, valid))
+    split = Split(train, valid, dropped, _notes(train, valid), automatic)
     split.check(options)
     return split
 

@@ -24,7 +24,7 @@ from gen.models.decoder import DecoderConfig, DecoderState
 from gen.models.encoders.cnn import CNNEncoder
 from gen.models.model import LossOutput, Model
 from gen.search import Hypothesis, SearchOptions
-from gen.training.config import recorded
+from gen.training.config import check_split, recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.options import TrainOptions
 from gen.training.registry import register
@@ -267,7 +267,10 @@ class Caption(Task):
             config = recorded(Caption, model)
             if not (config.data.images or config.data.captions):
                 raise UserError("the model has no record of its training pictures: name some with --images")
-            chosen, self.dropped = read_split(config.data).valid, []
+            split = read_split(config.data)
+            if split.automatic:
+                check_split(model, "--images and --captions")
+            chosen, self.dropped = split.valid, []
         return [Example(c.picture, c.captions[0], tuple(c.captions)) for c in chosen]
 
     dropped: Sequence[str] = ()

@@ -23,7 +23,7 @@ from gen.inputs.tokenizer import Tokenizer
 from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
 from gen.search import SearchOptions
-from gen.training.config import recorded
+from gen.training.config import check_split, recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
@@ -201,6 +201,8 @@ class Text(Task):
         self.config = recorded(Text, model)
         if not self.config.data.data or "-" in self.config.data.data:
             raise UserError("the model has no record of its training text: give one with --data")
+        if self.config.data.unit == "line" and not self.config.data.valid:
+            check_split(model, "--data")
         return read_corpus(self.config.data, model.tokenizer).valid
 
     def evaluate(self, model: Any, examples: Any, *, batch_size: int = 64, **search: Any) -> Evaluation:

@@ -24,7 +24,7 @@ from gen.models.decoder import DecoderConfig
 from gen.models.encoders.rnn import RNNEncoder
 from gen.models.model import Model
 from gen.search import SearchOptions
-from gen.training.config import recorded
+from gen.training.config import check_split, recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
@@ -178,6 +178,8 @@ class Translate(Task):
             self.config = recorded(Translate, model)
             if not (self.config.data.train or self.config.data.data):
                 raise UserError("the model has no record of its training pairs: name some with --src and --ref")
+            if not self.config.data.valid:
+                check_split(model, "--src and --ref")
             pairs = read_pairs(self.config.data).valid
         return [Example(source, target) for source, target in pairs]
 
