@@ -169,3 +169,61 @@ def test_a_picture_under_two_names_stays_on_one_side(tmp_path):
     assert "trained on" not in picture_split(tmp_path, given).table()
     table = picture_split(tmp_path, [{**given[0], "split": "train"}, *given[1:]]).table()
     assert table["trained on"] == "1 of 9 pictures to validate on"
+
+
+TINY = (
+    "--hidden-size",
+    "8",
+    "--embedding-size",
+    "8",
+    "--validations",
+    "1",
+    "--device",
+    "cpu",
+    "--budget",
+    "2 steps",
+)
+
+
+def test_a_run_keeps_its_validation_pairs(gen, tmp_path):
+    lines = [f"{i}\tSentence {i // 2}.\t{i + 7}\tSatz {i}." for i in range(60)]
+    (tmp_path / "tatoeba.tsv").write_text("".join(line + "\n" for line in lines))
+    words = (
+        "--data",
+        tmp_path / "tatoeba.tsv",
+        "--level",
+        "char",
+        "--out",
+        tmp_path / "run",
+        "--encoder-size",
+        "8",
+    )
+    status, out, err = gen("train", "translate", *words, *TINY)
+    assert status == 0, err
+    assert "2 and 4 of" in out
+    valid = [(tmp_path / "run" / f"valid.{side}").read_text().splitlines() for side in ("src", "tgt")]
+    assert len(valid[0]) == len(valid[1]) == 6
+    assert {len([a for a in valid[0] if a == source]) for source in valid[0]} == {2}  # both translations
+    assert all(f"\t{a}\t" in "\n".join(lines) for a in valid[0])
+    status, out, err = gen("evaluate", tmp_path / "run", "--json")
+    assert (status, err) == (0, "")
+    given = ("--src", tmp_path / "run" / "valid.src", "--ref", tmp_path / "run" / "valid.tgt")
+    assert json.loads(gen("evaluate", tmp_path / "run", *given, "--json")[1]) == json.loads(out)
+    config = tmp_path / "run" / "best" / "config.yaml"
+    config.write_text(config.read_text().replace("split: 2", "splat: 2"))
+    assert "an older version trained the model and held out other examples" in gen("evaluate", tmp_path / "run")[2]
+
+
+def test_a_run_keeps_its_validation_lines(gen, tmp_path):
+    rows = "".join(f'{i},"A title, number {i // 2}"\n' for i in range(60))
+    (tmp_path / "t.csv").write_text("id,title\n" + rows)
+    words = ("--data", tmp_path / "t.csv", "--column", "title", "--unit", "line", "--out", tmp_path / "run")
+    status, out, err = gen("train", "text", *words, *TINY)
+    assert status == 0, err
+    assert "27 training lines occur before" in out
+    assert len(set((tmp_path / "run" / "valid.txt").read_text().splitlines())) == 3
+    assert gen("evaluate", tmp_path / "run", "--data", tmp_path / "t.csv", "--json")[0] == 0
+    status, _, err = gen(
+        "evaluate", tmp_path / "run", "--data", tmp_path / "run" / "valid.txt", "--column", "title"
+    )
+    assert (status, err) == (2, "gen: --column goes with tables: .tsv, .csv, .jsonl, .ndjson, .json, .parquet\n")

@@ -87,7 +87,8 @@ def read_split(options: CaptionData) -> Split:
         automatic = False
     elif automatic := not (valid := found.split("valid")):
         keys = _picture_keys(train)
-        held_out = hold_out(connected(keys), keys, min(options.valid_size, len(train) // 10))
+        size = min(options.valid_size, max(len(train) // 10, 1))
+        held_out = hold_out(connected(keys), keys, size)
         valid = [c for c, out in zip(train, held_out, strict=True) if out]
         train = [c for c, out in zip(train, held_out, strict=True) if not out]
     split = Split(train, valid, dropped, _notes(train, valid), automatic)

@@ -27,7 +27,7 @@ class CaptionData:
     """Captions to validate on. Unset: the validation split, or a part of the training pictures, which the run
     folder gets as valid.jsonl."""
     valid_size: int = 1000
-    """Without a validation split: number of training pictures to validate on, at most a tenth."""
+    """Without a validation split: number of training pictures to validate on, at most a tenth, at least one."""
     level: Literal["char", "word", "subword"] = "word"
     """Kind of tokens."""
     vocab_size: int | None = None
