@@ -44,6 +44,7 @@ def test_tables(tmp_path):
         == PAIRS
     )
     assert list(PairFiles([write(tmp_path / "c.tsv", ["source\ttarget", *lines])])) == PAIRS
+    assert list(PairFiles([write(tmp_path / "c.tsv", ["Source\tTarget", *lines])])) == PAIRS
     with gzip.open(tmp_path / "d.tsv.gz", "wt", encoding="utf-8") as file:
         file.write("\n".join(lines))
     assert list(PairFiles([str(tmp_path / "d.tsv.gz")])) == PAIRS

@@ -102,7 +102,7 @@ def test_a_header_is_told_from_a_row(tmp_path, rows, named):
 def test_columns_by_name_and_by_number(tmp_path):
     (tmp_path / "a.csv").write_text("id,2,de\n1,a dog,ein Hund\n")
     table = Table(str(tmp_path / "a.csv"), wanted=["de"])
-    assert [table.find(asked) for asked in ("de", "2", "3", "1")] == ["de", "2", "de", "id"]
+    assert [table.find(asked) for asked in ("de", "DE", "2", "3", "1")] == ["de", "de", "2", "de", "id"]
     assert [table.find(asked) for asked in ("4", "0", "en")] == [None, None, None]
 
 

@@ -178,7 +178,8 @@ def has_header(rows: Sequence[Sequence[str]], wanted: Iterable[str], otherwise: 
         False
     """
     first = names_in(rows[0])
-    if any(name in first for name in wanted if not name.isdecimal()):
+    lower = [name.lower() for name in first]
+    if any(name.lower() in lower for name in wanted if not name.isdecimal()):
         return True
     # The first name may be empty: that is how pandas writes an index.
     if len(set(first)) < len(first) or not all(map(_like_name, first[not first[0] :])) or first == [""]:
@@ -188,7 +189,7 @@ def has_header(rows: Sequence[Sequence[str]], wanted: Iterable[str], otherwise: 
         cells = [row[column] for row in below if column < len(row) and row[column]]
         if cells and all(re.fullmatch(r"[-+\d.,:]+", cell) for cell in cells):
             return True
-    if all(name.lower() in _NAMES for name in first):  # not in a list of words, where these are words like others
+    if all(name in _NAMES for name in lower):  # not in a list of words, where these are words like others
         return sum(all(cell.lower() in _NAMES for cell in row) for row in below) <= len(below) // 10
     return otherwise
 

@@ -69,10 +69,13 @@ class Table:
         return bool(self.columns) and self.columns[0] != "1"
 
     def find(self, asked: str) -> str | None:
-        """The column of a name or, where no column has that name, of a number that begins at 1; None: no such."""
-        if asked not in self.columns and asked.isdecimal() and 1 <= int(asked) <= len(self.columns):
-            return self.columns[int(asked) - 1]
-        return asked if asked in self.columns else None
+        """The column of a name, in whatever case, or where no column has that name, of a number from 1 on; None:
+        there is none."""
+        alike = [column for column in self.columns if column.strip().lower() == asked.strip().lower()]
+        if asked in self.columns or alike:
+            return asked if asked in self.columns else alike[0]
+        is_number = asked.isdecimal() and 1 <= int(asked) <= len(self.columns)
+        return self.columns[int(asked) - 1] if is_number else None
 
     @cached_property
     def kinds(self) -> dict[str, str]:

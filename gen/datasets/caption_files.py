@@ -52,7 +52,9 @@ def caption_rows(name: str, images: str) -> Iterator[Row]:
     homeless: set[str] = set()
     for row in _rows(name):
         picture = row.picture
-        if "#" in picture and not Path(images, picture).exists():  # the number of a caption, as in Flickr's files
+        if "#" in picture and not os.path.exists(
+            os.path.join(images, picture)
+        ):  # the number of a caption, as in Flickr's files
             picture = picture.partition("#")[0]
         row = row._replace(picture=picture)
         if not splits or row.split or row.problem:

@@ -104,13 +104,14 @@ class PairFiles:
     def _choose(self, table: Table) -> tuple[str, str]:
         """The columns of the pair."""
         name, texts = table.name, table.texts
-        known = ((a, b) for a, b in _NAMES if a in table.columns and b in table.columns)
+        known = ((table.find(a), table.find(b)) for a, b in _NAMES)
         if all(self.fields):
             if not table.named and len(table.columns) == 2 and not any(map(str.isdecimal, self.fields)):
                 return "1", "2"
             return self._checked(table, *map(partial(_find, table), ("--src", "--tgt"), self.fields))
-        if (pair := next(known, None)) is not None:
-            return self._checked(table, *pair)
+        for source, target in known:
+            if source is not None and target is not None:
+                return self._checked(table, source, target)
         if table.named:
             raise UserError(f"{name}: name the fields to use with --src and --tgt; {_described(table)}")
         if len(table.columns) == 2 and not {"numbers", "web addresses"} & set(table.kinds.values()):

@@ -91,7 +91,7 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
         empty = isinstance(source, str | os.PathLike) and Path(source).stat().st_size == 0
         what = "is empty" if empty else f"is no picture of a known format ({', '.join(_formats())})"
         if "HEIF" not in _formats() and str(name).lower().endswith(_HEIC):
-            what = "is opened only with pillow-heif: pip install 'gen-toolkit[heic]'"
+            what = "is opened only with pillow-heif: pip install pillow-heif"
         raise PictureError(f"{name}: {what}") from None
     except Image.DecompressionBombError as error:
         raise PictureError(f"{name}: has too many pixels ({error})") from None
