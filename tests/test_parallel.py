@@ -87,6 +87,10 @@ def test_numbers_may_be_learned_where_there_is_nothing_else(tmp_path):
     files = PairFiles([name])
     assert list(files) == [("one", "1"), ("two", "2"), ("three", "3")]
     assert files.columns == [f"target of {name} holds numbers"]
+    labels = write(
+        tmp_path / "labels.csv", ["text,label,title", *(f"Text {i}.,{i % 2},Title {i}." for i in range(9))]
+    )
+    assert [b for _, b in PairFiles([labels], "text", "label")] == [str(i % 2) for i in range(9)]
 
 
 def test_files_of_pairs_with_other_names(tmp_path):

@@ -126,10 +126,13 @@ class PairFiles:
         return texts[0], texts[1]
 
     def _checked(self, table: Table, source: str, target: str) -> tuple[str, str]:
-        """The columns that were asked for: an error if one of them holds no text and another one does."""
+        """The columns that were asked for: an error if one of them holds no text and another one does. A target
+        with few values is a label, and may be a number."""
         odd = {column: table.kinds[column] for column in (source, target) if table.kinds[column]}
         for column, kind in odd.items():
-            if set(table.texts) - {source, target}:
+            values = [str(row.get(column)) for _, row in table.head]
+            is_label = column == target and 2 * len(set(values)) <= len(values)
+            if set(table.texts) - {source, target} and not is_label:
                 raise UserError(
                     f"{table.name}: column {column!r} holds {kind}, no sentences; choose others with --src and "
                     f"--tgt, or leave the rest out of the file; {_described(table)}"
