@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -127,6 +128,46 @@ def test_all_ways_to_name_text(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"typed\n")))
     files = TextFiles(["-"])
     assert list(files) == list(files) == ["typed\n"]
+
+
+def test_folders_name_what_they_skip(tmp_path):
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / ".git").mkdir()
+    for name in ("B.TXT", "a.txt", "._a.txt", "__MACOSX/a.txt", ".git/log.txt", "c.pdf", "d.docx"):
+        (tmp_path / name).write_text(f"{name}\n")
+    files = TextFiles([str(tmp_path)])
+    assert "".join(piece or "" for piece in files) == "B.TXT\na.txt\n"
+    assert files.skipped == ["c.pdf", "d.docx"]
+
+
+TITLES = ["One dog", "Two\ncats", "", "Three, or four"]
+TABLES = {
+    "t.csv": 'id,title\n1,One dog\n2,"Two\ncats"\n3,\n4,"Three, or four"\n',
+    "t.jsonl": "".join(json.dumps({"title": t or None, "n": 1}) + "\n" for t in TITLES),
+    "t.json": json.dumps([{"title": t} for t in TITLES]),
+    "only.csv": "title\n" + "".join(f'"{t}"\n' for t in TITLES),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_text_in_columns(tmp_path, name):
+    (tmp_path / name).write_text(TABLES[name])
+    assert read(tmp_path / name, column="title") == "One dog\nTwo\ncats\nThree, or four\n"
+    assert read(tmp_path / name, one_line=True) == "One dog\nTwo cats\nThree, or four\n"  # the only one of text
+    with pytest.raises(UserError, match=rf"{name}: column text: no such column; there are .*'title'"):
+        read(tmp_path / name, column="text")
+
+
+def test_text_in_parquet_and_the_choice_of_a_column(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="needs the [hub] extra")
+    rows = [{"title": "One dog", "text": "It runs."}, {"title": "A cat", "text": None}]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet", column="text") == "It runs.\n"
+    assert read(tmp_path / "t.parquet", column="1") == "One dog\nA cat\n"
+    with pytest.raises(UserError, match=r"name the column of the text with column; there are 'title', 'text'"):
+        read(tmp_path / "t.parquet")
+    first, second = (TextFiles([str(tmp_path / "t.parquet")], column=c).digest() for c in ("title", "text"))
+    assert first != second
 
 
 def test_bad_text_names_the_file_and_the_place(tmp_path):

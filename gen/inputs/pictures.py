@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gen.base.errors import UserError
-from gen.base.files import check_regular, read_whole
+from gen.base.errors import UserError, few, notify
+from gen.base.files import check_regular, read_whole, visible_files
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""The formats that are opened, if the installed Pillow has them. It has many more, some little tested."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "HEIF")
+"""The formats that are opened, if the installed Pillow has them (HEIF: with pillow-heif). It has many more, some
+little tested."""
 
 MOST_PIXELS = 64_000_000
 """Most pixels of a picture that is decoded: some modes need a dozen bytes per pixel on their way to RGB."""
@@ -30,8 +31,14 @@ MOST_PIXELS = 64_000_000
 MOST_BYTES = 1 << 28
 """Most bytes of the file of a picture."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-"""Suffixes of the files that count as pictures in a folder."""
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
+    *(".jp2", ".j2k", ".heic", ".heif"),
+)
+"""Suffixes, in lower case, of the files that count as pictures in a folder."""
+
+_HEIC = (".heic", ".heif")
+_OTHER_FILES = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".html", ".xml", ".yaml", ".yml", ".parquet")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -90,7 +97,9 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
         raise PictureError(f"{name}: is a folder, and holds no picture ({', '.join(SUFFIXES)})") from None
     except UnidentifiedImageError:
         empty = isinstance(source, str | os.PathLike) and Path(source).stat().st_size == 0
-        what = "is empty" if empty else f"is no picture of a known format ({', '.join(FORMATS)})"
+        what = "is empty" if empty else f"is no picture of a known format ({', '.join(_formats())})"
+        if "HEIF" not in _formats() and str(name).lower().endswith(_HEIC):
+            what = "is opened only with pillow-heif: pip install pillow-heif"
         raise PictureError(f"{name}: {what}") from None
     except Image.DecompressionBombError as error:
         raise PictureError(f"{name}: has too many pixels ({error})") from None
@@ -111,6 +120,10 @@ def _formats() -> tuple[str, ...]:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     Image.init()
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
@@ -242,8 +255,13 @@ def read_picture(path: Path) -> bytes:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """All pictures in a folder and its subfolders, sorted by path."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    """All pictures in a folder and its subfolders, sorted by path. Says what it skips: files that are neither
+    pictures nor text. Hidden files and folders, and what macOS adds to archives, count for nothing."""
+    files = visible_files(folder)
+    skipped = [p.name for p in files if p.suffix.lower() not in (*SUFFIXES, *_OTHER_FILES)]
+    if skipped:
+        notify(f"{folder}: {len(skipped):,} files without a picture's ending are skipped: {few(skipped)}")
+    return [p for p in files if p.suffix.lower() in SUFFIXES]
 
 
 def ahead(
