@@ -63,6 +63,9 @@ class TrainOptions:
     """Validate at most this many times."""
     save_every: Words = "10m"
     """Save the training state at least this often."""
+    best: str | None = None
+    """Figure that decides which weights are best, and --patience: bleu, chrf, exact or loss for translations; cider,
+    bleu4 or loss for captions. Ties are broken by the others, the loss last. Unset: bleu, cider; else the loss."""
     patience: int = 0
     """Stop after this many validations without improvement; 0: never."""
     seed: int = 1

@@ -23,7 +23,7 @@ from gen.models.batch import Batch, sequence_batch
 from gen.models.decoder import DecoderState
 from gen.models.model import LossOutput, Model
 from gen.search import Hypothesis, SearchOptions
-from gen.training.interfaces import Choices, Evaluation, Example, Facts, Metric, NoOptions
+from gen.training.interfaces import LOSS, Choices, Evaluation, Example, Facts, Metric, NoOptions
 
 if TYPE_CHECKING:
     from gen.training.options import TrainOptions
@@ -50,7 +50,8 @@ class Task:
         changeable: options of `Sizes` that may be given together with ``init_from``.
         reference: values for options of `Sizes` during the measurement of the machine's speed, so that
             `Facts.tokens` does not depend on what `defaults` chooses.
-        metric: decides which weights are best.
+        metric: decides which weights are best, unless ``best`` in the options names another.
+        further_metrics: others to choose from, in the order in which they break ties. The loss is always the last.
         search: the default search options of the task's models.
         ends_with_eos: whether targets end with EOS.
         sample_names: names of the input, the reference and the output in ``samples.md``.
@@ -76,7 +77,8 @@ class Task:
     unused: ClassVar[frozenset[str]] = frozenset()
     changeable: ClassVar[frozenset[str]] = frozenset()
     reference: ClassVar[Mapping[str, Any]] = {}
-    metric: ClassVar[Metric] = Metric("loss", label="nats per token")
+    metric: ClassVar[Metric] = LOSS
+    further_metrics: ClassVar[Sequence[Metric]] = ()
     search: ClassVar[SearchOptions] = SearchOptions(temperature=(0.0,), max_new_tokens=200)
     ends_with_eos: bool = True
     SAMPLES: ClassVar[int] = 8
@@ -149,6 +151,14 @@ class Task:
         """The vocabulary of the model to start from, unless a new one is asked for; else None."""
         keeps = self.begun is not None and not self.config.train.new_vocabulary
         return self.begun.tokenizer if keeps and self.begun is not None else None
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics that compare weights: the first decides, each further one where those before are equal."""
+        several = [self.metric, *self.further_metrics]
+        several += [LOSS] if all(m.name != LOSS.name for m in several) else []
+        first = self.config.train.best if self.config is not None else None
+        return sorted(several, key=lambda m: m.name != first)
 
     def check(self, config: Any) -> list[str]:
         """Contradictions between groups of options, one line each."""
@@ -254,7 +264,7 @@ class Task:
     def describe(self, figures: Mapping[str, Any]) -> str:
         """Validation figures as a short text."""
         return f"valid {figures['loss']:.3f} nats" + (
-            "" if self.metric.name == "loss" else f", {self.metric} {figures[self.metric.name]:.4g}"
+            "" if self.metrics[0].name == "loss" else f", {self.metrics[0]} {figures[self.metrics[0].name]:.4g}"
         )
 
     # -- a trained model -----------------------------------------------------------------------------------
@@ -277,8 +287,8 @@ class Task:
         outputs = self._written(model, examples, batch_size, **search)
         return Evaluation(self.score(outputs, self._references(model, examples)), outputs, len(examples))
 
-    def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
-        """The figure that int8 exports are checked by, and a description of what it was measured on.
+    def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[Mapping[str, Any], str]:
+        """The figures that int8 exports are checked by, and a description of what they were measured on.
 
         Args:
             model: an exported model.
@@ -286,7 +296,7 @@ class Task:
             limit: the largest number of items; 0: the task's own limit.
         """
         found = self.evaluate(model, examples)
-        return float(found.figures[self.metric.name]), f"{found.count:,} held-out examples"
+        return found.figures, f"{found.count:,} held-out examples"
 
     def compare(
         self, outputs: Sequence[str], others: Sequence[str], references: Sequence[Sequence[str]]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,21 +104,38 @@ def _check_output(folder: Path) -> None:
         raise UserError(f"--output {folder}: cannot be written ({parent} is no writable folder)")
 
 
+def _judge(metrics: Sequence[Metric], before: Mapping[str, Any], after: Mapping[str, Any]) -> Metric:
+    """The first metric that can judge: one that is 0 whatever the model writes cannot, and the user is told."""
+
+    def is_blind(metric: Metric) -> bool:
+        return metric.higher_is_better and round(before[metric.name], 4) == round(after[metric.name], 4) == 0
+
+    able = [metric for metric in metrics if not is_blind(metric)]
+    blind = " and ".join(str(metric) for metric in takewhile(is_blind, metrics))
+    if blind:
+        instead = f"judged by {able[0]}" if able else "the loss in quality is unknown"
+        notify(f"--int8: {blind} 0 in float32 and in int8, which says nothing: {instead}")
+    return able[0] if able else metrics[0]
+
+
 def quantization_check(
     task: Task, examples: Any, plain: Path, small: Path, max_loss: float | None, limit: int = 0
 ) -> dict[str, Any]:
     """Compares an int8 export with its float32 export. Returns both figures, for the model card.
 
     Raises:
-        UserError: the loss exceeds ``max_loss`` (None: that of the task's metric).
+        UserError: the loss exceeds ``max_loss`` (None: that of the metric).
     """
-    metric: Metric = task.metric
     if isinstance(examples, Sequence):
         if not examples:
             raise UserError("--int8: there is no held-out data to measure on")
         if limit and len(examples) > limit:
             examples = [examples[i * len(examples) // limit] for i in range(limit)]
-    (before, what), (after, _) = (task.measure(runtime.load(path), examples, limit) for path in (plain, small))
+    (plain_figures, what), (small_figures, _) = (
+        task.measure(runtime.load(path), examples, limit) for path in (plain, small)
+    )
+    metric = _judge([m for m in task.metrics if m.name in plain_figures], plain_figures, small_figures)
+    before, after = float(plain_figures[metric.name]), float(small_figures[metric.name])
     lost = before - after if metric.higher_is_better else after - before
     most = metric.max_loss if max_loss is None else max_loss
     figures = f"{metric} {before:.4g} in float32, {after:.4g} in int8 ({what})"
