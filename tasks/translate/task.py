@@ -130,7 +130,7 @@ class Translate(Task):
             "learning_rate": Choice(5e-3, "best of those tried on Multi30k"),
             "label_smoothing": Choice(0.1, "usual for translation"),
             "ema": Choice(0.999, "the average is better than the last weights"),
-            "bleu_tokenizer": Choice(*bleu_tokenizer(target for _, target in facts.split.pairs.valid)),
+            "bleu_tokenizer": Choice(*bleu_tokenizer(e.target for e in facts.split.valid)),
         }
 
     def tokenizers(self, split: TranslateSplit) -> tuple[Tokenizer, dict[str, Tokenizer]]:
