@@ -14,6 +14,7 @@ UNSPACED = (
 
 _KANA = 0.1  # share of kana in Japanese; a Chinese text may quote some, a Japanese one has about half
 _PATTERNS = {name: regex.compile(rf"\p{{Script={name}}}") for name in (*UNSPACED, "Hangul")}
+_PUNCTUATION = regex.compile(r"\p{P}+")
 _LETTER = regex.compile(r"\p{L}")
 _UNSPACED = "".join(rf"\p{{Script={name}}}" for name in UNSPACED)
 _CLUSTER = regex.compile(rf"(?=[{_UNSPACED}])\X")
@@ -41,6 +42,11 @@ def main_script(texts: Iterable[str]) -> str:
 def is_unspaced(text: str) -> bool:
     """Whether a text has characters of a script in `UNSPACED`."""
     return not text.isascii() and _CLUSTER.search(text) is not None
+
+
+def is_punctuation(text: str) -> bool:
+    """Whether a text has nothing but punctuation, of any script."""
+    return _PUNCTUATION.fullmatch(text) is not None
 
 
 def space_out(text: str) -> str:

@@ -122,6 +122,7 @@ class Translate(Task):
         read = f"{passes:.2g} passes over the pairs fit into the budget"
         sizes = {n: Choice(round_size(size * scale), read) for n, size in self.reference.items()}
         tie = "decoder" if self.config.data.separate else "all"
+        targets = (example.target for example in getattr(facts.split, "valid", ()))
         return {
             **sizes,
             "dropout": Choice(dropout, read),
@@ -130,7 +131,7 @@ class Translate(Task):
             "learning_rate": Choice(5e-3, "best of those tried on Multi30k"),
             "label_smoothing": Choice(0.1, "usual for translation"),
             "ema": Choice(0.999, "the average is better than the last weights"),
-            "bleu_tokenizer": Choice(*bleu_tokenizer(e.target for e in facts.split.valid)),
+            "bleu_tokenizer": Choice(*bleu_tokenizer(targets)),
         }
 
     def tokenizers(self, split: TranslateSplit) -> tuple[Tokenizer, dict[str, Tokenizer]]:
