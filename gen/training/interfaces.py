@@ -40,7 +40,7 @@ LOSS = Metric("loss", label="nats per token")
 
 
 def is_better(metrics: Sequence[Metric], figures: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
-    """Whether ``figures`` are better than ``best``: by the first metric, where that is equal by the next, and so on.
+    """Whether ``figures`` are better than ``best``: by the first metric; where that is equal, by the next; etc.
 
     NaN is worse than any number. Metrics that are missing on either side are passed over.
 

@@ -64,8 +64,8 @@ class TrainOptions:
     save_every: Words = "10m"
     """Save the training state at least this often."""
     best: str | None = None
-    """Figure that decides which weights are best, and --patience: bleu, chrf, exact or loss for translations; cider,
-    bleu4 or loss for captions. Ties are broken by the others, the loss last. Unset: bleu, cider; else the loss."""
+    """Figure that decides which weights are best, and --patience: bleu, chrf, exact or loss of translations;
+    cider, bleu4 or loss of captions. Where it is equal, the others decide, the loss last. Unset: the first."""
     patience: int = 0
     """Stop after this many validations without improvement; 0: never."""
     seed: int = 1

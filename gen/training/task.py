@@ -287,8 +287,8 @@ class Task:
         outputs = self._written(model, examples, batch_size, **search)
         return Evaluation(self.score(outputs, self._references(model, examples)), outputs, len(examples))
 
-    def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[Mapping[str, Any], str]:
-        """The figures that int8 exports are checked by, and a description of what they were measured on.
+    def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
+        """The figure that int8 exports are checked by, and a description of what it was measured on.
 
         Args:
             model: an exported model.
@@ -296,7 +296,7 @@ class Task:
             limit: the largest number of items; 0: the task's own limit.
         """
         found = self.evaluate(model, examples)
-        return found.figures, f"{found.count:,} held-out examples"
+        return float(found.figures[self.metric.name]), f"{found.count:,} held-out examples"
 
     def compare(
         self, outputs: Sequence[str], others: Sequence[str], references: Sequence[Sequence[str]]

@@ -138,8 +138,8 @@ class Validator:
 
 
 def broken_tie(metrics: Sequence[Metric], records: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
-    """The metric that decided which weights are best in place of the first one, and why: the figures before it were
-    the same at all validations. None if the first one could decide.
+    """The metric that decided which weights are best in place of the first one, and why: those before it were the
+    same at all validations. None if the first one could decide.
 
     Args:
         metrics: see `gen.training.task.Task.metrics`.

@@ -83,6 +83,7 @@ def evaluate_command(argv: list[str], command: str) -> int:
         rows = {}
         for name, value in p_values.items():
             both = {each[name] for each in figures if name in each}
-            rows[name] = f"{value:.4f}" + (f"   both {both.pop():g}: cannot tell them apart" if len(both) == 1 else "")
+            tie = f"   both {both.pop():g}: cannot tell them apart" if len(both) == 1 else ""
+            rows[name] = f"{value:.4f}{tie}"
         display.console.print(display.table("p-value of the difference (paired bootstrap)", rows))
     return int(bool(first.failed))

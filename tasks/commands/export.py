@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,18 +103,16 @@ def _check_output(folder: Path) -> None:
         raise UserError(f"--output {folder}: cannot be written ({parent} is no writable folder)")
 
 
-def _judge(metrics: Sequence[Metric], before: Mapping[str, Any], after: Mapping[str, Any]) -> Metric:
-    """The first metric that can judge: one that is 0 whatever the model writes cannot, and the user is told."""
-
-    def is_blind(metric: Metric) -> bool:
-        return metric.higher_is_better and round(before[metric.name], 4) == round(after[metric.name], 4) == 0
-
-    able = [metric for metric in metrics if not is_blind(metric)]
-    blind = " and ".join(str(metric) for metric in takewhile(is_blind, metrics))
-    if blind:
-        instead = f"judged by {able[0]}" if able else "the loss in quality is unknown"
-        notify(f"--int8: {blind} 0 in float32 and in int8, which says nothing: {instead}")
-    return able[0] if able else metrics[0]
+def _judge(
+    task: Task, examples: Any, plain: runtime.Runtime, small: runtime.Runtime
+) -> tuple[Metric, float, float] | None:
+    """The first further metric that is not 0 for both models, and its two figures; None if there is none."""
+    before, after = (task.evaluate(model, examples).figures for model in (plain, small))
+    for metric in task.further_metrics:
+        figures = metric, float(before[metric.name]), float(after[metric.name])
+        if any(round(figure, 4) for figure in figures[1:]):
+            return figures
+    return None
 
 
 def quantization_check(
@@ -131,11 +128,13 @@ def quantization_check(
             raise UserError("--int8: there is no held-out data to measure on")
         if limit and len(examples) > limit:
             examples = [examples[i * len(examples) // limit] for i in range(limit)]
-    (plain_figures, what), (small_figures, _) = (
-        task.measure(runtime.load(path), examples, limit) for path in (plain, small)
-    )
-    metric = _judge([m for m in task.metrics if m.name in plain_figures], plain_figures, small_figures)
-    before, after = float(plain_figures[metric.name]), float(small_figures[metric.name])
+    metric, models = task.metric, (runtime.load(plain), runtime.load(small))
+    (before, what), (after, _) = (task.measure(model, examples, limit) for model in models)
+    if metric.higher_is_better and round(before, 4) == round(after, 4) == 0:
+        found = _judge(task, examples, *models)
+        instead = f"judged by {found[0]}" if found else "the loss in quality is unknown"
+        notify(f"--int8: {metric} is 0 in float32 and in int8, which says nothing: {instead}")
+        metric, before, after = found or (metric, before, after)
     lost = before - after if metric.higher_is_better else after - before
     most = metric.max_loss if max_loss is None else max_loss
     figures = f"{metric} {before:.4g} in float32, {after:.4g} in int8 ({what})"

@@ -211,7 +211,7 @@ class Text(Task):
                 raise UserError(f"{examples.paths[0]}: holds no text")
             return _finite(evaluate_part(model, part))
 
-    def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[Mapping[str, Any], str]:
+    def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
         """Bits per character of up to ``limit`` (0: 256) pieces of the text."""
         limit = limit or 256
         text = text_of(examples, model.tokenizer)
@@ -221,7 +221,7 @@ class Text(Task):
             items = [items[i * len(items) // limit] for i in range(limit)]
         scores = [s for i in range(0, len(items), 64) for s in model.score(items[i : i + 64])]
         bits = -sum(s.log_prob for s in scores) / np.log(2) / max(sum(map(len, items)), 1)
-        return {"loss": float(bits)}, f"bits per character of {len(items):,} held-out pieces"
+        return float(bits), f"bits per character of {len(items):,} held-out pieces"
 
     def pairs(self, files: Sequence[str], options: Any) -> Iterator[tuple[None, str]]:
         given = [flag for flag, value in (("--src", options.src), ("--tgt", options.tgt)) if value]
