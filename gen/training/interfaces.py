@@ -35,7 +35,7 @@ class Metric:
         return float(figures[self.name]) * (1 if self.higher_is_better else -1)
 
 
-LOSS = Metric("loss", label="nats per token")
+LOSS = Metric("loss")
 """The loss, which breaks all ties."""
 
 

@@ -77,7 +77,7 @@ class Task:
     unused: ClassVar[frozenset[str]] = frozenset()
     changeable: ClassVar[frozenset[str]] = frozenset()
     reference: ClassVar[Mapping[str, Any]] = {}
-    metric: ClassVar[Metric] = LOSS
+    metric: ClassVar[Metric] = Metric("loss", label="nats per token")
     further_metrics: ClassVar[Sequence[Metric]] = ()
     search: ClassVar[SearchOptions] = SearchOptions(temperature=(0.0,), max_new_tokens=200)
     ends_with_eos: bool = True
