@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import regex
 
 PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 """Tokens that the metrics ignore. Brackets are not among them: the reference code looks for their names in
@@ -13,7 +13,8 @@ _ABBREVIATION = (
     r"|jan|feb|mar|apr|jun|jul|aug|sept|sep|oct|nov|dec|[ap]\.m|e\.g|i\.e|(?:[a-z]\.)+[a-z]|[a-z])\."
 )
 _CLITIC = r"(?:'(?:s|m|d|re|ve|ll)|n't)"
-_TOKEN = re.compile(
+_LETTER = r"[\p{L}\p{M}\p{N}]"  # a vowel sign or a separate accent belongs to its letter
+_TOKEN = regex.compile(
     rf"""
       https?://\S+ | www\.\S+ | [\w.+-]+@[\w-]+(?:\.\w+)+ | [\w-]+\.(?:com|org|net)\b   # addresses
     | \.\.\.+ | …                                               # ellipsis
@@ -23,12 +24,12 @@ _TOKEN = re.compile(
     | '\d\ds?\b | 'n' | 'em\b                                   # '90s, rock 'n' roll
     | {_CLITIC}(?!\w)
     | (?-i:[A-Z]&[A-Z])\b                                       # Q&A
-    | [^\W_]+?(?=n't(?!\w))                                     # do|n't
-    | [^\W_]+(?:(?:[-/_]|'(?!(?:s|m|d|re|ve|ll)(?!\w)))[^\W_]+(?<!n't))*    # words, hyphens and all
+    | {_LETTER}+?(?=n't(?!\w))                                    # do|n't
+    | {_LETTER}+(?:(?:[-/_]|'(?!(?:s|m|d|re|ve|ll)(?!\w))){_LETTER}+(?<!n't))*   # words, hyphens and all
     | ``|''
     | \S
     """,
-    re.VERBOSE | re.IGNORECASE,
+    regex.VERBOSE | regex.IGNORECASE,
 )
 _SPLIT = {
     "cannot": ("can", "not"),

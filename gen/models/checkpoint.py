@@ -120,14 +120,29 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """A model folder's weights by name, mapped from the file: memory is taken when they are copied.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or weights in it are NaN or infinite.
     """
     path = folder / WEIGHTS
     try:
         check_regular(path)
-        return {_renamed(name): weight for name, weight in load_file(path).items()}
+        found = {_renamed(name): weight for name, weight in load_file(path).items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged or cut short ({first_line(error)}); copy or train it again") from error
+    if name := not_finite(found):
+        raise UserError(f"{path}: {name} holds NaN or infinite values; copy or train it again")
+    return found
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> str:
+    """The name of the first weight with NaN or infinite values; "" if there is none.
+
+    Example:
+        >>> not_finite({"bias": torch.zeros(2), "matrix": torch.tensor([[1.0, float("nan")]])})
+        'matrix'
+    """
+    real = {name: weight for name, weight in weights.items() if weight.is_floating_point()}
+    # A sum takes no memory, and one value that is not finite makes it so.
+    return next((name for name, weight in real.items() if not weight.sum(dtype=torch.float64).isfinite()), "")
 
 
 def _renamed(name: str) -> str:

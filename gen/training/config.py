@@ -73,6 +73,9 @@ def errors_of(task: Task, config: TrainConfig, given: Collection[str]) -> list[s
     if config.train.init_from and sizes:
         flags = ", ".join("--" + name.replace("_", "-") for name in sizes)
         found.append(f"{flags}: cannot be set with --init-from, which takes the model's own")
+    names = [metric.name for metric in task.metrics]
+    if config.train.best is not None and config.train.best not in names:
+        found.append(f"--best {config.train.best}: must be one of {', '.join(names)}")
     return found + task.check(config)
 
 

@@ -167,8 +167,8 @@ class Session:
         model = Model.load(self.folder.path)
         plots = self.folder.path / "plots"
         plots.mkdir(exist_ok=True)
-        metric = "" if self.task.metric.name == "loss" else self.task.metric.name
-        plot_losses(list(self.folder.records()), plots / "loss.png", metric=metric)
+        first = self.task.metrics[0].name
+        plot_losses(list(self.folder.records()), plots / "loss.png", metric="" if first == "loss" else first)
         return model, self.task.finish(model, self.folder.path)
 
 

@@ -16,6 +16,7 @@ from gen.base.config import Budget, to_dict
 from gen.base.errors import ConfigError, UserError, notify
 from gen.datasets.batches import Background
 from gen.models.batch import Batch
+from gen.models.checkpoint import not_finite
 from gen.models.decoder import DecoderState
 from gen.models.device import pick_device
 from gen.models.model import Model
@@ -145,6 +146,10 @@ class Trainer:
             if used >= 1 or stopping:
                 now.bad = 0  # skipped steps changed no weight, so the state can be saved
             if used >= min(now.next_validation, 1.0):
+                if not_finite(self.model.state_dict()):
+                    self._go_back()
+                    groups = self._groups()
+                    continue
                 self._validate(used)
             elif waited > self.save_every:
                 self._save()

@@ -20,8 +20,7 @@ from gen.datasets.captions import Captioned, CaptionSet, plain_caption, read_cap
 from gen.datasets.features import FeatureStore
 from gen.datasets.splits import connected, hold_out, split_notes
 from gen.inputs.pictures import PictureError, ahead
-from gen.inputs.ptb import ptb_tokens
-from gen.metrics.captions import CaptionScorer, CiderD
+from gen.metrics.captions import CaptionScorer, CiderD, caption_tokenizer
 from gen.models.batch import Batch, sequence_batch
 from gen.models.encoders.cnn import CNNEncoder
 from gen.models.model import Model
@@ -263,9 +262,10 @@ _END = "</s>"
 
 def caption_reward(references: Sequence[Sequence[str]]) -> Reward:
     """CIDEr-D against the references. EOS counts as a word: without it, incomplete captions would score best."""
-    cider = CiderD([[[*ptb_tokens(text), _END] for text in each] for each in references])
+    tokens = caption_tokenizer(references)[1]
+    cider = CiderD([[[*tokens(text), _END] for text in each] for each in references])
 
     def reward(hypothesis: Hypothesis, picture: int) -> float:
-        return cider.score([*ptb_tokens(hypothesis.text), *([_END] if hypothesis.finished else [])], picture)
+        return cider.score([*tokens(hypothesis.text), *([_END] if hypothesis.finished else [])], picture)
 
     return reward

@@ -52,6 +52,10 @@ class Caption(Task):
 
     Data, Sizes, Extra, HeldOut = CaptionData, CaptionSizes, SelfCriticalOptions, CaptionHeldOut
     metric = Metric("cider", higher_is_better=True, label="CIDEr-D", max_loss=1.0)
+    further_metrics = (
+        Metric("rouge_l", higher_is_better=True, label="ROUGE-L", max_loss=0.5),
+        *(Metric(f"bleu{n}", higher_is_better=True, label=f"BLEU-{n}", max_loss=0.5) for n in (4, 3, 2, 1)),
+    )
     changeable = frozenset({"finetune", "finetune_rate"})
     # Against a length penalty of 1.0 and repeats, four models gained 0.3 to 0.9 CIDEr-D on Flickr8k's validation
     # pictures: "a man in a red shirt and a woman in a red shirt" is rare.
@@ -246,7 +250,9 @@ class Caption(Task):
 
     def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         labels = {f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)} | {"rouge_l": "ROUGE-L", "cider": "CIDEr-D"}
-        rows = [(label, f"{figures[name]:.2f}", "") for name, label in labels.items()]
+        rows = [
+            (label, f"{figures[name]:.2f}", figures.get(f"{name}_signature", "")) for name, label in labels.items()
+        ]
         return [*rows, ("distinct", f"{figures['distinct']:,}", "")]
 
     # -- a trained model -----------------------------------------------------------------------------------

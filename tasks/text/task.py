@@ -23,6 +23,7 @@ from gen.inputs.tokenizer import Tokenizer
 from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
 from gen.search import SearchOptions
+from gen.search.loop import NOT_FINITE
 from gen.training.config import check_split, recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
 from gen.training.registry import register
@@ -212,13 +213,13 @@ class Text(Task):
                 f"{flags} does not go with a text model: it is evaluated by its loss, without a search"
             )
         if isinstance(examples, Part):
-            return evaluate_part(model, examples)
+            return _finite(evaluate_part(model, examples))
         unit = "line" if model.info.ends_with_eos else "stream"
         with tempfile.TemporaryDirectory(prefix="gen-") as folder:
             part = tokenize(examples, model.tokenizer, unit, Path(folder))
             if len(part.tokens) == 0:
                 raise UserError(f"{examples.paths[0]}: holds no text")
-            return evaluate_part(model, part)
+            return _finite(evaluate_part(model, part))
 
     def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
         """Bits per character of up to ``limit`` (0: 256) pieces of the text."""
@@ -242,6 +243,13 @@ class Text(Task):
 
     def plot(self, model: Any, item: Any, hypothesis: Any, to: Path) -> None:
         raise UserError("a text model has no encoder, so it has no attention")
+
+
+def _finite(found: Evaluation) -> Evaluation:
+    """The evaluation itself. Raises `UserError` if its loss is NaN."""
+    if np.isnan(found.figures["loss"]):
+        raise UserError(NOT_FINITE)
+    return found
 
 
 def opening(model: Model) -> str:
