@@ -157,7 +157,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(  # YAML 1.1 reads 1e-3 as a text
-    "tag:yaml.org,2002:float", re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+"), list("+-0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+$"), list("+-0123456789")
 )
 
 
