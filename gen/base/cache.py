@@ -58,7 +58,7 @@ def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | No
             base.mkdir(parents=True, exist_ok=True)
             with locked(base / f".{folder.name}.lock"):
                 if not _whole(folder):  # checked again: another process may have made it meanwhile
-                    for left in base.glob(f".{folder.name}.*/"):  # by a process that was killed
+                    for left in base.glob(f".{folder.name}.gen-*/"):  # by a process that was killed
                         shutil.rmtree(left)
                     if folder.exists():
                         notify(f"{folder}: the cache was changed or damaged, and is made again")

@@ -102,7 +102,7 @@ def output(name: str) -> Iterator[IO[str]]:
     path = temporary = Path(name).resolve() if at_once else Path(name)
     try:
         if at_once:
-            descriptor, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            descriptor, made = tempfile.mkstemp(prefix=f".{path.name}.gen-", dir=path.parent)
             temporary = Path(made)
         else:
             descriptor = os.open(path, os.O_WRONLY)

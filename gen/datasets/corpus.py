@@ -103,6 +103,7 @@ class Corpus:
     Attributes:
         notes: name → text, for a table: repeated lines, and lines that both parts share.
         held_out: a file with the validation part, if that is lines of the training data.
+        digest: a hash of the texts.
     """
 
     tokenizer: Tokenizer
@@ -110,6 +111,7 @@ class Corpus:
     valid: Part
     notes: dict[str, str] = field(default_factory=dict)
     held_out: Path | None = None
+    digest: str = ""
 
 
 class _SplitText:
@@ -186,13 +188,15 @@ def build_corpus(
         write_tokenizer(folder / "tokenizer.bin", made)
         (folder / "meta.json").write_text(json.dumps({"dtype": token_dtype(made), "parts": parts, "notes": notes}))
 
-    recipe = [asdict(options), digest(tokenizer), unit, max_line, train.digest(), train.encoding_errors]
-    folder = cached([*recipe, valid.digest() if valid else valid_fraction], fill, cache)
+    content = [train.digest(), valid.digest() if valid else ""]
+    recipe = [asdict(options), digest(tokenizer), unit, max_line, train.encoding_errors, *content]
+    folder = cached([*recipe, None if valid else valid_fraction], fill, cache)
     meta = json.loads((folder / "meta.json").read_text())
     made = read_tokenizer(folder / "tokenizer.bin")
     train_part, valid_part = (_open_part(folder, name, meta) for name in ("train", "valid"))
     held_out = folder / "valid.txt"
-    return Corpus(made, train_part, valid_part, meta["notes"], held_out if held_out.exists() else None)
+    given = held_out if held_out.exists() else None
+    return Corpus(made, train_part, valid_part, meta["notes"], given, " ".join(content).strip())
 
 
 def tokenize(texts: TextFiles, tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = 1000) -> Part:

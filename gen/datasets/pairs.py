@@ -69,6 +69,7 @@ class Pairs:
         multi_sentence_p90: the 90th percentile of the length of training sources with several sentences; 1 if they
             are rare.
         spellings: the number of segmentations.
+        digest: a hash of the files.
     """
 
     source_tokenizer: Tokenizer
@@ -81,6 +82,7 @@ class Pairs:
     max_source_length: int = 0
     multi_sentence_p90: int = 0
     spellings: int = 1
+    digest: str = ""
 
 
 def build_pairs(
@@ -105,7 +107,8 @@ def build_pairs(
         UserError: a file cannot be read, or no pairs are left for training or validation.
     """
     own = [digest(t) for t in tokenizers or ()]
-    recipe = [asdict(options), own, train.digest(), valid.digest() if valid else ""]
+    content = [train.digest(), valid.digest() if valid else ""]
+    recipe = [asdict(options), own, *content]
     folder = cached(recipe, lambda f: _fill(f, train, valid, options, tokenizers), cache)
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     source_tokenizer, target_tokenizer = (
@@ -131,6 +134,7 @@ def build_pairs(
         meta["max_source_length"],
         meta["multi_sentence_p90"],
         options.spellings,
+        " ".join(content).strip(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
@@ -97,6 +98,12 @@ class Split:
     valid: Sequence[Example]
     tokenizer: Tokenizer
     dropped: Sequence[str] = ()
+
+    @property
+    def digest(self) -> str:
+        """A hash of the examples' texts: a run is not resumed on other data."""
+        texts = "\0".join(f"{e.item}\0{e.target}" for e in (*self.train, *self.valid) if isinstance(e.item, str))
+        return hashlib.blake2b(texts.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
     @property
     def num_tokens(self) -> int:

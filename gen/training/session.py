@@ -91,11 +91,19 @@ class Session:
         with distributed.main_first():
             task.split = task.read(self.config.data)
         recorded = self.folder.resolved() if self.writes else None
+        digest = getattr(task.split, "digest", "")
         if recorded:
+            if digest and (recorded["measured"].get("data") or digest) != digest:
+                raise UserError(
+                    f"{self.folder.path}: the data has changed since this run was started: choose another --out, "
+                    f"perhaps with --init-from {self.folder.path}"
+                )
             where = str(self.folder.path / "resolved.yaml")
             self.resolved = Resolved.read(recorded, self.config, type(task), where)
         else:
             self.resolved = resolve(task, self.config, task.split, self._measure)
+        if digest:
+            self.resolved.measured["data"] = digest
         config = task.config = self.resolved.config
         self.folder.chosen = self.resolved.to_dict()
         with machine.private_rng(config.train.seed):

@@ -33,6 +33,8 @@ class Progress:
     best: float | None = None  # the deciding metric of the best weights
     best_figures: dict[str, float] = field(default_factory=dict)  # all metrics; older versions saved none
     since_best: int = 0
+    budget: str = ""  # the option, of the schedule that is under way or done
+    offset: float = 0.0  # what was used up before this schedule, in the budget's unit
     rate_factor: float = 1.0  # halved on a plateau, and after gradients that were not finite
     next_validation: float = 0.0
     skipped: int = 0  # steps whose gradient was not finite

@@ -48,6 +48,12 @@ class Split:
     unusable: set[int] = field(default_factory=set)
 
     @property
+    def digest(self) -> str:
+        """A hash of the captions and the names of their pictures."""
+        rows = "\0".join("\0".join((c.picture.name, *c.captions)) for c in (*self.train, *self.valid))
+        return hashlib.blake2b(rows.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+
+    @property
     def num_captions(self) -> int:
         return sum(len(c.captions) for c in self.train)
 

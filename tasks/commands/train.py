@@ -94,8 +94,15 @@ def _train(session: Session, typed: str) -> None:
     """Trains until the end, or until Ctrl-C or SIGTERM: then finishes the step and saves."""
     options, path = session.resolved.config.train, session.folder.path
     if state := session.folder.progress():
-        done = "is already trained to the end of its budget" if state["done"] else "is resumed"
-        display.say(f"{path} {done} (step {state['step']:,}).")
+        what = "is resumed"
+        if state["done"]:
+            what = "is already trained to the end of its budget"
+            if (before := state.get("budget") or options.budget) != options.budget:
+                what = (
+                    f"was trained for {before} and goes on up to {options.budget}, from its best weights: the "
+                    "learning-rate schedule begins again"
+                )
+        display.say(f"{path} {what} (step {state['step']:,}).")
     with (
         session.tracked() as log,
         progress(options, session.task.describe, display.console) as show,

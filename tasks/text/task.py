@@ -50,6 +50,10 @@ class TextSplit:
     def num_tokens(self) -> int:
         return len(self.corpus.train.tokens)
 
+    @property
+    def digest(self) -> str:
+        return self.corpus.digest
+
     def table(self) -> dict[str, str]:
         t = self.tokenizer
         parts = {"training": self.corpus.train, "validation": self.corpus.valid}

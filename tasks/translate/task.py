@@ -49,6 +49,10 @@ class TranslateSplit:
         return self.pairs.target_tokenizer
 
     @property
+    def digest(self) -> str:
+        return self.pairs.digest
+
+    @property
     def num_tokens(self) -> int:
         return len(self.pairs.target.tokens) // self.pairs.spellings
 
