@@ -73,11 +73,17 @@ def train(tmp_path, tokenizer):
     path = tmp_path / "tokens.bin"
     tokenizer.encode_array(TEXT * 20).astype("uint16").tofile(path)
 
-    def run(figures, folder="run", **options):
+    def run(figures, folder="run", watch=lambda event, model: None, **options):
         options = {"budget": "10 steps", "validations": 10, "precision": "fp32", **options}
         task = Scripted(TokenFile(path, "uint16"), figures)
+        model = make_model(tokenizer).train()
         trainer = Trainer(
-            make_model(tokenizer).train(), task, TrainOptions(**options), out=tmp_path / folder, config={}
+            model,
+            task,
+            TrainOptions(**options),
+            out=tmp_path / folder,
+            config={},
+            callbacks=[lambda event: watch(event, model)],
         )
         return trainer, trainer.fit()
 
@@ -100,10 +106,8 @@ def test_patience_sees_the_ties_that_are_broken(train):
     assert trainer.now.done
     assert run.metrics["loss"] == 5.0
     assert run.metrics["step"] == [r["step"] for r in run.history if "validation" in r][4]
-    assert (
-        "bleu was 0 and chrf was 0 at all 8 validations and cannot tell weights apart; loss decided"
-        in capsys.readouterr().err
-    )
+    assert "bleu was 0 and chrf was 0 at all 8 validations and cannot tell weights apart" in trainer.task.said[0]
+    assert "; loss decided" in trainer.task.said[0]
     trainer, run = train([(float(i), 0.0, 1.0) for i in range(10)], "other")
     assert run.metrics["step"] == 10
     assert trainer.task.said == []
@@ -328,3 +332,15 @@ def test_an_exported_model_that_computes_nan_says_so(model, tmp_path):
     for use in (lambda: small.generate("the", max_new_tokens=3), lambda: small.score(["the cat"])):
         with pytest.raises(UserError, match="computes NaN"):
             use()
+
+
+def test_a_training_goes_back_before_it_validates_such_weights(train, capsys):
+    broken = []
+
+    def watch(event, model):
+        if event.progress.step == 1 and not broken:
+            broken.append(model.decoder.output.bias.data.fill_(math.nan))
+
+    _, run = train([(1.0, 1.0, 1.0)] * 9, watch=watch)
+    assert "going back to step 0" in capsys.readouterr().err
+    assert all(weight.isfinite().all() for weight in run.model.state_dict().values())
