@@ -40,6 +40,7 @@ def train(
     task: Literal["text"],
     *,
     data: _Path | Sequence[_Path] = (),
+    column: str = "",
     valid: _Path | Sequence[_Path] = (),
     valid_fraction: float = 0.1,
     unit: Literal["stream", "line"] = "stream",

@@ -137,7 +137,8 @@ def test_averages_of_an_older_state(model):
 
 def test_a_metric_that_varies_is_not_reported():
     def records(*figures):
-        return [{"step": 1}, *({"validation": {"bleu": a, "loss": b}} for a, b in figures)]
+        each = [{"step": 10 * i, "validation": {"bleu": a, "loss": b}} for i, (a, b) in enumerate(figures)]
+        return [{"step": 1}, *each]
 
     assert broken_tie([BLEU, LOSS], records((0.0, 1.0), (0.1, 1.0))) is None
     assert broken_tie([BLEU, LOSS], records((0.0, 1.0))) is None

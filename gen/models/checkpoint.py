@@ -14,18 +14,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gen.base import hub
+from gen.base.config import read_yaml
 from gen.base.errors import UserError
+from gen.base.files import check_regular, read_whole
 from gen.base.folders import whole_folder
 from gen.runtime import is_exported
 
 FORMAT = 3
 """Version of the model folder; it rises when older code cannot read what newer code writes."""
 
-UNREADABLE = (OSError, ValueError, RecursionError, yaml.YAMLError)
-"""What reading a damaged YAML file raises. Invalid dates and oversized integers are ValueErrors."""
-
-MOST_CONFIG = 1 << 20
-"""Largest configuration that is read, in bytes."""
+MOST_FILE = 1 << 28
+"""Bytes of a model folder's largest file but its weights and the state of a training: a vocabulary."""
 
 MOST_LAYERS = 1 << 10
 """Most layers that are built: building time must not depend on a damaged file."""
@@ -91,10 +90,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        if path.stat().st_size > MOST_CONFIG:
-            raise UserError(f"{path}: is too large to be a model's configuration")
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UNREADABLE as error:
+        config = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)})") from error
     if not isinstance(config, dict) or not isinstance(config.get("format"), int):
         raise UserError(f"{path}: not the configuration of a model (it has no `format`)")
@@ -127,8 +124,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """
     path = folder / WEIGHTS
     try:
+        check_regular(path)
         found = {_renamed(name): weight for name, weight in load_file(path).items()}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged or cut short ({first_line(error)}); copy or train it again") from error
     if name := not_finite(found):
         raise UserError(f"{path}: {name} holds NaN or infinite values; copy or train it again")
@@ -231,12 +229,14 @@ def read_bytes(folder: Path, name: str) -> bytes:
     """The content of one of a model folder's files.
 
     Raises:
-        UserError: it is missing.
+        UserError: it is missing, or no file.
     """
     try:
-        return (folder / name).read_bytes()
+        return read_whole(folder / name, MOST_FILE)
     except OSError as error:
         raise UserError(f"{folder}: not a whole model folder: {name} is missing") from error
+    except ValueError as error:
+        raise UserError(f"{folder / name}: {error}") from error
 
 
 def read_training(folder: Path) -> dict[str, Any]:
@@ -247,6 +247,7 @@ def read_training(folder: Path) -> dict[str, Any]:
     """
     path = folder / TRAINING
     try:
+        check_regular(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; this folder cannot be resumed") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Annotated, Any
 
 from gen.base.config import flat, from_dict
-from gen.base.errors import ConfigError, UserError
+from gen.base.errors import ConfigError, UserError, notify
 from gen.base.fields import Arg, flag, options_of
 from gen.training.interfaces import NoOptions
 from gen.training.options import TrainOptions
@@ -111,6 +111,24 @@ def recorded(task: type[Task], model: Any) -> TrainConfig:
             "the model has no record of its training data" + (f": name some with {flags}" if flags else "")
         )
     return from_dict(config_class(task), kept, "", [])
+
+
+SPLIT = 2
+"""The way to hold out examples, recorded with a model. 1, not recorded: by the number of the row."""
+
+
+def check_split(model: Any, held_out_by: str) -> None:
+    """Tells the user if the part that is held out today is not the one that was held out in the model's training.
+
+    Args:
+        model: whose record says how its validation part was chosen.
+        held_out_by: options that name other data, for the message.
+    """
+    if model.info.training.get("split") != SPLIT:
+        notify(
+            "an older version trained the model and held out other examples: some of those evaluated on now were "
+            f"trained on; name others with {held_out_by}"
+        )
 
 
 def upgraded(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from gen.base import folders
-from gen.base.config import differences
+from gen.base.config import differences, read_yaml
 from gen.base.distributed import all_gather, is_main, main_first
 from gen.base.errors import UserError, notify
 from gen.models import checkpoint
@@ -79,8 +79,8 @@ class RunFolder:
                 raise UserError(f"--out {self.path}: is not empty and holds no run; choose another --out")
             return
         try:
-            old = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except checkpoint.UNREADABLE as error:
+            old = read_yaml(file)
+        except (OSError, ValueError) as error:
             raise UserError(f"{file}: cannot be read; choose another --out") from error
         if not isinstance(old, dict) or "format" in old:
             raise UserError(f"--out {self.path}: holds a model, not a run; choose another --out")
@@ -115,11 +115,11 @@ class RunFolder:
                 )
             return None
         try:
-            found = yaml.safe_load(file.read_text(encoding="utf-8"))
+            found = read_yaml(file)
             if not all(isinstance(found[name], dict) for name in ("options", "reasons", "measured")):
                 raise ValueError("it has no options, reasons and measurements")
             return found
-        except (*checkpoint.UNREADABLE, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file}: cannot be read ({checkpoint.first_line(error)}); delete the run") from error
 
     @contextmanager

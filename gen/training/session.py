@@ -18,7 +18,7 @@ from gen.models.model import Model
 from gen.models.transfer import freeze, with_vocabulary
 from gen.search.info import ModelInfo
 from gen.training import machine
-from gen.training.config import TrainConfig, errors_of, make_config
+from gen.training.config import SPLIT, TrainConfig, errors_of, make_config
 from gen.training.interfaces import Evaluation
 from gen.training.registry import find_task
 from gen.training.resolve import Resolved, measure_speed, resolve
@@ -148,6 +148,7 @@ class Session:
             "reasons": made["reasons"],
             "measured": made["measured"],
             "versions": names,
+            "split": SPLIT,
             "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         }
 

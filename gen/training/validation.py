@@ -144,10 +144,11 @@ def broken_tie(metrics: Sequence[Metric], records: Iterable[Mapping[str, Any]]) 
         metrics: see `gen.training.task.Task.metrics`.
         records: of ``metrics.jsonl``.
     """
-    found = [record["validation"] for record in records if isinstance(record.get("validation"), dict)]
+    validated = [record for record in records if isinstance(record.get("validation"), dict)]
+    found = [record["validation"] for record in validated]
     values = {m: {str(figures.get(m.name)) for figures in found} for m in metrics}
     same = list(takewhile(lambda m: len(values[m]) == 1, metrics))
-    if len(found) < 2 or not same or len(same) == len(metrics):
+    if len({record.get("step") for record in validated}) < 2 or not same or len(same) == len(metrics):
         return None
     named = " and ".join(f"{m} was {found[0][m.name]:g}" for m in same)
     return str(metrics[len(same)]), f"{named} at all {len(found)} validations and cannot tell weights apart"

@@ -19,13 +19,14 @@ class TranslateData:
     train: tuple[str, ...] = ()
     """Two files with one sentence per line, source and target: train.{en,de}. More pairs of files may follow."""
     data: tuple[str, ...] = ()
-    """Instead of --train: tables of pairs (.tsv, .csv, .jsonl, .parquet), or a Hugging Face dataset."""
+    """Instead of --train: tables of pairs (.tsv, .csv, .jsonl, .json, .parquet), or a Hugging Face dataset."""
     src: str = ""
-    """Tables: the source column."""
+    """Tables: the source column, by name or by number from 1 on. Unset: source, src, or the first of text."""
     tgt: str = ""
-    """Tables: the target column."""
+    """Tables: the target column, likewise. Unset: target, tgt, or the second of text."""
     valid: tuple[str, ...] = ()
-    """Pairs to validate on, in the form of --train or --data. Unset: a part of the training pairs."""
+    """Pairs to validate on, in the form of --train or --data. Unset: a part of the training pairs, with
+    sources and targets of its own; the run folder gets it as valid.src and valid.tgt."""
     valid_size: int = 1000
     """Without --valid: number of training pairs to validate on, at most a tenth."""
     level: Literal["char", "word", "subword"] = "subword"

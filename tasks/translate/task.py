@@ -24,7 +24,7 @@ from gen.models.decoder import DecoderConfig
 from gen.models.encoders.rnn import RNNEncoder
 from gen.models.model import Model
 from gen.search import SearchOptions
-from gen.training.config import recorded
+from gen.training.config import check_split, recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
@@ -61,6 +61,7 @@ class TranslateSplit:
             "training": f"{len(pairs.source) // pairs.spellings:,} pairs, {self.num_tokens:,} target tokens",
             "dropped": dropped or "none",
             "validation": f"{len(pairs.valid):,} pairs",
+            **pairs.notes,
             "vocabulary": f"{sizes} ({pairs.target_tokenizer.kind}{', joint' if one else ''})",
         }
 
@@ -192,6 +193,8 @@ class Translate(Task):
             self.config = recorded(Translate, model)
             if not (self.config.data.train or self.config.data.data):
                 raise UserError("the model has no record of its training pairs: name some with --src and --ref")
+            if not self.config.data.valid:
+                check_split(model, "--src and --ref")
             pairs = read_pairs(self.config.data).valid
         return [Example(source, target) for source, target in pairs]
 
@@ -215,9 +218,12 @@ class Translate(Task):
         return paired_bootstrap(outputs, others, targets, names=SCORES, **self._scoring())
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """Evaluates with the default search. Writes ``translations.txt`` and, with attention, a plot."""
+        """Evaluates with the default search. Writes the validation pairs, ``valid.src`` and ``valid.tgt``, their
+        ``translations.txt`` and, with attention, a plot."""
         found = self.evaluate(model, self.split.valid)
-        write_text(folder / "translations.txt", "\n".join(found.outputs) + "\n")
+        sources, targets = zip(*self.split.pairs.valid, strict=True)
+        for name, lines in (("valid.src", sources), ("valid.tgt", targets), ("translations.txt", found.outputs)):
+            write_text(folder / name, "\n".join(lines) + "\n")
         source = self.split.valid[0].item
         best = model.generate(source)[0]
         if best.attention is not None and best.token_ids:
@@ -230,6 +236,7 @@ class Translate(Task):
 
 def read_pairs(options: TranslateData, vocabularies: tuple[Tokenizer, Tokenizer] | None = None) -> Pairs:
     """Reads and tokenizes the pairs, with new vocabularies if none are given."""
-    train = PairFiles(options.train or options.data, options.src, options.tgt)
-    valid = PairFiles(options.valid, options.src, options.tgt) if options.valid else None
+    columns, tables = (options.src, options.tgt), not options.train
+    train = PairFiles(options.train or options.data, *columns, tables=tables)
+    valid = PairFiles(options.valid, *columns) if options.valid else None
     return build_pairs(train, valid, options.pairs, tokenizers=vocabularies)
