@@ -54,7 +54,8 @@ class Scripted(Task):
     def __init__(self, tokens, figures):
         super().__init__()
         self.batches = StreamBatches(tokens, 4, 8, 1, seed=1)
-        self.figures = iter(figures)
+        self.figures, self.said = iter(figures), []
+        self.say = self.said.append
 
     def validate(self, model, *, quick=False):
         names = ("bleu", "chrf", "loss")
@@ -72,40 +73,44 @@ def train(tmp_path, tokenizer):
     path = tmp_path / "tokens.bin"
     tokenizer.encode_array(TEXT * 20).astype("uint16").tofile(path)
 
-    def run(figures, folder="run", **options):
+    def run(figures, folder="run", watch=lambda event, model: None, **options):
         options = {"budget": "10 steps", "validations": 10, "precision": "fp32", **options}
         task = Scripted(TokenFile(path, "uint16"), figures)
+        model = make_model(tokenizer).train()
         trainer = Trainer(
-            make_model(tokenizer).train(), task, TrainOptions(**options), out=tmp_path / folder, config={}
+            model,
+            task,
+            TrainOptions(**options),
+            out=tmp_path / folder,
+            config={},
+            callbacks=[lambda event: watch(event, model)],
         )
         return trainer, trainer.fit()
 
     return run
 
 
-def test_the_best_weights_are_those_that_the_next_metric_prefers(train, capsys):
+def test_the_best_weights_are_those_that_the_next_metric_prefers(train):
     chrf = [1.0, 3.0, 2.0, 3.0, 3.0, 5.0, 4.0, 1.0, 5.0]
     trainer, run = train([(0.0, value, 2.0) for value in chrf])
     assert run.metrics["chrf"] == 5.0
     assert run.metrics["step"] == [r["step"] for r in run.history if "validation" in r][5]
     assert trainer.now.best_figures == {"bleu": 0.0, "chrf": 5.0, "loss": 2.0}
-    said = capsys.readouterr().err
-    assert said.count("bleu was 0 at all 9 validations and cannot tell weights apart; chrf decided") == 1
+    (said,) = trainer.task.said
+    assert said.startswith("Note: bleu was 0 at all 9 validations and cannot tell weights apart; chrf decided")
 
 
-def test_patience_sees_the_ties_that_are_broken(train, capsys):
+def test_patience_sees_the_ties_that_are_broken(train):
     losses = [9.0, 8.0, 7.0, 6.0, 5.0, 5.0, 5.0, 5.0]
     trainer, run = train([(0.0, 0.0, loss) for loss in losses], patience=3)
     assert trainer.now.done
     assert run.metrics["loss"] == 5.0
     assert run.metrics["step"] == [r["step"] for r in run.history if "validation" in r][4]
-    assert (
-        "bleu was 0 and chrf was 0 at all 8 validations and cannot tell weights apart; loss decided"
-        in capsys.readouterr().err
-    )
+    assert "bleu was 0 and chrf was 0 at all 8 validations and cannot tell weights apart" in trainer.task.said[0]
+    assert "; loss decided" in trainer.task.said[0]
     trainer, run = train([(float(i), 0.0, 1.0) for i in range(10)], "other")
     assert run.metrics["step"] == 10
-    assert capsys.readouterr().err == ""
+    assert trainer.task.said == []
 
 
 def test_a_state_of_an_older_version_is_resumed(train):
@@ -148,10 +153,13 @@ def test_best_names_the_metric(tmp_path, gen):
     status, _, err = gen(*command, "--best", "bloe")
     assert status == 2
     assert "--best bloe: must be one of bleu, chrf, exact, loss" in err
-    status, out, err = gen(*command, "--best", "loss")
+    status, out, err = gen(*command)
+    assert status == 0, err
+    assert out.count("Note: BLEU was 0 at all") == out.count("chosen by") == 1
+    status, out, err = gen(*command[:-1], tmp_path / "loss", "--best", "loss")
     assert status == 0, err
     assert "chosen by" not in out
-    run = toolkit.Run(tmp_path / "run")
+    run = toolkit.Run(tmp_path / "loss")
     assert run.metrics["loss"] == pytest.approx(
         min(r["validation"]["loss"] for r in run.history if "validation" in r), abs=1e-4
     )
@@ -325,3 +333,15 @@ def test_an_exported_model_that_computes_nan_says_so(model, tmp_path):
     for use in (lambda: small.generate("the", max_new_tokens=3), lambda: small.score(["the cat"])):
         with pytest.raises(UserError, match="computes NaN"):
             use()
+
+
+def test_a_training_goes_back_before_it_validates_such_weights(train, capsys):
+    broken = []
+
+    def watch(event, model):
+        if event.progress.step == 1 and not broken:
+            broken.append(model.decoder.output.bias.data.fill_(math.nan))
+
+    _, run = train([(1.0, 1.0, 1.0)] * 9, watch=watch)
+    assert "going back to step 0" in capsys.readouterr().err
+    assert all(weight.isfinite().all() for weight in run.model.state_dict().values())

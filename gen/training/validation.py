@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from gen.base import distributed
-from gen.base.errors import notify
 from gen.models.device import autocast
 from gen.models.model import Model
 from gen.training.averages import Averages, Weights, swapped, trainable
@@ -112,7 +111,7 @@ class Validator:
             self._try(f"mean of {len(self.averages.kept)}", mean, event)
         if distributed.is_main() and (tied := broken_tie(self.task.metrics, self.run.records())):
             decided, reason = tied
-            notify(f"{reason}; {decided} decided which weights are best")
+            self.task.say(f"Note: {reason}; {decided} decided which weights are best.")
 
     def _try(self, name: str, weights: Weights | None, event: Event) -> tuple[dict[str, Any], bool]:
         """Validates weights (None: the current ones). Returns the figures and whether they are the best so far."""
