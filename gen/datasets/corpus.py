@@ -16,7 +16,7 @@ from gen.base.files import TextFiles
 from gen.datasets.batches import TokenFile
 from gen.datasets.splits import ChosenLines, held_out_lines, line_keys, lines_in, split_notes
 from gen.inputs.subword import SubwordTokenizer
-from gen.inputs.tokenizer import TOKENIZERS, CharTokenizer, Tokenizer, WordTokenizer
+from gen.inputs.tokenizer import TOKENIZERS, CharTokenizer, Normalization, Tokenizer, WordTokenizer
 
 
 class Reiterable:
@@ -51,14 +51,15 @@ class TokenizerOptions:
     byte_fallback: bool = True
     dummy_prefix: bool = False
     pattern: str = WordTokenizer.PATTERN
-    """For words: the regular expression that finds them."""
+    """For words: how to find them, a name of `gen.inputs.words.PATTERNS`."""
     subwords: int = 2000
-    """For subwords: the vocabulary size if ``vocab_size`` is None, or the largest that the text supports."""
+    """For subwords: the vocabulary size if ``vocab_size`` is None, or the nearest that the text supports."""
+    normalization: Normalization = "nfc"
 
     def train(self, texts: Any) -> Tokenizer:
         """Builds the tokenizer from ``texts``, a re-iterable of pieces."""
         if self.level == "char":
-            return CharTokenizer.train(texts)
+            return CharTokenizer.train(texts, normalization=self.normalization)
         if self.level == "word":
             return WordTokenizer.train(
                 texts,
@@ -66,6 +67,7 @@ class TokenizerOptions:
                 max_size=self.vocab_size,
                 pattern=self.pattern,
                 dummy_prefix=self.dummy_prefix,
+                normalization=self.normalization,
             )
         return SubwordTokenizer.train(
             texts,
@@ -74,6 +76,7 @@ class TokenizerOptions:
             model_type=self.model_type,
             byte_fallback=self.byte_fallback,
             dummy_prefix=self.dummy_prefix,
+            normalization=self.normalization,
         )
 
 
@@ -240,6 +243,7 @@ def _write_part(
                 if unit == "stream":  # between two files
                     np.array([tokenizer.eos_id], dtype).tofile(tokens)
                 continue
+            piece = tokenizer.normalize(piece)  # so that its characters are counted as the model sees them
             if unit == "stream":
                 ids = tokenizer.encode_array(piece)
                 counts["characters"] += len(piece)

@@ -39,6 +39,10 @@ class InputProcessor(ABC):
         """The text with which the output of each item begins."""
         return [""] * len(items)
 
+    def known(self, item: Any, unknown: str) -> Any:
+        """An item without what the vocabulary lacks, for ``unknown`` "skip"; see `Tokenizer.encode_known`."""
+        return item
+
     def labels(self, item: Any) -> list[str]:
         """A label for each of the S memory positions of an item, such as its token."""
         return []
@@ -107,6 +111,11 @@ class SentenceProcessor(InputProcessor):
         """The token ids of a sentence and EOS: one memory position each."""
         text = sentence.lower() if self.lowercase else sentence
         return [*self.tokenizer.encode(text), self.tokenizer.eos_id]
+
+    def known(self, item: Any, unknown: str) -> str:
+        text = str(item).lower() if self.lowercase else str(item)
+        token_ids = self.tokenizer.encode_known(text, unknown)
+        return self.tokenizer.decode(token_ids) if unknown == "skip" else str(item)
 
     def read(self, items: Sequence[Any]) -> np.ndarray:
         encoded = [self.encode(str(item)) for item in items]
@@ -230,6 +239,11 @@ def prepare_items(
         source[name] = processor.read(column)
         begins = [a + b for a, b in zip(begins, processor.prompts(column), strict=True)]
     return source, begins
+
+
+def known_item(processors: Mapping[str, InputProcessor], item: Any, unknown: str) -> Mapping[str, Any]:
+    """An item without what the vocabularies lack; see `InputProcessor.known`."""
+    return {name: processors[name].known(part, unknown) for name, part in named_item(processors, item).items()}
 
 
 def named_item(processors: Mapping[str, InputProcessor], item: Any) -> Mapping[str, Any]:

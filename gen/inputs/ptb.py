@@ -13,7 +13,8 @@ _ABBREVIATION = (
     r"|jan|feb|mar|apr|jun|jul|aug|sept|sep|oct|nov|dec|[ap]\.m|e\.g|i\.e|(?:[a-z]\.)+[a-z]|[a-z])\."
 )
 _CLITIC = r"(?:'(?:s|m|d|re|ve|ll)|n't)"
-_LETTER = r"[\p{L}\p{M}\p{N}]"  # a vowel sign or a separate accent belongs to its letter
+# A vowel sign or a separate accent belongs to its letter, and so do joiners.
+_LETTER = r"[\p{L}\p{M}\p{N}\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}]"
 _TOKEN = regex.compile(
     rf"""
       https?://\S+ | www\.\S+ | [\w.+-]+@[\w-]+(?:\.\w+)+ | [\w-]+\.(?:com|org|net)\b   # addresses
@@ -27,7 +28,7 @@ _TOKEN = regex.compile(
     | {_LETTER}+?(?=n't(?!\w))                                    # do|n't
     | {_LETTER}+(?:(?:[-/_]|'(?!(?:s|m|d|re|ve|ll)(?!\w))){_LETTER}+(?<!n't))*   # words, hyphens and all
     | ``|''
-    | \S
+    | (?=\S)\X                                                  # an emoji may be several code points
     """,
     regex.VERBOSE | regex.IGNORECASE,
 )

@@ -100,7 +100,7 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
         return self.info.search
 
     @property
-    def processors(self) -> Mapping[str, InputProcessor]:
+    def processors(self) -> Mapping[str, InputProcessor]:  # type: ignore[override]
         """Input name → the processor that turns items into arrays; see `Encoder.processors`."""
         return self.encoder.processors
 

@@ -5,18 +5,22 @@ Imports no torch: a neural model, a Markov chain and an exported model share thi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from math import isnan
+from types import MappingProxyType
 from typing import Any, Unpack, overload
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from gen.base.errors import ConfigError, UserError
+from gen.inputs.processors import InputProcessor, known_item
 from gen.inputs.tokenizer import Tokenizer
+from gen.inputs.words import CLUSTERS, CONTINUES
 from gen.search.info import ModelInfo
 from gen.search.loop import NOT_FINITE, Step, StepRecord, drain, search
 from gen.search.ops import Ops
@@ -60,6 +64,7 @@ class GenerationMixin:
     tokenizer: Tokenizer
     search_defaults: dict[str, Any]
     info: ModelInfo
+    processors: Mapping[str, InputProcessor] = MappingProxyType({})  # none where the model only continues prompts
 
     def start_search(self, items: Sequence[Any]) -> SearchInput:
         """Reads the items, up to the first call of the decoder."""
@@ -193,7 +198,11 @@ class GenerationMixin:
         if not own and chosen.beam is None and chosen.num_outputs > 1:
             several = "several values of --temperature" if len(chosen.temperature) > 1 else "--num-samples"
             raise ConfigError([f"{several}: a stream is one text; use generate for several"])
-        stops = chosen.stop
+        tokenizer, stops = self.tokenizer, chosen.stop
+        prompt = "" if self.reads_input and not isinstance(item, Mapping) else item
+        prompt = str(prompt.get("prompt", "")) if isinstance(prompt, Mapping) else str(prompt)
+        space = prompt[len(_open_end(prompt, tokenizer)) :]
+        joins = any(map(CONTINUES.match, _token_texts(tokenizer)))
         written: list[
             int
         ] = []  # before the pending ones: some tokens decode differently at the beginning of a text
@@ -211,15 +220,21 @@ class GenerationMixin:
                     continue
                 pending.append(int(column.token_ids[0]))
                 text = self._after(written, pending)
+                text, space = text.removeprefix(space), "" if text else space
                 if text.endswith("\N{REPLACEMENT CHARACTER}"):  # the first bytes of a character
                     continue
                 written, pending, held = pending, [], held + text
                 if _cut(held, stops) == held:
                     free = held[: len(held) - _begun(held, stops)]
+                    if joins and (clusters := CLUSTERS.findall(free)):  # the last one may go on
+                        free = free[: len(free) - len(clusters[-1])]
                     held = held[len(free) :]
                     if free:
                         yield free
-        rest = held + self._after(written, pending) if column.parents is None else hypothesis.text
+        if column.parents is None:
+            rest = held + self._after(written, pending).removeprefix(space)
+        else:
+            rest = hypothesis.text
         if rest := _cut(rest, stops):
             yield rest
 
@@ -248,32 +263,57 @@ class GenerationMixin:
                     "{name: item} to a model that reads several inputs"
                 )
         tokenizer = self.tokenizer
-        spell: Callable[[str], list[int]] = lambda text: tokenizer.encode(text, strict=True)  # noqa: E731
         never = (tokenizer.bos_id, tokenizer.unk_id)
-        wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer)
+        if options.unknown and self.processors:
+            items = [known_item(self.processors, item, options.unknown) for item in items]
         start = self.start_search(items)
         mask = np.zeros((len(items), 0), bool) if start.mask is None else start.mask
+        limits = options.limits(mask.sum(1).tolist())
+        wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer, limits=limits)
+        own = given.get("strategy")
+        strategy = own if isinstance(own, Strategy) else options.build_strategy()
+        several = strategy is not own and options.beam is not None and options.num_outputs > 1
+        if several:
+            strategy.num_return = strategy.width  # several may have the same text
+        spell = partial(tokenizer.encode_known, unknown=options.unknown)
         results = yield from search(
             start.step,
             start.state,
-            [[tokenizer.bos_id, *spell(prompt)] for prompt in start.prompts],
-            strategy if isinstance(strategy, Strategy) else options.build_strategy(),
+            [[tokenizer.bos_id, *spell(_open_end(prompt, tokenizer))] for prompt in start.prompts],
+            strategy,
             ops=start.ops,
             eos_id=tokenizer.eos_id,
             pad_id=tokenizer.pad_id,
-            max_new_tokens=options.limits(mask.sum(1).tolist()),
+            max_new_tokens=limits,
             never=never,
             processors=[*wanted, *given.get("processors", ())],
             keep_attention=given.get("attention", True),
         )
         spelled = _token_texts(tokenizer)
-        for real, hypotheses in zip(mask, results, strict=True):
+        for real, prompt, hypotheses in zip(mask, start.prompts, results, strict=True):
+            space = prompt[len(_open_end(prompt, tokenizer)) :]
             for hypothesis in hypotheses:
                 if hypothesis.attention is not None:
                     hypothesis.attention = hypothesis.attention[:, real]
-                hypothesis.text = _cut(tokenizer.decode(hypothesis.token_ids), options.stop)
+                text = tokenizer.decode(hypothesis.token_ids).removeprefix(space)
+                hypothesis.text = _cut(text, options.stop)
                 hypothesis.tokens = [spelled[i] for i in hypothesis.token_ids]
+            if several:
+                hypotheses[:] = _distinct(hypotheses)[: options.num_outputs]
         return results
+
+
+def _distinct(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
+    """Of hypotheses with the same text the first: the best."""
+    best: dict[str, Hypothesis] = {}
+    for hypothesis in hypotheses:
+        best.setdefault(hypothesis.text.strip(), hypothesis)
+    return list(best.values())
+
+
+def _open_end(prompt: str, tokenizer: Tokenizer) -> str:
+    """A prompt without the space at its end, where the next word brings its own: where tokens are words."""
+    return prompt.removesuffix(" ") if tokenizer.kind == "word" else prompt
 
 
 _texts: WeakKeyDictionary[Tokenizer, list[str]] = WeakKeyDictionary()

@@ -12,6 +12,7 @@ from typing import Any, TypedDict, get_args, get_origin, get_type_hints
 
 from gen.base.errors import ConfigError, UserError
 from gen.inputs.tokenizer import Tokenizer
+from gen.search.ban import BannedTexts, banned_text
 from gen.search.beam import Beam
 from gen.search.diverse_beam import DiverseBeam
 from gen.search.processors import (
@@ -33,6 +34,7 @@ class SearchKeywords(TypedDict, total=False):
     max_new_tokens: int | None
     max_ratio: float | None
     min_new_tokens: int | None
+    unknown: str | None
     temperature: float | Sequence[float] | None
     top_k: int | None
     top_p: float | None
@@ -78,6 +80,9 @@ class SearchOptions:
     """Stop after this many tokens per token of the input, plus ten; for models that read one."""
     min_new_tokens: int = 0
     """No end-of-text token before this many tokens."""
+    unknown: str | None = None
+    """What the vocabulary lacks in inputs and prompts: error, skip (leave it out) or replace (by <unk>). Unset:
+    error for a character of a prompt, else replace."""
     temperature: tuple[float, ...] = ()
     """Sample: below 1 sharpens the distribution, above 1 flattens it, 0 always takes the best. Several: one text
     at each."""
@@ -104,13 +109,13 @@ class SearchOptions:
     strategy: str | None = None
     """A strategy by name: greedy, or one that you registered."""
     repetition_penalty: float = 1.0
-    """Above 1 makes tokens that have been seen less likely."""
+    """Above 1 makes tokens that have been seen less likely, below 1 more likely."""
     no_repeat_ngram: int | None = None
     """No n tokens in a row come twice (0: they may)."""
     prefix: str = ""
     """Every output begins with this text."""
     ban: tuple[str, ...] = ()
-    """A token that never comes, as text; may be repeated."""
+    """A word, or several, that never comes; may be repeated."""
     stop: tuple[str, ...] = ()
     """End before this string; may be repeated."""
 
@@ -147,7 +152,12 @@ class SearchOptions:
         """How many outputs every input gets."""
         if self.beam is not None:
             return self.n_best or 1
-        return 1 if self.strategy is not None else (self.num_samples or 1) * max(len(self.temperature), 1)
+        return 1 if self.strategy is not None else self._samples_each * max(len(self.temperature), 1)
+
+    @property
+    def _samples_each(self) -> int:
+        """Samples per temperature. At 0 all are the same text: where there is no other, one is enough."""
+        return (self.num_samples or 1) if self.samples else 1
 
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
@@ -208,10 +218,14 @@ class SearchOptions:
                 f"--diversity must be 0 or more, not {self.diversity}, and goes with --beam-groups",
             ),
             (
-                not 1 <= self.repetition_penalty < float("inf"),
-                f"--repetition-penalty must be at least 1, not {self.repetition_penalty}",
+                not 0 < self.repetition_penalty < float("inf"),
+                f"--repetition-penalty must be above 0, not {self.repetition_penalty}",
             ),
             ((self.no_repeat_ngram or 0) < 0, f"--no-repeat-ngram must be 0 or more, not {self.no_repeat_ngram}"),
+            (
+                self.unknown not in (None, *UNKNOWN),
+                f"--unknown must be one of {', '.join(UNKNOWN)}, not {self.unknown!r}",
+            ),
             ("" in self.stop, "--stop must not be empty"),
             ("" in self.ban, "--ban must not be empty"),
             (
@@ -230,6 +244,11 @@ class SearchOptions:
         elif self.beam is None and given["--beam"]:
             found.append(f"{given['--beam'][0]} needs --beam")
         return found
+
+    def remarks(self) -> list[str]:
+        """What the options do not do, a line each."""
+        same = self.beam is None and self.strategy is None and (self.num_samples or 1) > self._samples_each
+        return ["--num-samples: at --temperature 0 all samples are the same text, so there is one"] if same else []
 
     def check(self) -> SearchOptions:
         """Returns itself. Raises `ConfigError` with every error at once."""
@@ -257,7 +276,7 @@ class SearchOptions:
             top_k=self.top_k or 0,
             top_p=_or(self.top_p, 1.0),
             min_p=_or(self.min_p, 0.0),
-            num_samples=self.num_samples or 1,
+            num_samples=self._samples_each,
             seed=self.seed,
         )
 
@@ -267,12 +286,20 @@ class SearchOptions:
         never: Sequence[int],
         eos_id: int,
         tokenizer: Tokenizer,
+        limits: Sequence[int] = (1 << 31,),
     ) -> list[Processor]:
-        """The processors that the options ask for. ``never`` are token ids no output may hold."""
+        """The processors that the options ask for. ``never`` are token ids no output may hold, ``limits`` the most
+        tokens of each output."""
         encode, decode = partial(tokenizer.encode, strict=True), tokenizer.decode
-        banned = [token_id for text in self.ban for token_id in _as_one_token(text, never, tokenizer)]
+        texts = [tokenizer.normalize(text) for text in self.ban]
+        as_tokens = {text: _as_one_token(text, never, tokenizer) for text in texts}
+        banned = [token_id for token_ids in as_tokens.values() for token_id in token_ids]
         begin = encode(self.prefix) if self.prefix else []
         processors: list[Processor] = [BannedTokens(banned)] if banned else []
+        # A character is banned wherever it stands. Other tokens are, and so are other ways to spell them.
+        spelled = [text for text in texts if not (tokenizer.kind in ("char", "word") and as_tokens[text])]
+        if spelled:
+            processors.append(BannedTexts(spelled, tokenizer, limits))
         if self.min_new_tokens:
             processors.append(MinLength(self.min_new_tokens, eos_id))
         if self.repetition_penalty != 1:
@@ -283,9 +310,11 @@ class SearchOptions:
             if unknown := sorted(set(begin) & {*banned, *never}):
                 lacks = ", ".join(repr(decode([i])) for i in unknown)
                 raise UserError(f"--prefix {self.prefix!r}: no output can begin so: {lacks} is unknown or banned")
+            if held := [text for text in spelled if banned_text(text).search(tokenizer.normalize(self.prefix))]:
+                raise UserError(f"--prefix {self.prefix!r}: no output can begin so: --ban {held[0]!r}")
             processors.append(ForcedPrefix(begin))
         if self.stop:
-            processors.append(StopStrings(self.stop, decode))
+            processors.append(StopStrings(list(map(tokenizer.normalize, self.stop)), decode))
         return processors
 
     @classmethod
@@ -311,6 +340,8 @@ MOST_TOKENS = 1_000_000
 
 MOST_SAMPLES = 10_000
 """Samples of an input are drawn at once."""
+
+UNKNOWN = ("error", "skip", "replace")
 
 MOST_BEAMS = 1000
 """Memory grows with the beam, and quality no longer does."""
@@ -380,15 +411,11 @@ def _plain(value: Any, kind: type) -> Any:
 
 
 def _as_one_token(text: str, never: Sequence[int], tokenizer: Tokenizer) -> list[int]:
-    """A token's id, with a space before it and without. Raises `UserError` where the text is no single token."""
-    tokens = tokenizer.tokens()
-    found = [i for i, token in enumerate(tokens) if token in (text, f" {text}") and i not in never]
-    if not found:
-        spelled = tokenizer.encode(text, strict=True)
-        known = ", ".join(repr(token) for i in spelled if i not in never and (token := tokens[i].strip()))
-        raise UserError(
-            f"--ban {text!r}: is not one token, but: {known or 'none that is known'}; ban these, or none"
-        )
+    """The ids of the tokens that are ``text``, with a space before it and without. Raises `UserError` where it can
+    never come, since the vocabulary lacks a part."""
+    found = [i for i, token in enumerate(tokenizer.tokens()) if token in (text, f" {text}") and i not in never]
+    if not found and set(tokenizer.encode(text, strict=True)) & set(tokenizer.encode(f" {text}")) & set(never):
+        raise UserError(f"--ban {text!r}: never comes, since the vocabulary lacks a part of it; leave it out")
     return found
 
 

@@ -101,7 +101,8 @@ class ForcedPrefix(Processor):
 
 
 class RepetitionPenalty(Processor):
-    """Multiplies the log-probability of every token seen so far, including the prompt, by ``penalty`` ≥ 1.
+    """Multiplies the log-probability of every token seen so far, including the prompt, by ``penalty`` > 0. Below 1
+    it encourages them.
 
     Keskar et al. (2019) divide positive logits and multiply negative ones; log-probabilities are never positive,
     so one multiplication is enough.

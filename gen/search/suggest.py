@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import regex
 
 from gen.base.errors import ConfigError, UserError
 from gen.inputs.tokenizer import Tokenizer
+from gen.inputs.words import IN_WORD
 from gen.search.beam import Beam
 from gen.search.generation import GenerationMixin, SearchInput
 from gen.search.loop import drain, search
 
-_WORD = r"[\w'’\-]"
+_WORD = regex.compile(IN_WORD)
+_WORDS = regex.compile(f"{IN_WORD}*")
 _LONGEST = 40  # tokens in a word
 
 
@@ -51,13 +53,15 @@ class _WordStep:
         self.start, self.tokenizer = start, tokenizer
         self.first = _Typing(start.state, (typed,), (begun,))
         texts = tokenizer.tokens()
-        self.texts = ["" if re.fullmatch(r"<0x..>|<unk>", t) else t for t in texts]
+        self.texts = ["" if regex.fullmatch(r"<0x..>|<unk>", t) else t for t in texts]
         self.usable = np.array([bool(t) for t in self.texts])
-        self.ends = np.array([bool(t) and not re.match(_WORD, t) for t in self.texts])
+        self.ends = np.array([bool(t) and not _WORD.match(t) for t in self.texts])
         self.ends[tokenizer.eos_id] = True
         self.agreeing = lru_cache(self._agreeing)
 
     def _agreeing(self, left: str) -> np.ndarray:
+        if self.tokenizer.kind == "word":  # a token is all of a word
+            return np.array([bool(t.strip()) and t.startswith(left) for t in self.texts])
         return np.array([bool(t) and (t.startswith(left) or left.startswith(t)) for t in self.texts])
 
     def __call__(self, token_ids: Any, typing: _Typing) -> tuple[Any, _Typing, None]:
@@ -81,8 +85,8 @@ class _WordStep:
         if left is None or not text:
             return None, True
         rest = text[len(left) :]
-        if not re.fullmatch(f"{_WORD}*", rest):
-            return None, True  # the token itself went past the word's end
+        if not _WORDS.fullmatch(rest) or self.tokenizer.kind == "word":
+            return None, True  # the token itself went past the word's end, or to it
         return left[len(text) :], begun or bool(rest)
 
     def _constrain(self, log_probs: np.ndarray, left: str | None, begun: bool) -> None:
@@ -122,9 +126,11 @@ def suggest(model: GenerationMixin, prompt: str, n_best: int = 5, width: int = 3
     if model.reads_input:
         raise UserError("this model reads an input to write about: only models of text suggest words")
     tokenizer = model.tokenizer
-    letters = re.findall(rf"{_WORD}*\Z", prompt)[0]  # of the word being typed
+    prompt = tokenizer.normalize(prompt)
+    letters = regex.findall(rf"{IN_WORD}*\Z", prompt)[0]  # of the word being typed
     before = prompt[: len(prompt) - len(letters)]
-    space = before[-1:] if before[-1:].isspace() else ""
+    ends_in_space = before[-1:] == " " if tokenizer.kind == "word" else before[-1:].isspace()
+    space = before[-1:] if ends_in_space else ""
     # A character model has read the typed letters exactly. Larger tokens may span the end of what was typed:
     # go back to the last word's beginning, and let tokens agree with the letters.
     spelled = tokenizer.kind == "char"
@@ -148,7 +154,7 @@ def suggest(model: GenerationMixin, prompt: str, n_best: int = 5, width: int = 3
     for hypothesis in hypotheses:
         text = tokenizer.decode(hypothesis.token_ids)
         word = (letters + text) if spelled else text.lstrip()
-        ended = re.match(f"{_WORD}*", word)
+        ended = _WORDS.match(word)
         if hypothesis.finished and ended and ended.group():
             found[ended.group()] += float(np.exp(hypothesis.score))
     return sorted(found.items(), key=lambda item: (-item[1], item[0]))[:n_best]

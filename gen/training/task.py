@@ -271,7 +271,7 @@ class Task:
 
     def normalise(self, model: Any, text: str) -> str:
         """Normalises a text as training normalised targets, such as to lower case."""
-        return text
+        return model.tokenizer.normalize(text)
 
     def held_out(self, model: Any, options: Any = None) -> Any:
         """Examples to evaluate a trained model on: those named in ``options`` (a `HeldOut`), else the validation

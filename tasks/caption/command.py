@@ -141,7 +141,10 @@ def caption_command(argv: list[str], command: str) -> int:
     options = config.options()
     distributed.start()
     model = load_model(config.run, config.device, "caption", config.precision)
-    SearchOptions.make(model.search_defaults, options)  # raises errors before anything is written
+    for remark in SearchOptions.make(
+        model.search_defaults, options
+    ).remarks():  # errors before anything is written
+        notify(remark)
     if config.show:
         import tasks.report  # noqa: F401  # raises an error if only gen-runtime is installed
     names: Iterable[str] = config.pictures or _paths_on_stdin()

@@ -20,6 +20,7 @@ from gen.datasets.captions import Captioned, CaptionSet, plain_caption, read_cap
 from gen.datasets.features import FeatureStore
 from gen.datasets.splits import connected, hold_out, split_notes
 from gen.inputs.pictures import PictureError, ahead
+from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.captions import CaptionScorer, CiderD, caption_tokenizer
 from gen.models.batch import Batch, sequence_batch
 from gen.models.encoders.cnn import CNNEncoder
@@ -234,9 +235,16 @@ class ValidationPictures:
         verbatim: whether captions keep case and punctuation.
     """
 
-    def __init__(self, pictures: Sequence[Captioned], source: Source, rows: np.ndarray, verbatim: bool) -> None:
+    def __init__(
+        self,
+        pictures: Sequence[Captioned],
+        source: Source,
+        rows: np.ndarray,
+        verbatim: bool,
+        tokenizer: Tokenizer,
+    ) -> None:
         self.pictures, self.source, self.rows, self.verbatim = pictures, source, rows, verbatim
-        self.references = [c.captions for c in pictures]
+        self.references = [list(map(tokenizer.normalize, c.captions)) for c in pictures]
         self.scorer = CaptionScorer(self.references)
 
     def blocks(self, count: int, batch_size: int = 64) -> Iterator[tuple[range, dict[str, torch.Tensor]]]:

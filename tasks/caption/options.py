@@ -34,6 +34,9 @@ class CaptionData:
     """Size of the vocabulary. Unset: all words, or up to 2000 subwords."""
     min_frequency: int | None = None
     """Words: replace rarer ones by <unk>. Chosen from the number of captions."""
+    normalize: Literal["nfc", "nfkc", "none"] = "nfc"
+    """Unicode normalization of training text, inputs and references. nfc: one code for a letter and its accent.
+    nfkc: also one for its widths and ligatures."""
     verbatim: bool = False
     """Keep case and punctuation of the captions."""
     max_length: int = 50
@@ -54,6 +57,7 @@ class CaptionData:
             dummy_prefix=True,
             pattern=CAPTION_WORDS,
             subwords=2000,
+            normalization=self.normalize,
         )
 
     def errors(self) -> list[str]:

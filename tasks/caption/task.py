@@ -158,12 +158,12 @@ class Caption(Task):
         train = usable[usable < len(split.train)]
         held_out = usable[usable >= len(split.train)]
         pictures = [split.valid[i - len(split.train)] for i in held_out]
-        self.valid = ValidationPictures(pictures, source, held_out, data.verbatim)
+        self.valid = ValidationPictures(pictures, source, held_out, data.verbatim, model.tokenizer)
         if not len(train) or not pictures:
             Split([], pictures, split.dropped).check(data)
         if config.extra.self_critical:
             self.objective = SelfCritical(
-                caption_reward([c.captions for c in split.train]),
+                caption_reward([list(map(model.tokenizer.normalize, c.captions)) for c in split.train]),
                 samples=config.extra.samples,
                 baseline=config.extra.baseline,
             )
@@ -259,6 +259,7 @@ class Caption(Task):
 
     def normalise(self, model: Any, text: str) -> str:
         """Lower-case words without punctuation, unless trained with ``verbatim``."""
+        text = model.tokenizer.normalize(text)
         return text if model.info.options().get("verbatim") else plain_caption(text)
 
     def parse(self, words: Sequence[str]) -> Iterator[Path]:
@@ -290,7 +291,8 @@ class Caption(Task):
         kept = [(d.hypotheses[0].text, e) for d, e in zip(described, examples, strict=True) if d.hypotheses]
         if not kept:
             raise UserError("no usable pictures are left to evaluate on")
-        figures = caption_metrics([text for text, _ in kept], [list(e.all_references) for _, e in kept])
+        references = [list(map(model.tokenizer.normalize, e.all_references)) for _, e in kept]
+        figures = caption_metrics([text for text, _ in kept], references)
         return Evaluation({**figures, "pictures": len(kept)}, [text for text, _ in kept], len(kept), failed)
 
     def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Any) -> None:

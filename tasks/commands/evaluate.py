@@ -70,7 +70,7 @@ def evaluate_command(argv: list[str], command: str) -> int:
         other = load_model(config.compare, config.device, task=task.name)
         second = results[config.compare] = task.evaluate(other, examples, **search)
         if first.outputs and len(first.outputs) == len(second.outputs):
-            references = [e.all_references for e in examples]
+            references = [list(map(model.tokenizer.normalize, e.all_references)) for e in examples]
             p_values = task.compare(first.outputs, second.outputs, references)
     if config.json:
         compared = {"compare": results[config.compare].figures, "p_value": p_values} if config.compare else {}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gen import runtime
 from gen.base.errors import UserError
+from gen.base.lines import read_lines
 from gen.search import Hypothesis
 
 if TYPE_CHECKING:  # exported models run where there is no torch
@@ -80,6 +81,20 @@ def record(hypothesis: Hypothesis, **more: Any) -> dict[str, Any]:
     """A hypothesis in JSON output: text, score, finished, ``more``, and for samples seed and temperature."""
     found = {"text": hypothesis.text, "score": hypothesis.score, "finished": hypothesis.finished}
     return {**found, **more, **hypothesis.drawn()}
+
+
+def spelled(name: str, check: Callable[[str], Any]) -> Iterator[str]:
+    """The lines of a file, checked one at a time; "-" for standard input.
+
+    Raises:
+        UserError: the file cannot be read, or ``check`` raised it for a line, which the message names.
+    """
+    for number, line in enumerate(read_lines(name), 1):
+        try:
+            check(line)
+        except UserError as error:
+            raise UserError(f"{'standard input' if name == '-' else name}: line {number}: {error}") from error
+        yield line
 
 
 def encoding_errors(flag: str, texts: Iterable[str]) -> list[str]:

@@ -36,7 +36,13 @@ def read_corpus(options: TextData, vocabulary: Tokenizer | None = None) -> Corpu
     """Reads and tokenizes the text, with a new vocabulary if none is given."""
     files = text_files(options, options.data, options.unit, options.column)
     valid = text_files(options, options.valid, options.unit, options.column) if options.valid else None
-    tokenizer = TokenizerOptions(options.level, options.min_frequency, options.vocab_size, options.model_type)
+    tokenizer = TokenizerOptions(
+        options.level,
+        options.min_frequency,
+        options.vocab_size,
+        options.model_type,
+        normalization=options.normalize,
+    )
     return build_corpus(
         files,
         valid,

@@ -6,18 +6,18 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from gen import runtime
 from gen.base.config import parse_command, range_errors
-from gen.base.errors import ConfigError, Terminated, UserError
+from gen.base.errors import ConfigError, Terminated, UserError, notify
 from gen.base.fields import Arg
-from gen.base.lines import read_lines
 from gen.search import SearchOptions
 from gen.search.sample import fresh_seed
-from tasks.commands.models import Precision, encoding_errors, load_model, record
+from tasks.commands.models import Precision, encoding_errors, load_model, record, spelled
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
@@ -80,24 +80,26 @@ def generate_command(argv: list[str], command: str) -> None:
     config.check()
     model = load_model(config.run, config.device, "text", config.precision)
     options = config.search.given()
+    for remark in config.search.remarks():
+        notify(remark)
     if config.interactive:
         _converse(model, options)
     elif config.stream:
-        for prompt in _prompts(config):
+        for prompt in _prompts(config, model):
             _print_stream(model, prompt, options)
     else:
         _print_all(model, config, options)
 
 
-def _prompts(config: GenerateConfig) -> Iterator[str]:
+def _prompts(config: GenerateConfig, model: Model | runtime.Runtime) -> Iterator[str]:
     if config.input:
-        yield from read_lines(config.input)
+        yield from spelled(config.input, partial(model.tokenizer.encode_known, unknown=config.search.unknown))
     else:
         yield from config.prompt or ("",)
 
 
 def _print_all(model: Model | runtime.Runtime, config: GenerateConfig, options: dict[str, Any]) -> None:
-    prompts = _prompts(config)
+    prompts = _prompts(config, model)
     printed = 0
     if SearchOptions.make(model.search_defaults, options).samples:
         options = {"seed": fresh_seed(), **options}  # one for all batches

@@ -35,6 +35,9 @@ class TextData:
     """Size of the vocabulary. Unset: all words, or 2000 subwords."""
     model_type: Literal["bpe", "unigram"] = "bpe"
     """Subwords: the SentencePiece algorithm."""
+    normalize: Literal["nfc", "nfkc", "none"] = "nfc"
+    """Unicode normalization of training text, inputs and references. nfc: one code for a letter and its accent.
+    nfkc: also one for its widths and ligatures."""
     batch_size: int = 32
     """Stream: parallel streams per batch."""
     chunk: int | None = None

@@ -17,7 +17,7 @@ from gen.base.lines import output, read_lines
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
 from gen.search.ensemble import Ensemble
-from tasks.commands.models import Precision, encoding_errors, load_model, record
+from tasks.commands.models import Precision, encoding_errors, load_model, record, spelled
 from tasks.translate.lines import Translation, translate_lines
 
 if TYPE_CHECKING:  # exported models run where there is no torch
@@ -85,10 +85,18 @@ def translate_command(argv: list[str], command: str) -> None:
     options = config.options()
     distributed.start()
     model = load_ensemble(config.run, config.device, config.precision)
+    chosen = SearchOptions.make(model.search_defaults, options)
+    for remark in chosen.remarks():
+        notify(remark)
+    known = partial(model.processors["sentence"].known, unknown=chosen.unknown or "replace")
     lines: Iterable[str] = config.text or read_lines(config.input)
+    if chosen.unknown == "error" and not config.text:
+        lines = spelled(config.input, known)
+    elif chosen.unknown == "skip":  # before sentences are split, so that alignments count the words that are left
+        lines = map(known, lines)
     talking = config.batch_size == 1 or (config.input == "-" and not config.text and sys.stdin.isatty())
     blocks: Iterable[Iterable[str]] = ([line] for line in lines) if talking else [lines]
-    width = SearchOptions.make(model.search_defaults, options).num_outputs
+    width = chosen.num_outputs
     translate = partial(
         translate_lines,
         model,

@@ -41,6 +41,9 @@ class TranslateData:
     """Subwords: probability of skipping a merge in training (BPE-dropout); 0.1 is usual."""
     min_frequency: int = 2
     """Words: replace rarer ones by <unk>."""
+    normalize: Literal["nfc", "nfkc", "none"] = "nfc"
+    """Unicode normalization of training text, inputs and references. nfc: one code for a letter and its accent.
+    nfkc: also one for its widths and ligatures."""
     separate: bool = False
     """A vocabulary per side instead of a joint one."""
     lowercase: bool = False
@@ -65,6 +68,7 @@ class TranslateData:
             byte_fallback=self.byte_fallback,
             dummy_prefix=True,
             subwords=5000,
+            normalization=self.normalize,
         )
         joint = not self.separate
         return PairOptions(

@@ -183,6 +183,7 @@ class Translate(Task):
         return [*rows, ("exact", f"{figures['exact']:.1%}", "")]
 
     def normalise(self, model: Any, text: str) -> str:
+        text = model.tokenizer.normalize(text)
         return text.lower() if self._lowercase or model.processors["sentence"].lowercase else text
 
     def held_out(self, model: Any, options: TranslateHeldOut | None = None) -> list[Example]:
