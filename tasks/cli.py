@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
-from signal import SIGTERM, signal
 from typing import Any, NamedTuple
 
 from gen.base.errors import Terminated, UserError, command_line_terms, encode_leniently, notify
@@ -87,7 +87,9 @@ def main(argv: list[str] | None = None) -> int:
     mistakes, 130 for Ctrl-C and 143 for SIGTERM, where there was something to save."""
     if argv is None:
         argv = sys.argv[1:]
-        signal(SIGTERM, _terminate)  # so that what was begun is cleared away
+        for name in ("SIGTERM", "SIGHUP"):  # so that what was begun is cleared away
+            if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:  # nohup
+                signal.signal(getattr(signal, name), _terminate)
         encode_leniently(sys.stdout)
         encode_leniently(sys.stderr)
     try:

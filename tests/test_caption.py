@@ -289,7 +289,7 @@ def test_texts_beside_pictures(gen, shapes, tmp_path):
     lines = [line.split("\t")[1] for line in out.splitlines()]
     assert (tmp_path / "a.txt").read_text() == lines[0] + "\n"
     assert "a.txt already has the caption of another picture" in err
-    assert "b.txt: cannot be written" in err
+    assert "b.txt: is no file of its own" in err
     assert "could not be used" not in err
     (tmp_path / "a.txt").write_text("my own words")
     status, _, err = gen("caption", shapes / "run", names[0], "--sidecar")

@@ -59,6 +59,29 @@ FORMATS = {
             ],
         }
     ),
+    "list.json": json.dumps([{"image": n, "captions": c, "split": SPLITS[n]} for n, c in CAPTIONS.items()]),
+    "data.json": json.dumps({"data": [{"Image": n, "caption": c} for n, c in CAPTIONS.items()]}, indent=1),
+    "pairs.json": json.dumps([[n, t] for n, c in CAPTIONS.items() for t in c]),
+    "names.json": json.dumps(CAPTIONS),
+    "texts.jsonl": jsonl([n, t] for n, c in CAPTIONS.items() for t in c),
+    "list.txt": "".join(f"{n}\t{t}\n" for n, c in CAPTIONS.items() for t in c),
+    "commas.txt": "".join(f'{n},"{t}"\n' for n, c in CAPTIONS.items() for t in c),
+    "results.csv": "image_name| comment_number| comment\n"
+    + "".join(f"{n}| {i}| {t}\n" for n, c in CAPTIONS.items() for i, t in enumerate(c)),
+    "wide.csv": "image;caption_1;caption_2\n"
+    + "".join(f"{n};{';'.join([*c, ''][:2])}\n" for n, c in CAPTIONS.items()),
+    "cells.tsv": "image\tcaptions\n" + "".join(f"{n}\t{json.dumps(c)}\n" for n, c in CAPTIONS.items()),
+    "python.tsv": "image\tcaptions\n" + "".join(f"{n}\t{c}\n" for n, c in CAPTIONS.items()),
+    "numpy.csv": "image,captions\n" + "".join(f'{n},"[{" ".join(map(repr, c))}]"\n' for n, c in CAPTIONS.items()),
+    "odd.csv": ",photo_id,seen\n" + "".join(f'{len(t)},{n}#0,"{t}"\n' for n, c in CAPTIONS.items() for t in c),
+    "dataset_tokens.json": json.dumps(
+        {
+            "images": [
+                {"filename": n, "split": SPLITS[n], "sentences": [{"tokens": t.split()} for t in c]}
+                for n, c in CAPTIONS.items()
+            ]
+        }
+    ),
 }
 
 
@@ -127,9 +150,61 @@ def test_what_is_missing_is_reported(tmp_path, images):
     assert f"gone.jpg: is not in {images}" in said
 
 
+def test_what_is_missing_in_rows_and_annotations_is_named(tmp_path, images):
+    nulls = [
+        {"image": "a.jpg", "caption": "A dog"},
+        {"image": "b.jpg", "caption": None},
+        {"image": None, "caption": "x"},
+    ]
+    (tmp_path / "n.jsonl").write_text(jsonl(nulls))
+    found = read_captions(str(images), str(tmp_path / "n.jsonl"))
+    assert [c.captions for c in found.pictures] == [["A dog"]]
+    said = "\n".join(found.dropped)
+    assert "line 2: an empty caption of b.jpg" in said
+    assert "line 3 names no picture" in said
+    short = "image,caption\na.jpg,A dog\nb.jpg\n"
+    (tmp_path / "s.csv").write_text(short)
+    assert "line 3: an empty caption of b.jpg" in read_captions(str(images), str(tmp_path / "s.csv")).dropped[0]
+    coco = {
+        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2}, "b.jpg", {"id": [3], "file_name": "c.png"}],
+        "annotations": [
+            {"image_id": 1, "caption": "A dog"},
+            {"image_id": 999, "caption": "A ghost"},
+            {"image_id": 1},
+            {"image_id": 1, "caption": 7},
+            None,
+        ],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    found = read_captions(str(images), str(tmp_path / "coco.json"))
+    assert [c.captions for c in found.pictures] == [["A dog"]]
+    assert [line.partition("coco.json: ")[2] for line in found.dropped] == [
+        "image 1 lacks 'file_name'",
+        "image 2 is no object",
+        "image 3 lacks 'id'",
+        "annotation 1 is about image 999, which is not in the list of images",
+        "annotation 2 lacks 'caption'",
+        "annotation 3 has a caption that is no text",
+        "annotation 4 is no object",
+    ]
+
+
+def test_the_split_files_of_flickr8k(tmp_path, images):
+    (tmp_path / "Flickr8k.token.txt").write_text(FORMATS["Flickr8k.token.txt"])
+    (tmp_path / "Flickr_8k.trainImages.txt").write_text("a.jpg\n")
+    (tmp_path / "Flickr_8k.devImages.txt").write_text("c.png\n")
+    (tmp_path / "Flickr_8k.testImages.txt").write_text("\n")
+    found = read_captions(str(images), str(tmp_path / "Flickr8k.token.txt"))
+    assert [(c.picture.name, c.split) for c in found.pictures] == [("a.jpg", "train"), ("c.png", "valid")]
+    assert [line.partition("txt: ")[2] for line in found.dropped] == [
+        "line 3 names b.jpg, which is in no file of a split"
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("x.csv", "photo,title,text_a\na.jpg,A dog,b\n", "which field has the captions"),
         ("x.jsonl", '{"captions": ["a"]}\n', "line 1 names no picture"),
         ("x.jsonl", '{"image": "a.jpg", "captions": [3]}\n', "line 1: captions must be a text"),
         ("x.jsonl", '{"image": "a.jpg", "caption": "a", "split": "trian"}\n', "line 1 has a split 'trian'"),

@@ -17,6 +17,7 @@ from gen.base.config import (
     from_dict,
     parse_command,
     parse_given,
+    parse_yaml,
 )
 from gen.base.errors import ConfigError, UserError
 from gen.base.fields import Arg, convert, options_of
@@ -77,6 +78,10 @@ def errors(*words, **settings):
 
 
 # -- the command line ------------------------------------------------------------------------------------
+
+
+def test_a_text_that_begins_with_a_number_stays_a_text() -> None:
+    assert parse_yaml("a: 1.9e+02 passes\nb: 1e-3\nc: '1e-3'") == {"a": "1.9e+02 passes", "b": 0.001, "c": "1e-3"}
 
 
 def test_every_kind_of_option():

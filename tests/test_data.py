@@ -3,17 +3,22 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import json
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from gen.base.cache import cached
 from gen.base.errors import UserError
-from gen.base.files import TextFiles
+from gen.base.files import TextFiles, read_whole
+from gen.base.lines import read_lines
 from gen.datasets.batches import SequenceBatches, Sequences, TokenFile, length_buckets
 from gen.datasets.corpus import TokenizerOptions, build_corpus, tokenize
 from gen.datasets.streams import StreamBatches, stream_evaluation
+from gen.inputs.pictures import PictureError, open_picture
 from gen.inputs.tokenizer import CharTokenizer, Tokenizer
 from gen.models.batch import pad
 
@@ -123,6 +128,46 @@ def test_all_ways_to_name_text(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"typed\n")))
     files = TextFiles(["-"])
     assert list(files) == list(files) == ["typed\n"]
+
+
+def test_folders_name_what_they_skip(tmp_path):
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / ".git").mkdir()
+    for name in ("B.TXT", "a.txt", "._a.txt", "__MACOSX/a.txt", ".git/log.txt", "c.pdf", "d.docx"):
+        (tmp_path / name).write_text(f"{name}\n")
+    files = TextFiles([str(tmp_path)])
+    assert "".join(piece or "" for piece in files) == "B.TXT\na.txt\n"
+    assert files.skipped == ["c.pdf", "d.docx"]
+
+
+TITLES = ["One dog", "Two\ncats", "", "Three, or four"]
+TABLES = {
+    "t.csv": 'id,title\n1,One dog\n2,"Two\ncats"\n3,\n4,"Three, or four"\n',
+    "t.jsonl": "".join(json.dumps({"title": t or None, "n": 1}) + "\n" for t in TITLES),
+    "t.json": json.dumps([{"title": t} for t in TITLES]),
+    "only.csv": "title\n" + "".join(f'"{t}"\n' for t in TITLES),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_text_in_columns(tmp_path, name):
+    (tmp_path / name).write_text(TABLES[name])
+    assert read(tmp_path / name, column="title") == "One dog\nTwo\ncats\nThree, or four\n"
+    assert read(tmp_path / name, one_line=True) == "One dog\nTwo cats\nThree, or four\n"  # the only one of text
+    with pytest.raises(UserError, match=rf"{name}: column text: no such column; there are .*'title'"):
+        read(tmp_path / name, column="text")
+
+
+def test_text_in_parquet_and_the_choice_of_a_column(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="needs the [hub] extra")
+    rows = [{"title": "One dog", "text": "It runs."}, {"title": "A cat", "text": None}]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet", column="text") == "It runs.\n"
+    assert read(tmp_path / "t.parquet", column="1") == "One dog\nA cat\n"
+    with pytest.raises(UserError, match=r"name the column of the text with column; there are 'title', 'text'"):
+        read(tmp_path / "t.parquet")
+    first, second = (TextFiles([str(tmp_path / "t.parquet")], column=c).digest() for c in ("title", "text"))
+    assert first != second
 
 
 def test_bad_text_names_the_file_and_the_place(tmp_path):
@@ -244,3 +289,44 @@ def test_reading_gives_memory_back_and_the_same_numbers(tmp_path, monkeypatch):
         assert tokens.read(start, 100).tolist() == list(range(start, min(start + 100, 5000)))
     (tmp_path / "none.bin").touch()
     assert len(TokenFile(tmp_path / "none.bin", "uint16")) == 0
+
+
+def test_a_line_without_end_is_named_and_not_read(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"short\n" + b"x" * 50)
+    lines = read_lines(str(path), max_bytes=20)
+    assert next(lines) == "short"
+    with pytest.raises(UserError, match=r"a\.txt: line 2 has more than 20 bytes"):
+        next(lines)
+
+
+def test_only_regular_files_of_a_known_size_are_read_whole(tmp_path):
+    (tmp_path / "file").write_bytes(b"four")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_whole(tmp_path / "file", 4) == b"four"
+    with pytest.raises(ValueError, match="has 4 bytes, and at most 3 are read"):
+        read_whole(tmp_path / "file", 3)
+    with pytest.raises(ValueError, match="is no regular file"):
+        read_whole(tmp_path / "pipe", 4)
+
+
+def test_a_cache_whose_bytes_changed_is_made_again(tmp_path, capsys):
+    def fill(folder):
+        (folder / "tokens").write_bytes(b"abcd")
+
+    folder = cached(["a recipe"], fill, tmp_path)
+    (folder / "tokens").write_bytes(b"abXd")
+    assert (cached(["a recipe"], fill, tmp_path) / "tokens").read_bytes() == b"abcd"
+    assert "was changed or damaged, and is made again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("size", "said"), [(1 << 29, "at most 268,435,456 are read"), (None, "no regular file")])
+def test_a_picture_without_end_is_not_opened(tmp_path, size, said):
+    path = tmp_path / "a.png"
+    if size is None:
+        os.mkfifo(path)
+    else:
+        path.touch()
+        os.truncate(path, size)
+    with pytest.raises(PictureError, match=said):
+        open_picture(path)

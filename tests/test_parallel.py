@@ -44,6 +44,7 @@ def test_tables(tmp_path):
         == PAIRS
     )
     assert list(PairFiles([write(tmp_path / "c.tsv", ["source\ttarget", *lines])])) == PAIRS
+    assert list(PairFiles([write(tmp_path / "c.tsv", ["Source\tTarget", *lines])])) == PAIRS
     with gzip.open(tmp_path / "d.tsv.gz", "wt", encoding="utf-8") as file:
         file.write("\n".join(lines))
     assert list(PairFiles([str(tmp_path / "d.tsv.gz")])) == PAIRS
@@ -53,6 +54,64 @@ def test_tables(tmp_path):
     assert list(PairFiles([write(tmp_path / "a.jsonl", records)], "en", "de")) == PAIRS
     records = [json.dumps({"translation": {"en": a, "de": b}}) for a, b in PAIRS]
     assert list(PairFiles([write(tmp_path / "b.jsonl", ["", *records])], "en", "de")) == PAIRS
+
+
+IDS = [f"{i}\t{a}\t{i + 7}\t{b}" for i, (a, b) in enumerate(PAIRS)]
+
+
+def test_columns_of_ids_are_no_sentences(tmp_path):
+    name = write(tmp_path / "tatoeba.tsv", IDS)
+    files = PairFiles([name])
+    assert list(files) == PAIRS
+    assert files.columns == [f"2 and 4 of {name}, as they hold text"]
+    assert list(PairFiles([name], "2", "4")) == PAIRS
+    assert list(PairFiles([name], "4", "2")) == [(b, a) for a, b in PAIRS]
+    for fields in (("1", "2"), ("2", "3")):
+        with pytest.raises(UserError, match=r"holds numbers, no sentences; .* those of text are '2', '4'"):
+            list(PairFiles([name], *fields))
+    with pytest.raises(UserError, match=r"tgt=5: no such field; there are '1', '2', '3', '4'"):
+        list(PairFiles([name], "2", "5"))
+    codes = write(tmp_path / "codes.tsv", [f"{i}\teng\t{a}\tdeu\t{b}" for i, (a, b) in enumerate(PAIRS)])
+    assert list(PairFiles([codes])) == PAIRS
+    several = write(tmp_path / "more.tsv", [f"{line}\t{'abc'[i]} word" for i, line in enumerate(IDS)])
+    with pytest.raises(UserError, match=r"name the columns to use .*; those of text are '2', '4', '5'"):
+        list(PairFiles([several]))
+    header = write(tmp_path / "header.csv", ["id,en,de", "1,a dog,ein Hund", "2,the cat,die Katze"])
+    assert list(PairFiles([header], "2", "3")) == PAIRS[:2]
+    with pytest.raises(UserError, match="column 'id' holds numbers"):
+        list(PairFiles([header], "id", "de"))
+
+
+def test_numbers_may_be_learned_where_there_is_nothing_else(tmp_path):
+    name = write(tmp_path / "numbers.csv", ["source,target", "one,1", "two,2", "three,3"])
+    files = PairFiles([name])
+    assert list(files) == [("one", "1"), ("two", "2"), ("three", "3")]
+    assert files.columns == [f"target of {name} holds numbers"]
+    labels = write(
+        tmp_path / "labels.csv", ["text,label,title", *(f"Text {i}.,{i % 2},Title {i}." for i in range(9))]
+    )
+    assert [b for _, b in PairFiles([labels], "text", "label")] == [str(i % 2) for i in range(9)]
+
+
+def test_files_of_pairs_with_other_names(tmp_path):
+    lines = [f"{a}\t{b}" for a, b in PAIRS]
+    assert list(PairFiles([write(tmp_path / "pairs.txt", lines)])) == PAIRS
+    assert list(PairFiles([write(tmp_path / "pairs.csv", lines)])) == PAIRS
+    tables = [write(tmp_path / f"{n}.txt", [f"{a}|{b}" for a, b in PAIRS]) for n in "ab"]
+    assert list(PairFiles(tables, tables=True)) == PAIRS * 2
+
+
+def test_nulls_are_dropped_and_counted(tmp_path):
+    records = [{"en": f"sentence {i}", "de": f"Satz {i}"} for i in range(20)]
+    records[3]["de"], records[4]["en"], records[5]["en"] = None, float("nan"), ""
+    train = PairFiles([write(tmp_path / "n.jsonl", map(json.dumps, records))], "en", "de")
+    assert build_pairs(train, None, options()).dropped == {"an empty side": 3}
+
+
+def test_classic_line_ends(tmp_path):
+    for side, name in enumerate(("c.en", "c.de")):
+        (tmp_path / name).write_bytes("".join(pair[side] + "\r" for pair in PAIRS).encode())
+    assert list(PairFiles([str(tmp_path / "c.{en,de}")])) == PAIRS
 
 
 def test_parquet_and_datasets(tmp_path):

@@ -216,8 +216,35 @@ def test_ahead_reads_no_further_than_it_must():
     assert len(read) <= 12
 
 
-def test_find_pictures(tmp_path):
-    (tmp_path / "b").mkdir()
-    for name in ("z.JPG", "b/a.png", "notes.txt"):
+def test_find_pictures(tmp_path, capsys):
+    for folder in ("b", "__MACOSX"):
+        (tmp_path / folder).mkdir()
+    for name in ("z.JPG", "b/a.png", "b/.a.png", "._z.JPG", "__MACOSX/z.jpg", "y.JFIF", "x.HEIC", "notes.txt"):
         (tmp_path / name).touch()
-    assert [p.name for p in find_pictures(tmp_path)] == ["a.png", "z.JPG"]
+    assert [p.name for p in find_pictures(tmp_path)] == ["a.png", "x.HEIC", "y.JFIF", "z.JPG"]
+    assert capsys.readouterr().err == ""
+    for i in range(5):
+        (tmp_path / f"raw{i}.NEF").touch()
+    assert len(find_pictures(tmp_path)) == 4
+    said = "5 files without a picture's ending are skipped: raw0.NEF, raw1.NEF, raw2.NEF and 2 more"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.jfif", "JPEG"), ("a.JP2", "JPEG2000"), ("a.HEIC", "HEIF")])
+def test_less_usual_formats(tmp_path, name, kind):
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif", reason="needs the [heic] extra").register_heif_opener()
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(tmp_path / name, format=kind)
+    found = open_picture(tmp_path / name)
+    assert (found.mode, found.size) == ("RGB", (64, 48))
+    assert np.abs(np.asarray(found, int) - (200, 30, 30)).max() < 12
+
+
+def test_heic_without_the_library_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("gen.inputs.pictures._formats", lambda: ("JPEG", "PNG"))
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(PictureError, match="only with pillow-heif: pip install pillow-heif"):
+        open_picture(tmp_path / "a.heic")

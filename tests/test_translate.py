@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+import yaml
 from tasks.data.sequences import sequence_pairs
 
 import gen as toolkit
@@ -437,6 +439,22 @@ def test_evaluate(desk, gen):
     status, out, _ = gen("evaluate", desk / "run", *files, "--lowercase")
     assert status == 0
     assert "case:lc" in out
+
+
+def test_evaluation_takes_a_tokenizer_and_else_that_of_the_training(desk, gen, tmp_path):
+    def signature(*words, run=desk / "run"):
+        status, out, err = gen("evaluate", run, "--json", *words)
+        assert status == 0, err
+        return json.loads(out)["bleu_signature"]
+
+    assert "tok:13a" in signature()
+    assert "tok:char" in signature("--bleu-tokenizer", "char")
+    shutil.copytree(desk / "run" / "best", tmp_path / "model")
+    for value, expected in (("intl", "tok:intl"), (None, "tok:13a")):
+        config = yaml.safe_load((tmp_path / "model" / "config.yaml").read_text())
+        config["training"]["data"]["bleu_tokenizer"] = value
+        (tmp_path / "model" / "config.yaml").write_text(yaml.safe_dump(config))
+        assert expected in signature(run=tmp_path / "model")
 
 
 def test_metrics_are_sacrebleus():

@@ -6,16 +6,17 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gen.base.errors import UserError
+from gen.base.errors import UserError, notify
 from gen.base.folders import locked, write_folder
 
-_VERSION = 7  # of the cache; part of its key
+_VERSION = 9  # of the cache; part of its key
 
-_SIZES = "sizes.json"
+_CHECKSUMS = "checksums.json"
 
 
 def cache_folder() -> Path:
@@ -47,19 +48,21 @@ def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | No
     base = cache or cache_folder()
     folder = base / key.hexdigest()
 
-    def fill_and_count(made: Path) -> None:
+    def fill_and_sum(made: Path) -> None:
         fill(made)
-        sizes = {file.name: file.stat().st_size for file in made.iterdir()}
-        (made / _SIZES).write_text(json.dumps(sizes))
+        sums = {file.name: _checksum(file) for file in made.iterdir()}
+        (made / _CHECKSUMS).write_text(json.dumps(sums))
 
     if not _whole(folder):
         try:
             base.mkdir(parents=True, exist_ok=True)
             with locked(base / f".{folder.name}.lock"):
                 if not _whole(folder):  # checked again: another process may have made it meanwhile
-                    for left in base.glob(f".{folder.name}.*/"):  # by a process that was killed
+                    for left in base.glob(f".{folder.name}.gen-*/"):  # by a process that was killed
                         shutil.rmtree(left)
-                    write_folder(folder, fill_and_count)
+                    if folder.exists():
+                        notify(f"{folder}: the cache was changed or damaged, and is made again")
+                    write_folder(folder, fill_and_sum)
         except OSError as error:
             raise UserError(
                 f"{error.filename or folder}: {error.strerror or error}; is the disk of the token cache full? "
@@ -69,9 +72,18 @@ def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | No
 
 
 def _whole(folder: Path) -> bool:
-    """Whether a cached folder has all its files in full length."""
+    """Whether the files of a cached folder are those that were written."""
     try:
-        sizes = json.loads((folder / _SIZES).read_text())
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+        sums = json.loads((folder / _CHECKSUMS).read_text())
+        return all(_checksum(folder / name) == known for name, known in sums.items())
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file, at 3 GB/s."""
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found = zlib.crc32(block, found)
+    return found

@@ -15,6 +15,8 @@ from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gen.base.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -26,7 +28,11 @@ PATIENCE = timedelta(hours=12)  # one process may compute features of a million 
 
 def start() -> None:
     """Joins the process group if torchrun started several processes. Idempotent."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not _together():
+    if _environment("WORLD_SIZE", 1) > 1 and not _together():
+        if not 0 <= _environment("RANK", 0) < _environment("WORLD_SIZE", 1):
+            raise UserError(
+                "RANK is not below WORLD_SIZE in the environment: start several processes with torchrun"
+            )
         import torch
         import torch.distributed as dist
 
@@ -34,6 +40,14 @@ def start() -> None:
         cuda = torch.cuda.is_available()
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
         atexit.register(stop)
+
+
+def _environment(name: str, default: int) -> int:
+    """A number that torchrun sets."""
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        raise UserError(f"{name}={text!r} in the environment is no number: unset it, or start with torchrun")
+    return int(text)
 
 
 def stop() -> None:
@@ -68,7 +82,7 @@ def is_main() -> bool:
 
 def local_rank() -> int:
     """The rank among the processes on this machine: the index of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", 0))
+    return _environment("LOCAL_RANK", 0)
 
 
 def shard(items: T) -> T:

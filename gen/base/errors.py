@@ -90,6 +90,17 @@ def notify(message: str) -> None:
     print(f"gen: {message}", file=sys.stderr, flush=True)
 
 
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first few names for a message, and how many more there are.
+
+    Example:
+        >>> few(["a.doc", "b.doc", "c.doc", "d.doc", "e.doc"])
+        'a.doc, b.doc, c.doc and 2 more'
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def encode_leniently(stream: Any) -> None:
     """Lets standard output or error write every text: a character that its encoding lacks becomes "?", and bytes
     of a file's name that are not UTF-8 stay what they are."""

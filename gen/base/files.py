@@ -7,7 +7,9 @@ import glob
 import gzip
 import hashlib
 import io
+import os
 import shutil
+import stat
 import sys
 import tempfile
 import zlib
@@ -16,23 +18,60 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gen.base.errors import UserError
+from gen.base.lines import suffix
+from gen.base.tables import TABLES, Table, listed
 
 _BLOCK = 1 << 20
 
 
+def check_regular(path: str | os.PathLike[str], most: int | None = None) -> None:
+    """Raises ValueError if there is a pipe, a device or a folder where a file belongs, or a file of more than
+    ``most`` bytes: reading those may never end. Raises OSError if there is nothing."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("is no regular file")
+    if most is not None and found.st_size > most:
+        raise ValueError(f"has {found.st_size:,} bytes, and at most {most:,} are read")
+
+
+def read_whole(path: str | os.PathLike[str], most: int) -> bytes:
+    """The content of a regular file of at most ``most`` bytes. Raises as `check_regular` does."""
+    check_regular(path, most)
+    with open(path, "rb") as file:
+        return file.read(most)
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """All files in a folder and its subfolders, sorted by path, without hidden ones and what macOS adds to
+    archives (``._name``, ``__MACOSX``)."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path
+        for path in found
+        if not any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
+    )
+
+
 class TextFiles:
-    """UTF-8 text from files, folders (their .txt and .txt.gz), globs, .gz files, or "-" for standard input.
+    """UTF-8 text from files, folders (their .txt, .txt.gz), globs, .gz files, tables, or "-" for standard input.
 
     Iterating yields pieces of about a megabyte that end at line ends, and None between two files. It can be
     iterated again: standard input is spooled to a file. Line ends become "\\n" and a byte-order mark is
-    dropped.
+    dropped. Each cell of a table ends with a line end; empty ones are left out.
 
     Args:
         names: files, folders, globs or "-", as the user gave them.
         encoding_errors: "strict", or "replace" to read bytes that are not UTF-8 as U+FFFD.
+        column: of tables (.csv, .tsv, .jsonl, .json, .parquet), by name or by number from 1 on; "" where only one
+            holds text.
+        one_line: whether line ends in cells become spaces.
+
+    Attributes:
+        skipped: the names of files in folders that are no text.
 
     Raises:
-        UserError: a file is missing, empty, or not UTF-8 (the message gives file and offset).
+        UserError: a file is missing, empty, or not UTF-8 (the message gives file and offset); a table has no such
+            column.
 
     Example:
         >>> import tempfile
@@ -44,10 +83,20 @@ class TextFiles:
         ['one\\n', 'two', None, 'three']
     """
 
-    def __init__(self, names: Sequence[str], encoding_errors: str = "strict") -> None:
-        self.encoding_errors = encoding_errors
+    def __init__(
+        self,
+        names: Sequence[str],
+        encoding_errors: str = "strict",
+        column: str = "",
+        *,
+        one_line: bool = False,
+    ) -> None:
+        self.encoding_errors, self.column, self.one_line = encoding_errors, column, one_line
+        self.skipped: list[str] = []
         self._spool: Any = None
         self.paths = [path for name in names for path in self._expand(name)]
+        tables = [path for path in self.paths if suffix(path.name) in TABLES]
+        self._columns = {path: _text_column(Table(str(path)), column) for path in tables}
 
     def _expand(self, name: str) -> list[Path]:
         if name == "-":
@@ -57,9 +106,11 @@ class TextFiles:
                 self._spool.flush()
             found = [Path(self._spool.name)]
         elif Path(name).is_dir():
-            found = sorted(p for p in Path(name).rglob("*") if p.name.endswith((".txt", ".txt.gz")))
+            files = visible_files(Path(name))
+            found = [path for path in files if path.name.lower().endswith((".txt", ".txt.gz"))]
             if not found:
                 raise UserError(f"{name}: the folder holds no .txt or .txt.gz file")
+            self.skipped += [str(path.relative_to(name)) for path in files if path not in set(found)]
         elif glob.has_magic(name) and not Path(name).exists():
             found = sorted(Path(p) for p in glob.glob(name, recursive=True) if Path(p).is_file())
             if not found:
@@ -99,13 +150,29 @@ class TextFiles:
             for block in self._blocks(path):
                 digest.update(block)
             digest.update(b"\0end of file\0")
+            if path in self._columns:
+                digest.update(f"{self._columns[path]}\0{self.one_line}".encode())
         return digest.hexdigest()
 
     def __iter__(self) -> Iterator[str | None]:
         for number, path in enumerate(self.paths):
             if number:
                 yield None
-            yield from self._pieces(path)
+            yield from self._cells(path) if path in self._columns else self._pieces(path)
+
+    def _cells(self, path: Path) -> Iterator[str]:
+        """The cells of a table's column, in pieces."""
+        table, piece, length = Table(str(path)), [], 0
+        for where, row in table:
+            text = table.text(where, row, self._columns[path]).strip()
+            lines = [" ".join(text.splitlines()) if self.one_line else text] if text else []
+            piece += lines
+            length += len(text)
+            if length > _BLOCK:
+                yield "".join(line + "\n" for line in piece)
+                piece, length = [], 0
+        if piece:
+            yield "".join(line + "\n" for line in piece)
 
     def _pieces(self, path: Path) -> Iterator[str]:
         decoder = codecs.getincrementaldecoder("utf-8-sig")(self.encoding_errors)
@@ -132,3 +199,20 @@ class TextFiles:
                 f"{path}: not UTF-8 at byte {at} (0x{error.object[error.start]:02x}); convert the file, or read "
                 "such bytes as U+FFFD with --encoding-errors replace"
             ) from error
+
+
+def _text_column(table: Table, asked: str) -> str:
+    """The column of a table that is the text."""
+    there = f"there are {listed(table.columns)}"
+    if asked:
+        if (found := table.find(asked)) is None:
+            raise UserError(f"{table.name}: --column {asked}: no such column; {there}")
+    elif len(table.columns) == 1:
+        found = table.columns[0]
+    elif len(table.texts) == 1:
+        (found,) = table.texts
+    else:
+        raise UserError(f"{table.name}: name the column of the text with --column; {there}")
+    if table.kinds[found] in ("lists", "nothing"):
+        raise UserError(f"{table.name}: column {found!r} holds {table.kinds[found]}, no text; {there}")
+    return found

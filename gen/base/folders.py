@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def write_folder(path: Path, fill: Callable[[Path], None], keep: Path | None = None) -> None:
@@ -25,14 +27,14 @@ def write_folder(path: Path, fill: Callable[[Path], None], keep: Path | None = N
         OSError: the folder could not be written; the old one is still in place.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = beside(path)
+    temporary.mkdir()
     try:
         fill(temporary)
         for file in temporary.rglob("*"):
             _sync(file)
         _sync(temporary)
         old = keep or _old(path)
-        temporary.chmod(0o755)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
             path.rename(old)
@@ -51,31 +53,71 @@ def write_folder(path: Path, fill: Callable[[Path], None], keep: Path | None = N
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds an exclusive lock between processes. The system releases it when the process ends; the file stays."""
-    from filelock import FileLock
-
-    with FileLock(path):
+    lock = acquire(path)
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def acquire(path: Path, *, blocking: bool = True) -> Any:
+    """An acquired `filelock` lock. Where the file system has none, the existence of a file ``NAME.soft`` is one.
+
+    Raises:
+        filelock.Timeout: not ``blocking``, and another process holds it.
+    """
+    from filelock import FileLock, SoftFileLock
+
+    try:
+        lock: Any = FileLock(path)
+        lock.acquire(blocking=blocking)
+    except NotImplementedError:  # a network file system without flock
+        lock = SoftFileLock(path.with_name(f"{path.name}.soft"))
+        lock.acquire(blocking=blocking)
+    return lock
+
+
+def holds(lock: Any) -> bool | None:
+    """Whether the file of an acquired lock is still the one at its path; None if there is none: the folder was
+    deleted or moved away, and a lock in it keeps nobody out of what is at the path now."""
+    try:
+        there = os.stat(lock.lock_file)
+    except FileNotFoundError:
+        return None
+    return os.path.samestat(there, os.fstat(lock._context.lock_file_fd))
+
+
+_OURS = re.compile(r"\..+\.gen-[a-z0-9]{8}")
+"""Names of temporary files and folders; nobody else's are deleted."""
+
+
+def beside(path: Path) -> Path:
+    """A new name for a temporary file or folder next to ``path``, to be renamed to it when it is whole."""
+    return path.with_name(f".{path.name}.gen-{secrets.token_hex(4)}")
 
 
 def sweep(folder: Path) -> None:
     """Removes temporary files that killed processes left. Call it only while nobody writes to ``folder``."""
-    for path in folder.glob(".*.*"):
-        if path != _old(path.with_name(path.name[1:].rpartition(".")[0])):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in folder.glob(".*.gen-*"):
+        if not _OURS.fullmatch(path.name) or path.is_symlink():
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 text file atomically."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Writes a UTF-8 text file atomically. Bytes of names that are no UTF-8 are escaped, as JSON does."""
+    temporary = beside(path)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        temporary.replace(path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def whole_folder(path: Path) -> Path:

@@ -10,23 +10,47 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from gen.base.distributed import is_main
 from gen.base.errors import UserError, encode_leniently
 
+MAX_LINE_BYTES = 16 << 20
+"""Longest line that is read. A file without line ends, such as a disk image, would otherwise fill the memory."""
 
-def read_lines(name: str) -> Iterator[str]:
+
+def suffix(name: str) -> str:
+    """The extension of a file name in lower case, without ``.gz``.
+
+    Example:
+        >>> suffix("pairs.TSV.gz")
+        '.tsv'
+    """
+    return Path(name.removesuffix(".gz")).suffix.lower()
+
+
+def read_lines(name: str, max_bytes: int = MAX_LINE_BYTES) -> Iterator[str]:
     """The lines of a UTF-8 file (or .gz) or, for "-", of standard input, without their ends, one at a time.
 
+    Lines end with a line feed. Only where the file begins without any, carriage returns end lines, too.
+
+    Args:
+        name: the file.
+        max_bytes: of a line, its end included; no more of a longer one is read.
+
     Raises:
-        UserError: the file cannot be read, is cut short, or a line is not UTF-8 (names it).
+        UserError: the file cannot be read, is cut short, or a line is too long or not UTF-8 (names it).
     """
     where = "standard input" if name == "-" else name
     try:
         with _open(name) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(_raw_lines(file, max_bytes + 1), 1):
+                if len(line) > max_bytes:
+                    raise UserError(
+                        f"{where}: line {number} has more than {max_bytes:,} bytes: is it text, with line ends?"
+                    )
                 text = line.decode().rstrip("\r\n")
                 yield text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:
@@ -40,10 +64,25 @@ def read_lines(name: str) -> Iterator[str]:
         ) from error
 
 
+_LOOK = 1 << 16
+"""Bytes at the beginning of a file in which a line feed is looked for."""
+
+
 def _open(name: str) -> IO[bytes]:
     if name == "-":
-        return open(0, "rb", closefd=False)
-    return gzip.open(name) if name.endswith(".gz") else open(name, "rb")  # type: ignore[return-value]
+        return open(0, "rb", _LOOK, closefd=False)
+    return gzip.open(name) if name.endswith(".gz") else open(name, "rb", _LOOK)  # type: ignore[return-value]
+
+
+def _raw_lines(file: IO[bytes], most: int) -> Iterator[bytes]:
+    """The lines of a file with their ends, at most ``most`` bytes of each. A stray carriage return is no line end:
+    files stay in step."""
+    head = file.peek(_LOOK)  # type: ignore[attr-defined]
+    if b"\n" in head or b"\r" not in head[:-1]:  # the last may be half of a "\r\n"
+        yield from iter(partial(file.readline, most), b"")
+    else:
+        text = io.TextIOWrapper(file, "latin-1", newline=None)
+        yield from (line.encode("latin-1") for line in iter(partial(text.readline, most), ""))
 
 
 @contextmanager
@@ -63,7 +102,7 @@ def output(name: str) -> Iterator[IO[str]]:
     path = temporary = Path(name).resolve() if at_once else Path(name)
     try:
         if at_once:
-            descriptor, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            descriptor, made = tempfile.mkstemp(prefix=f".{path.name}.gen-", dir=path.parent)
             temporary = Path(made)
         else:
             descriptor = os.open(path, os.O_WRONLY)

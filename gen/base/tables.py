@@ -1,31 +1,236 @@
-"""Reading rows from CSV, JSON Lines, Parquet and Hugging Face datasets."""
+"""Reading tables: text with delimiters, JSON, JSON Lines, Parquet and Hugging Face datasets."""
 
 from __future__ import annotations
 
 import csv
-import json
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from gen.base.dialects import Dialect, has_header, names_in, sniff
 from gen.base.errors import UserError
-from gen.base.lines import read_lines
+from gen.base.json_files import json_document, json_rows, records
+from gen.base.lines import read_lines, suffix
 
-TABLES = (".tsv", ".csv", ".jsonl", ".ndjson", ".parquet")
+TABLES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".parquet")
 """File extensions of tables."""
 
 _DATASET = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+){0,2}")
 
+_HEAD = 500
+"""Rows at the beginning that are looked at."""
 
-def suffix(name: str) -> str:
-    """The extension of a file name in lower case, without ``.gz``.
+
+class Table:
+    """A table: an iterable of (place in the file, {column: value}), whatever the format.
+
+    Without a header, columns are called "1", "2" and so on. Fields of a nested object are columns of their own.
+
+    Args:
+        name: text with delimiters (the dialect is recognised), JSON Lines, JSON (see `records`), Parquet, or a
+            Hugging Face dataset; text and JSON also with ``.gz``.
+        wanted: names that tell a header from a first row.
+
+    Attributes:
+        columns: the names of the columns in the first rows.
+
+    Raises:
+        UserError: the file is missing or damaged; the message names the file and the line.
 
     Example:
-        >>> suffix("pairs.TSV.gz")
-        '.tsv'
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "pairs.csv")
+        ...     _ = path.write_text("id;en;de\\n1;a dog;ein Hund\\n")
+        ...     table = Table(str(path))
+        ...     list(table), table.find("3")
+        ([('line 2', {'id': '1', 'en': 'a dog', 'de': 'ein Hund'})], 'de')
     """
-    return Path(name.removesuffix(".gz")).suffix.lower()
+
+    def __init__(self, name: str, wanted: Sequence[str] = ()) -> None:
+        self.name, self.wanted = name, [each for each in wanted if each]
+        self._inner: dict[str, list[str]] = {}
+        self.head = list(islice(self, _HEAD))
+        first = [] if self._dialect is None else self._header[0]
+        self.columns = list(dict.fromkeys([*first, *(column for _, row in self.head for column in row)]))
+        if not self.columns:
+            raise UserError(f"{name}: holds no rows of a table")
+
+    # -- columns -------------------------------------------------------------------------------------------
+
+    @property
+    def named(self) -> bool:
+        """Whether the columns have names, not only numbers."""
+        return bool(self.columns) and self.columns[0] != "1"
+
+    def find(self, asked: str) -> str | None:
+        """The column of a name, in whatever case, or where no column has that name, of a number from 1 on; None:
+        there is none."""
+        alike = [column for column in self.columns if column.strip().lower() == asked.strip().lower()]
+        if asked in self.columns or alike:
+            return asked if asked in self.columns else alike[0]
+        is_number = asked.isdecimal() and 1 <= int(asked) <= len(self.columns)
+        return self.columns[int(asked) - 1] if is_number else None
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """What the first cells of each column are, such as "numbers"; "" for text."""
+        cells = {c: [row[c] for _, row in self.head if row.get(c) not in (None, "")] for c in self.columns}
+        return {column: kind_of(values) for column, values in cells.items()}
+
+    @property
+    def texts(self) -> list[str]:
+        """The columns that look like text."""
+        return [column for column, kind in self.kinds.items() if not kind]
+
+    def text(self, where: str, row: Mapping[str, Any], column: str) -> str:
+        """The text in a column of a row; "" where it is null.
+
+        Raises:
+            UserError: the row lacks the column, or holds something else.
+        """
+        value = row.get(column)
+        if isinstance(value, str):
+            return value
+        if column not in row:
+            if self._dialect is not None and self._dialect.delimiter == "\t":
+                have = f"has {len(row) - 1} tabs where {self.columns.index(column)} are needed"
+                raise UserError(f"{self.name}: {where} {have}")
+            raise UserError(f"{self.name}: {where} has no field {column!r}")
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return ""
+        raise UserError(f"{self.name}: {where} has no text in field {column!r}")
+
+    # -- rows ----------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        if self._is_loaded:
+            rows: Iterator[tuple[str, Any]] = ((f"row {n}", row) for n, row in enumerate(self._dataset, 1))
+        elif self._dialect is not None:
+            yield from self._delimited(self._dialect)
+            return
+        elif self._document is not None:
+            rows = ((f"entry {n}", row) for n, row in enumerate(records(self._document), 1))
+        else:
+            rows = ((f"line {n}", row) for n, row in json_rows(self.name))
+        for where, row in rows:
+            if isinstance(row, list) and len(row) > 1:
+                row = {str(n): value for n, value in enumerate(row, 1)}
+            if not isinstance(row, dict):
+                raise UserError(f"{self.name}: {where} is not an object with named fields")
+            yield where, self._flat(row)
+
+    def _flat(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row with the fields of its objects, as in Hugging Face's ``{"translation": {"en": …, "de": …}}``."""
+        found: dict[str, Any] = {}
+        for name, value in row.items():
+            if isinstance(value, dict):
+                self._inner.setdefault(name, list(value))
+                found |= {(n if n not in row else f"{name}.{n}"): v for n, v in value.items()}
+            elif value is None and name in self._inner:
+                found |= dict.fromkeys(self._inner[name])
+            else:
+                found[name] = value
+        return found
+
+    @property
+    def _is_loaded(self) -> bool:
+        return suffix(self.name) == ".parquet" or is_dataset(self.name)
+
+    @cached_property
+    def _dataset(self) -> Any:
+        return load_dataset(self.name)
+
+    @cached_property
+    def _document(self) -> Any:
+        return None if self._is_loaded else json_document(self.name)
+
+    @cached_property
+    def _dialect(self) -> Dialect | None:
+        if self._is_loaded or suffix(self.name) in (".json", ".jsonl", ".ndjson"):
+            return None
+        return sniff(self.name, "," if suffix(self.name) == ".csv" else "\t")
+
+    @cached_property
+    def _header(self) -> tuple[list[str], bool]:
+        """The names of the columns of text with delimiters, and whether the first row holds them."""
+        assert self._dialect is not None
+        try:
+            rows = [cells for _, cells in islice(self._dialect.rows(read_lines(self.name)), 100)]
+        except csv.Error as error:
+            raise _wrong_quotes(self.name, error) from error
+        if not rows:
+            return [], False
+        if has_header(rows, self.wanted, otherwise=self._dialect.delimiter in ",;"):
+            return names_in(rows[0]), True
+        width = Counter(map(len, rows)).most_common(1)[0][0]
+        return [str(n) for n in range(1, width + 1)], False
+
+    def _delimited(self, dialect: Dialect) -> Iterator[tuple[str, dict[str, Any]]]:
+        mark = {",": "commas", ";": "semicolons"}.get(dialect.delimiter)
+        try:
+            for row, (line, cells) in enumerate(dialect.rows(read_lines(self.name))):
+                names, is_header = self._header
+                if row == 0 and is_header:
+                    continue
+                if any(map(str.strip, cells[len(names) :])):
+                    if mark:
+                        other = "header" if is_header else "other lines"
+                        raise UserError(
+                            f"{self.name}: line {line} has more fields than the {other}: "
+                            f"quote texts that contain {mark}"
+                        )
+                    names = names + [str(n) for n in range(len(names) + 1, len(cells) + 1)]
+                yield f"line {line}", dict(zip(names, cells, strict=False))
+        except csv.Error as error:
+            raise _wrong_quotes(self.name, error) from error
+
+
+def _wrong_quotes(name: str, error: csv.Error) -> UserError:
+    return UserError(f"{name}: {error}; is a quote not closed there?")
+
+
+_ADDRESS = re.compile(r"(https?://|www\.)\S+")
+_KEY = re.compile(r"[0-9a-f]{8}[0-9a-f-]*|[0-9A-F]{8}[0-9A-F-]*")
+_NUMBERED = re.compile(r"(\w*?[^\w\s]*)\d+")
+_CODE = re.compile(r"[a-z]{2,3}([-_][A-Za-z]{2,4})?")
+
+
+def kind_of(cells: Sequence[Any]) -> str:
+    """What the cells of a column hold if it is nothing to learn to write: "numbers", "web addresses", "ids",
+    "language codes", "one value", "lists" or "nothing"; "" for text.
+
+    Example:
+        >>> kind_of(["1", "2.5"]), kind_of(["en", "en"]), kind_of(["A dog runs.", "7"])
+        ('numbers', 'language codes', '')
+    """
+    if not cells:
+        return "nothing"
+
+    def nearly_all(test: Callable[[str], Any]) -> bool:
+        return sum(bool(test(text)) for text in texts) >= 0.95 * len(texts)
+
+    if any(isinstance(cell, list | dict) for cell in cells):
+        return "lists"
+    texts = [str(cell).strip() for cell in cells]
+    several = len(texts) > 2
+    if nearly_all(lambda text: any(map(str.isdigit, text)) and not any(map(str.isalpha, text))):
+        return "numbers"
+    if nearly_all(_ADDRESS.fullmatch):
+        return "web addresses"
+    if nearly_all(lambda text: _KEY.fullmatch(text) and any(map(str.isdigit, text))):
+        return "ids"
+    if len(set(texts)) <= 2 and len(texts) > len(set(texts)) and nearly_all(_CODE.fullmatch):
+        return "language codes"
+    prefixes = Counter(match[1] for match in map(_NUMBERED.fullmatch, texts) if match)
+    if several and prefixes and prefixes.most_common(1)[0][1] >= 0.95 * len(texts):
+        return "ids"
+    return "one value" if several and len(set(texts)) == 1 else ""
 
 
 def is_dataset(name: str) -> bool:
@@ -44,58 +249,6 @@ def listed(names: Sequence[str]) -> str:
         "'en', 'de'"
     """
     return ", ".join(map(repr, names[:12])) + (", …" if len(names) > 12 else "")
-
-
-def csv_rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (number of the first line, fields) per row of a CSV file with a header."""
-    reader = csv.DictReader((line + "\n" for line in read_lines(name)), strict=True)
-    try:
-        while True:
-            first = max(reader.line_num + 1, 2)
-            row = next(reader, None)
-            if row is None:
-                return
-            if None in row:
-                raise UserError(
-                    f"{name}: line {first} has more fields than the header: quote texts that contain commas"
-                )
-            yield first, row
-    except csv.Error as error:
-        raise UserError(f"{name}: line {first}: {error}; is a quote not closed there?") from error
-
-
-def json_rows(name: str) -> Iterator[tuple[int, Any]]:
-    """Yields (line number, value) per line of a JSON Lines file; empty lines are skipped."""
-    for number, line in enumerate(read_lines(name), 1):
-        if line.strip():
-            yield number, parse_json(line, f"{name}: line {number}")
-
-
-def parse_json(text: str, where: str) -> Any:
-    """Parses JSON.
-
-    Args:
-        text: the JSON text.
-        where: file and line, to begin error messages with.
-
-    Raises:
-        UserError: the text is not JSON, or contains half a surrogate pair.
-
-    Example:
-        >>> parse_json('{"a": [1, 2]}', "data.jsonl: line 1")
-        {'a': [1, 2]}
-    """
-    try:
-        value = json.loads(text)
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{where} contains half a character (an escaped surrogate without its other half)"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON ({error})") from error
 
 
 def load_dataset(name: str) -> Any:

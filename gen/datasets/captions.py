@@ -6,19 +6,18 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from gen.base.cache import cache_folder, cached
+from gen.base.cache import cached
 from gen.base.errors import UserError
 from gen.base.folders import write_text
-from gen.base.lines import read_lines
-from gen.base.tables import csv_rows, is_dataset, json_rows, listed, load_dataset, parse_json, suffix
+from gen.base.tables import is_dataset
 from gen.datasets.batches import Sequences, TokenFile
+from gen.datasets.caption_files import caption_rows
 from gen.datasets.corpus import Reiterable, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
 from gen.inputs.ptb import BRACKETS, ptb_tokens
 from gen.inputs.tokenizer import Tokenizer
@@ -34,8 +33,6 @@ SPLITS = {
     "dev": "valid",
     "test": "test",
 }
-_PICTURE = ("image", "image_name", "file_name", "filename", "img", "picture", "path")
-_TEXT = ("captions", "caption", "text", "sentences", "comment", "sentence")
 _IN_FOLDER = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.json", "captions.csv", "captions.txt")
 
 
@@ -70,14 +67,14 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
 
     Args:
         images: the folder of the pictures.
-        captions: JSON Lines or CSV (one row per picture or per caption), Flickr's token file (``name#0``, tab,
-            caption), Karpathy's ``dataset_*.json``, COCO's annotation JSON, Parquet, or a Hugging Face dataset,
-            ``owner/name[:configuration][:split]``. "" reads the captions file in ``images``, or one in each of its
-            folders train, validation and test, as in Hugging Face's imagefolder.
+        captions: JSON Lines, JSON, CSV or TSV (one row per picture or per caption, or columns ``caption_1``,
+            ``caption_2`` …), Flickr's token file (``name#0``, tab, caption; ``Flickr_8k.trainImages.txt`` and its
+            like beside it say the splits), Karpathy's ``dataset_*.json``, COCO's annotation JSON, Parquet, or a
+            Hugging Face dataset, ``owner/name[:configuration][:split]``. "" reads the captions file in ``images``,
+            or one in each of its folders train, validation and test, as in Hugging Face's imagefolder.
 
     Raises:
-        UserError: a file is missing or damaged, a line lacks a field (the message names both), or no picture with
-            a caption is left.
+        UserError: a file is missing or damaged, or no picture with a caption is left.
 
     Example:
         >>> import tempfile
@@ -94,7 +91,10 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
     merged: dict[str, Captioned] = {}
     dropped: list[str] = []
     for name, folder in {captions: ""}.items() if captions else _found_in(images).items():
-        for where, picture, texts, split in _rows(name, images):
+        for where, picture, texts, split, problem in caption_rows(name, images):
+            if problem:
+                dropped.append(f"{name}: {where}{'' if problem[0] == ':' else ' '}{problem}")
+                continue
             picture, split = os.path.join(folder, picture), (split or folder).lower()
             if split not in SPLITS:
                 known = ", ".join(filter(None, SPLITS))
@@ -107,7 +107,7 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
     for picture, entry in merged.items():
         if not entry.captions:
             dropped.append(f"{picture}: has no caption")
-        elif not entry.picture.is_file():
+        elif not os.path.isfile(entry.picture):  # False, not an error, for names that are too long
             dropped.append(f"{picture}: is not in {images or 'the dataset'}")
         else:
             left.append(entry)
@@ -133,101 +133,6 @@ def _found_in(images: str) -> dict[str, str]:
         raise UserError(f"--captions: name the captions file; {images} contains none ({', '.join(_IN_FOLDER)})")
     found = {"": found[""]} if "" in found else found
     return {str(path): folder for folder, path in found.items()}
-
-
-_Row = tuple[str, str, list[str], str]
-"""The place in the file (for messages), the picture, its captions, its split."""
-
-
-def _rows(name: str, images: str) -> Iterator[_Row]:
-    kind = "" if is_dataset(name) else suffix(name)
-    if kind in (".jsonl", ".ndjson"):
-        yield from (_row(name, f"line {n}", row) for n, row in json_rows(name))
-    elif kind == ".json":
-        yield from _json(name)
-    elif kind == ".parquet" or is_dataset(name):
-        yield from _dataset(name)
-    elif kind == ".csv" or next(read_lines(name), "").lower().startswith(("image,", "image_name,")):
-        yield from (_row(name, f"line {n}", row) for n, row in csv_rows(name))
-    else:
-        yield from _token_file(name)
-
-
-def _row(name: str, where: str, row: Any) -> _Row:
-    """A row with named fields, under any of the common names."""
-    if not isinstance(row, dict):
-        raise UserError(f"{name}: {where} is not an object with named fields")
-    picture = next((row[f] for f in _PICTURE if isinstance(row.get(f), str) and row[f]), None)
-    if picture is None:
-        raise UserError(f"{name}: {where} names no picture; it needs one of the fields {', '.join(_PICTURE)}")
-    texts: Any = next((row[f] for f in _TEXT if row.get(f) is not None), [])
-    texts = [texts] if isinstance(texts, str) else texts
-    texts = [t.get("raw", "") if isinstance(t, dict) else t for t in texts] if isinstance(texts, list) else [None]
-    if not all(isinstance(t, str) for t in texts):
-        raise UserError(f"{name}: {where}: captions must be a text or a list of texts")
-    return where, picture, texts, str(row.get("split") or "")
-
-
-def _json(name: str) -> Iterator[_Row]:
-    """Reads Karpathy's splits or COCO's annotations."""
-    data = parse_json("\n".join(read_lines(name)), name)
-    images = data.get("images") if isinstance(data, dict) else None
-    if not isinstance(images, list):
-        raise UserError(
-            f"{name}: has no list of images; it must be a file of COCO annotations or Karpathy's dataset_*.json"
-        )
-    if isinstance(data.get("annotations"), list):
-        try:
-            names = {image["id"]: str(image["file_name"]) for image in images}
-            yield from ((f"image {i}", picture, [], "") for i, picture in names.items())
-            for i, entry in enumerate(data["annotations"]):
-                caption = {"image": names[entry["image_id"]], "caption": entry["caption"]}
-                yield _row(name, f"annotation {i}", caption)
-        except KeyError as error:
-            raise UserError(f"{name}: an annotation or image lacks {error}") from error
-        except TypeError as error:
-            raise UserError(f"{name}: an annotation or image is not in the format of COCO ({error})") from error
-        return
-    for i, image in enumerate(images):
-        where, picture, texts, split = _row(name, f"image {i}", image)
-        folder = image.get("filepath")
-        yield where, f"{folder}/{picture}" if isinstance(folder, str) and folder else picture, texts, split
-
-
-def _token_file(name: str) -> Iterator[_Row]:
-    """Reads Flickr's format, ``name.jpg#0<tab>caption`` per line."""
-    for number, line in enumerate(read_lines(name), 1):
-        if not line.strip():
-            continue
-        picture, tab, caption = line.partition("\t")
-        if not tab:
-            raise UserError(
-                f"{name}: line {number} has no tab; the format is: name of the picture, #, number, tab, caption"
-            )
-        yield f"line {number}", picture.partition("#")[0], [caption], ""
-
-
-def _dataset(name: str) -> Iterator[_Row]:
-    """Reads a dataset with a column of pictures. Pictures that are not files are written to the cache."""
-    data = load_dataset(name)  # raises an error if the library is missing
-    import datasets
-
-    column = next((c for c, kind in data.features.items() if isinstance(kind, datasets.Image)), None)
-    if column is None:
-        raise UserError(f"{name}: has no column of pictures; there are {listed(list(data.features))}")
-    data = data.cast_column(column, datasets.Image(decode=False))
-    folder = cache_folder() / f"pictures-{data._fingerprint}"
-    for number, row in enumerate(data):
-        picture = row[column] or {"path": "", "bytes": b""}
-        path = Path(picture["path"] or "")
-        if picture["bytes"]:
-            path = folder / f"{number:07}{path.suffix or '.jpg'}"
-            if not path.exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                whole = path.with_name(f".{path.name}.{os.getpid()}")  # other processes may write it, too
-                whole.write_bytes(picture["bytes"])
-                whole.replace(path)
-        yield _row(name, f"row {number}", {**row, column: None, "image": str(path.absolute())})
 
 
 # -- text ------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from gen.base.cache import cached
 from gen.base.files import TextFiles
 from gen.datasets.batches import TokenFile
+from gen.datasets.splits import ChosenLines, held_out_lines, line_keys, lines_in, split_notes
 from gen.inputs.subword import SubwordTokenizer
 from gen.inputs.tokenizer import TOKENIZERS, CharTokenizer, Normalization, Tokenizer, WordTokenizer
 
@@ -100,35 +101,41 @@ class Part:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A tokenizer, the training part it was built from, and the validation part."""
+    """A tokenizer, the training part it was built from, and the validation part.
+
+    Attributes:
+        notes: name → text, for a table: repeated lines, and lines that both parts share.
+        held_out: a file with the validation part, if that is lines of the training data.
+        digest: a hash of the texts.
+    """
 
     tokenizer: Tokenizer
     train: Part
     valid: Part
+    notes: dict[str, str] = field(default_factory=dict)
+    held_out: Path | None = None
+    digest: str = ""
 
 
 class _SplitText:
     """The text before or after a split at a character position: a re-iterable of pieces, like `TextFiles`."""
 
-    def __init__(self, texts: TextFiles, split: int | None, unit: str, first: bool) -> None:
-        self.texts, self.split, self.unit, self.first = texts, split, unit, first
+    def __init__(self, texts: TextFiles, split: int, first: bool) -> None:
+        self.texts, self.split, self.first = texts, split, first
 
     def __iter__(self) -> Iterator[str | None]:
-        at, split = 0, self.split
+        at = 0
         for piece in self.texts:
-            if piece is None or split is None:
-                if split is None or (at < split) == self.first:
+            if piece is None:
+                if (at < self.split) == self.first:
                     yield piece
                 continue
-            cut = split - at
-            if 0 < cut < len(piece) and self.unit == "line":  # split at a line end
-                cut = piece.find("\n", cut - 1) + 1 or len(piece)
-                split = at + cut
-            part = piece[: max(cut, 0)] if self.first else piece[max(cut, 0) :]
+            cut = max(self.split - at, 0)
+            part = piece[:cut] if self.first else piece[cut:]
             at += len(piece)
             if part:
                 yield part
-            if self.first and at >= split:
+            if self.first and at >= self.split:
                 return
 
 
@@ -147,7 +154,8 @@ def build_corpus(
 
     Args:
         train: the training text.
-        valid: the validation text; None means the last ``valid_fraction`` of ``train``.
+        valid: the validation text; None means the last ``valid_fraction`` of ``train``. Lines that occur on both
+            sides would be trained on: then it means as many lines that occur nowhere else.
         options: how to build the vocabulary.
         valid_fraction: a share of the characters, 0 to 1.
         unit: "stream", or "line" if every line is a sequence.
@@ -161,32 +169,42 @@ def build_corpus(
 
     def fill(folder: Path) -> None:
         """Writes the vocabulary and the token ids of both parts."""
-        split = None
-        if valid is None:
+        notes: dict[str, str] = {}
+        halves: dict[str, Iterable[str | None]] = {"train": train}
+        if unit == "line":
+            keys = line_keys(train)
+            held_out = np.zeros(len(keys), bool) if valid else held_out_lines(train, keys, valid_fraction)
+            halves = {"train": ChosenLines(train, ~held_out), "valid": ChosenLines(train, held_out)}
+            others = line_keys(valid) if valid else keys[held_out]
+            notes = split_notes("lines", keys[~held_out], {"lines": (keys[~held_out], others)})
+            if not valid:
+                with (folder / "valid.txt").open("w", encoding="utf-8", newline="\n") as file:
+                    file.writelines(piece for piece in halves["valid"] if piece)
+        elif valid is None:
             split = int(sum(len(piece) for piece in train if piece is not None) * (1 - valid_fraction))
-        halves = {
-            "train": _SplitText(train, split, unit, first=True),
-            "valid": _SplitText(train, split, unit, first=False)
-            if valid is None
-            else _SplitText(valid, None, unit, True),
-        }
+            halves = {name: _SplitText(train, split, name == "train") for name in ("train", "valid")}
+        if valid is not None:
+            halves["valid"] = valid
         texts = Reiterable(lambda: (piece for piece in halves["train"] if piece is not None))
         made = tokenizer or options.train(texts)
         parts = {n: _write_part(folder, n, half, made, unit, max_line) for n, half in halves.items()}
         write_tokenizer(folder / "tokenizer.bin", made)
-        (folder / "meta.json").write_text(json.dumps({"dtype": token_dtype(made), "parts": parts}))
+        (folder / "meta.json").write_text(json.dumps({"dtype": token_dtype(made), "parts": parts, "notes": notes}))
 
-    recipe = [asdict(options), digest(tokenizer), unit, max_line, train.digest(), train.encoding_errors]
-    folder = cached([*recipe, valid.digest() if valid else valid_fraction], fill, cache)
+    content = [train.digest(), valid.digest() if valid else ""]
+    recipe = [asdict(options), digest(tokenizer), unit, max_line, train.encoding_errors, *content]
+    folder = cached([*recipe, None if valid else valid_fraction], fill, cache)
     meta = json.loads((folder / "meta.json").read_text())
     made = read_tokenizer(folder / "tokenizer.bin")
-    parts = [_open_part(folder, name, meta) for name in ("train", "valid")]
-    return Corpus(made, *parts)
+    train_part, valid_part = (_open_part(folder, name, meta) for name in ("train", "valid"))
+    held_out = folder / "valid.txt"
+    given = held_out if held_out.exists() else None
+    return Corpus(made, train_part, valid_part, meta["notes"], given, " ".join(content).strip())
 
 
 def tokenize(texts: TextFiles, tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = 1000) -> Part:
     """Tokenizes text with a given vocabulary into ``folder``, to evaluate a model on it."""
-    counts = _write_part(folder, "text", _SplitText(texts, None, unit, first=True), tokenizer, unit, max_line)
+    counts = _write_part(folder, "text", texts, tokenizer, unit, max_line)
     return _open_part(folder, "text", {"dtype": token_dtype(tokenizer), "parts": {"text": counts}})
 
 
@@ -212,7 +230,7 @@ def token_dtype(tokenizer: Tokenizer) -> str:
 
 
 def _write_part(
-    folder: Path, name: str, half: _SplitText, tokenizer: Tokenizer, unit: str, max_line: int
+    folder: Path, name: str, half: Iterable[str | None], tokenizer: Tokenizer, unit: str, max_line: int
 ) -> dict[str, int]:
     counts = {"characters": 0, "unknown": 0, "cut": 0}
     dtype = token_dtype(tokenizer)
@@ -230,7 +248,7 @@ def _write_part(
                 ids = tokenizer.encode_array(piece)
                 counts["characters"] += len(piece)
             else:
-                lines = [line for line in piece.split("\n") if line]
+                lines = lines_in(piece)
                 encoded = [tokenizer.encode_array(line) for line in lines]
                 counts["characters"] += sum(map(len, lines)) + len(lines)
                 counts["cut"] += sum(len(e) > max_line for e in encoded)

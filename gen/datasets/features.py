@@ -16,7 +16,7 @@ from gen.base.cache import cache_folder
 from gen.base.errors import UserError
 from gen.base.folders import locked
 from gen.datasets.batches import release
-from gen.inputs.pictures import PictureError, ahead
+from gen.inputs.pictures import PictureError, ahead, read_picture
 from gen.models.device import autocast, compute_dtype
 from gen.models.encoders.cnn import CNNEncoder
 
@@ -156,7 +156,7 @@ class FeatureStore:
 
         def work(where: tuple[int, int]) -> tuple[bytes, np.ndarray]:
             i, view = where
-            data = _read(paths[i])  # read again, so that the key is the hash of the same bytes
+            data = read_picture(paths[i])  # read again, so that the key is the hash of the same bytes
             key = hashlib.blake2b(data, digest_size=_KEY).digest() + bytes([view])
             return key, preprocessing.pixels(data, view, name=paths[i])
 
@@ -181,12 +181,5 @@ class FeatureStore:
                 watch(done, len(missing))
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise PictureError(f"{path}: cannot be read ({error.strerror})") from None
-
-
 def _digest(path: Path) -> bytes:
-    return hashlib.blake2b(_read(path), digest_size=_KEY).digest()
+    return hashlib.blake2b(read_picture(path), digest_size=_KEY).digest()

@@ -1,4 +1,4 @@
-"""Reading sentence pairs: two text files, TSV, CSV, JSON Lines, Parquet, or a Hugging Face dataset."""
+"""Reading sentence pairs: two text files, or tables."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from functools import cached_property, partial
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any
 
 from gen.base.errors import UserError
-from gen.base.lines import read_lines
-from gen.base.tables import TABLES, csv_rows, is_dataset, json_rows, listed, load_dataset, suffix
+from gen.base.lines import read_lines, suffix
+from gen.base.tables import TABLES, Table, is_dataset, listed, load_dataset
 
 _NAMES = (("source", "target"), ("src", "tgt"), ("src", "trg"))
 
@@ -22,14 +22,19 @@ class PairFiles:
 
     Args:
         names: text files in pairs (``a.en a.de b.en b.de``: line n of one translates line n of the other), or
-            tables: ``pairs.tsv``, ``.csv``, ``.jsonl`` (each also with ``.gz``), ``.parquet``, or a Hugging Face
-            dataset, ``owner/name[:configuration][:split]``. Braces as in ``train.{en,de}`` are expanded.
-        source_field, target_field: the tables' columns; "" for ``source`` and ``target`` (or ``src``, ``tgt``). A
-            TSV needs no header: its first two columns are the pair.
+            tables: ``pairs.tsv``, ``.csv``, ``.jsonl``, ``.json`` (each also with ``.gz``), ``.parquet``, or a
+            Hugging Face dataset, ``owner/name[:configuration][:split]``. Braces as in ``train.{en,de}`` are
+            expanded.
+        source_field, target_field: the tables' columns, by name or by number from 1 on; "" for ``source`` and
+            ``target`` (or ``src``, ``tgt``). Without a header, the columns of text are the pair.
+        tables: take files of every name for tables.
+
+    Attributes:
+        columns: after reading: the columns that were chosen by their content, and what is odd about others.
 
     Raises:
         UserError: a file is missing, empty or not UTF-8; two files differ in their number of lines; a line
-            lacks a field. The message names the file and the line.
+            lacks a field; a column holds no text. The message names the file and the line.
 
     Example:
         >>> import tempfile
@@ -40,11 +45,15 @@ class PairFiles:
         [('a dog', 'ein Hund'), ('a cat', 'eine Katze')]
     """
 
-    def __init__(self, names: Sequence[str], source_field: str = "", target_field: str = "") -> None:
+    def __init__(
+        self, names: Sequence[str], source_field: str = "", target_field: str = "", *, tables: bool = False
+    ) -> None:
         self.fields = (source_field, target_field)
+        self.columns: list[str] = []
         names = [each for name in names for each in _expand_braces(name)]
-        self.tables = [name for name in names if _is_table(name)]
-        files = [name for name in names if not _is_table(name)]
+        tables = tables or (len(names) == 1 and not _is_table(names[0]) and _has_tabs(names[0]))
+        self.tables = [name for name in names if tables or _is_table(name)]
+        files = [name for name in names if name not in self.tables]
         if self.tables and files:
             raise UserError(f"{files[0]}: give pairs of text files or tables ({', '.join(TABLES)}), not both")
         if len(files) % 2:
@@ -77,69 +86,87 @@ class PairFiles:
         for source, target in self.file_pairs:
             yield from _aligned_lines(source, target)
         for name in self.tables:
-            yield from self._rows(name)
+            table = self._tables[name]
+            chosen = self._columns[name]
+            for where, row in table:
+                source, target = (_one_line(table.text(where, row, column)) for column in chosen)
+                yield source, target
 
-    def _rows(self, name: str) -> Iterator[tuple[str, str]]:
-        kind = "" if is_dataset(name) else suffix(name)
-        if kind == ".tsv":
-            yield from self._tsv(name)
-            return
-        if kind == ".csv":
-            rows: Iterator[tuple[int, Any]] = csv_rows(name)
-        elif kind in (".jsonl", ".ndjson"):
-            rows = json_rows(name)
-        else:
-            rows = enumerate(load_dataset(name), 1)
-        fields: tuple[str, str] | None = None
-        for number, row in rows:
-            if not isinstance(row, dict):
-                raise UserError(f"{name}: line {number} is not an object with named fields")
-            if isinstance(row.get("translation"), dict):  # as in Hugging Face's translation datasets
-                row = row["translation"]
-            fields = fields or self._choose(name, list(row))
-            for field in fields:
-                if not isinstance(row.get(field), str):
-                    what = "has no field" if row.get(field) is None else "has no text in field"
-                    raise UserError(f"{name}: line {number} {what} {field!r}")
-            yield row[fields[0]].strip(), row[fields[1]].strip()
+    @cached_property
+    def _tables(self) -> dict[str, Table]:
+        wanted = [name for pair in (self.fields, *_NAMES) for name in pair]
+        return {name: Table(name, wanted) for name in self.tables}
 
-    def _choose(self, name: str, names: list[str]) -> tuple[str, str]:
-        """The names of the two columns."""
-        given = self.fields
-        if not all(given):
-            found = next((pair for pair in _NAMES if all(n in names for n in pair)), None)
-            if found is None:
-                raise UserError(f"{name}: name the fields to use with --src and --tgt; there are {listed(names)}")
-            return found
-        for option, field in zip(("--src", "--tgt"), given, strict=True):
-            if field not in names:
-                raise UserError(f"{name}: {option} {field}: no such field; there are {listed(names)}")
-        return given
+    @cached_property
+    def _columns(self) -> dict[str, tuple[str, str]]:
+        return {name: self._choose(table) for name, table in self._tables.items()}
 
-    def _tsv(self, name: str) -> Iterator[tuple[str, str]]:
-        """Reads tab-separated columns. The first line is a header if it contains the names of both fields."""
-        columns = (0, 1)
-        for number, line in enumerate(read_lines(name), 1):
-            cells = line.split("\t")
-            if number == 1 and (at := self._header(name, cells)):
-                columns = at
-                continue
-            if not line.strip():
-                continue
-            if len(cells) <= max(columns):
+    def _choose(self, table: Table) -> tuple[str, str]:
+        """The columns of the pair."""
+        name, texts = table.name, table.texts
+        known = ((table.find(a), table.find(b)) for a, b in _NAMES)
+        if all(self.fields):
+            if not table.named and len(table.columns) == 2 and not any(map(str.isdecimal, self.fields)):
+                return "1", "2"
+            return self._checked(table, *map(partial(_find, table), ("--src", "--tgt"), self.fields))
+        for source, target in known:
+            if source is not None and target is not None:
+                return self._checked(table, source, target)
+        if table.named:
+            raise UserError(f"{name}: name the fields to use with --src and --tgt; {_described(table)}")
+        if len(table.columns) == 2 and not {"numbers", "web addresses"} & set(table.kinds.values()):
+            return "1", "2"
+        if {"1", "2"} <= set(texts):
+            return "1", "2"
+        if len(texts) != 2:
+            raise UserError(
+                f"{name}: name the columns to use with --src and --tgt, such as 2 and 4; {_described(table)}"
+            )
+        self.columns.append(f"{texts[0]} and {texts[1]} of {name}, as they hold text")
+        return texts[0], texts[1]
+
+    def _checked(self, table: Table, source: str, target: str) -> tuple[str, str]:
+        """The columns that were asked for: an error if one of them holds no text and another one does. A target
+        with few values is a label, and may be a number."""
+        odd = {column: table.kinds[column] for column in (source, target) if table.kinds[column]}
+        for column, kind in odd.items():
+            values = [str(row.get(column)) for _, row in table.head]
+            is_label = column == target and 2 * len(set(values)) <= len(values)
+            if set(table.texts) - {source, target} and not is_label:
                 raise UserError(
-                    f"{name}: line {number} has {len(cells) - 1} tabs where {max(columns)} are needed: "
-                    "source, tab, target"
+                    f"{table.name}: column {column!r} holds {kind}, no sentences; choose others with --src and "
+                    f"--tgt, or leave the rest out of the file; {_described(table)}"
                 )
-            yield cells[columns[0]].strip(), cells[columns[1]].strip()
+            self.columns.append(f"{column} of {table.name} holds {kind}")
+        return source, target
 
-    def _header(self, name: str, cells: list[str]) -> tuple[int, int] | None:
-        named = [pair for pair in (self.fields, *_NAMES) if all(pair) and all(n in cells for n in pair)]
-        if named:
-            return cells.index(named[0][0]), cells.index(named[0][1])
-        if all(self.fields) and (len(cells) != 2 or set(cells) & set(self.fields)):
-            self._choose(name, cells)  # raises an error that names the missing field
-        return None
+
+def _find(table: Table, option: str, field: str) -> str:
+    """The column that an option names."""
+    found = table.find(field)
+    if found is None:
+        raise UserError(f"{table.name}: {option} {field}: no such field; there are {listed(table.columns)}")
+    return found
+
+
+def _described(table: Table) -> str:
+    """The columns of a table, for a message."""
+    texts, odd = table.texts, any(table.kinds.values())
+    shown = f"; those of text are {listed(texts)}" if texts else "; none of them looks like text"
+    return f"there are {listed(table.columns)}{shown if odd else ''}"
+
+
+def _one_line(text: str) -> str:
+    """A cell as a sentence: cells in quotation marks may have several lines."""
+    return re.sub(r"\s*[\r\n]+\s*", " ", text.strip())
+
+
+def _has_tabs(name: str) -> bool:
+    """Whether every one of the first lines of a file has a tab: pairs, whatever the file is called."""
+    if not Path(name).is_file():
+        return False
+    lines = [line for line in islice(read_lines(name), 100) if line.strip()]
+    return bool(lines) and all("\t" in line for line in lines)
 
 
 def _is_table(name: str) -> bool:

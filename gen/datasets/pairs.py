@@ -7,7 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from gen.base.errors import UserError
 from gen.datasets.batches import Sequences, TokenFile
 from gen.datasets.corpus import Reiterable, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
 from gen.datasets.pair_files import PairFiles
+from gen.datasets.splits import PairKeys, hold_out_pairs, pair_notes
 from gen.inputs.sentences import sentence_ends
 from gen.inputs.subword import SubwordTokenizer, seed_sampling
 from gen.inputs.tokenizer import Tokenizer
@@ -63,10 +64,12 @@ class Pairs:
         target: the training targets in the same order, without BOS and EOS.
         valid: the held-out pairs as text.
         dropped: reason → the number of pairs dropped for it.
+        notes: name → text, for a table: columns, repeated pairs, what both parts share.
         max_source_length: the length of the longest training source in tokens, without subword dropout.
         multi_sentence_p90: the 90th percentile of the length of training sources with several sentences; 1 if they
             are rare.
         spellings: the number of segmentations.
+        digest: a hash of the files.
     """
 
     source_tokenizer: Tokenizer
@@ -75,9 +78,11 @@ class Pairs:
     target: Sequences
     valid: list[tuple[str, str]]
     dropped: dict[str, int]
+    notes: dict[str, str] = field(default_factory=dict)
     max_source_length: int = 0
     multi_sentence_p90: int = 0
     spellings: int = 1
+    digest: str = ""
 
 
 def build_pairs(
@@ -92,7 +97,8 @@ def build_pairs(
 
     Args:
         train: the training pairs.
-        valid: the validation pairs; None means a random part of ``train``, the same every time.
+        valid: the validation pairs; None means a part of ``train`` that shares no source and no target with the
+            rest (only no source if there are few targets, as with labels). It depends on the pairs alone.
         options: vocabulary, filters and split.
         tokenizers: use these, for source and target, instead of building any.
         cache: the cache's folder; None means `gen.base.cache.cache_folder`.
@@ -101,7 +107,8 @@ def build_pairs(
         UserError: a file cannot be read, or no pairs are left for training or validation.
     """
     own = [digest(t) for t in tokenizers or ()]
-    recipe = [asdict(options), own, train.digest(), valid.digest() if valid else ""]
+    content = [train.digest(), valid.digest() if valid else ""]
+    recipe = [asdict(options), own, *content]
     folder = cached(recipe, lambda f: _fill(f, train, valid, options, tokenizers), cache)
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     source_tokenizer, target_tokenizer = (
@@ -123,23 +130,25 @@ def build_pairs(
         target,
         held_out,
         meta["dropped"],
+        meta["notes"],
         meta["max_source_length"],
         meta["multi_sentence_p90"],
         options.spellings,
+        " ".join(content).strip(),
     )
 
 
 class _TrainingPairs:
     """The training pairs that are neither held out nor empty on a side: a re-iterable that counts the latter."""
 
-    def __init__(self, files: PairFiles, held_out: set[int], lowercase: bool) -> None:
+    def __init__(self, files: PairFiles, held_out: np.ndarray | None, lowercase: bool) -> None:
         self.files, self.held_out, self.lowercase = files, held_out, lowercase
         self.empty = 0
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         self.empty = 0
         for row, (source, target) in enumerate(self.files):
-            if row in self.held_out:
+            if self.held_out is not None and self.held_out[row]:
                 continue
             if not source or not target:
                 self.empty += 1
@@ -154,19 +163,23 @@ def _fill(
     options: PairOptions,
     made: tuple[Tokenizer, Tokenizer] | None,
 ) -> None:
-    held_out: set[int] = set()
+    keys, held_out = PairKeys.of(train), None
     if valid is None:
-        count = sum(1 for _ in train)
-        size = min(options.valid_size, count // 10)
-        held_out = set(np.random.default_rng(0).permutation(count)[:size].tolist())
-        kept = [pair for row, pair in enumerate(train) if row in held_out]
+        held_out = hold_out_pairs(keys, options.valid_size)
+        kept = [pair for row, pair in enumerate(train) if held_out[row]]
+        notes = pair_notes(keys[~held_out], keys[held_out])
     else:
         kept = list(valid)
+        notes = pair_notes(keys, PairKeys.of(kept))
+    columns = list(dict.fromkeys(train.columns + (valid.columns if valid else [])))
+    notes |= {"columns": "; ".join(columns)} if columns else {}
     found = len(kept)
     kept = [(a, b.lower() if options.lowercase else b) for a, b in kept if a and b]
     empty = found - len(kept)
     if not kept:
-        raise UserError("no pairs are left for validation: name a file with --valid, or give more than ten pairs")
+        enough = int(keys.whole.sum()) > 10
+        problem = "; all are connected by equal sources or targets" if enough else ", or give more than ten pairs"
+        raise UserError(f"no pairs are left for validation: name a file with --valid{problem}")
     pairs = _TrainingPairs(train, held_out, options.lowercase)
     if made:
         source_tokenizer, target_tokenizer = made
@@ -187,6 +200,7 @@ def _fill(
         "dtype": {s: token_dtype(t) for s, t in tokenizers.items()},
         "valid": kept,
         "dropped": dropped,
+        "notes": notes,
         "max_source_length": max_source_length,
         "multi_sentence_p90": multi_sentence_p90,
     }

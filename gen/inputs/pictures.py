@@ -18,16 +18,27 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gen.base.errors import UserError
+from gen.base.errors import UserError, few, notify
+from gen.base.files import check_regular, read_whole, visible_files
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""The formats that are opened, if the installed Pillow has them. It has many more, some little tested."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "HEIF")
+"""The formats that are opened, if the installed Pillow has them (HEIF: with pillow-heif). It has many more, some
+little tested."""
 
 MOST_PIXELS = 64_000_000
 """Most pixels of a picture that is decoded: some modes need a dozen bytes per pixel on their way to RGB."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-"""Suffixes of the files that count as pictures in a folder."""
+MOST_BYTES = 1 << 28
+"""Most bytes of the file of a picture."""
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
+    *(".jp2", ".j2k", ".heic", ".heif"),
+)
+"""Suffixes, in lower case, of the files that count as pictures in a folder."""
+
+_HEIC = (".heic", ".heif")
+_OTHER_FILES = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".html", ".xml", ".yaml", ".yml", ".parquet")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -69,11 +80,16 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
     try:
         if isinstance(source, Image.Image):
             return _rgb(_upright(source.copy()))
+        if not isinstance(source, io.BytesIO) and not Path(source).is_dir():
+            check_regular(source, MOST_BYTES)
         with Image.open(source, formats=_formats()) as image:
+            whole = image.size
             if wanted:
                 image.draft("RGB", (wanted, wanted))
-            if image.width * image.height > MOST_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width:,} × {image.height:,}")
+            # Of a progressive JPEG all coefficients are kept in memory, whatever size it is decoded at.
+            width, height = whole if image.info.get("progressive") else image.size
+            if width * height > MOST_PIXELS:
+                raise Image.DecompressionBombError(f"{width:,} × {height:,}")
             return _rgb(_upright(image))
     except FileNotFoundError:
         raise PictureError(f"{name}: no such file") from None
@@ -81,7 +97,9 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
         raise PictureError(f"{name}: is a folder, and holds no picture ({', '.join(SUFFIXES)})") from None
     except UnidentifiedImageError:
         empty = isinstance(source, str | os.PathLike) and Path(source).stat().st_size == 0
-        what = "is empty" if empty else f"is no picture of a known format ({', '.join(FORMATS)})"
+        what = "is empty" if empty else f"is no picture of a known format ({', '.join(_formats())})"
+        if "HEIF" not in _formats() and str(name).lower().endswith(_HEIC):
+            what = "is opened only with pillow-heif: pip install pillow-heif"
         raise PictureError(f"{name}: {what}") from None
     except Image.DecompressionBombError as error:
         raise PictureError(f"{name}: has too many pixels ({error})") from None
@@ -102,6 +120,10 @@ def _formats() -> tuple[str, ...]:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     Image.init()
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
@@ -170,7 +192,7 @@ class Preprocessing:
         """
         plain: dict[str, Any] = {k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in values.items()}
         made = cls(**plain)
-        sizes_fit = all(isinstance(n, int) and 0 <= n <= 1 << 14 for n in (made.size, made.resize)) and made.size
+        sizes_fit = all(isinstance(n, int) and 0 <= n <= 1 << 11 for n in (made.size, made.resize)) and made.size
         if not sizes_fit or not len(made.mean) == len(made.std) == 3 or not all(made.std):
             raise ValueError(f"no preprocessing: {values}")
         return made
@@ -224,9 +246,22 @@ def _part(box: tuple[float, float, float, float], rng: np.random.Generator) -> t
     return left, top, left + across, top + down
 
 
+def read_picture(path: Path) -> bytes:
+    """The content of the file of a picture. Raises `PictureError` where it cannot be read or is too large."""
+    try:
+        return read_whole(path, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise PictureError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
 def find_pictures(folder: Path) -> list[Path]:
-    """All pictures in a folder and its subfolders, sorted by path."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    """All pictures in a folder and its subfolders, sorted by path. Says what it skips: files that are neither
+    pictures nor text. Hidden files and folders, and what macOS adds to archives, count for nothing."""
+    files = visible_files(folder)
+    skipped = [p.name for p in files if p.suffix.lower() not in (*SUFFIXES, *_OTHER_FILES)]
+    if skipped:
+        notify(f"{folder}: {len(skipped):,} files without a picture's ending are skipped: {few(skipped)}")
+    return [p for p in files if p.suffix.lower() in SUFFIXES]
 
 
 def ahead(

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from gen.inputs.ptb import ptb_tokens
+from gen.inputs.scripts import is_punctuation, is_unspaced, main_script, space_out
 
 Tokens = Sequence[str]
 _N = 4  # the largest n of the n-grams
 
 
-def caption_metrics(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def caption_tokenizer(references: Iterable[Sequence[str]]) -> tuple[str, Callable[[str], list[str]]]:
+    """The function that cuts captions into words for the metrics, and its name: "ptb", the COCO caption code's, or
+    "char", where most letters of the references belong to a script without spaces: there each character (grapheme
+    cluster) is a word.
+
+    Example:
+        >>> name, tokens = caption_tokenizer([["一只狗在跑。"]])
+        >>> name, tokens("狗在跑 fast。")
+        ('char', ['狗', '在', '跑', 'fast'])
+    """
+    spaced = main_script(text for each in references for text in each) in ("", "Hangul")
+    return ("ptb", ptb_tokens) if spaced else ("char", _character_tokens)
+
+
+def caption_metrics(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
     """Corpus scores of captions, 0 to 100 (CIDEr-D may be more).
 
     Args:
@@ -22,7 +38,8 @@ def caption_metrics(hypotheses: Sequence[str], references: Sequence[Sequence[str
         references: one or more reference captions per hypothesis.
 
     Returns:
-        bleu1 … bleu4, rouge_l, cider (CIDEr-D), and ``distinct``, the number of different hypotheses.
+        bleu1 … bleu4, rouge_l, cider (CIDEr-D), ``cider_signature``, which names the tokens (see
+        `caption_tokenizer`), and ``distinct``, the number of different hypotheses.
 
     Raises:
         ValueError: a hypothesis has no reference.
@@ -52,22 +69,24 @@ class CaptionScorer:
     def __init__(self, references: Sequence[Sequence[str]]) -> None:
         if any(not each for each in references):
             raise ValueError("every picture needs at least one reference")
-        self.references = [[ptb_tokens(text) for text in each] for each in references]
+        self.tokenizer, self.tokens = caption_tokenizer(references)
+        self.references = [[self.tokens(text) for text in each] for each in references]
         self.cider = CiderD(self.references)
 
-    def corpus(self, hypotheses: Sequence[str]) -> dict[str, float]:
+    def corpus(self, hypotheses: Sequence[str]) -> dict[str, Any]:
         """Corpus scores of N captions; see `caption_metrics`."""
         scores = self.each(hypotheses)
-        corpus, _ = bleu([ptb_tokens(h) for h in hypotheses], self.references)
+        corpus, _ = bleu([self.tokens(h) for h in hypotheses], self.references)
         return {
             **{f"bleu{n + 1}": 100 * score for n, score in enumerate(corpus)},
             **{name: float(np.mean(scores[name])) if len(hypotheses) else 0.0 for name in ("rouge_l", "cider")},
+            "cider_signature": f"tok:{self.tokenizer}",
             "distinct": len({h.strip() for h in hypotheses}),
         }
 
     def each(self, hypotheses: Sequence[str]) -> dict[str, np.ndarray]:
         """The scores per picture: name → (N,) float64, 0 to 100 (CIDEr-D may be more)."""
-        tokens = [ptb_tokens(h) for h in hypotheses]
+        tokens = [self.tokens(h) for h in hypotheses]
         _, scores = bleu(tokens, self.references)
         pairs = zip(tokens, self.references, strict=True)
         return {
@@ -75,6 +94,13 @@ class CaptionScorer:
             "rouge_l": 100 * np.array([rouge_l(hypothesis, wanted) for hypothesis, wanted in pairs]),
             "cider": 100 * np.array([self.cider.score(h, i) for i, h in enumerate(tokens)]),
         }
+
+
+def _character_tokens(text: str) -> list[str]:
+    """The characters of scripts without spaces and the words of others, without punctuation."""
+    parts = space_out(text).split()
+    tokens = [token for part in parts for token in ([part] if is_unspaced(part) else ptb_tokens(part))]
+    return [token for token in tokens if not is_punctuation(token)]
 
 
 def ngrams(tokens: Tokens) -> Counter[tuple[str, ...]]:

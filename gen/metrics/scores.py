@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
+
+from gen.base.errors import UserError
+from gen.inputs.scripts import main_script
+
+BleuTokenizer = Literal["13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none"]
+"""sacrebleu's names of tokenizers for BLEU."""
+
+_LIBRARIES = {"ja-mecab": ("MeCab", "ja"), "ko-mecab": ("mecab_ko", "ko")}  # module, sacrebleu's extra
 
 
 def language_metrics(loss_sum: float, num_tokens: int, num_characters: int) -> dict[str, float]:
@@ -30,6 +39,30 @@ def language_metrics(loss_sum: float, num_tokens: int, num_characters: int) -> d
     }
 
 
+def bleu_tokenizer(texts: Iterable[str]) -> tuple[BleuTokenizer, str]:
+    """The tokenizer that cuts texts of this script into words for BLEU, and the reason.
+
+    Example:
+        >>> bleu_tokenizer(["一只狗在跑"])[0], bleu_tokenizer(["หมาวิ่ง"])[0], bleu_tokenizer(["a dog runs"])[0]
+        ('zh', 'char', '13a')
+    """
+    script = main_script(texts)
+    if not script:
+        return "13a", "the script of the targets has spaces between words"
+    written = f"most target letters are {script.replace('_', ' ')}"
+    own: dict[str, BleuTokenizer] = {"Han": "zh", "Japanese": "ja-mecab", "Hangul": "ko-mecab"}
+    name = own.get(script, "char")
+    if missing := missing_library(name):
+        return "char", f"{written}, and {missing} is not installed"
+    return name, written
+
+
+def missing_library(tokenizer: str) -> str:
+    """The package that a BLEU tokenizer needs, if it is not installed; else ""."""
+    module, extra = _LIBRARIES.get(tokenizer, ("", ""))
+    return f"sacrebleu[{extra}]" if module and find_spec(module) is None else ""
+
+
 def translation_metrics(
     hypotheses: Sequence[str],
     references: Sequence[str],
@@ -50,6 +83,9 @@ def translation_metrics(
         Per name its score (0 to 100; TER may be more) and ``name_signature``; and ``exact``, the share of
         hypotheses equal to their reference (0 to 1).
 
+    Raises:
+        UserError: the tokenizer is unknown, or needs a package that is not installed.
+
     Example:
         >>> translation_metrics(["the cat sat there"], ["the cat sat there"])["bleu"]
         100.0
@@ -63,7 +99,11 @@ def translation_metrics(
 
 
 def sacrebleu_metrics(names: Sequence[str], lowercase: bool = False, tokenize: str = "13a") -> dict[str, Any]:
-    """sacrebleu's metric objects for "bleu", "chrf" and "ter"."""
+    """sacrebleu's metric objects for "bleu", "chrf" and "ter"; see `translation_metrics`."""
+    if tokenize not in get_args(BleuTokenizer):
+        raise UserError(f"--bleu-tokenizer {tokenize!r}: must be one of {', '.join(get_args(BleuTokenizer))}")
+    if missing := missing_library(tokenize):
+        raise UserError(f"--bleu-tokenizer {tokenize}: needs {missing}; install it with pip, or name another one")
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
@@ -83,6 +123,7 @@ def paired_bootstrap(
     *,
     names: Sequence[str] = ("bleu", "chrf", "ter"),
     lowercase: bool = False,
+    tokenize: str = "13a",
 ) -> dict[str, float]:
     """Significance test of the difference between two systems: paired bootstrap resampling (Koehn, 2004).
 
@@ -90,10 +131,11 @@ def paired_bootstrap(
         hypotheses, others: N texts each, the outputs of the two systems.
         references: N texts.
         names: the metrics; see `translation_metrics`.
-        lowercase: ignore case.
+        lowercase, tokenize: see `translation_metrics`.
 
     Returns:
-        metric → p-value, with sacrebleu's default number of samples and seed.
+        metric → p-value, with sacrebleu's default number of samples and seed; 1 where both scores are equal, such
+        as two of 0.
 
     Example:
         >>> paired_bootstrap(["a b c d"], ["a b c d"], ["a b c d"], names=["bleu"])
@@ -101,10 +143,16 @@ def paired_bootstrap(
     """
     from sacrebleu.significance import PairedTest
 
-    metrics = sacrebleu_metrics(names, lowercase)
+    metrics = sacrebleu_metrics(names, lowercase, tokenize)
     if list(hypotheses) == list(others):
         return dict.fromkeys(names, 1.0)  # sacrebleu would count samples that differ by more than 0: none
     named: list[Any] = [("first", list(hypotheses)), ("second", list(others))]
     results: Any = PairedTest(named, metrics, references=[list(references)], test_type="bs")()[1]
     columns = [key for key in results if key != "System"]  # in the order of the metrics, with sacrebleu's names
-    return {name: float(results[column][1].p_value) for name, column in zip(metrics, columns, strict=True)}
+    found = {}
+    for name, column in zip(metrics, columns, strict=True):
+        first, second = results[column]
+        # From equal scores sacrebleu would count samples that differ by more than 0, and may find very few.
+        equal = math.isclose(first.score, second.score, abs_tol=1e-9)
+        found[name] = 1.0 if equal else float(second.p_value)
+    return found

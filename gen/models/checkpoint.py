@@ -14,18 +14,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gen.base import hub
+from gen.base.config import read_yaml
 from gen.base.errors import UserError
+from gen.base.files import check_regular, read_whole
 from gen.base.folders import whole_folder
 from gen.runtime import is_exported
 
 FORMAT = 3
 """Version of the model folder; it rises when older code cannot read what newer code writes."""
 
-UNREADABLE = (OSError, ValueError, RecursionError, yaml.YAMLError)
-"""What reading a damaged YAML file raises. Invalid dates and oversized integers are ValueErrors."""
-
-MOST_CONFIG = 1 << 20
-"""Largest configuration that is read, in bytes."""
+MOST_FILE = 1 << 28
+"""Bytes of a model folder's largest file but its weights and the state of a training: a vocabulary."""
 
 MOST_LAYERS = 1 << 10
 """Most layers that are built: building time must not depend on a damaged file."""
@@ -91,10 +90,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        if path.stat().st_size > MOST_CONFIG:
-            raise UserError(f"{path}: is too large to be a model's configuration")
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UNREADABLE as error:
+        config = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)})") from error
     if not isinstance(config, dict) or not isinstance(config.get("format"), int):
         raise UserError(f"{path}: not the configuration of a model (it has no `format`)")
@@ -123,13 +120,29 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """A model folder's weights by name, mapped from the file: memory is taken when they are copied.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or weights in it are NaN or infinite.
     """
     path = folder / WEIGHTS
     try:
-        return {_renamed(name): weight for name, weight in load_file(path).items()}
-    except (SafetensorError, OSError) as error:
+        check_regular(path)
+        found = {_renamed(name): weight for name, weight in load_file(path).items()}
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged or cut short ({first_line(error)}); copy or train it again") from error
+    if name := not_finite(found):
+        raise UserError(f"{path}: {name} holds NaN or infinite values; copy or train it again")
+    return found
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> str:
+    """The name of the first weight with NaN or infinite values; "" if there is none.
+
+    Example:
+        >>> not_finite({"bias": torch.zeros(2), "matrix": torch.tensor([[1.0, float("nan")]])})
+        'matrix'
+    """
+    real = {name: weight for name, weight in weights.items() if weight.is_floating_point()}
+    # A sum takes no memory, and one value that is not finite makes it so.
+    return next((name for name, weight in real.items() if not weight.sum(dtype=torch.float64).isfinite()), "")
 
 
 def _renamed(name: str) -> str:
@@ -216,12 +229,14 @@ def read_bytes(folder: Path, name: str) -> bytes:
     """The content of one of a model folder's files.
 
     Raises:
-        UserError: it is missing.
+        UserError: it is missing, or no file.
     """
     try:
-        return (folder / name).read_bytes()
+        return read_whole(folder / name, MOST_FILE)
     except OSError as error:
         raise UserError(f"{folder}: not a whole model folder: {name} is missing") from error
+    except ValueError as error:
+        raise UserError(f"{folder / name}: {error}") from error
 
 
 def read_training(folder: Path) -> dict[str, Any]:
@@ -232,6 +247,7 @@ def read_training(folder: Path) -> dict[str, Any]:
     """
     path = folder / TRAINING
     try:
+        check_regular(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; this folder cannot be resumed") from error

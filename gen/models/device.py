@@ -30,6 +30,8 @@ def pick_device(name: str = "auto") -> torch.device:
         if device.type == "cuda":
             device = torch.device("cuda", local_rank() if device.index is None else device.index)
             torch.cuda.set_device(device)
+        if device.type == "meta":  # torch has it, but nothing is computed there
+            raise ValueError
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
         raise UserError(f"--device {name}: not available here; try --device cpu") from error

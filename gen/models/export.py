@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gen import runtime
 from gen.base.errors import UserError
 from gen.base.folders import write_folder
+from gen.models.checkpoint import not_finite
 from gen.models.decoder import Decoder, DecoderState
 from gen.models.memory import Memory
 from gen.models.model import Model
@@ -37,13 +38,16 @@ def export(model: Model, folder: Path) -> None:
         folder: replaced if it exists.
 
     Raises:
-        UserError: the encoder has no processors, its `forward` cannot be traced, or a package is missing.
+        UserError: the encoder has no processors, its `forward` cannot be traced, weights are NaN or infinite, or a
+            package is missing.
     """
     if not model.processors:
         raise UserError(
             f"the encoder {type(model.encoder).__name__} cannot be exported, it has no `processors`; see "
             "`gen.inputs.processors`"
         )
+    if name := not_finite(model.state_dict()):
+        raise UserError(f"the model cannot be exported: {name} holds NaN or infinite values; train it again")
     graphs = _graphs(model)
     config = {
         "format": runtime.FORMAT,

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from gen.base import hub
-from gen.base.errors import UserError
+from gen.base.errors import ConfigError, UserError
 from gen.base.folders import write_folder
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 from gen.models import checkpoint
 from gen.models.decoder import Decoder, DecoderConfig
 from gen.models.encoders import Encoder, build_encoder
+from gen.search import SearchOptions
 from gen.search.info import ModelInfo
 
 
@@ -99,6 +100,7 @@ class FolderMixin(nn.Module):
         try:
             tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(data)
             info = ModelInfo.of(config)
+            SearchOptions.make(info.search, {})
             decoder = DecoderConfig(**config["decoder"])
             if len(tokenizer) != decoder.vocab_size:
                 raise ValueError(f"the vocabulary has {len(tokenizer)} tokens")
@@ -111,6 +113,8 @@ class FolderMixin(nn.Module):
                 return make(encoder, decoder, tokenizer, info)
 
             model: Any = checkpoint.load_module(folder, build)
+        except ConfigError as error:
+            raise UserError(f"{folder}: {checkpoint.CONFIG}: {error.errors[0]}") from error
         except UserError:
             raise
         except Exception as error:  # whatever constructors raise for arguments that nobody would give

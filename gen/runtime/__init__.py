@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from gen.base.errors import ConfigError, UserError
+from gen.base.files import read_whole
 from gen.base.folders import whole_folder
 from gen.inputs.processors import PROCESSORS, InputProcessor, prepare_items
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
@@ -38,6 +39,9 @@ STEP = "step.onnx"
 
 MOST_CONFIG = 1 << 24
 """Largest size of a configuration in bytes."""
+
+MOST_FILE = 1 << 28
+"""Largest size of a vocabulary in bytes."""
 
 _FORMAT_1_NAMES = {"prompts": "prompt", "sentences": "sentence", "pictures": "picture"}
 """Kind of the only processor of a format 1 folder → its input name today."""
@@ -212,9 +216,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _read(folder: Path, name: str) -> bytes:
     try:
-        return (folder / name).read_bytes()
+        return read_whole(folder / name, MOST_FILE)
     except OSError as error:
         raise UserError(f"{folder}: not a whole exported model: {name} is missing") from error
+    except ValueError as error:
+        raise UserError(f"{folder / name}: {error}") from error
 
 
 class _Graph:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from math import isnan
 from typing import Any, Unpack, overload
 from weakref import WeakKeyDictionary
 
@@ -20,7 +21,7 @@ from gen.inputs.processors import known_item
 from gen.inputs.tokenizer import Tokenizer
 from gen.inputs.words import CLUSTERS, CONTINUES
 from gen.search.info import ModelInfo
-from gen.search.loop import Step, StepRecord, drain, search
+from gen.search.loop import NOT_FINITE, Step, StepRecord, drain, search
 from gen.search.ops import Ops
 from gen.search.options import GenerateKeywords, SearchOptions
 from gen.search.output import Hypothesis, Output
@@ -163,6 +164,9 @@ class GenerationMixin:
         Args:
             texts: the outputs to score.
             items: the inputs, one per text; None for free text.
+
+        Raises:
+            UserError: the model's log-probabilities are NaN.
         """
         if not texts:
             return []
@@ -170,6 +174,8 @@ class GenerationMixin:
         log_probs = self._log_probs(encoded, list(items) if items is not None else [""] * len(texts))
         ends = int(self.info.ends_with_eos)
         rows = [row[: len(ids) + ends].tolist() for row, ids in zip(log_probs, encoded, strict=True)]
+        if any(isnan(sum(row)) for row in rows):
+            raise UserError(NOT_FINITE)
         return [Score(sum(row), len(row), row) for row in rows]
 
     def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:

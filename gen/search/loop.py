@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gen.base.errors import UserError
 from gen.search.ops import Array, Ops
 from gen.search.output import Hypothesis
 from gen.search.processors import Processor
@@ -18,6 +19,11 @@ Step = Callable[[Array, Any], tuple[Array, Any, Array | None]]
 after the last token, state, attention (R, S) or None). Before the first call the state has one row per input,
 afterwards W. It needs two methods: ``select(rows)``, which may copy and leave out rows of an input, and
 ``keep(inputs, rows)``, which leaves out other inputs. Search may modify the log-probabilities in place."""
+
+NOT_FINITE = (
+    "the model computes NaN instead of probabilities: its weights, or its input, hold NaN or infinite values; use "
+    "another checkpoint, or train it again"
+)
 
 
 @dataclass(slots=True)  # a long text has very many
@@ -102,6 +108,9 @@ def search(
         never: tokens that are never picked, in addition to PAD.
         processors: applied in their order to what the strategy picks from.
         keep_attention: record the weights behind each token.
+
+    Raises:
+        UserError: the model's log-probabilities are NaN.
     """
     B, W = len(prompts), strategy.width
     R = B * W
@@ -125,6 +134,7 @@ def search(
     some_ended = False
     while True:
         t = len(rows.columns)
+        is_nan = log_probs[:, 0] != log_probs[:, 0]  # a row with NaN has it everywhere, or where it is picked
         # Bans change what is picked, not the reported log-probabilities.
         choice = ops.ban(log_probs, None, forbidden)  # (R, V)
         for processor in processors:
@@ -146,6 +156,7 @@ def search(
         else:
             picked = log_probs[parents, token_ids]
             rows.lengths, rows.finished = rows.lengths[parents], rows.finished[parents]
+        is_nan = is_nan | (picked != picked)
         picked = ops.where(live, picked, zero[: len(live)])
         rows.scores = scores
         rows.lengths = rows.lengths + live
@@ -157,7 +168,10 @@ def search(
         column = StepRecord(parents, token_ids, picked, live, attention if keep_attention else None)
         rows.columns.append(column)
         yield column
-        num_ended = int(rows.ended.sum())  # the only place where a step waits for the device
+        # The only place where a step waits for the device: the number of ended rows, plus more where there is NaN.
+        num_ended = int((rows.ended + is_nan * (len(is_nan) + 1)).sum())
+        if num_ended > len(is_nan):
+            raise UserError(NOT_FINITE)
         some_ended = num_ended > 0
         leaves = _leaving(ops, rows.ended, num_ended, W)
         if leaves is not None:

@@ -167,8 +167,8 @@ class SearchOptions:
         """Everything that is wrong with the options, a line each."""
         checks = [
             (
-                not 1 <= self.length_limit < 1 << 31,
-                f"--max-new-tokens must be at least 1 and below 2^31, not {self.max_new_tokens}",
+                not 1 <= self.length_limit <= MOST_TOKENS,
+                f"--max-new-tokens must be between 1 and {MOST_TOKENS:,}, not {self.max_new_tokens}",
             ),
             (
                 self.max_ratio is not None and not self.max_ratio > 0,
@@ -192,8 +192,8 @@ class SearchOptions:
                 f"--min-p must be between 0 and 1, not {self.min_p}",
             ),
             (
-                self.num_samples is not None and self.num_samples < 1,
-                f"--num-samples must be at least 1, not {self.num_samples}",
+                self.num_samples is not None and not 1 <= self.num_samples <= MOST_SAMPLES,
+                f"--num-samples must be between 1 and {MOST_SAMPLES:,}, not {self.num_samples}",
             ),
             (self.seed is not None and self.seed < 0, f"--seed must be 0 or more, not {self.seed}"),
             (
@@ -334,6 +334,12 @@ class SearchOptions:
             defaults = {name: value for name, value in defaults.items() if name not in ways}
         return cls(**{**defaults, **given}).check()
 
+
+MOST_TOKENS = 1_000_000
+"""Of an output: a search keeps a record of every step."""
+
+MOST_SAMPLES = 10_000
+"""Samples of an input are drawn at once."""
 
 UNKNOWN = ("error", "skip", "replace")
 

@@ -74,7 +74,11 @@ class _WordStep:
                 left[row], begun[row] = self._after(left[row], token_id, begun[row])
         for row, letters in enumerate(left):
             self._constrain(log_probs[row], letters, begun[row])
-        return ops.log_softmax(ops.asarray(log_probs, "float32")), _Typing(state, tuple(left), tuple(begun)), None
+        possible = ~(log_probs == -np.inf).all(
+            -1
+        )  # elsewhere no token agrees, and there is nothing to renormalise
+        log_probs[possible] = ops.numpy(ops.log_softmax(ops.asarray(log_probs[possible], "float32")))
+        return ops.asarray(log_probs, "float32"), _Typing(state, tuple(left), tuple(begun)), None
 
     def _after(self, left: str | None, token_id: int, begun: bool) -> tuple[str | None, bool]:
         text = self.texts[token_id]

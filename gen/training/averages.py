@@ -75,7 +75,12 @@ class Averages:
     def __init__(self, model: Model, ema: float = 0.0, count: int = 0, best: bool = False) -> None:
         self.ema, self.count, self.best = ema, count, best
         self.moving: Weights | None = copy_of(model) if ema else None
-        self.kept: list[tuple[float, Weights]] = []
+        self.kept: list[tuple[tuple[float, ...], Weights]] = []
+
+    def restart(self, model: Model) -> None:
+        """Begins again from the model's weights."""
+        self.moving = copy_of(model) if self.ema else None
+        self.kept = []
 
     def step(self, model: Model, step: int) -> None:
         """Updates the moving average. Call it after every optimizer step, with ``step`` from 1."""
@@ -85,12 +90,12 @@ class Averages:
         with torch.no_grad():
             torch._foreach_lerp_(self.moving, trainable(model), 1 - decay)
 
-    def validated(self, weights: Weights, goodness: float) -> None:
-        """Adds the weights that have just been validated; a larger ``goodness`` is better."""
+    def validated(self, weights: Weights, rank: tuple[float, ...]) -> None:
+        """Adds the weights that have just been validated; a larger ``rank`` is better."""
         if self.count:
-            self.kept.append((goodness, [w.detach().clone() for w in weights]))
+            self.kept.append((rank, [w.detach().clone() for w in weights]))
             if self.best:
-                self.kept.sort(key=lambda item: -item[0])
+                self.kept.sort(key=lambda item: item[0], reverse=True)
                 del self.kept[self.count :]
             else:
                 del self.kept[: -self.count]
@@ -110,4 +115,6 @@ class Averages:
             return [w.to(model.device) for w in weights]
 
         self.moving = None if state["moving"] is None else to_device(state["moving"])
-        self.kept = [(goodness, to_device(weights)) for goodness, weights in state["kept"]]
+        self.kept = []
+        for rank, weights in state["kept"]:  # older versions saved one number
+            self.kept.append((tuple(rank) if isinstance(rank, list | tuple) else (rank,), to_device(weights)))

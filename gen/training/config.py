@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Annotated, Any
 
 from gen.base.config import flat, from_dict
-from gen.base.errors import ConfigError, UserError
+from gen.base.errors import ConfigError, UserError, notify
 from gen.base.fields import Arg, flag, options_of
 from gen.training.interfaces import NoOptions
 from gen.training.options import TrainOptions
@@ -73,6 +73,9 @@ def errors_of(task: Task, config: TrainConfig, given: Collection[str]) -> list[s
     if config.train.init_from and sizes:
         flags = ", ".join("--" + name.replace("_", "-") for name in sizes)
         found.append(f"{flags}: cannot be set with --init-from, which takes the model's own")
+    names = [metric.name for metric in task.metrics]
+    if config.train.best is not None and config.train.best not in names:
+        found.append(f"--best {config.train.best}: must be one of {', '.join(names)}")
     return found + task.check(config)
 
 
@@ -108,6 +111,24 @@ def recorded(task: type[Task], model: Any) -> TrainConfig:
             "the model has no record of its training data" + (f": name some with {flags}" if flags else "")
         )
     return from_dict(config_class(task), kept, "", [])
+
+
+SPLIT = 2
+"""The way to hold out examples, recorded with a model. 1, not recorded: by the number of the row."""
+
+
+def check_split(model: Any, held_out_by: str) -> None:
+    """Tells the user if the part that is held out today is not the one that was held out in the model's training.
+
+    Args:
+        model: whose record says how its validation part was chosen.
+        held_out_by: options that name other data, for the message.
+    """
+    if model.info.training.get("split") != SPLIT:
+        notify(
+            "an older version trained the model and held out other examples: some of those evaluated on now were "
+            f"trained on; name others with {held_out_by}"
+        )
 
 
 def upgraded(options: Mapping[str, Any]) -> dict[str, Any]:

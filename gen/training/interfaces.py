@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isnan
 from typing import Any
 
 from gen.base.config import Budget
@@ -12,7 +14,7 @@ from gen.inputs.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Metric:
-    """The figure that decides which of a task's models is better.
+    """A figure that decides which of a task's models is better.
 
     Attributes:
         name: its key in the figures of an `Evaluation`.
@@ -24,7 +26,7 @@ class Metric:
     name: str
     higher_is_better: bool = False
     label: str = ""
-    max_loss: float = float("inf")
+    max_loss: float = inf
 
     def __str__(self) -> str:
         return self.label or self.name
@@ -32,6 +34,35 @@ class Metric:
     def goodness(self, figures: Mapping[str, Any]) -> float:
         """The figure, negated if lower is better: larger is always better."""
         return float(figures[self.name]) * (1 if self.higher_is_better else -1)
+
+
+LOSS = Metric("loss")
+"""The loss, which breaks all ties."""
+
+
+def is_better(metrics: Sequence[Metric], figures: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
+    """Whether ``figures`` are better than ``best``: by the first metric; where that is equal, by the next; etc.
+
+    NaN is worse than any number. Metrics that are missing on either side are passed over.
+
+    Example:
+        >>> metrics = [Metric("bleu", higher_is_better=True), Metric("loss")]
+        >>> is_better(metrics, {"bleu": 0.0, "loss": 1.5}, {"bleu": 0.0, "loss": 2.0})
+        True
+    """
+    return rank(metrics, figures, best) > rank(metrics, best, figures)
+
+
+def rank(metrics: Sequence[Metric], figures: Mapping[str, Any], *others: Mapping[str, Any]) -> tuple[float, ...]:
+    """The figures by which weights are compared, in order: a larger tuple is better.
+
+    Args:
+        metrics: the first decides, each further one decides where those before are equal.
+        figures: name → value.
+        others: figures to compare with; metrics missing in them are left out.
+    """
+    known = [m.goodness(figures) for m in metrics if all(m.name in each for each in (figures, *others))]
+    return tuple(-inf if isnan(value) else value for value in known)
 
 
 @dataclass(frozen=True)
@@ -67,6 +98,12 @@ class Split:
     valid: Sequence[Example]
     tokenizer: Tokenizer
     dropped: Sequence[str] = ()
+
+    @property
+    def digest(self) -> str:
+        """A hash of the examples' texts: a run is not resumed on other data."""
+        texts = "\0".join(f"{e.item}\0{e.target}" for e in (*self.train, *self.valid) if isinstance(e.item, str))
+        return hashlib.blake2b(texts.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
     @property
     def num_tokens(self) -> int:

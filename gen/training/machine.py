@@ -58,7 +58,7 @@ class Interruption:
             interruption.stop()
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = tuple(signal.Signals[n] for n in ("SIGINT", "SIGTERM", "SIGHUP") if n in signal.Signals.__members__)
 
     def __init__(self) -> None:
         self.requested = 0  # the signal's number
@@ -77,19 +77,20 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if self._main:  # Python delivers signals to the main thread alone
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+            heard = [n for n in self.SIGNALS if n == signal.SIGINT or signal.getsignal(n) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heard}  # not under nohup
         return self
 
     def __exit__(self, *_: object) -> None:
         self._restore()
 
     def stop(self, number: int | None = None) -> None:
-        """Raises `Terminated` for SIGTERM and `KeyboardInterrupt` for Ctrl-C.
+        """Raises `KeyboardInterrupt` for Ctrl-C, else `Terminated`.
 
         Args:
             number: the signal; None: the recorded one.
         """
-        raise Terminated if (number or self.requested) == signal.SIGTERM else KeyboardInterrupt
+        raise KeyboardInterrupt if (number or self.requested) == signal.SIGINT else Terminated
 
 
 def seed_everything(seed: int) -> None:

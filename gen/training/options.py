@@ -63,6 +63,9 @@ class TrainOptions:
     """Validate at most this many times."""
     save_every: Words = "10m"
     """Save the training state at least this often."""
+    best: str | None = None
+    """Figure that decides which weights are best, and --patience: bleu, chrf, exact or loss of translations;
+    cider, bleu4 or loss of captions. Where it is equal, the others decide, the loss last. Unset: the first."""
     patience: int = 0
     """Stop after this many validations without improvement; 0: never."""
     seed: int = 1

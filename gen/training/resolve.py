@@ -61,14 +61,15 @@ class Resolved:
         config = from_dict(config_class(task), values["options"], "", errors)
         errors += [] if errors else errors_in(config.data, config.model, config.extra, config.train)
         before, now = flat(to_dict(asked)), flat(to_dict(config))
-        fixed = {n: v for n, v in before.items() if n in now and n not in PASSING and v is not None}
+        free = {*PASSING, "budget"}  # a run that is done may go on with a larger one
+        fixed = {n: v for n, v in before.items() if n in now and n not in free and v is not None}
         errors += differences(fixed, {n: now[n] for n in fixed})
         errors += [
             f"--{name.replace('_', '-')} has no value" for name in values["reasons"] if now.get(name) is None
         ]
         if errors:
             raise UserError(f"{where}: {errors[0]}; delete the run, or choose another --out")
-        passing = {f.name: getattr(asked.train, f.name) for f in fields(asked.train) if f.name in PASSING}
+        passing = {f.name: getattr(asked.train, f.name) for f in fields(asked.train) if f.name in free}
         config = replace(config, out=asked.out, train=replace(config.train, **passing))
         return cls(config, dict(values["reasons"]), dict(values.get("measured") or {}))
 

@@ -8,9 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from gen.base.config import flat
+from gen.base.config import flat, read_yaml
 from gen.base.errors import UserError
 from gen.models import checkpoint
 from gen.models.model import Model
@@ -77,8 +75,8 @@ class Run:
     def _read(self, name: str) -> dict[str, Any]:
         file = self.path / name
         try:
-            found = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except checkpoint.UNREADABLE as error:
+            found = read_yaml(file)
+        except (OSError, ValueError) as error:
             raise UserError(f"{file}: cannot be read ({checkpoint.first_line(error)})") from error
         if not isinstance(found, dict):
             raise UserError(f"{file}: cannot be read (it is no mapping)")

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from safetensors import SafetensorError
 
 from gen.base import folders
-from gen.base.config import differences
+from gen.base.config import Budget, differences, read_yaml
 from gen.base.distributed import all_gather, is_main, main_first
-from gen.base.errors import UserError, notify
+from gen.base.errors import ConfigError, UserError, notify
 from gen.models import checkpoint
 from gen.models.model import Model
 from gen.training.config import PASSING, identity
@@ -39,13 +39,16 @@ class RunFolder:
 
     Attributes:
         chosen: the content of ``resolved.yaml``; None: not written.
+        grown: the run there is done, and its budget has grown since.
     """
 
     def __init__(self, path: str | PathLike[str], config: dict[str, Any]) -> None:
         self.path = Path(path)
         self.config = _lasting(config)
         self.chosen: dict[str, Any] | None = None
+        self.grown = False
         self._failing: set[str] = set()
+        self._lock: Any = None
 
     # -- opening -------------------------------------------------------------------------------------------
 
@@ -79,26 +82,40 @@ class RunFolder:
                 raise UserError(f"--out {self.path}: is not empty and holds no run; choose another --out")
             return
         try:
-            old = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except checkpoint.UNREADABLE as error:
+            old = read_yaml(file)
+        except (OSError, ValueError) as error:
             raise UserError(f"{file}: cannot be read; choose another --out") from error
         if not isinstance(old, dict) or "format" in old:
             raise UserError(f"--out {self.path}: holds a model, not a run; choose another --out")
         old, new = identity(old), identity(self.config)
         both = old.keys() & new.keys()  # options that only one version has are ignored
-        if changes := differences({n: old[n] for n in both}, {n: new[n] for n in both}):
+        changes = differences({n: old[n] for n in both}, {n: new[n] for n in both})
+        if len(changes) == 1 and "budget" in both and self._grows(old["budget"], new["budget"]):
+            return
+        if changes:
             raise UserError(
                 f"--out {self.path}: holds a run of another configuration ({'; '.join(changes)}); "
                 "choose another --out, or delete the folder"
             )
 
+    def _grows(self, old: Any, new: Any) -> bool:
+        """Whether this run is done, and its budget is larger now: then it goes on."""
+        try:
+            before, after = Budget.parse(old), Budget.parse(new)
+        except ConfigError:
+            return False
+        progress = self.progress() or {}
+        self.grown = before.unit == after.unit and after.amount > before.amount and bool(progress.get("done"))
+        return self.grown
+
     def _write_config(self) -> None:
         file = self.path / checkpoint.CONFIG
-        if is_main() and not file.exists():
+        if is_main() and (self.grown or not file.exists()):
             self.path.mkdir(parents=True, exist_ok=True)
             folders.write_text(file, _yaml(self.config))
-        if is_main() and self.chosen and not (self.path / RESOLVED).exists():
+        if is_main() and self.chosen and (self.grown or not (self.path / RESOLVED).exists()):
             folders.write_text(self.path / RESOLVED, _yaml(self.chosen))
+        self.grown = False
 
     def resolved(self) -> dict[str, Any] | None:
         """The content of ``resolved.yaml``; None for a new run.
@@ -115,11 +132,11 @@ class RunFolder:
                 )
             return None
         try:
-            found = yaml.safe_load(file.read_text(encoding="utf-8"))
+            found = read_yaml(file)
             if not all(isinstance(found[name], dict) for name in ("options", "reasons", "measured")):
                 raise ValueError("it has no options, reasons and measurements")
             return found
-        except (*checkpoint.UNREADABLE, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file}: cannot be read ({checkpoint.first_line(error)}); delete the run") from error
 
     @contextmanager
@@ -131,13 +148,7 @@ class RunFolder:
         """
         with main_first():
             self._make()
-        lock = FileLock(self.path / ".lock")
-        taken = False
-        if is_main():
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                taken = True
+        taken = is_main() and not self._take_lock()
         try:
             if any(all_gather(taken)):
                 raise UserError(
@@ -147,7 +158,30 @@ class RunFolder:
                 folders.sweep(self.path)
             yield
         finally:
-            lock.release()
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def _take_lock(self) -> bool:
+        try:
+            self._lock = folders.acquire(self.path / ".lock", blocking=False)
+        except Timeout:
+            return False
+        return True
+
+    def _check_lock(self) -> None:
+        """Raises `UserError` if the folder at the path is no longer the one that was locked; one that has vanished
+        is made and locked again."""
+        held = None if self._lock is None else folders.holds(self._lock)
+        if self._lock is None or held:
+            return
+        if held is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+        if held is False or not self._take_lock():
+            raise UserError(
+                f"--out {self.path}: the folder was moved away or deleted, and another training has begun there: "
+                "this one stops, and writes no more"
+            )
 
     # -- models --------------------------------------------------------------------------------------------
 
@@ -250,7 +284,7 @@ class RunFolder:
 
     def _append(self, name: str, text: str) -> None:
         def write() -> None:
-            with (self.path / name).open("a", encoding="utf-8") as file:
+            with (self.path / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
 
         self._write(name, write)
@@ -260,6 +294,7 @@ class RunFolder:
         if not is_main():
             return True
         try:
+            self._check_lock()
             self._write_config()  # the folder may have vanished
             write()
         except (

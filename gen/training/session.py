@@ -18,7 +18,7 @@ from gen.models.model import Model
 from gen.models.transfer import freeze, with_vocabulary
 from gen.search.info import ModelInfo
 from gen.training import machine
-from gen.training.config import TrainConfig, errors_of, make_config
+from gen.training.config import SPLIT, TrainConfig, errors_of, make_config
 from gen.training.interfaces import Evaluation
 from gen.training.registry import find_task
 from gen.training.resolve import Resolved, measure_speed, resolve
@@ -91,11 +91,19 @@ class Session:
         with distributed.main_first():
             task.split = task.read(self.config.data)
         recorded = self.folder.resolved() if self.writes else None
+        digest = getattr(task.split, "digest", "")
         if recorded:
+            if digest and (recorded["measured"].get("data") or digest) != digest:
+                raise UserError(
+                    f"{self.folder.path}: the data has changed since this run was started: choose another --out, "
+                    f"perhaps with --init-from {self.folder.path}"
+                )
             where = str(self.folder.path / "resolved.yaml")
             self.resolved = Resolved.read(recorded, self.config, type(task), where)
         else:
             self.resolved = resolve(task, self.config, task.split, self._measure)
+        if digest:
+            self.resolved.measured["data"] = digest
         config = task.config = self.resolved.config
         self.folder.chosen = self.resolved.to_dict()
         with machine.private_rng(config.train.seed):
@@ -148,6 +156,7 @@ class Session:
             "reasons": made["reasons"],
             "measured": made["measured"],
             "versions": names,
+            "split": SPLIT,
             "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         }
 
@@ -166,8 +175,8 @@ class Session:
         model = Model.load(self.folder.path)
         plots = self.folder.path / "plots"
         plots.mkdir(exist_ok=True)
-        metric = "" if self.task.metric.name == "loss" else self.task.metric.name
-        plot_losses(list(self.folder.records()), plots / "loss.png", metric=metric)
+        first = self.task.metrics[0].name
+        plot_losses(list(self.folder.records()), plots / "loss.png", metric="" if first == "loss" else first)
         return model, self.task.finish(model, self.folder.path)
 
 

@@ -23,7 +23,7 @@ from gen.models.batch import Batch, sequence_batch
 from gen.models.decoder import DecoderState
 from gen.models.model import LossOutput, Model
 from gen.search import Hypothesis, SearchOptions
-from gen.training.interfaces import Choices, Evaluation, Example, Facts, Metric, NoOptions
+from gen.training.interfaces import LOSS, Choices, Evaluation, Example, Facts, Metric, NoOptions
 
 if TYPE_CHECKING:
     from gen.training.options import TrainOptions
@@ -50,7 +50,8 @@ class Task:
         changeable: options of `Sizes` that may be given together with ``init_from``.
         reference: values for options of `Sizes` during the measurement of the machine's speed, so that
             `Facts.tokens` does not depend on what `defaults` chooses.
-        metric: decides which weights are best.
+        metric: decides which weights are best, unless ``best`` in the options names another.
+        further_metrics: others to choose from, in the order in which they break ties. The loss is always the last.
         search: the default search options of the task's models.
         ends_with_eos: whether targets end with EOS.
         sample_names: names of the input, the reference and the output in ``samples.md``.
@@ -77,6 +78,7 @@ class Task:
     changeable: ClassVar[frozenset[str]] = frozenset()
     reference: ClassVar[Mapping[str, Any]] = {}
     metric: ClassVar[Metric] = Metric("loss", label="nats per token")
+    further_metrics: ClassVar[Sequence[Metric]] = ()
     search: ClassVar[SearchOptions] = SearchOptions(temperature=(0.0,), max_new_tokens=200)
     ends_with_eos: bool = True
     SAMPLES: ClassVar[int] = 8
@@ -149,6 +151,14 @@ class Task:
         """The vocabulary of the model to start from, unless a new one is asked for; else None."""
         keeps = self.begun is not None and not self.config.train.new_vocabulary
         return self.begun.tokenizer if keeps and self.begun is not None else None
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics that compare weights: the first decides, each further one where those before are equal."""
+        several = [self.metric, *self.further_metrics]
+        several += [LOSS] if all(m.name != LOSS.name for m in several) else []
+        first = self.config.train.best if self.config is not None else None
+        return sorted(several, key=lambda m: m.name != first)
 
     def check(self, config: Any) -> list[str]:
         """Contradictions between groups of options, one line each."""
@@ -254,7 +264,7 @@ class Task:
     def describe(self, figures: Mapping[str, Any]) -> str:
         """Validation figures as a short text."""
         return f"valid {figures['loss']:.3f} nats" + (
-            "" if self.metric.name == "loss" else f", {self.metric} {figures[self.metric.name]:.4g}"
+            "" if self.metrics[0].name == "loss" else f", {self.metrics[0]} {figures[self.metrics[0].name]:.4g}"
         )
 
     # -- a trained model -----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from gen.base.config import Budget, to_dict
 from gen.base.errors import ConfigError, UserError, notify
 from gen.datasets.batches import Background
 from gen.models.batch import Batch
+from gen.models.checkpoint import not_finite
 from gen.models.decoder import DecoderState
 from gen.models.device import pick_device
 from gen.models.model import Model
@@ -100,11 +101,14 @@ class Trainer:
         self.model.to(pick_device(self.options.device))
         with self.folder.locked(), machine.private_rng(self.options.seed):
             state = self.folder.open()
-            vars(self.now).update(state["progress"] if state else {})
-            if not (state and state["progress"]["done"]):
+            if state:
+                self._check_vocabulary(state)
+                vars(self.now).update(state["progress"])
+            again = self.now.done and self.now.budget not in ("", str(self.options.budget))
+            if not self.now.done or again:
                 try:
                     self.task.validate(self.model, quick=True)  # finds bad paths and too little memory at once
-                    self._begin(state)
+                    self._begin(state, again)
                     self._run()
                 except torch.OutOfMemoryError as error:  # outside of the micro-batches, which can be split
                     raise UserError(
@@ -113,7 +117,9 @@ class Trainer:
         self.model.eval()
         return Run(self.folder.path, self.temporary)
 
-    def _begin(self, state: dict[str, Any] | None) -> None:
+    def _begin(self, state: dict[str, Any] | None, again: bool = False) -> None:
+        """Prepares for the first step: of a new run, of a resumed one, or ``again`` of one that was done and whose
+        budget has grown: then the schedule begins anew, from the best weights."""
         model, options = self.model, self.options
         pinned = model.device.type == "cuda"
         self.batches = Background(self.task.batches, pin=True) if pinned else self.task.batches
@@ -121,19 +127,33 @@ class Trainer:
         self.optimizer, self.scaler = self.stepper.optimizer, self.stepper.scaler
         self.averages = Averages(model, options.ema or 0.0, options.average, options.average_of == "best")
         self.validator = Validator(model, self.task, self.averages, self.folder, self.stepper.dtype)
-        self.now = Progress(next_validation=1 / options.validations)
+        if again:
+            self._go_on()
+        else:
+            self.now = Progress(next_validation=1 / options.validations, budget=str(options.budget))
         self.carried: DecoderState | None = None
         self.window = Window(model.device)
         if distributed.rank():  # different dropout per process; the initial weights are broadcast
             torch.manual_seed(options.seed + distributed.rank())
         if state is None:
             self.folder.forget_after(0)  # of a run that stopped before its first save
-        else:
+        elif not again:
             self._restore(state)
         self.began = self.saved = time.monotonic()
         self.began -= self.now.seconds
-        if state is None:
+        if state is None or again:
             self._save()  # finds a full disk at once
+
+    def _go_on(self) -> None:
+        """Begins another schedule from the best weights, with what the larger budget adds."""
+        now = self.now
+        now.offset = self._used()
+        now.budget, now.done, now.since_best, now.rate_factor, now.bad, now.returns = (
+            *(str(self.options.budget), False, 0, 1.0, 0, 0),
+        )
+        now.next_validation = 1 / self.options.validations
+        self.model.load_state_dict(Model.load(self.folder.path).state_dict())
+        self.averages.restart(self.model)
 
     def _run(self) -> None:
         """Alternates steps, validations and saves until the end. All processes take the same decisions."""
@@ -145,6 +165,10 @@ class Trainer:
             if used >= 1 or stopping:
                 now.bad = 0  # skipped steps changed no weight, so the state can be saved
             if used >= min(now.next_validation, 1.0):
+                if not_finite(self.model.state_dict()):
+                    self._go_back()
+                    groups = self._groups()
+                    continue
                 self._validate(used)
             elif waited > self.save_every:
                 self._save()
@@ -169,10 +193,15 @@ class Trainer:
         """The share of the budget that is used up, by the main process's clock; 0 in other processes."""
         if not distributed.is_main():
             return 0.0
+        self.now.seconds = time.monotonic() - self.began
+        offset = self.now.offset
+        return (self._used() - offset) / max(self.budget.amount - offset, 1e-9)
+
+    def _used(self) -> float:
+        """What is used up, in the budget's unit."""
         now = self.now
-        now.seconds = time.monotonic() - self.began
         epochs = now.epoch + now.position / max(self.batches.batches_per_epoch, 1)
-        return {"seconds": now.seconds, "epochs": epochs, "steps": now.step}[self.budget.unit] / self.budget.amount
+        return {"seconds": now.seconds, "epochs": epochs, "steps": float(now.step)}[self.budget.unit]
 
     def _step(self, group: list[Batch], used: float) -> bool:
         """One step. Returns False if training went back to an earlier checkpoint."""
@@ -248,12 +277,15 @@ class Trainer:
         self.saved = time.monotonic()
         return self.folder.save_last(self.model, state)
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _check_vocabulary(self, state: dict[str, Any]) -> None:
+        """Raises `UserError` if a run that is resumed, or done, had other data."""
         if state["tokenizer"] != self.model.tokenizer.to_bytes():
             raise UserError(
                 f"{self.folder.path}: the data has changed since this run was started (its vocabulary differs): "
                 "choose another --out, perhaps with --init-from"
             )
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.averages.load_state_dict(state["averages"], self.model)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from gen.base import distributed
 from gen.models.device import autocast
 from gen.models.model import Model
 from gen.training.averages import Averages, Weights, swapped, trainable
+from gen.training.interfaces import Metric, is_better, rank
 from gen.training.run_folder import RunFolder
 from gen.training.task import Task
 
@@ -27,8 +29,11 @@ class Progress:
     position: int = 0  # finished batches of the epoch
     seconds: float = 0.0
     tokens: int = 0
-    best: float | None = None
+    best: float | None = None  # the deciding metric of the best weights
+    best_figures: dict[str, float] = field(default_factory=dict)  # all metrics; older versions saved none
     since_best: int = 0
+    budget: str = ""  # the option, of the schedule that is under way or done
+    offset: float = 0.0  # what was used up before this schedule, in the budget's unit
     rate_factor: float = 1.0  # halved on a plateau, and after gradients that were not finite
     next_validation: float = 0.0
     skipped: int = 0  # steps whose gradient was not finite
@@ -93,38 +98,62 @@ class Validator:
         """Validates the current weights or their moving average. Returns the figures."""
         now, moving = event.progress, self.averages.moving
         figures, better = self._try("moving average" if moving else "last", moving, event)
-        self.averages.validated(moving or trainable(self.model), self.task.metric.goodness(figures))
+        self.averages.validated(moving or trainable(self.model), rank(self.task.metrics, figures))
         now.since_best = 0 if better else now.since_best + 1
         return figures
 
     def finish(self, event: Event) -> None:
-        """Validates the weights that `validate` does not: the last ones and the mean of several."""
+        """Validates the weights that `validate` does not: the last ones and the mean of several. Tells the user if
+        the deciding metric was always the same."""
         if self.averages.moving:
             self._try("last", None, event)
         if (mean := self.averages.mean()) is not None:
             self._try(f"mean of {len(self.averages.kept)}", mean, event)
+        if distributed.is_main() and (tied := broken_tie(self.task.metrics, self.run.records())):
+            decided, reason = tied
+            self.task.say(f"Note: {reason}; {decided} decided which weights are best.")
 
     def _try(self, name: str, weights: Weights | None, event: Event) -> tuple[dict[str, Any], bool]:
         """Validates weights (None: the current ones). Returns the figures and whether they are the best so far."""
-        now, metric = event.progress, self.task.metric
+        now, metrics = event.progress, self.task.metrics
         with swapped(self.model, weights):
             with autocast(self.model.device, self.dtype):
                 found = self.task.validate(self.model)
-            figures, value = found.figures, found.figures[metric.name]
-            best = {} if now.best is None else {metric.name: now.best}
-            better = not best or math.isnan(best[metric.name]) or metric.goodness(figures) > metric.goodness(best)
+            figures, first = found.figures, metrics[0].name
+            value = figures[first]
+            best = {} if now.best is None else now.best_figures or {first: now.best}
+            better = not best or is_better(metrics, figures, best)
             if better:
                 rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
                 when = {"step": now.step, "seconds": round(now.seconds, 1), "weights": name}
                 saved = self.run.save_best(self.model, {**when, **rounded})
                 if all(distributed.all_gather(saved)):  # else a later tie is saved
                     now.best = value
+                    now.best_figures = {m.name: float(figures[m.name]) for m in metrics if m.name in figures}
             record = {**event.record(), "weights": name, "validation": figures}
             if distributed.is_main():
-                title = f"{name} weights ({metric.name} {value:.3f})"
+                title = f"{name} weights ({first} {value:.3f})"
                 record["samples"] = self.run.add_samples(now.step, title, self.task.sample(self.model, found))
             self.run.log(record)
         return figures, better
+
+
+def broken_tie(metrics: Sequence[Metric], records: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """The metric that decided which weights are best in place of the first one, and why: those before it were the
+    same at all validations. None if the first one could decide.
+
+    Args:
+        metrics: see `gen.training.task.Task.metrics`.
+        records: of ``metrics.jsonl``.
+    """
+    validated = [record for record in records if isinstance(record.get("validation"), dict)]
+    found = [record["validation"] for record in validated]
+    values = {m: {str(figures.get(m.name)) for figures in found} for m in metrics}
+    same = list(takewhile(lambda m: len(values[m]) == 1, metrics))
+    if len({record.get("step") for record in validated}) < 2 or not same or len(same) == len(metrics):
+        return None
+    named = " and ".join(f"{m} was {found[0][m.name]:g}" for m in same)
+    return str(metrics[len(same)]), f"{named} at all {len(found)} validations and cannot tell weights apart"
 
 
 class Window:

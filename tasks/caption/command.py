@@ -18,6 +18,7 @@ from gen.base import distributed
 from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, UserError, notify
 from gen.base.fields import Arg
+from gen.base.folders import write_text
 from gen.base.lines import output
 from gen.inputs.pictures import PictureError, ahead, find_pictures
 from gen.inputs.processors import PictureProcessor
@@ -202,11 +203,14 @@ def _write_sidecar(caption: Caption, written: set[Path], overwrite: bool) -> boo
     if path in written:
         notify(f"{caption.path}: {path.name} already has the caption of another picture")
         return False
-    if path.is_file() and not overwrite:
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        notify(f"{path}: is no file of its own; nothing is written there")
+        return False
+    if path.exists() and not overwrite:
         notify(f"{path}: exists; --overwrite replaces it")
         return False
     try:
-        path.write_text(caption.hypotheses[0].text + "\n", encoding="utf-8")
+        write_text(path, caption.hypotheses[0].text + "\n")
     except OSError as error:
         notify(f"{path}: cannot be written ({error.strerror})")
         return False

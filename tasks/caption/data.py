@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,10 @@ from gen.base.errors import UserError, notify
 from gen.datasets.batches import Sequences
 from gen.datasets.captions import Captioned, CaptionSet, plain_caption, read_captions
 from gen.datasets.features import FeatureStore
+from gen.datasets.splits import connected, hold_out, split_notes
 from gen.inputs.pictures import PictureError, ahead
-from gen.inputs.ptb import ptb_tokens
 from gen.inputs.tokenizer import Tokenizer
-from gen.metrics.captions import CaptionScorer, CiderD
+from gen.metrics.captions import CaptionScorer, CiderD, caption_tokenizer
 from gen.models.batch import Batch, sequence_batch
 from gen.models.encoders.cnn import CNNEncoder
 from gen.models.model import Model
@@ -33,13 +36,23 @@ class Split:
 
     Attributes:
         dropped: what was left out and why, one line per picture.
+        notes: name → text, further facts about the pictures for the table.
+        automatic: whether the validation pictures were chosen here, not by the user or the file.
         unusable: indices of pictures that cannot be read; those of ``valid`` follow those of ``train``.
     """
 
     train: list[Captioned]
     valid: list[Captioned]
     dropped: list[str]
+    notes: dict[str, str] = field(default_factory=dict)
+    automatic: bool = False
     unusable: set[int] = field(default_factory=set)
+
+    @property
+    def digest(self) -> str:
+        """A hash of the captions and the names of their pictures."""
+        rows = "\0".join("\0".join((c.picture.name, *c.captions)) for c in (*self.train, *self.valid))
+        return hashlib.blake2b(rows.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
     @property
     def num_captions(self) -> int:
@@ -58,6 +71,7 @@ class Split:
             "training": f"{len(train):,} pictures, {captions:,} captions",
             "left out": f"{len(self.dropped):,} (see above)" if self.dropped else "none",
             "validation": f"{valid:,} pictures",
+            **self.notes,
         }
 
     def check(self, options: CaptionData) -> None:
@@ -76,14 +90,42 @@ def read_split(options: CaptionData) -> Split:
     if options.valid_captions:
         other: CaptionSet = read_captions(options.valid_images or options.images, options.valid_captions)
         valid, dropped = other.pictures, dropped + other.dropped
-    elif not (valid := found.split("valid")):
-        order = np.random.default_rng(0).permutation(len(train))
-        held_out = set(order[: min(options.valid_size, len(train) // 10)].tolist())
-        valid = [c for i, c in enumerate(train) if i in held_out]
-        train = [c for i, c in enumerate(train) if i not in held_out]
-    split = Split(train, valid, dropped)
+        automatic = False
+    elif automatic := not (valid := found.split("valid")):
+        keys = _picture_keys(train)
+        size = min(options.valid_size, max(len(train) // 10, 1))
+        held_out = hold_out(connected(keys), keys, size)
+        valid = [c for c, out in zip(train, held_out, strict=True) if out]
+        train = [c for c, out in zip(train, held_out, strict=True) if not out]
+    split = Split(train, valid, dropped, _notes(train, valid), automatic)
     split.check(options)
     return split
+
+
+_SAME = 1 << 16
+"""Bytes at the beginning that are equal in two pictures only if they are the same, given the same length."""
+
+
+def _picture_keys(pictures: Sequence[Captioned]) -> np.ndarray:
+    """Hashes, (N,) uint64, that are equal for one picture under several names. Reads only what might be equal."""
+    sizes = [c.picture.stat().st_size for c in pictures]
+    times = Counter(sizes)
+
+    def key(picture: Path, size: int) -> int:
+        content = b""
+        if times[size] > 1:
+            with suppress(OSError), picture.open("rb") as file:
+                content = file.read(_SAME)
+        return int.from_bytes(hashlib.blake2b(b"%d %s" % (size, content), digest_size=8).digest(), "little")
+
+    return np.array([key(c.picture, size) for c, size in zip(pictures, sizes, strict=True)], np.uint64)
+
+
+def _notes(train: Sequence[Captioned], valid: Sequence[Captioned]) -> dict[str, str]:
+    """What the table says of pictures that occur twice."""
+    keys = _picture_keys([*train, *valid])
+    ours, others = keys[: len(train)], keys[len(train) :]
+    return split_notes("pictures", ours, {"pictures": (ours, others)})
 
 
 Source = Callable[[np.ndarray, np.ndarray], dict[str, torch.Tensor]]
@@ -234,9 +276,10 @@ _END = "</s>"
 
 def caption_reward(references: Sequence[Sequence[str]]) -> Reward:
     """CIDEr-D against the references. EOS counts as a word: without it, incomplete captions would score best."""
-    cider = CiderD([[[*ptb_tokens(text), _END] for text in each] for each in references])
+    tokens = caption_tokenizer(references)[1]
+    cider = CiderD([[[*tokens(text), _END] for text in each] for each in references])
 
     def reward(hypothesis: Hypothesis, picture: int) -> float:
-        return cider.score([*ptb_tokens(hypothesis.text), *([_END] if hypothesis.finished else [])], picture)
+        return cider.score([*tokens(hypothesis.text), *([_END] if hypothesis.finished else [])], picture)
 
     return reward

@@ -19,14 +19,15 @@ class CaptionData:
     images: str = ""
     """Folder of the training pictures."""
     captions: str = ""
-    """JSON Lines, CSV, Flickr's token file, Karpathy's or COCO's JSON, Parquet, or a Hugging Face dataset. Unset:
-    the captions file in the folder --images."""
+    """JSON Lines, JSON, CSV, TSV, Flickr's token file, Karpathy's or COCO's JSON, Parquet, or a Hugging Face
+    dataset. Unset: the captions file in the folder --images."""
     valid_images: str = ""
     """Folder of the validation pictures. Unset: --images."""
     valid_captions: str = ""
-    """Captions to validate on. Unset: the validation split, or a part of the training pictures."""
+    """Captions to validate on. Unset: the validation split, or a part of the training pictures, which the run
+    folder gets as valid.jsonl."""
     valid_size: int = 1000
-    """Without a validation split: number of training pictures to validate on, at most a tenth."""
+    """Without a validation split: number of training pictures to validate on, at most a tenth, at least one."""
     level: Literal["char", "word", "subword"] = "word"
     """Kind of tokens."""
     vocab_size: int | None = None

@@ -24,7 +24,7 @@ from gen.models.decoder import DecoderConfig, DecoderState
 from gen.models.encoders.cnn import CNNEncoder
 from gen.models.model import LossOutput, Model
 from gen.search import Hypothesis, SearchOptions
-from gen.training.config import recorded
+from gen.training.config import check_split, recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.options import TrainOptions
 from gen.training.registry import register
@@ -52,6 +52,10 @@ class Caption(Task):
 
     Data, Sizes, Extra, HeldOut = CaptionData, CaptionSizes, SelfCriticalOptions, CaptionHeldOut
     metric = Metric("cider", higher_is_better=True, label="CIDEr-D", max_loss=1.0)
+    further_metrics = (
+        Metric("rouge_l", higher_is_better=True, label="ROUGE-L", max_loss=0.5),
+        *(Metric(f"bleu{n}", higher_is_better=True, label=f"BLEU-{n}", max_loss=0.5) for n in (4, 3, 2, 1)),
+    )
     changeable = frozenset({"finetune", "finetune_rate"})
     # Against a length penalty of 1.0 and repeats, four models gained 0.3 to 0.9 CIDEr-D on Flickr8k's validation
     # pictures: "a man in a red shirt and a woman in a red shirt" is rare.
@@ -227,15 +231,16 @@ class Caption(Task):
         return f"valid {figures['loss']:.3f} nats, {scores}"
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """Evaluates with the default search. Writes ``captions.jsonl`` and, with attention, a plot."""
+        """Evaluates with the default search. Writes the validation pictures with their captions, ``valid.jsonl``,
+        the model's ``captions.jsonl`` and, with attention, a plot."""
         pictures = self.valid.pictures
         found = self.valid.captions(model, len(pictures))
         captions = [h.text for h in found]
-        lines = [
-            json.dumps({"image": str(c.picture), "caption": text}, ensure_ascii=False)
-            for c, text in zip(pictures, captions, strict=True)
-        ]
-        write_text(folder / "captions.jsonl", "\n".join(lines) + "\n")
+        written = [{"image": str(c.picture), "caption": t} for c, t in zip(pictures, captions, strict=True)]
+        given = [{"image": str(c.picture), "captions": c.captions} for c in pictures]
+        for name, rows in (("captions.jsonl", written), ("valid.jsonl", given)):
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+            write_text(folder / name, "".join(lines))
         if found[0].attention is not None:
             self.plot(model, pictures[0].picture, found[0], folder / "plots" / "attention.png")
         return Evaluation(self.valid.scorer.corpus(captions), captions, len(captions))
@@ -245,7 +250,9 @@ class Caption(Task):
 
     def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         labels = {f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)} | {"rouge_l": "ROUGE-L", "cider": "CIDEr-D"}
-        rows = [(label, f"{figures[name]:.2f}", "") for name, label in labels.items()]
+        rows = [
+            (label, f"{figures[name]:.2f}", figures.get(f"{name}_signature", "")) for name, label in labels.items()
+        ]
         return [*rows, ("distinct", f"{figures['distinct']:,}", "")]
 
     # -- a trained model -----------------------------------------------------------------------------------
@@ -267,7 +274,10 @@ class Caption(Task):
             config = recorded(Caption, model)
             if not (config.data.images or config.data.captions):
                 raise UserError("the model has no record of its training pictures: name some with --images")
-            chosen, self.dropped = read_split(config.data).valid, []
+            split = read_split(config.data)
+            if split.automatic:
+                check_split(model, "--images and --captions")
+            chosen, self.dropped = split.valid, []
         return [Example(c.picture, c.captions[0], tuple(c.captions)) for c in chosen]
 
     dropped: Sequence[str] = ()

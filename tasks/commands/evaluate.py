@@ -79,6 +79,11 @@ def evaluate_command(argv: list[str], command: str) -> int:
     for name, result in results.items():
         display.show_figures(name, task.rows(result.figures))
     if p_values:
-        rows = {name: f"{value:.4f}" for name, value in p_values.items()}
+        figures = [result.figures for result in results.values()]
+        rows = {}
+        for name, value in p_values.items():
+            both = {each[name] for each in figures if name in each}
+            tie = f"   both {both.pop():g}: cannot tell them apart" if len(both) == 1 else ""
+            rows[name] = f"{value:.4f}{tie}"
         display.console.print(display.table("p-value of the difference (paired bootstrap)", rows))
     return int(bool(first.failed))

@@ -103,21 +103,38 @@ def _check_output(folder: Path) -> None:
         raise UserError(f"--output {folder}: cannot be written ({parent} is no writable folder)")
 
 
+def _judge(
+    task: Task, examples: Any, plain: runtime.Runtime, small: runtime.Runtime
+) -> tuple[Metric, float, float] | None:
+    """The first further metric that is not 0 for both models, and its two figures; None if there is none."""
+    before, after = (task.evaluate(model, examples).figures for model in (plain, small))
+    for metric in task.further_metrics:
+        figures = metric, float(before[metric.name]), float(after[metric.name])
+        if any(round(figure, 4) for figure in figures[1:]):
+            return figures
+    return None
+
+
 def quantization_check(
     task: Task, examples: Any, plain: Path, small: Path, max_loss: float | None, limit: int = 0
 ) -> dict[str, Any]:
     """Compares an int8 export with its float32 export. Returns both figures, for the model card.
 
     Raises:
-        UserError: the loss exceeds ``max_loss`` (None: that of the task's metric).
+        UserError: the loss exceeds ``max_loss`` (None: that of the metric).
     """
-    metric: Metric = task.metric
     if isinstance(examples, Sequence):
         if not examples:
             raise UserError("--int8: there is no held-out data to measure on")
         if limit and len(examples) > limit:
             examples = [examples[i * len(examples) // limit] for i in range(limit)]
-    (before, what), (after, _) = (task.measure(runtime.load(path), examples, limit) for path in (plain, small))
+    metric, models = task.metric, (runtime.load(plain), runtime.load(small))
+    (before, what), (after, _) = (task.measure(model, examples, limit) for model in models)
+    if metric.higher_is_better and round(before, 4) == round(after, 4) == 0:
+        found = _judge(task, examples, *models)
+        instead = f"judged by {found[0]}" if found else "the loss in quality is unknown"
+        notify(f"--int8: {metric} is 0 in float32 and in int8, which says nothing: {instead}")
+        metric, before, after = found or (metric, before, after)
     lost = before - after if metric.higher_is_better else after - before
     most = metric.max_loss if max_loss is None else max_loss
     figures = f"{metric} {before:.4g} in float32, {after:.4g} in int8 ({what})"

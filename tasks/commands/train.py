@@ -22,8 +22,12 @@ from gen.training.display import progress
 from gen.training.registry import find_task
 from gen.training.session import Session, log_to
 from gen.training.task import Task
+from gen.training.validation import broken_tie
 from tasks import display
 from tasks.commands.preflight import Tools, preflight
+
+_MOST_DROPPED = 20
+"""Lines about what was left out."""
 
 
 def train_command(argv: list[str], command: str, name: str) -> None:
@@ -72,8 +76,11 @@ def train_watched(
 def _show(session: Session) -> None:
     """Prints the data, the chosen options with reasons, and the model."""
     task, resolved, model = session.task, session.resolved, session.model
-    for line in getattr(task.split, "dropped", ()):
+    dropped = getattr(task.split, "dropped", ())
+    for line in dropped[:_MOST_DROPPED]:
         display.say(f"Left out: {line}")
+    if len(dropped) > _MOST_DROPPED:
+        display.say(f"Left out: {len(dropped) - _MOST_DROPPED:,} more")
     display.console.print(display.table("Data", task.split.table()))
     if resolved.reasons:
         options = flat(to_dict(resolved.config))
@@ -87,8 +94,15 @@ def _train(session: Session, typed: str) -> None:
     """Trains until the end, or until Ctrl-C or SIGTERM: then finishes the step and saves."""
     options, path = session.resolved.config.train, session.folder.path
     if state := session.folder.progress():
-        done = "is already trained to the end of its budget" if state["done"] else "is resumed"
-        display.say(f"{path} {done} (step {state['step']:,}).")
+        what = "is resumed"
+        if state["done"]:
+            what = "is already trained to the end of its budget"
+            if (before := state.get("budget") or options.budget) != options.budget:
+                what = (
+                    f"was trained for {before} and goes on up to {options.budget}, from its best weights: the "
+                    "learning-rate schedule begins again"
+                )
+        display.say(f"{path} {what} (step {state['step']:,}).")
     with (
         session.tracked() as log,
         progress(options, session.task.describe, display.console) as show,
@@ -106,8 +120,10 @@ def _train(session: Session, typed: str) -> None:
 def _present(session: Session) -> tuple[Model, Session, dict[str, Any]]:
     """Prints the final figures, the written files and example commands."""
     model, found = session.finish()
-    display.show_figures("Validation", session.task.rows(found.figures))
-    out = session.folder.path
+    out, rows = session.folder.path, session.task.rows(found.figures)
+    if tied := broken_tie(session.task.metrics, session.folder.records()):
+        rows.append(("chosen by", *tied))
+    display.show_figures("Validation", rows)
     display.say(f"Peak memory: {machine.peak_memory(session.device) / 2**20:,.0f} MB")
     display.say(f"Samples: {out}/samples.md   plot: {out}/plots/loss.png")
     commands = session.task.commands(model, shlex.quote(str(out)))

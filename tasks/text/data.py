@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 
 import numpy as np
 
-from gen.base.distributed import all_reduce_sum
+from gen.base.distributed import all_reduce_sum, is_main
+from gen.base.errors import few, notify
 from gen.base.files import TextFiles
 from gen.datasets.batches import SequenceBatches, Sequences
 from gen.datasets.corpus import Corpus, Part, TokenizerOptions, build_corpus
@@ -18,13 +19,23 @@ from gen.metrics.scores import language_metrics
 from gen.models.batch import Batch
 from gen.models.model import Model
 from gen.training.interfaces import Evaluation
-from tasks.text.options import TextData
+from tasks.text.options import TextData, TextHeldOut
+
+
+def text_files(options: TextData | TextHeldOut, names: Sequence[str], unit: str, column: str) -> TextFiles:
+    """The files of these names; tells what is skipped in folders."""
+    files = TextFiles(names, options.encoding_errors, column, one_line=unit == "line")
+    if files.skipped and is_main():
+        notify(
+            f"{len(files.skipped):,} files that do not end in .txt or .txt.gz are skipped: {few(files.skipped)}"
+        )
+    return files
 
 
 def read_corpus(options: TextData, vocabulary: Tokenizer | None = None) -> Corpus:
     """Reads and tokenizes the text, with a new vocabulary if none is given."""
-    files = TextFiles(options.data, options.encoding_errors)
-    valid = TextFiles(options.valid, options.encoding_errors) if options.valid else None
+    files = text_files(options, options.data, options.unit, options.column)
+    valid = text_files(options, options.valid, options.unit, options.column) if options.valid else None
     tokenizer = TokenizerOptions(
         options.level,
         options.min_frequency,

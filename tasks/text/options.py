@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from gen.base.config import range_errors
+from gen.base.lines import suffix
+from gen.base.tables import TABLES
 from tasks.options import DecoderSizes, vocabulary_errors
 
 
@@ -14,7 +17,10 @@ class TextData:
     """Training data."""
 
     data: tuple[str, ...] = ()
-    """UTF-8 text: files, folders, globs, .gz files, or - for standard input."""
+    """UTF-8 text: files, folders, globs, .gz files, or - for standard input; tables (.csv, .tsv, .jsonl, .json,
+    .parquet) with --column."""
+    column: str = ""
+    """Tables: the column of the text, by name or by number from 1 on. Unset: the only one of text."""
     valid: tuple[str, ...] = ()
     """Text to validate on. Unset: the end of the data."""
     valid_fraction: float = 0.1
@@ -49,6 +55,7 @@ class TextData:
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
         found = [] if self.data else ["--data: name at least one text file"]
+        found += column_errors(self.data, self.column)
         if not 0 < self.valid_fraction < 1:
             found.append(f"--valid-fraction must be between 0 and 1, not {self.valid_fraction}")
         if self.valid and self.valid_fraction != 0.1:
@@ -81,5 +88,18 @@ class TextHeldOut:
 
     data: tuple[str, ...] = ()
     """Text to evaluate on. Unset: the validation part of the training data."""
+    column: str = ""
+    """Tables: the column of the text. Unset: that of the training."""
     encoding_errors: Literal["strict", "replace"] = "strict"
     """replace: read bytes that are not UTF-8 as U+FFFD."""
+
+    def errors(self) -> list[str]:
+        """The errors in the options, one line each."""
+        return column_errors(self.data, self.column)
+
+
+def column_errors(names: Sequence[str], column: str) -> list[str]:
+    """An error if ``column`` is given and none of the files is a table."""
+    if not column or any(suffix(name) in TABLES for name in names):
+        return []
+    return [f"--column goes with tables: {', '.join(TABLES)}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ from gen.inputs.tokenizer import Tokenizer
 from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
 from gen.search import SearchOptions
-from gen.training.config import recorded
+from gen.search.loop import NOT_FINITE
+from gen.training.config import check_split, recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
-from tasks.text.data import evaluate_part, markov_metrics, markov_order, read_corpus, text_of
+from tasks.text.data import evaluate_part, markov_metrics, markov_order, read_corpus, text_files, text_of
 from tasks.text.options import TextData, TextHeldOut, TextSizes
 
 
@@ -48,10 +50,15 @@ class TextSplit:
     def num_tokens(self) -> int:
         return len(self.corpus.train.tokens)
 
+    @property
+    def digest(self) -> str:
+        return self.corpus.digest
+
     def table(self) -> dict[str, str]:
         t = self.tokenizer
         parts = {"training": self.corpus.train, "validation": self.corpus.valid}
-        return {name: _described(part) for name, part in parts.items()} | {"vocabulary": f"{len(t):,} ({t.kind})"}
+        described = {name: _described(part) for name, part in parts.items()}
+        return described | self.corpus.notes | {"vocabulary": f"{len(t):,} ({t.kind})"}
 
 
 def _described(part: Part) -> str:
@@ -162,7 +169,10 @@ class Text(Task):
         return f"valid {figures['loss']:.3f} nats, {figures['bits_per_char']:.3f} bits/char"
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """The figures of the model, and of a Markov chain under "markov"."""
+        """The figures of the model, and of a Markov chain under "markov". Writes lines that were held out as
+        ``valid.txt``."""
+        if (held_out := self.split.corpus.held_out) is not None:
+            shutil.copyfile(held_out, folder / "valid.txt")
         corpus, limit = self.split.corpus, self.config.data.valid_limit
         found = evaluate_part(model, corpus.valid, limit)
         order = markov_order(corpus.tokenizer)
@@ -189,10 +199,15 @@ class Text(Task):
 
     def held_out(self, model: Any, options: TextHeldOut | None = None) -> Part | TextFiles:
         if options and options.data:
-            return TextFiles(options.data, options.encoding_errors)
+            unit = "line" if model.info.ends_with_eos else "stream"
+            return text_files(
+                options, options.data, unit, options.column or model.info.options().get("column", "")
+            )
         self.config = recorded(Text, model)
         if not self.config.data.data or "-" in self.config.data.data:
             raise UserError("the model has no record of its training text: give one with --data")
+        if self.config.data.unit == "line" and not self.config.data.valid:
+            check_split(model, "--data")
         return read_corpus(self.config.data, model.tokenizer).valid
 
     def evaluate(self, model: Any, examples: Any, *, batch_size: int = 64, **search: Any) -> Evaluation:
@@ -202,13 +217,13 @@ class Text(Task):
                 f"{flags} does not go with a text model: it is evaluated by its loss, without a search"
             )
         if isinstance(examples, Part):
-            return evaluate_part(model, examples)
+            return _finite(evaluate_part(model, examples))
         unit = "line" if model.info.ends_with_eos else "stream"
         with tempfile.TemporaryDirectory(prefix="gen-") as folder:
             part = tokenize(examples, model.tokenizer, unit, Path(folder))
             if len(part.tokens) == 0:
                 raise UserError(f"{examples.paths[0]}: holds no text")
-            return evaluate_part(model, part)
+            return _finite(evaluate_part(model, part))
 
     def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
         """Bits per character of up to ``limit`` (0: 256) pieces of the text."""
@@ -232,6 +247,13 @@ class Text(Task):
 
     def plot(self, model: Any, item: Any, hypothesis: Any, to: Path) -> None:
         raise UserError("a text model has no encoder, so it has no attention")
+
+
+def _finite(found: Evaluation) -> Evaluation:
+    """The evaluation itself. Raises `UserError` if its loss is NaN."""
+    if np.isnan(found.figures["loss"]):
+        raise UserError(NOT_FINITE)
+    return found
 
 
 def opening(model: Model) -> str:

@@ -88,7 +88,7 @@ def translate_command(argv: list[str], command: str) -> None:
     chosen = SearchOptions.make(model.search_defaults, options)
     for remark in chosen.remarks():
         notify(remark)
-    known = partial(model.processors["sentence"].known, unknown=chosen.unknown)
+    known = partial(model.processors["sentence"].known, unknown=chosen.unknown or "replace")
     lines: Iterable[str] = config.text or read_lines(config.input)
     if chosen.unknown == "error" and not config.text:
         lines = spelled(config.input, known)

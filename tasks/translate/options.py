@@ -8,6 +8,7 @@ from typing import Literal
 from gen.base.config import range_errors
 from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.pairs import PairOptions
+from gen.metrics.scores import BleuTokenizer, missing_library
 from tasks.options import AttentionSizes, vocabulary_errors
 
 
@@ -18,13 +19,14 @@ class TranslateData:
     train: tuple[str, ...] = ()
     """Two files with one sentence per line, source and target: train.{en,de}. More pairs of files may follow."""
     data: tuple[str, ...] = ()
-    """Instead of --train: tables of pairs (.tsv, .csv, .jsonl, .parquet), or a Hugging Face dataset."""
+    """Instead of --train: tables of pairs (.tsv, .csv, .jsonl, .json, .parquet), or a Hugging Face dataset."""
     src: str = ""
-    """Tables: the source column."""
+    """Tables: the source column, by name or by number from 1 on. Unset: source, src, or the first of text."""
     tgt: str = ""
-    """Tables: the target column."""
+    """Tables: the target column, likewise. Unset: target, tgt, or the second of text."""
     valid: tuple[str, ...] = ()
-    """Pairs to validate on, in the form of --train or --data. Unset: a part of the training pairs."""
+    """Pairs to validate on, in the form of --train or --data. Unset: a part of the training pairs, with
+    sources and targets of its own; the run folder gets it as valid.src and valid.tgt."""
     valid_size: int = 1000
     """Without --valid: number of training pairs to validate on, at most a tenth."""
     level: Literal["char", "word", "subword"] = "subword"
@@ -52,6 +54,8 @@ class TranslateData:
     """Drop training pairs where one side has this many times the tokens of the other; 0: keep all."""
     batch_tokens: int = 2000
     """Tokens per batch of the longer side, padding included."""
+    bleu_tokenizer: BleuTokenizer | None = None
+    """sacrebleu's tokenizer for BLEU. Chosen from the script of the targets."""
 
     @property
     def pairs(self) -> PairOptions:
@@ -90,6 +94,7 @@ class TranslateData:
             found.append(f"--subword-dropout goes with --level subword, not {self.level}")
         if self.length_ratio != 0 and not self.length_ratio >= 1:
             found.append(f"--length-ratio must be at least 1, or 0 for none, not {self.length_ratio}")
+        found += tokenizer_errors(self.bleu_tokenizer)
         sizes = ("valid_size", "min_frequency", "max_length", "batch_tokens")
         return found + vocabulary_errors(self) + range_errors(self, sizes, ("subword_dropout",))
 
@@ -119,7 +124,16 @@ class TranslateHeldOut:
     """Reference translations, one per line."""
     lowercase: bool = False
     """Ignore case in the scores."""
+    bleu_tokenizer: BleuTokenizer | None = None
+    """sacrebleu's tokenizer for BLEU. Unset: that of the training."""
 
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
-        return ["--src and --ref go together"] if bool(self.src) != bool(self.ref) else []
+        found = ["--src and --ref go together"] if bool(self.src) != bool(self.ref) else []
+        return found + tokenizer_errors(self.bleu_tokenizer)
+
+
+def tokenizer_errors(name: BleuTokenizer | None) -> list[str]:
+    """An error if a BLEU tokenizer needs a package that is not installed."""
+    missing = missing_library(name or "")
+    return [f"--bleu-tokenizer {name}: needs {missing}; install it with pip"] if missing else []

@@ -18,13 +18,13 @@ from gen.datasets.batches import SequenceBatches
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import Pairs, build_pairs
 from gen.inputs.tokenizer import Tokenizer
-from gen.metrics.scores import paired_bootstrap, translation_metrics
+from gen.metrics.scores import bleu_tokenizer, paired_bootstrap, translation_metrics
 from gen.models.batch import PADDED_TO, pad
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders.rnn import RNNEncoder
 from gen.models.model import Model
 from gen.search import SearchOptions
-from gen.training.config import recorded
+from gen.training.config import check_split, recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
@@ -49,6 +49,10 @@ class TranslateSplit:
         return self.pairs.target_tokenizer
 
     @property
+    def digest(self) -> str:
+        return self.pairs.digest
+
+    @property
     def num_tokens(self) -> int:
         return len(self.pairs.target.tokens) // self.pairs.spellings
 
@@ -61,6 +65,7 @@ class TranslateSplit:
             "training": f"{len(pairs.source) // pairs.spellings:,} pairs, {self.num_tokens:,} target tokens",
             "dropped": dropped or "none",
             "validation": f"{len(pairs.valid):,} pairs",
+            **pairs.notes,
             "vocabulary": f"{sizes} ({pairs.target_tokenizer.kind}{', joint' if one else ''})",
         }
 
@@ -71,6 +76,10 @@ class Translate(Task):
 
     Data, Sizes, HeldOut = TranslateData, TranslateSizes, TranslateHeldOut
     metric = Metric("bleu", higher_is_better=True, label="BLEU", max_loss=0.3)
+    further_metrics = (
+        Metric("chrf", higher_is_better=True, label="chrF", max_loss=0.3),
+        Metric("exact", higher_is_better=True, max_loss=0.005),
+    )
     search = SearchOptions(beam=5, length_penalty=1.5, max_new_tokens=2000, max_ratio=3.0)
     reference = {"embedding_size": 256, "encoder_size": 160, "hidden_size": 320}
     common = ("train", "valid", "out", "budget", "level", "vocab_size", "attention", "init_from", "dry_run")
@@ -118,6 +127,7 @@ class Translate(Task):
         read = f"{passes:.2g} passes over the pairs fit into the budget"
         sizes = {n: Choice(round_size(size * scale), read) for n, size in self.reference.items()}
         tie = "decoder" if self.config.data.separate else "all"
+        targets = (example.target for example in getattr(facts.split, "valid", ()))
         return {
             **sizes,
             "dropout": Choice(dropout, read),
@@ -126,6 +136,7 @@ class Translate(Task):
             "learning_rate": Choice(5e-3, "best of those tried on Multi30k"),
             "label_smoothing": Choice(0.1, "usual for translation"),
             "ema": Choice(0.999, "the average is better than the last weights"),
+            "bleu_tokenizer": Choice(*bleu_tokenizer(targets)),
         }
 
     def tokenizers(self, split: TranslateSplit) -> tuple[Tokenizer, dict[str, Tokenizer]]:
@@ -148,9 +159,16 @@ class Translate(Task):
     # -- evaluation ----------------------------------------------------------------------------------------
 
     def score(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
-        return translation_metrics(outputs, [each[0] for each in references], lowercase=self._lowercase)
+        return translation_metrics(outputs, [each[0] for each in references], **self._scoring())
 
     _lowercase = False
+    _tokenize = ""
+
+    def _scoring(self) -> dict[str, Any]:
+        """The settings of the scores: those of `held_out`, else of the training."""
+        chosen = self.config.data.bleu_tokenizer if self.config is not None else None
+        tokenize = self._tokenize or chosen or "13a"  # older versions recorded none
+        return {"lowercase": self._lowercase, "tokenize": tokenize}
 
     def describe(self, figures: Mapping[str, Any]) -> str:
         return f"valid {figures['loss']:.3f} nats, BLEU {figures['bleu']:.2f}, chrF {figures['chrf']:.2f}"
@@ -170,6 +188,8 @@ class Translate(Task):
 
     def held_out(self, model: Any, options: TranslateHeldOut | None = None) -> list[Example]:
         self._lowercase = bool(options and options.lowercase) or model.processors["sentence"].lowercase
+        of_training = model.info.options().get("bleu_tokenizer")
+        self._tokenize = (options and options.bleu_tokenizer) or of_training or "13a"
         if options and options.src:
             pairs = list(PairFiles([options.src, options.ref]))
             if not any(target.strip() for _, target in pairs):
@@ -178,6 +198,8 @@ class Translate(Task):
             self.config = recorded(Translate, model)
             if not (self.config.data.train or self.config.data.data):
                 raise UserError("the model has no record of its training pairs: name some with --src and --ref")
+            if not self.config.data.valid:
+                check_split(model, "--src and --ref")
             pairs = read_pairs(self.config.data).valid
         return [Example(source, target) for source, target in pairs]
 
@@ -192,18 +214,21 @@ class Translate(Task):
 
     def _all_scores(self, model: Any, outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, Any]:
         references = [self.normalise(model, e.target) for e in examples]
-        return translation_metrics(outputs, references, names=SCORES, lowercase=self._lowercase)
+        return translation_metrics(outputs, references, names=SCORES, **self._scoring())
 
     def compare(
         self, outputs: Sequence[str], others: Sequence[str], references: Sequence[Sequence[str]]
     ) -> dict[str, float]:
         targets = [each[0].lower() if self._lowercase else each[0] for each in references]
-        return paired_bootstrap(outputs, others, targets, names=SCORES, lowercase=self._lowercase)
+        return paired_bootstrap(outputs, others, targets, names=SCORES, **self._scoring())
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """Evaluates with the default search. Writes ``translations.txt`` and, with attention, a plot."""
+        """Evaluates with the default search. Writes the validation pairs, ``valid.src`` and ``valid.tgt``, their
+        ``translations.txt`` and, with attention, a plot."""
         found = self.evaluate(model, self.split.valid)
-        write_text(folder / "translations.txt", "\n".join(found.outputs) + "\n")
+        sources, targets = zip(*self.split.pairs.valid, strict=True)
+        for name, lines in (("valid.src", sources), ("valid.tgt", targets), ("translations.txt", found.outputs)):
+            write_text(folder / name, "\n".join(lines) + "\n")
         source = self.split.valid[0].item
         best = model.generate(source)[0]
         if best.attention is not None and best.token_ids:
@@ -216,6 +241,7 @@ class Translate(Task):
 
 def read_pairs(options: TranslateData, vocabularies: tuple[Tokenizer, Tokenizer] | None = None) -> Pairs:
     """Reads and tokenizes the pairs, with new vocabularies if none are given."""
-    train = PairFiles(options.train or options.data, options.src, options.tgt)
-    valid = PairFiles(options.valid, options.src, options.tgt) if options.valid else None
+    columns, tables = (options.src, options.tgt), not options.train
+    train = PairFiles(options.train or options.data, *columns, tables=tables)
+    valid = PairFiles(options.valid, *columns) if options.valid else None
     return build_pairs(train, valid, options.pairs, tokenizers=vocabularies)

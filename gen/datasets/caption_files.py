@@ -1,0 +1,247 @@
+"""Files of captions in the formats people use: the pictures they name, with captions and splits."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gen.base.cache import cache_folder
+from gen.base.errors import UserError
+from gen.base.json_files import json_document, records
+from gen.base.lines import read_lines, suffix
+from gen.base.tables import Table, is_dataset, listed, load_dataset
+from gen.inputs.pictures import SUFFIXES
+
+_PICTURE = (
+    *("image", "image_name", "image_path", "image_file", "file_name", "filename", "filepath", "file"),
+    *("img", "img_path", "img_name", "picture", "photo", "path"),
+)
+_TEXT = ("captions", "caption", "text", "sentences", "comment", "sentence", "comments", "description", "texts")
+_NUMBERED = re.compile(rf"({'|'.join(_TEXT)})[ _.-]?\d+")
+_LISTED = re.compile(r"""\[\s*((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")[\s,]*)*\]""", re.DOTALL)
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+
+
+class Row(NamedTuple):
+    """Captions of a picture.
+
+    Attributes:
+        where: the place in the file, for messages.
+        picture: its name.
+        captions: as the file has them.
+        split: as the file has it; "" if it has none.
+        problem: why the row is left out; "" if it is not.
+    """
+
+    where: str
+    picture: str
+    captions: Sequence[str] = ()
+    split: str = ""
+    problem: str = ""
+
+
+def caption_rows(name: str, images: str) -> Iterator[Row]:
+    """The rows of a file of captions; see `gen.datasets.captions.read_captions` for formats."""
+    splits = _split_files(name) if suffix(name) in (".txt", ".csv", ".tsv") else {}
+    homeless: set[str] = set()
+    for row in _rows(name):
+        picture = row.picture
+        if "#" in picture and not os.path.exists(
+            os.path.join(images, picture)
+        ):  # the number of a caption, as in Flickr's files
+            picture = picture.partition("#")[0]
+        row = row._replace(picture=picture)
+        if not splits or row.split or row.problem:
+            yield row
+        elif picture in splits:
+            yield row._replace(split=splits[picture])
+        elif picture not in homeless:
+            homeless.add(picture)
+            yield row._replace(problem=f"names {picture}, which is in no file of a split")
+
+
+def _rows(name: str) -> Iterator[Row]:
+    if suffix(name) == ".parquet" or is_dataset(name):
+        yield from _dataset(name)
+        return
+    document = json_document(name)
+    if isinstance(document, dict) and isinstance(document.get("images"), list):
+        yield from _coco(document) if isinstance(document.get("annotations"), list) else _karpathy(document)
+        return
+    if document is not None and not isinstance(next(records(document), None), dict | list):
+        raise UserError(
+            f"{name}: has no list of images; it must be a list of pictures with captions, COCO's annotations, "
+            "or Karpathy's dataset_*.json"
+        )
+    table = _Captions(name)
+    yield from (table.row(where, row) for where, row in table)
+
+
+class _Fields:
+    """Which columns hold pictures, captions and splits."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        known = {column.strip().lower(): column for column in reversed(columns)}
+        self.pictures = [known[name] for name in _PICTURE if name in known]
+        self.texts = [known[name] for name in _TEXT if name in known]
+        self.numbered = [column for column in columns if _NUMBERED.fullmatch(column.strip().lower())]
+        self.split = known.get("split")
+
+    def row(self, where: str, row: Mapping[str, Any]) -> Row:
+        """A row of a table."""
+        picture = next(
+            (row[f] for f in self.pictures if isinstance(row.get(f), str) and row[f].strip()), ""
+        ).strip()
+        if not picture:
+            return Row(where, "", problem=f"names no picture; it needs one of the fields {', '.join(_PICTURE)}")
+        first = next(([row[f]] for f in self.texts if row.get(f)), [])
+        more = [row[f] for f in self.numbered if row.get(f) not in (None, "")]  # a picture may have fewer of them
+        texts = [text for value in first + more for text in _captions(value)]
+        if not texts and not any(isinstance(row.get(f), list) for f in self.texts):
+            texts = [""]  # a null, or a line that ends early: an empty caption
+        if not all(isinstance(text, str) for text in texts):
+            return Row(where, picture, problem=": captions must be a text or a list of texts")
+        return Row(where, picture, texts, str((self.split and row.get(self.split)) or "").strip())
+
+
+def _captions(value: Any) -> list[Any]:
+    """The captions in a field: a text, a list of texts, the text of a list, or what Karpathy's files have."""
+    if isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]":
+        value = _parsed(value.strip())
+    if isinstance(value, dict):
+        tokens = value.get("tokens")
+        joined = " ".join(map(str, tokens)) if isinstance(tokens, list) else None
+        value = next((v for v in (value.get("raw"), value.get("caption"), joined) if v), "")
+    if isinstance(value, list):
+        return [text for each in value for text in (_captions(each) if isinstance(each, dict) else [each or ""])]
+    return [] if value is None or value != value else [value]  # NaN is null
+
+
+def _parsed(text: str) -> Any:
+    """The list that a text is, written as by JSON, Python or numpy; the text where it is none."""
+    with suppress(ValueError, RecursionError):
+        return json.loads(text)
+    if _LISTED.fullmatch(text):
+        with suppress(ValueError, SyntaxError):
+            return [ast.literal_eval(quoted) for quoted in _QUOTED.findall(text)]
+    return text
+
+
+class _Captions(Table):
+    """A table of captions. Columns without a usual name are known by what they hold."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, [*_PICTURE, *(column for text in _TEXT for column in (text, f"{text}_1"))])
+        self.fields = fields = _Fields(self.columns)
+        if not self.head:
+            return
+        where = self.head[0][0]
+        if len(self.columns) == 1 and not self.named:
+            raise UserError(
+                f"{name}: {where} has no tab; the format is: name of the picture, #, number, tab, caption"
+            )
+        like_pictures = [column for column in self.columns if self._holds_pictures(column)]
+        fields.pictures = fields.pictures or like_pictures[:1]
+        if not fields.pictures:
+            raise UserError(f"{name}: {where} names no picture; it needs one of the fields {', '.join(_PICTURE)}")
+        if not fields.texts and not fields.numbered:
+            texts = [column for column, kind in self.kinds.items() if kind in ("", "lists", "one value")]
+            others = [column for column in texts if column not in (*fields.pictures, *like_pictures)]
+            if self.named and len(others) > 1:
+                raise UserError(
+                    f"{name}: which field has the captions? Call it caption; there are {listed(self.columns)}"
+                )
+            fields.numbered = others
+
+    def _holds_pictures(self, column: str) -> bool:
+        cells = [str(row[column]).partition("#")[0].strip() for _, row in self.head if row.get(column)]
+        return bool(cells) and sum(cell.lower().endswith(SUFFIXES) for cell in cells) >= 0.9 * len(cells)
+
+    def row(self, where: str, row: Mapping[str, Any]) -> Row:
+        return self.fields.row(where, row)
+
+
+def _coco(document: dict[str, Any]) -> Iterator[Row]:
+    """COCO's annotations. Entries that lack something are rows with a problem."""
+    names: dict[Any, str] = {}
+    for i, image in enumerate(document["images"]):
+        lacks = _lacks(image, "id", "file_name")
+        if not lacks:
+            names[image["id"]] = str(image["file_name"])
+        yield Row(f"image {i}", "" if lacks else str(image["file_name"]), problem=lacks)
+    for i, entry in enumerate(document["annotations"]):
+        lacks = _lacks(entry, "image_id", "caption")
+        if not lacks and entry["image_id"] not in names:
+            lacks = f"is about image {entry['image_id']!r}, which is not in the list of images"
+        elif not lacks and not isinstance(entry["caption"], str):
+            lacks = "has a caption that is no text"
+        if lacks:
+            yield Row(f"annotation {i}", "", problem=lacks)
+        else:
+            yield Row(f"annotation {i}", names[entry["image_id"]], [entry["caption"]])
+
+
+def _lacks(entry: Any, *names: str) -> str:
+    """What is wrong with an entry of COCO's that must have these fields; "" if nothing."""
+    if not isinstance(entry, dict):
+        return "is no object"
+    lacking = [repr(name) for name in names if isinstance(entry.get(name), list | dict | None)]
+    return f"lacks {' and '.join(lacking)}" if lacking else ""
+
+
+def _karpathy(document: dict[str, Any]) -> Iterator[Row]:
+    """Karpathy's ``dataset_*.json``."""
+    for i, image in enumerate(document["images"]):
+        if not isinstance(image, dict):
+            yield Row(f"image {i}", "", problem="is no object")
+            continue
+        row = _Fields(list(image)).row(f"image {i}", {**image, "filepath": None})
+        folder = image.get("filepath")
+        inside = isinstance(folder, str) and folder and row.picture
+        yield row._replace(picture=f"{folder}/{row.picture}") if inside else row
+
+
+def _split_files(name: str) -> dict[str, str]:
+    """Picture → split, from files such as ``Flickr_8k.trainImages.txt`` next to the captions."""
+    kinds = {"train": "train", "dev": "valid", "val": "valid", "test": "test"}
+    found: dict[str, str] = {}
+    for path in sorted(Path(name).parent.iterdir()):
+        match = re.search(r"[._](train|dev|val|test)_?images\.txt$", path.name, re.IGNORECASE)
+        if match and path.is_file():
+            found |= {line.strip(): kinds[match[1].lower()] for line in read_lines(str(path)) if line.strip()}
+    return found
+
+
+def _dataset(name: str) -> Iterator[Row]:
+    """Reads a dataset with a column of pictures. Pictures that are not files are written to the cache."""
+    data = load_dataset(name)  # raises an error if the library is missing
+    import datasets
+
+    column = next((c for c, kind in data.features.items() if isinstance(kind, datasets.Image)), None)
+    if column is None:
+        if not any(c.lower() in _PICTURE for c in data.features):
+            raise UserError(f"{name}: has no column of pictures; there are {listed(list(data.features))}")
+        table = _Captions(name)
+        yield from (table.row(where, row) for where, row in table)
+        return
+    data = data.cast_column(column, datasets.Image(decode=False))
+    folder = cache_folder() / f"pictures-{data._fingerprint}"
+    fields = _Fields([c for c in data.features if c != column])
+    fields.pictures = [column]
+    for number, row in enumerate(data):
+        picture = row[column] or {"path": "", "bytes": b""}
+        path = Path(picture["path"] or "")
+        if picture["bytes"]:
+            path = folder / f"{number:07}{path.suffix or '.jpg'}"
+            if not path.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                whole = path.with_name(f".{path.name}.{os.getpid()}")  # other processes may write it, too
+                whole.write_bytes(picture["bytes"])
+                whole.replace(path)
+        yield fields.row(f"row {number}", {**row, column: str(path.absolute())})

@@ -1,0 +1,153 @@
+"""A finished run and the same command: changed data, a larger budget; two trainings and one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+
+from gen import Run, UserError
+from gen.base import folders
+from gen.models.model import Model
+from gen.training.run_folder import RunFolder
+from tests.conftest import TEXT, TINY
+
+
+def train(gen, book, out, budget="30 steps", *more):
+    return gen("train", "text", "--data", book, "--out", out, "--budget", budget, *TINY, *more)
+
+
+@pytest.mark.parametrize("more", ["zebra quick jumped\n" * 20, TEXT], ids=["new letters", "the same letters"])
+def test_a_finished_run_refuses_other_data(gen, trained, book, more) -> None:
+    before = (trained / "metrics.jsonl").read_bytes()
+    book.write_text(TEXT * 40 + more)
+    status, _, err = train(gen, book, trained)
+    assert status == 2
+    assert "the data has changed since this run was started" in err
+    assert len(err.strip().splitlines()) == 1
+    assert (trained / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_and_the_same_data_is_left_as_it_is(gen, trained, book) -> None:
+    before = Model.load(trained).state_dict()
+    status, said, err = train(gen, book, trained)
+    assert status == 0, err
+    assert "already trained to the end" in said
+    assert all(torch.equal(before[name], weight) for name, weight in Model.load(trained).state_dict().items())
+
+
+def test_a_larger_budget_goes_on_from_the_best_weights(gen, trained, book) -> None:
+    old = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    status, said, err = train(gen, book, trained, "50 steps")
+    assert status == 0, err
+    assert (
+        "goes on up to 50 steps, from its best weights: the learning-rate schedule begins again (step 30)" in said
+    )
+    history = Run(trained).history
+    assert history[: len(old)] == old
+    assert history[-1]["step"] == 50
+    assert max(r["learning_rate"] for r in history[len(old) :]) > old[-1]["learning_rate"]
+    assert Run(trained).config["budget"] == "50 steps"
+    # It is finished again: neither trained further, nor refused.
+    assert "already trained to the end" in train(gen, book, trained, "50 steps")[1]
+
+
+@pytest.mark.parametrize("budget", ["20 steps", "2 epochs"])
+def test_a_smaller_budget_or_another_unit_is_another_configuration(gen, trained, book, budget) -> None:
+    status, _, err = train(gen, book, trained, budget)
+    assert status == 2
+    assert "another configuration (--budget" in err
+
+
+def test_what_goes_on_can_be_resumed_exactly(gen, trained, book, tmp_path, monkeypatch) -> None:
+    import shutil
+
+    from gen.training.trainer import Trainer
+
+    shutil.copytree(trained, tmp_path / "twin")
+    assert train(gen, book, trained, "50 steps")[0] == 0
+    step = Trainer._step
+
+    def stop_at_40(self, *args):
+        done = step(self, *args)
+        if self.now.step == 40:
+            self.stop()
+        return done
+
+    monkeypatch.setattr(Trainer, "_step", stop_at_40)
+    train(gen, book, tmp_path / "twin", "50 steps")
+    monkeypatch.setattr(Trainer, "_step", step)
+    assert RunFolder(tmp_path / "twin", {}).progress()["step"] == 40
+    assert train(gen, book, tmp_path / "twin", "50 steps")[0] == 0
+    expected, found = (Model.load(path / "last").state_dict() for path in (trained, tmp_path / "twin"))
+    assert all(torch.equal(weight, found[name]) for name, weight in expected.items())
+
+
+def test_a_training_stops_when_its_folder_was_moved_and_another_one_took_its_place(tmp_path) -> None:
+    path = tmp_path / "run"
+    first, second = RunFolder(path, {"a": 1}), RunFolder(path, {"a": 1})
+    with first.locked():
+        first.log({"step": 1, "seconds": 1.0})
+        path.rename(tmp_path / "elsewhere")
+        with second.locked():
+            second.log({"step": 7, "seconds": 1.0})
+            with pytest.raises(UserError, match="was moved away or deleted, and another training has begun there"):
+                first.log({"step": 2, "seconds": 2.0})
+    assert [r["step"] for r in second.records()] == [7]
+    assert [r["step"] for r in RunFolder(tmp_path / "elsewhere", {}).records()] == [1]
+
+
+def test_a_folder_that_vanished_is_locked_again(tmp_path) -> None:
+    path = tmp_path / "run"
+    first, second = RunFolder(path, {"a": 1}), RunFolder(path, {"a": 1})
+    with first.locked():
+        path.rename(tmp_path / "elsewhere")
+        first.log({"step": 1, "seconds": 1.0})
+        with pytest.raises(UserError, match="another process is training there"), second.locked():
+            pass
+
+
+def test_cleaning_up_deletes_only_what_is_ours(tmp_path) -> None:
+    ours = folders.beside(tmp_path / "best")
+    ours.mkdir()
+    (ours / "model.safetensors").write_bytes(b"half")
+    theirs = [".samples.md.swp", ".best.notes", ".best.personal", ".gen-12345678", ".a.gen-1234567", ".DS_Store.x"]
+    for name in theirs:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("mine")
+    os.symlink(tmp_path / "kept", tmp_path / ".best.gen-0123abcd")
+    folders.sweep(tmp_path)
+    assert not ours.exists()
+    assert all((tmp_path / name).exists() for name in theirs)
+    assert (tmp_path / "kept" / "file").read_text() == "mine"
+
+
+def test_files_have_the_rights_that_the_user_asked_for(tmp_path) -> None:
+    before = os.umask(0o027)
+    try:
+        folders.write_text(tmp_path / "a", "x")
+        folders.write_folder(tmp_path / "b", lambda folder: None)
+    finally:
+        os.umask(before)
+    assert oct((tmp_path / "a").stat().st_mode & 0o777) == "0o640"
+    assert oct((tmp_path / "b").stat().st_mode & 0o777) == "0o750"
+
+
+def test_where_the_file_system_has_no_locks_a_file_is_the_lock(tmp_path, monkeypatch) -> None:
+    import filelock
+
+    def no_flock(self, **options):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", no_flock)
+    first, second = RunFolder(tmp_path / "run", {}), RunFolder(tmp_path / "run", {})
+    with first.locked():
+        first.log({"step": 1, "seconds": 1.0})
+        with pytest.raises(UserError, match="another process is training there"), second.locked():
+            pass
+    with second.locked():
+        second.log({"step": 2, "seconds": 1.0})
+    assert [r["step"] for r in second.records()] == [1, 2]

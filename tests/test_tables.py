@@ -1,0 +1,216 @@
+"""Tables in every layout that people bring."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gen.base.dialects import sniff
+from gen.base.errors import UserError
+from gen.base.lines import read_lines
+from gen.base.tables import Table, kind_of
+
+settings.register_profile("same", derandomize=True, deadline=None, max_examples=150, database=None)
+settings.load_profile("same")
+
+SENTENCES = [
+    ("A dog, a cat and a man.", "Ein Hund; eine Katze, ein Mann."),
+    ('"Stop," he said.', '"Halt", sagte er.'),
+    ("It | that", "Es | das"),
+    ("Yes.", "Ja, ja, ja."),
+    ('"Come in!"', "Herein!"),
+]
+
+
+def rows_of(path, content, **how):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return [row for _, row in Table(str(path), **how)]
+
+
+def written(rows, **dialect):
+    text = io.StringIO()
+    csv.writer(text, **dialect).writerows(rows)
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_the_dialect_is_recognised_whatever_the_file_is_called(tmp_path, delimiter, suffix, end, mark):
+    text = written([("source", "target"), *SENTENCES], delimiter=delimiter, lineterminator=end)
+    rows = rows_of(tmp_path / f"pairs{suffix}", mark + text.encode())
+    assert rows == [{"source": a, "target": b} for a, b in SENTENCES]
+
+
+CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0\ufeff"), max_size=12)
+
+
+@given(
+    st.integers(2, 4).flatmap(lambda n: st.lists(st.lists(CELL, min_size=n, max_size=n), min_size=1, max_size=8)),
+    st.sampled_from([",", ";", "\t", "|"]),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_any_table_reads_back(tmp_path_factory, rows, delimiter, quoting, end):
+    names = [f"column{n}" for n in range(len(rows[0]))]
+    text = written([names, *rows], delimiter=delimiter, quoting=quoting, lineterminator=end)
+    found = rows_of(tmp_path_factory.mktemp("tables") / "any.csv", text, wanted=names)
+    assert [list(row.values()) for row in found] == rows
+    assert all(list(row) == names for row in found)
+
+
+def test_quotation_marks_of_sentences_stay(tmp_path):
+    plain = "".join(f"{a}\t{b}\n" for a, b in SENTENCES)
+    assert [tuple(row.values()) for row in rows_of(tmp_path / "a.tsv", plain)] == SENTENCES
+    quoted = '"A ""big"" dog"\tein Hund\nA cat\t"eine\tKatze"\n'
+    found = rows_of(tmp_path / "b.tsv", quoted)
+    assert found == [{"1": 'A "big" dog', "2": "ein Hund"}, {"1": "A cat", "2": "eine\tKatze"}]
+
+
+def test_spaces_after_delimiters_and_backslashes(tmp_path):
+    spaced = "image_name| comment_number| comment\na.jpg| 0| Two dogs, and a cat .\nb.jpg| 1| A man .\n"
+    first, second = rows_of(tmp_path / "results.csv", spaced)
+    assert first == {"image_name": "a.jpg", "comment_number": "0", "comment": "Two dogs, and a cat ."}
+    assert second["comment"] == "A man ."
+    assert rows_of(tmp_path / "a.csv", 'en, de\n"a, b", c\n"d, e", f\n')[1] == {"en": "d, e", "de": "f"}
+    assert rows_of(tmp_path / "b.csv", 'en,de\n"say \\"hi\\"",c\n')[0]["en"] == 'say "hi"'
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        ([["1", "Hello there.", "2", "Guten Tag."], ["2", "Yes.", "3", "Ja."]], False),
+        ([["number", "comment"], ["1", "Hello there."]], True),
+        ([["English", "German"], ["Hello there.", "Guten Tag."]], True),
+        ([["no", "it"], ["is", "es"], ["de", "da"]], False),  # words of a dictionary
+        ([["Hello there.", "Guten Tag."], ["Yes.", "Ja."]], False),
+        ([["", "en", "de"], ["0", "Yes.", "Ja."]], True),  # pandas' index
+    ],
+)
+def test_a_header_is_told_from_a_row(tmp_path, rows, named):
+    table_rows = rows_of(tmp_path / "a.tsv", written(rows, delimiter="\t"))
+    assert len(table_rows) == len(rows) - named
+    assert list(table_rows[0]) == (rows[0] if named else [str(n + 1) for n in range(len(rows[0]))])
+
+
+def test_columns_by_name_and_by_number(tmp_path):
+    (tmp_path / "a.csv").write_text("id,2,de\n1,a dog,ein Hund\n")
+    table = Table(str(tmp_path / "a.csv"), wanted=["de"])
+    assert [table.find(asked) for asked in ("de", "DE", "2", "3", "1")] == ["de", "de", "2", "de", "id"]
+    assert [table.find(asked) for asked in ("4", "0", "en")] == [None, None, None]
+
+
+LAYOUTS = {
+    "a.json": [{"en": "dog", "de": "Hund"}, {"en": "cat", "de": None}],
+    "b.json": {
+        "version": 2,
+        "data": [{"translation": {"en": "dog", "de": "Hund"}}, {"translation": {"en": "cat", "de": None}}],
+    },
+    "c.json": {"en": ["dog", "cat"], "de": ["Hund", None]},
+    "d.json": {"en": {"0": "dog", "1": "cat"}, "de": {"0": "Hund", "1": None}},
+    "e.json": {"x": {"en": "dog", "de": "Hund"}, "y": {"en": "cat", "de": None}},
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_of_json(tmp_path, name):
+    for text in (json.dumps(LAYOUTS[name]), json.dumps(LAYOUTS[name], indent=2)):
+        assert rows_of(tmp_path / name, text) == [{"en": "dog", "de": "Hund"}, {"en": "cat", "de": None}]
+
+
+def test_excel_may_name_the_delimiter(tmp_path):
+    assert rows_of(tmp_path / "a.csv", "sep=;\r\nen;de\r\na, b;c\r\n") == [{"en": "a, b", "de": "c"}]
+
+
+def test_lists_lines_and_pairs_in_json(tmp_path):
+    pairs = [{"1": "dog", "2": "Hund"}, {"1": "cat", "2": "Katze"}]
+    assert rows_of(tmp_path / "a.json", '[["dog", "Hund"], ["cat", "Katze"]]') == pairs
+    assert rows_of(tmp_path / "a.json", '{"dog": "Hund", "cat": "Katze"}') == pairs
+    assert rows_of(tmp_path / "a.jsonl", '["dog", "Hund"]\n\n["cat", "Katze"]\n') == pairs
+    lines = '{"en": "dog"}\n{"en": "cat"}\n'
+    for name, text in (("b.json", lines), ("b.jsonl", lines), ("c.jsonl", '[{"en": "dog"},\n {"en": "cat"}]')):
+        assert rows_of(tmp_path / name, text) == [{"en": "dog"}, {"en": "cat"}]
+    null = '{"translation": {"en": "dog", "de": "Hund"}}\n{"translation": null}\n'
+    assert rows_of(tmp_path / "d.jsonl", null)[1] == {"en": None, "de": None}
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["12", "7.5", "1,000"], "numbers"),
+        (["2024-05-01", "2024-05-02"], "numbers"),
+        (["https://a.org/1", "www.b.org"], "web addresses"),
+        (["0f8fad5b-d9cb-469f-a165-70867728950e", "7c9e6679-7425-40de-944b-e07fc1f90ae7"], "ids"),
+        (["s_0001", "s_0002", "s_0007"], "ids"),
+        (["eng", "eng", "deu"], "language codes"),
+        (["same words"] * 4, "one value"),
+        ([["a"], ["b"]], "lists"),
+        ([], "nothing"),
+        (["Room 7", "Two dogs.", "9"], ""),
+        (["犬", "猫", "犬"], ""),
+        (["dog", "cat", "man"], ""),
+    ],
+)
+def test_what_a_column_holds(cells, kind):
+    assert kind_of(cells) == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", 'en,de\na,"b\n', "line 2: .* is a quote not closed there"),
+        (
+            "a.csv",
+            "en,de\nyes, yes,ja\n",
+            "line 2 has more fields than the header: quote texts that contain commas",
+        ),
+        ("a.json", '{"a": [1, 2', "is not JSON"),
+        ("a.json", "[]", "holds no rows of a table"),
+        ("a.csv", "\n", "holds no rows of a table"),
+        ("a.json", "[1, 2]", "entry 1 is not an object"),
+    ],
+)
+def test_damaged_tables(tmp_path, name, content, message):
+    with pytest.raises(UserError, match=f"{name}:? {message}"):
+        rows_of(tmp_path / name, content)
+
+
+def test_only_delimiters_that_are_in_every_line_count(tmp_path):
+    (tmp_path / "a.csv").write_text("title\nDogs, cats; men\nA | B\n")
+    assert sniff(str(tmp_path / "a.csv"), ",").delimiter == ","
+    (tmp_path / "b.csv").write_text(
+        "".join(f"{i},word; and\tmore\n" if i == 2 else f"{i},word\n" for i in range(9))
+    )
+    assert sniff(str(tmp_path / "b.csv"), ",").delimiter == ","
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"one\rtwo\rthree", ["one", "two", "three"]),
+        (b"one\r\rthree\r", ["one", "", "three"]),
+        (b"\xef\xbb\xbfone\rtwo", ["one", "two"]),
+        (b"one\r\ntwo\r\n", ["one", "two"]),
+        (b"one\rstill one\ntwo\n", ["one\rstill one", "two"]),  # files in step stay so
+        ("a\x0bb\x0cc\x85d\u2028e\x1cf\n".encode(), ["a\x0bb\x0cc\x85d\u2028e\x1cf"]),
+        ("a\x0bb\x0cc\x85d\u2028e\x1cf\rg".encode(), ["a\x0bb\x0cc\x85d\u2028e\x1cf", "g"]),
+        (b"x" * 100_000 + b"\r\ny\r\n", ["x" * 100_000, "y"]),
+    ],
+)
+def test_line_ends(tmp_path, content, lines):
+    (tmp_path / "a.txt").write_bytes(content)
+    assert list(read_lines(str(tmp_path / "a.txt"))) == lines
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\ufeff")), min_size=1))
+def test_any_lines_read_back(tmp_path_factory, lines):
+    path = tmp_path_factory.mktemp("lines") / "a.txt"
+    for end in ("\n", "\r\n", "\r"):
+        path.write_bytes("".join(line + end for line in lines).encode())
+        assert list(read_lines(str(path))) == lines
