@@ -12,7 +12,8 @@ from gen.base.errors import UserError
 from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import PairOptions, build_pairs
-from tasks.translate.task import Translate, TranslateSplit
+from tasks.translate.data import TranslateSplit
+from tasks.translate.task import Translate
 
 PAIRS = [("a dog", "ein Hund"), ("the cat", "die Katze"), ("é, yes", 'ja "so"')]
 

@@ -21,7 +21,7 @@ from gen.datasets.splits import PairKeys, connected, hold_out_pairs, text_key
 from tasks.caption.data import read_split
 from tasks.caption.options import CaptionData
 from tasks.text.task import TextSplit
-from tasks.translate.task import TranslateSplit
+from tasks.translate.data import TranslateSplit
 
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=150, database=None)
 settings.load_profile("same")

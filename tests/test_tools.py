@@ -155,7 +155,7 @@ def test_fine_tuning_a_translation_model_with_a_new_vocabulary(gen, tmp_path):
     argv = [*faults.commands(tmp_path)["translate"], "--budget", "4 steps"]
     assert gen(*argv, "--out", tmp_path / "old")[0] == 0
     for side in ("src", "tgt"):
-        (tmp_path / f"new.{side}").write_text("abc xyz\nfed zyx\n" * 20)
+        (tmp_path / f"new.{side}").write_text("".join(f"abcdef xyz {'a' * n}\n" for n in range(40)))
     new = ("train", "translate", "--train", tmp_path / "new.src", tmp_path / "new.tgt", "--level", "char")
     more = ("--init-from", tmp_path / "old", "--new-vocabulary", "--budget", "4 steps", "--out", tmp_path / "new")
     status, out, err = gen(*new, *more)

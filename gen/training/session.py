@@ -93,7 +93,7 @@ class Session:
         recorded = self.folder.resolved() if self.writes else None
         digest = getattr(task.split, "digest", "")
         if recorded:
-            if digest and (recorded["measured"].get("data") or digest) != digest:
+            if digest and (recorded["measured"].get("data_digest") or digest) != digest:
                 raise UserError(
                     f"{self.folder.path}: the data has changed since this run was started: choose another --out, "
                     f"perhaps with --init-from {self.folder.path}"
@@ -103,7 +103,7 @@ class Session:
         else:
             self.resolved = resolve(task, self.config, task.split, self._measure)
         if digest:
-            self.resolved.measured["data"] = digest
+            self.resolved.measured["data_digest"] = digest
         config = task.config = self.resolved.config
         self.folder.chosen = self.resolved.to_dict()
         with machine.private_rng(config.train.seed):
