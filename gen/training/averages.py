@@ -77,11 +77,6 @@ class Averages:
         self.moving: Weights | None = copy_of(model) if ema else None
         self.kept: list[tuple[tuple[float, ...], Weights]] = []
 
-    def restart(self, model: Model) -> None:
-        """Begins again from the model's weights."""
-        self.moving = copy_of(model) if self.ema else None
-        self.kept = []
-
     def step(self, model: Model, step: int) -> None:
         """Updates the moving average. Call it after every optimizer step, with ``step`` from 1."""
         if self.moving is None or step % self.EVERY:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from os import PathLike
 from typing import Any
@@ -123,14 +124,17 @@ class Trainer:
         model, options = self.model, self.options
         pinned = model.device.type == "cuda"
         self.batches = Background(self.task.batches, pin=True) if pinned else self.task.batches
+        schedule: dict[str, Any] = {"next_validation": 1 / options.validations, "budget": str(options.budget)}
+        if again:
+            model.load_state_dict(Model.load(self.folder.path).state_dict())
+            anew: dict[str, Any] = {"done": False, "since_best": 0, "rate_factor": 1.0, "bad": 0, "returns": 0}
+            self.now = replace(self.now, offset=self._used(), **schedule, **anew)
+        else:
+            self.now = Progress(**schedule)
         self.stepper = Stepper(model, self.task, options)
         self.optimizer, self.scaler = self.stepper.optimizer, self.stepper.scaler
         self.averages = Averages(model, options.ema or 0.0, options.average, options.average_of == "best")
         self.validator = Validator(model, self.task, self.averages, self.folder, self.stepper.dtype)
-        if again:
-            self._go_on()
-        else:
-            self.now = Progress(next_validation=1 / options.validations, budget=str(options.budget))
         self.carried: DecoderState | None = None
         self.window = Window(model.device)
         if distributed.rank():  # different dropout per process; the initial weights are broadcast
@@ -143,17 +147,6 @@ class Trainer:
         self.began -= self.now.seconds
         if state is None or again:
             self._save()  # finds a full disk at once
-
-    def _go_on(self) -> None:
-        """Begins another schedule from the best weights, with what the larger budget adds."""
-        now = self.now
-        now.offset = self._used()
-        now.budget, now.done, now.since_best, now.rate_factor, now.bad, now.returns = (
-            *(str(self.options.budget), False, 0, 1.0, 0, 0),
-        )
-        now.next_validation = 1 / self.options.validations
-        self.model.load_state_dict(Model.load(self.folder.path).state_dict())
-        self.averages.restart(self.model)
 
     def _run(self) -> None:
         """Alternates steps, validations and saves until the end. All processes take the same decisions."""
