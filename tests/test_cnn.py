@@ -269,6 +269,25 @@ def test_nothing_is_looked_at_twice(encoder, photos, monkeypatch):
     np.testing.assert_array_equal(again[::-1], first)
 
 
+def test_changed_features_are_noticed(encoder, photos, tmp_path, capsys):
+    store = FeatureStore(encoder, cache=tmp_path)
+    rows, _ = store.fill(photos)
+    before = store.read(rows[:, 0]).clone()
+    file = store.folder / "features.bin"
+    with file.open("r+b") as damaged:
+        damaged.seek(3 * file.stat().st_size // 9 + 100)
+        damaged.write(b"\xff" * 8)
+    again = FeatureStore(encoder, cache=tmp_path)
+    after, failed = again.fill(photos)
+    assert not failed
+    assert (rows != after)[:, 0].sum() == 1
+    assert "1 features were changed or damaged" in capsys.readouterr().err
+    torch.testing.assert_close(again.read(after[:, 0]), before, atol=0.05, rtol=0.05)
+    third, _ = FeatureStore(encoder, cache=tmp_path).fill(photos)
+    np.testing.assert_array_equal(third, after)
+    assert not capsys.readouterr().err
+
+
 def test_a_changed_picture_is_noticed(encoder, photos):
     store = FeatureStore(encoder)
     before, _ = store.fill(photos)
@@ -342,11 +361,11 @@ def test_killed_and_started_twice(encoder, photos, tmp_path):
     first = context.Process(target=_fill, args=arguments)
     first.start()
     keys = FeatureStore(encoder, cache=tmp_path).folder / "keys.bin"
-    while first.is_alive() and (not keys.exists() or keys.stat().st_size < 3 * 21):
+    while first.is_alive() and (not keys.exists() or keys.stat().st_size < 3 * 25):
         time.sleep(0.01)
     os.kill(first.pid, signal.SIGKILL)
     first.join()
-    done = keys.stat().st_size // 21
+    done = keys.stat().st_size // 25
     others = [context.Process(target=_fill, args=arguments) for _ in range(2)]
     for process in others:
         process.start()

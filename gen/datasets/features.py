@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gen.base.cache import cache_folder
-from gen.base.errors import UserError
+from gen.base.errors import UserError, notify
 from gen.base.folders import locked
 from gen.datasets.batches import release
 from gen.inputs.pictures import PictureError, ahead, read_picture
@@ -21,12 +22,14 @@ from gen.models.device import autocast, compute_dtype
 from gen.models.encoders.cnn import CNNEncoder
 
 _KEY = 20  # bytes of the hash of a picture; one more byte gives the view
+_RECORD = _KEY + 1 + 4  # a key and the CRC-32 of the key and its features
 
 
 class FeatureStore:
     """A store of features by the content of pictures, for one backbone and one preprocessing.
 
-    It consists of two files that are only appended to: the features, and the keys of their pictures. The
+    It consists of two files that are only appended to: the features, and the keys of their pictures with a
+    checksum, so that changed features are noticed by `fill`, which computes them again. The
     features of a batch are written before its keys, so an interruption can leave only features without a key,
     which are overwritten later. One process writes at a time, with a lock that is released when the process
     ends; another process waits for it and then finds the features.
@@ -49,7 +52,7 @@ class FeatureStore:
     def __init__(self, encoder: CNNEncoder, dtype: str = "float16", cache: Path | None = None) -> None:
         self.encoder = encoder
         self.dtype = np.dtype(dtype)
-        self.folder = (cache or cache_folder()) / f"features-{encoder.key()}-{dtype}"
+        self.folder = (cache or cache_folder()) / f"features2-{encoder.key()}-{dtype}"  # 2: with checksums
         self.shape = (len(encoder.where), encoder.project.in_features)  # (S, C)
         self._map: Any = None
         try:
@@ -97,7 +100,7 @@ class FeatureStore:
                     keys.update({(i, view): found + bytes([view]) for view in range(counts[i])})
         try:
             with locked(self.folder / "lock"):
-                known = self._known()
+                known = self._known(set(keys.values()))
                 missing = {key: where for where, key in keys.items() if key not in known}
                 self._compute(paths, list(missing.values()), known, failed, batch_size, watch)
         except OSError as error:
@@ -131,16 +134,30 @@ class FeatureStore:
     def _row_bytes(self) -> int:
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
-    def _known(self) -> dict[bytes, int]:
-        """Reads key → row; truncates incomplete entries at the end of the files."""
+    def _known(self, wanted: set[bytes]) -> dict[bytes, int]:
+        """Reads key → row of the wanted keys; truncates incomplete entries at the end of the files.
+
+        Rows that do not fit their checksum are left out, with a notice.
+        """
         features, keys = self._file("features"), self._file("keys")
         for file in (features, keys):
             file.touch()
-        count = min(features.stat().st_size // self._row_bytes, keys.stat().st_size // (_KEY + 1))
+        count = min(features.stat().st_size // self._row_bytes, keys.stat().st_size // _RECORD)
         os.truncate(features, count * self._row_bytes)
-        os.truncate(keys, count * (_KEY + 1))
+        os.truncate(keys, count * _RECORD)
         data = keys.read_bytes()
-        return {data[i * (_KEY + 1) : (i + 1) * (_KEY + 1)]: i for i in range(count)}
+        records = [data[i * _RECORD : (i + 1) * _RECORD] for i in range(count)]
+        found = {record[: _KEY + 1]: i for i, record in enumerate(records)}  # the last one of a key counts
+        known: dict[bytes, int] = {}
+        with features.open("rb") as stored:
+            for key, i in found.items():
+                if key in wanted:
+                    stored.seek(i * self._row_bytes)
+                    if _record(key, stored.read(self._row_bytes)) == records[i]:
+                        known[key] = i
+        if changed := len(wanted & found.keys()) - len(known):
+            notify(f"{features}: {changed} features were changed or damaged, and are computed again")
+        return known
 
     def _compute(
         self,
@@ -161,7 +178,7 @@ class FeatureStore:
             return key, preprocessing.pixels(data, view, name=paths[i])
 
         device = self.encoder.where.device
-        done, row = 0, self._file("keys").stat().st_size // (_KEY + 1)
+        done, row = 0, self._file("keys").stat().st_size // _RECORD
         with self._file("features").open("ab") as features, self._file("keys").open("ab") as keys:
             for batch in ahead(missing, work, batch_size):
                 failed.update({i: result for (i, _), result in batch if isinstance(result, PictureError)})
@@ -170,15 +187,20 @@ class FeatureStore:
                     pixels = torch.from_numpy(np.stack([array for _, array in good]))
                     with autocast(device, compute_dtype("auto", device)):
                         seen = self.encoder.look(pixels.to(device))
-                    features.write(seen.float().cpu().numpy().astype(self.dtype).tobytes())
+                    rows = [one.tobytes() for one in seen.float().cpu().numpy().astype(self.dtype)]
+                    features.write(b"".join(rows))
                     features.flush()
                     os.fsync(features.fileno())  # after a power failure there must be no keys without features
-                    keys.write(b"".join(key for key, _ in good))
+                    keys.write(b"".join(_record(key, one) for (key, _), one in zip(good, rows, strict=True)))
                     keys.flush()
                     known.update({key: row + i for i, (key, _) in enumerate(good)})
                     row += len(good)
                 done += len(batch)
                 watch(done, len(missing))
+
+
+def _record(key: bytes, features: bytes) -> bytes:
+    return key + zlib.crc32(features, zlib.crc32(key)).to_bytes(4, "little")
 
 
 def _digest(path: Path) -> bytes:

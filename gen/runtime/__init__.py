@@ -229,7 +229,14 @@ class _Graph:
     def __init__(self, path: str, threads: int, data: bytes | None = None) -> None:
         self.path, self.threads, self.data = path, threads, data
         session = _session(Path(path), threads, data)
-        self.run, self.get_inputs, self.get_outputs = session.run, session.get_inputs, session.get_outputs
+        self._run, self.get_inputs, self.get_outputs = session.run, session.get_inputs, session.get_outputs
+
+    def run(self, names: Any, inputs: dict[str, Any]) -> Any:
+        try:
+            return self._run(names, inputs)
+        except Exception as error:  # of many kinds; the inputs are ours, so the graph is at fault
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(f"{self.path}: damaged: it cannot be run ({reason})") from error
 
     def __reduce__(self) -> tuple[type[_Graph], tuple[str, int, bytes]]:
         return _Graph, (self.path, self.threads, self.data or Path(self.path).read_bytes())
