@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -215,3 +216,15 @@ def test_a_stream_cuts_no_character():
     assert "".join(pieces) == chain.generate("कि ", seed=0, max_new_tokens=60).text
     assert len(pieces) > 10
     assert set(pieces) <= {"कि", "की", "कु", "👨‍👩‍👧", "e\u0301", " "}
+
+
+def test_stop_strings_and_doubles_in_any_normal_form():
+    tokenizer = CharTokenizer.train(["un café noir. " * 30], normalization="nfc")
+    chain = MarkovChain.fit(tokenizer.encode_array("un café noir. " * 30), tokenizer, 4)
+    for stop in ("café", "cafe\u0301"):
+        how = {"stop": stop, "temperature": 0, "max_new_tokens": 20}
+        assert chain.generate("un ", **how).text == "".join(chain.stream("un ", **how)) == ""
+    tokenizer = CharTokenizer.train(["é q\u0301e"], normalization="nfc")  # an accent that has no letter of its own
+    found = make_model(tokenizer, seed=2).generate("", beam=60, n_best=40, max_new_tokens=3)
+    texts = [unicodedata.normalize("NFC", h.text).strip() for h in found]
+    assert len(set(texts)) == len(texts) > 10

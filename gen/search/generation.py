@@ -196,7 +196,8 @@ class GenerationMixin:
         if not own and chosen.beam is None and chosen.num_outputs > 1:
             several = "several values of --temperature" if len(chosen.temperature) > 1 else "--num-samples"
             raise ConfigError([f"{several}: a stream is one text; use generate for several"])
-        tokenizer, stops = self.tokenizer, chosen.stop
+        tokenizer = self.tokenizer
+        stops = [tokenizer.normalize(text) for text in chosen.stop]
         prompt = "" if self.reads_input and not isinstance(item, Mapping) else item
         prompt = str(prompt.get("prompt", "")) if isinstance(prompt, Mapping) else str(prompt)
         space = prompt[len(_open_end(prompt, tokenizer)) :]
@@ -289,24 +290,25 @@ class GenerationMixin:
             keep_attention=given.get("attention", True),
         )
         spelled = _token_texts(tokenizer)
+        stops = [tokenizer.normalize(text) for text in options.stop]
         for real, prompt, hypotheses in zip(mask, start.prompts, results, strict=True):
             space = prompt[len(_open_end(prompt, tokenizer)) :]
             for hypothesis in hypotheses:
                 if hypothesis.attention is not None:
                     hypothesis.attention = hypothesis.attention[:, real]
                 text = tokenizer.decode(hypothesis.token_ids).removeprefix(space)
-                hypothesis.text = _cut(text, options.stop)
+                hypothesis.text = _cut(text, stops)
                 hypothesis.tokens = [spelled[i] for i in hypothesis.token_ids]
             if several:
-                hypotheses[:] = _distinct(hypotheses)[: options.num_outputs]
+                hypotheses[:] = _distinct(hypotheses, tokenizer)[: options.num_outputs]
         return results
 
 
-def _distinct(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
-    """Of hypotheses with the same text the first: the best."""
+def _distinct(hypotheses: list[Hypothesis], tokenizer: Tokenizer) -> list[Hypothesis]:
+    """Of hypotheses with the same text, in its normal form, the first: the best."""
     best: dict[str, Hypothesis] = {}
     for hypothesis in hypotheses:
-        best.setdefault(hypothesis.text.strip(), hypothesis)
+        best.setdefault(tokenizer.normalize(hypothesis.text).strip(), hypothesis)
     return list(best.values())
 
 
