@@ -1,0 +1,292 @@
+"""Classification: a label per text or picture, evaluated by accuracy."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gen.base.distributed import gather, shard
+from gen.base.errors import UserError
+from gen.datasets.features import FeatureStore
+from gen.inputs.tokenizer import Tokenizer
+from gen.metrics.classification import classification_metrics, confusion, temperature_of
+from gen.metrics.plots import plot_attention, plot_confusion, plot_looks
+from gen.models.batch import Batch, pad
+from gen.models.decoder import DecoderConfig, DecoderState
+from gen.models.encoders.cnn import CNNEncoder
+from gen.models.encoders.rnn import RNNEncoder
+from gen.models.model import LossOutput, Model
+from gen.search import Hypothesis, SearchOptions
+from gen.search.labels import label_log_probs
+from gen.training.config import recorded
+from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric
+from gen.training.options import TrainOptions
+from gen.training.registry import register
+from gen.training.task import Task, token_labels
+from tasks.classify.command import label_items
+from tasks.classify.data import LabelBatches, LabelSplit, read_examples, read_split
+from tasks.classify.options import ClassifyData, ClassifyHeldOut, ClassifySizes
+
+LABELS_SHOWN = 40
+"""Labels up to which a confusion matrix is drawn."""
+
+
+@register("classify")
+class Classify(Task):
+    """Train a model that says which label a text or a picture has."""
+
+    Data, Sizes, HeldOut = ClassifyData, ClassifySizes, ClassifyHeldOut
+    metric = Metric("accuracy", higher_is_better=True, max_loss=0.005)
+    search = SearchOptions(temperature=(0.0,), max_new_tokens=1)
+    common = ("data", "column", "label", "image", "valid", "out", "budget", "init_from", "dry_run")
+    unused = frozenset({"coverage", "scheduled_sampling"})  # there is one token
+    reference = {"embedding_size": 128, "encoder_size": 128, "hidden_size": 128}
+    ends_with_eos = False
+    sample_names = ("item", "label", "chosen")
+
+    weights: Tensor | None = None
+    _features: Callable[[Sequence[Path]], list[np.ndarray]] | None = None
+
+    # -- what it reads and builds --------------------------------------------------------------------------
+
+    def read(self, data: ClassifyData) -> LabelSplit:
+        """The examples. Raises `UserError` if files are missing or labels cannot be learned."""
+        return read_split(data, self.vocabulary)
+
+    def tokenizers(self, split: LabelSplit) -> tuple[Tokenizer, dict[str, Tokenizer]]:
+        if split.pictures:
+            return split.tokenizer, {}
+        texts = [e.item.lower() if self.config.data.lowercase else e.item for e in split.train]
+        return split.tokenizer, {"sentence": self.config.data.tokenizer().train(texts)}
+
+    def build(self, sizes: ClassifySizes, split: LabelSplit) -> Model:
+        """An RNN encoder for texts, a CNN for pictures, and the decoder."""
+        encoder: RNNEncoder | CNNEncoder
+        labels, sources = self.tokenizers(split)
+        if split.pictures:
+            encoder = CNNEncoder(
+                sizes.backbone,
+                sizes.weights,
+                memory_size=2 * (sizes.encoder_size or 128),
+                dropout=sizes.dropout or 0.0,
+            )
+        else:
+            encoder = RNNEncoder(
+                sources["sentence"],
+                embedding_size=sizes.embedding_size or 128,
+                hidden_size=sizes.encoder_size or 128,
+                num_layers=sizes.encoder_layers,
+                cell=sizes.cell,
+                bidirectional=sizes.bidirectional,
+                dropout=sizes.dropout or 0.0,
+                embedding_dropout=sizes.embedding_dropout or 0.0,
+                weight_dropout=sizes.weight_dropout or 0.0,
+                lowercase=self.config.data.lowercase,
+                pooling=sizes.pooling,
+            )
+        return Model(encoder, DecoderConfig.of(len(labels), sizes), labels)
+
+    def defaults(self, facts: Facts) -> Choices:
+        why = "best of those tried on AG News"
+        return {
+            **{name: Choice(size, why) for name, size in self.reference.items()},
+            "dropout": Choice(0.5, why),
+            "embedding_dropout": Choice(0.5, why),
+            "learning_rate": Choice(3e-3, why),
+            "ema": Choice(0.99, "the average is better than the last weights"),
+        }
+
+    def tokens_per_step(self, config: Any) -> int:
+        return int(config.data.batch_size * config.train.accumulate)
+
+    def make_batches(self, model: Model, split: LabelSplit, config: Any) -> LabelBatches:
+        """Batches of items with their labels. Pictures that cannot be read are left out."""
+        t, data, seed = model.tokenizer, config.data, config.train.seed
+        train = split.train
+        if split.pictures:
+            train = self._look(model, split, data.images)
+            store = self._features
+            assert store is not None
+            lengths = np.zeros(len(train), np.int64)
+
+            def source(rows: np.ndarray, epoch: int) -> dict[str, Tensor]:
+                return {"picture": torch.from_numpy(np.stack(store([train[r].item for r in rows])))}
+        else:
+            processor = model.processors["sentence"]
+            ids = [np.asarray(processor.encode(e.item), np.int64) for e in train]  # type: ignore[attr-defined]
+            ids = [
+                np.append(row[: data.max_length], row[-1]) if len(row) > data.max_length else row for row in ids
+            ]
+            lengths = np.array([len(row) for row in ids], np.int64)
+            sentences = processor.tokenizer  # type: ignore[attr-defined]
+
+            def source(rows: np.ndarray, epoch: int) -> dict[str, Tensor]:
+                token_ids = pad([ids[r] for r in rows], sentences.pad_id)
+                draw = np.random.default_rng((seed, epoch, int(rows[0]))).random(token_ids.shape)
+                hidden = torch.from_numpy(draw < data.word_dropout) & (token_ids > sentences.unk_id)
+                return {"sentence": token_ids.masked_fill(hidden, sentences.unk_id)}
+
+        targets = np.array([t.encode(e.target)[0] for e in train], np.int64)
+        if data.class_weights == "balanced":
+            counts = np.bincount(targets, minlength=len(t))
+            weights = len(targets) / (np.maximum(counts, 1) * np.count_nonzero(counts))
+            self.weights = torch.from_numpy(weights).float()
+        return LabelBatches(targets, lengths, source, data.batch_size, t.bos_id, t.pad_id, seed)
+
+    def _look(self, model: Model, split: LabelSplit, images: str) -> list[Example]:
+        """Computes the features of all pictures. Returns the training examples whose pictures can be read."""
+        encoder = model.encoder
+        assert isinstance(encoder, CNNEncoder)
+        store = FeatureStore(encoder)
+        paths = list(dict.fromkeys(e.item for e in [*split.train, *split.valid]))
+        found, failed = store.fill(
+            paths, watch=lambda done, total: self.progress("computing picture features (cached)", done, total)
+        )
+        row_of = {path: row for path, row in zip(paths, found[:, 0].tolist(), strict=True) if row >= 0}
+        self._features = lambda chosen: list(store.read(np.array([row_of[p] for p in chosen])).numpy())
+        for error in failed.values():
+            if str(error) not in split.dropped:
+                split.dropped.append(str(error))
+        split.valid[:] = [e for e in split.valid if e.item in row_of]
+        train = [e for e in split.train if e.item in row_of]
+        if not train or not split.valid:
+            raise UserError(f"no picture can be read ({split.dropped[-1]})" if split.dropped else "no pictures")
+        return train
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    def loss(
+        self, model: Model, batch: Batch, state: DecoderState | None, options: TrainOptions, share: float
+    ) -> LossOutput:
+        """Cross-entropy; with ``class_weights``, that of each example times its label's weight."""
+        if self.weights is None:
+            return super().loss(model, batch, state, options, share)
+        memory = model.encoder(batch.encoder_source)
+        output = model.decoder(batch.input_ids, model.decoder.init_state(memory), memory)
+        targets, pad_id = batch.target_ids[:, 0], model.tokenizer.pad_id
+        loss_sum = F.cross_entropy(
+            output.logits[:, 0].float(),
+            targets,
+            self.weights.to(targets.device),
+            ignore_index=pad_id,
+            reduction="sum",
+            label_smoothing=options.label_smoothing or 0.0,
+        )
+        return LossOutput(loss_sum, int((targets != pad_id).sum()), output.state)
+
+    def validate(self, model: Model, *, quick: bool = False) -> Evaluation:
+        return self.evaluate(model, self.split.valid[:8] if quick else self.split.valid)
+
+    def describe(self, figures: Mapping[str, Any]) -> str:
+        return f"valid {figures['loss']:.3f} nats, accuracy {figures['accuracy']:.1%}, macro-F1 {figures['macro_f1']:.3f}"
+
+    def finish(self, model: Model, folder: Path) -> Evaluation:
+        """Calibrates the best weights on the validation part by one temperature, which the output layer takes in,
+        and draws the confusion matrix."""
+        examples = self.split.valid
+        log_probs, targets = self._log_probs(model, examples), self._targets(model, examples)
+        temperature = temperature_of(log_probs, targets)
+        with torch.no_grad():
+            model.decoder.output.weight /= temperature
+            model.decoder.output.bias /= temperature
+        found = self.evaluate(model, examples)
+        before = classification_metrics(log_probs, targets)["ece"]
+        found.figures |= {"temperature": temperature, "uncalibrated_ece": before}
+        model.info.metrics.update({name: round(value, 4) for name, value in found.figures.items()})
+        model.save(folder / "best")
+        labels = model.tokenizer.labels  # type: ignore[attr-defined]
+        if len(labels) <= LABELS_SHOWN:
+            counts = confusion(found.outputs, [e.target for e in examples], labels)
+            plot_confusion(counts, labels, folder / "plots" / "confusion.png")
+        return found
+
+    def commands(self, model: Model, folder: str) -> list[str]:
+        return [f"gen classify {folder} {shlex.quote(str(self.split.valid[0].item))}"]
+
+    def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+        before = figures.get("uncalibrated_ece")
+        note = (
+            f"{before:.3f} before calibration, temperature {figures['temperature']:.2f}"
+            if before is not None
+            else ""
+        )
+        return [
+            ("accuracy", f"{figures['accuracy']:.1%}", ""),
+            ("macro-F1", f"{figures['macro_f1']:.3f}", ""),
+            ("calibration error", f"{figures['ece']:.3f}", note),
+            ("nats per label", f"{figures['loss']:.3f}", ""),
+        ]
+
+    # -- a trained model -----------------------------------------------------------------------------------
+
+    def parse(self, words: Sequence[str]) -> Iterator[Any]:
+        yield from words
+
+    def held_out(self, model: Any, options: ClassifyHeldOut | None = None) -> list[Example]:
+        self.config = recorded(Classify, model)
+        if options and options.data:
+            return read_examples(options.data, self.config.data)[0]
+        if not self.config.data.data:
+            raise UserError("the model has no record of its training data: name some with --data")
+        return list(read_split(self.config.data).valid)
+
+    def evaluate(
+        self, model: Any, examples: Sequence[Example], *, batch_size: int = 64, **search: Any
+    ) -> Evaluation:
+        """Figures of the likeliest labels. Processes share the examples."""
+        if search:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in search)
+            raise UserError(f"{flags} does not go with a classifier: it computes every label's probability")
+        log_probs = self._log_probs(model, examples, batch_size)
+        labels = model.tokenizer.labels
+        outputs = [labels[i] for i in log_probs.argmax(1)]
+        return Evaluation(
+            classification_metrics(log_probs, self._targets(model, examples)), outputs, len(examples)
+        )
+
+    def _targets(self, model: Any, examples: Sequence[Example]) -> np.ndarray:
+        return (
+            np.array([model.tokenizer.encode(e.target, strict=True)[0] for e in examples])
+            - model.tokenizer.unk_id
+            - 1
+        )
+
+    def _log_probs(self, model: Any, examples: Sequence[Example], batch_size: int = 64) -> np.ndarray:
+        """(N, L) log-probabilities of the labels."""
+        order = sorted(range(len(examples)), key=lambda i: len(str(examples[i].item)))
+        mine = shard(order)
+        found = []
+        for begin in range(0, len(mine), batch_size):
+            items = [examples[i].item for i in mine[begin : begin + batch_size]]
+            ready = self._features(items) if self._features else label_items(model, items)
+            found += list(label_log_probs(model, ready)[0])
+        everyone = dict(gather(list(zip(mine, found, strict=True))))
+        return np.stack([everyone[i] for i in range(len(examples))])
+
+    def compare(
+        self, outputs: Sequence[str], others: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> dict[str, float]:
+        """McNemar's exact test of the accuracies."""
+        from scipy.stats import binomtest
+
+        triples = [(a in r, b in r) for a, b, r in zip(outputs, others, references, strict=True)]
+        counts = Counter(triples)
+        only, other = counts[True, False], counts[False, True]
+        return {"accuracy": float(binomtest(only, only + other).pvalue) if only + other else 1.0}
+
+    def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
+        """Draws what the decoder looked at when it chose the label."""
+        if "picture" in model.processors:
+            processor = model.processors["picture"]
+            pixels = processor.preprocessing.pixels(item).transpose(1, 2, 0)
+            plot_looks(pixels, hypothesis.attention, token_labels(model, hypothesis), to)
+        else:
+            plot_attention(hypothesis.attention, token_labels(model, hypothesis), model.encoder.labels(item), to)
