@@ -13,12 +13,12 @@ BINS = 15
 """Bins of the expected calibration error, as in Guo et al. (2017)."""
 
 
-def classification_metrics(log_probs: np.ndarray, targets: Sequence[int]) -> dict[str, float]:
+def classification_metrics(log_probs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """Figures of N items and L labels.
 
     Args:
         log_probs: (N, L) float, natural logarithms.
-        targets: N indices of the right labels.
+        targets: (N,) int, indices of the right labels.
 
     Returns:
         "accuracy"; "macro_f1", the mean F1 of the labels that occur; "ece", the expected calibration error; each
@@ -29,11 +29,11 @@ def classification_metrics(log_probs: np.ndarray, targets: Sequence[int]) -> dic
 
     Example:
         >>> log_probs = np.log([[0.8, 0.2], [0.4, 0.6], [0.9, 0.1]])
-        >>> classification_metrics(log_probs, [0, 1, 1])["accuracy"]
+        >>> classification_metrics(log_probs, np.array([0, 1, 1]))["accuracy"]
         0.6666666666666666
     """
     metrics = _sklearn()
-    targets, chosen = np.asarray(targets), log_probs.argmax(1)
+    chosen = log_probs.argmax(1)
     return {
         "accuracy": float(metrics.accuracy_score(targets, chosen)),
         "macro_f1": float(

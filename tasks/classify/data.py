@@ -100,7 +100,7 @@ def read_examples(names: Sequence[str], options: ClassifyData) -> tuple[list[Exa
 
 def _check(train: Sequence[Example], valid: Sequence[Example], options: ClassifyData) -> None:
     """Raises `UserError` for labels that cannot be learned or validated."""
-    where, label = options.data[0], f"--label {options.label}" if options.label else "--label"
+    where = options.data[0]
     if not train or not valid:
         raise UserError(
             f"{where}: there are too few examples: {len(train):,} to train and {len(valid):,} to validate on"
@@ -110,8 +110,8 @@ def _check(train: Sequence[Example], valid: Sequence[Example], options: Classify
         raise UserError(f"{where}: all examples have the label {next(iter(counts))!r}: there is nothing to learn")
     if len(counts) > 3 and len(counts) > 0.5 * len(train):
         raise UserError(
-            f"{where}: {len(counts):,} different labels for {len(train):,} examples: that is no column of labels; name "
-            f"another with {label.split()[0]}"
+            f"{where}: {len(counts):,} different labels for {len(train):,} examples: that is no column of labels; "
+            "name another with --label"
         )
     if unknown := sorted({e.target for e in valid} - counts.keys()):
         alone = "has too few examples" if not options.valid else "is only in the validation part"

@@ -16,7 +16,7 @@ class ClassifyData:
     """Training data."""
 
     data: tuple[str, ...] = ()
-    """Tables of texts or pictures with labels (.csv, .tsv, .jsonl, .parquet), or a folder that has a folder of texts
+    """Tables of texts or pictures with labels (.csv, .tsv, .jsonl, .parquet), or a folder with a folder of texts
     or pictures per label."""
     column: tuple[str, ...] = ()
     """Tables: the columns of the text, by name or number; several are joined. Unset: all but the label's."""

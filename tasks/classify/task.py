@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from gen.base.distributed import gather, shard
 from gen.base.errors import UserError
 from gen.datasets.features import FeatureStore
-from gen.inputs.tokenizer import Tokenizer
+from gen.inputs.tokenizer import SPECIALS, Tokenizer
 from gen.metrics.classification import classification_metrics, confusion, temperature_of
 from gen.metrics.plots import plot_attention, plot_confusion, plot_looks
 from gen.models.batch import Batch, pad
@@ -67,7 +67,7 @@ class Classify(Task):
         texts = [e.item.lower() if self.config.data.lowercase else e.item for e in split.train]
         return split.tokenizer, {"sentence": self.config.data.tokenizer().train(texts)}
 
-    def build(self, sizes: ClassifySizes, split: LabelSplit) -> Model:
+    def build(self, sizes: Any, split: LabelSplit) -> Model:
         """An RNN encoder for texts, a CNN for pictures, and the decoder."""
         encoder: RNNEncoder | CNNEncoder
         labels, sources = self.tokenizers(split)
@@ -75,20 +75,20 @@ class Classify(Task):
             encoder = CNNEncoder(
                 sizes.backbone,
                 sizes.weights,
-                memory_size=2 * (sizes.encoder_size or 128),
-                dropout=sizes.dropout or 0.0,
+                memory_size=2 * sizes.encoder_size,
+                dropout=sizes.dropout,
             )
         else:
             encoder = RNNEncoder(
                 sources["sentence"],
-                embedding_size=sizes.embedding_size or 128,
-                hidden_size=sizes.encoder_size or 128,
+                embedding_size=sizes.embedding_size,
+                hidden_size=sizes.encoder_size,
                 num_layers=sizes.encoder_layers,
                 cell=sizes.cell,
                 bidirectional=sizes.bidirectional,
-                dropout=sizes.dropout or 0.0,
-                embedding_dropout=sizes.embedding_dropout or 0.0,
-                weight_dropout=sizes.weight_dropout or 0.0,
+                dropout=sizes.dropout,
+                embedding_dropout=sizes.embedding_dropout,
+                weight_dropout=sizes.weight_dropout,
                 lowercase=self.config.data.lowercase,
                 pooling=sizes.pooling,
             )
@@ -186,7 +186,8 @@ class Classify(Task):
         return self.evaluate(model, self.split.valid[:8] if quick else self.split.valid)
 
     def describe(self, figures: Mapping[str, Any]) -> str:
-        return f"valid {figures['loss']:.3f} nats, accuracy {figures['accuracy']:.1%}, macro-F1 {figures['macro_f1']:.3f}"
+        scores = f"accuracy {figures['accuracy']:.1%}, macro-F1 {figures['macro_f1']:.3f}"
+        return f"valid {figures['loss']:.3f} nats, {scores}"
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
         """Calibrates the best weights on the validation part by one temperature, which the output layer takes in,
@@ -195,8 +196,8 @@ class Classify(Task):
         log_probs, targets = self._log_probs(model, examples), self._targets(model, examples)
         temperature = temperature_of(log_probs, targets)
         with torch.no_grad():
-            model.decoder.output.weight /= temperature
-            model.decoder.output.bias /= temperature
+            model.decoder.output.weight.div_(temperature)
+            model.decoder.output.bias.div_(temperature)
         found = self.evaluate(model, examples)
         before = classification_metrics(log_probs, targets)["ece"]
         found.figures |= {"temperature": temperature, "uncalibrated_ece": before}
@@ -212,12 +213,9 @@ class Classify(Task):
         return [f"gen classify {folder} {shlex.quote(str(self.split.valid[0].item))}"]
 
     def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-        before = figures.get("uncalibrated_ece")
-        note = (
-            f"{before:.3f} before calibration, temperature {figures['temperature']:.2f}"
-            if before is not None
-            else ""
-        )
+        note = ""
+        if "temperature" in figures:
+            note = f"{figures['uncalibrated_ece']:.3f} before the temperature {figures['temperature']:.2f}"
         return [
             ("accuracy", f"{figures['accuracy']:.1%}", ""),
             ("macro-F1", f"{figures['macro_f1']:.3f}", ""),
@@ -248,16 +246,13 @@ class Classify(Task):
         log_probs = self._log_probs(model, examples, batch_size)
         labels = model.tokenizer.labels
         outputs = [labels[i] for i in log_probs.argmax(1)]
-        return Evaluation(
-            classification_metrics(log_probs, self._targets(model, examples)), outputs, len(examples)
-        )
+        figures = classification_metrics(log_probs, self._targets(model, examples))
+        return Evaluation(figures, outputs, len(examples))
 
     def _targets(self, model: Any, examples: Sequence[Example]) -> np.ndarray:
-        return (
-            np.array([model.tokenizer.encode(e.target, strict=True)[0] for e in examples])
-            - model.tokenizer.unk_id
-            - 1
-        )
+        """(N,) indices of the right labels."""
+        ids = [model.tokenizer.encode(e.target, strict=True)[0] for e in examples]
+        return np.array(ids) - len(SPECIALS)
 
     def _log_probs(self, model: Any, examples: Sequence[Example], batch_size: int = 64) -> np.ndarray:
         """(N, L) log-probabilities of the labels."""
