@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from gen.base.distributed import shard
 from gen.base.errors import UserError, few
 from gen.base.files import TextFiles
 from gen.base.tables import Table, is_dataset, listed
-from gen.datasets.batches import mask_targets
 from gen.datasets.splits import connected, hold_out, split_notes, text_key
 from gen.inputs.labels import LabelTokenizer, unknown_label
 from gen.inputs.pictures import find_pictures
 from gen.inputs.tokenizer import Tokenizer
-from gen.models.batch import Batch
 from gen.training.interfaces import Example
 from tasks.classify.options import ClassifyData
 
@@ -208,49 +203,3 @@ def _label_column(table: Table, options: ClassifyData) -> str:
             f"{table.name}: name the column of the labels with --label; there are {listed(table.columns)}"
         )
     return found[0]
-
-
-# -- batches -----------------------------------------------------------------------------------------------
-
-
-class LabelBatches:
-    """Batches of items of similar length, each with its label; a different order in every epoch.
-
-    Args:
-        targets: (N,) int64, token ids of the labels.
-        lengths: (N,) int, lengths of the items.
-        source: (indices of rows, number of the epoch) → `Batch.source`.
-        batch_size: rows per batch.
-        bos_id, pad_id: of the labels' tokenizer.
-        seed: of the order.
-    """
-
-    def __init__(
-        self,
-        targets: np.ndarray,
-        lengths: np.ndarray,
-        source: Callable[[np.ndarray, int], dict[str, Tensor]],
-        batch_size: int,
-        bos_id: int,
-        pad_id: int,
-        seed: int,
-    ) -> None:
-        self.targets, self.lengths, self.source = targets, lengths, source
-        self.batch_size, self.bos_id, self.pad_id, self.seed = batch_size, bos_id, pad_id, seed
-        self.batches_per_epoch = -(-len(targets) // batch_size)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from position ``start`` on."""
-        rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(len(self.targets))
-        together = 32 * self.batch_size  # rows among which those of similar length are found
-        blocks = [order[i : i + together] for i in range(0, len(order), together)]
-        order = np.concatenate([block[np.argsort(self.lengths[block], kind="stable")] for block in blocks])
-        for position in rng.permutation(self.batches_per_epoch)[start:]:
-            whole = order[position * self.batch_size : (position + 1) * self.batch_size]
-            share = shard(whole)
-            rows = share if len(share) else whole[:1]
-            begin = torch.full((len(rows), 1), self.bos_id)
-            targets = torch.from_numpy(self.targets[rows, None])
-            batch = Batch(self.source(rows, epoch), begin, targets, rows=torch.from_numpy(rows))
-            yield batch if len(share) else mask_targets(batch, self.pad_id)

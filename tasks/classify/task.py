@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from gen.base.distributed import gather, shard
 from gen.base.errors import UserError
-from gen.datasets.features import FeatureStore
+from gen.datasets.labelled import LabelBatches
 from gen.inputs.tokenizer import SPECIALS, Tokenizer
 from gen.metrics.classification import classification_metrics, confusion, temperature_of
 from gen.metrics.plots import plot_attention, plot_confusion, plot_looks
-from gen.models.batch import Batch, pad
+from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig, DecoderState
 from gen.models.encoders.cnn import CNNEncoder
 from gen.models.encoders.rnn import RNNEncoder
@@ -32,8 +32,9 @@ from gen.training.options import TrainOptions
 from gen.training.registry import register
 from gen.training.task import Task, token_labels
 from tasks.classify.command import label_items
-from tasks.classify.data import LabelBatches, LabelSplit, read_examples, read_split
+from tasks.classify.data import LabelSplit, read_examples, read_split
 from tasks.classify.options import ClassifyData, ClassifyHeldOut, ClassifySizes
+from tasks.classify.sources import Features, text_source
 
 LABELS_SHOWN = 40
 """Labels up to which a confusion matrix is drawn."""
@@ -53,7 +54,7 @@ class Classify(Task):
     sample_names = ("item", "label", "chosen")
 
     weights: Tensor | None = None
-    _features: Callable[[Sequence[Path]], list[np.ndarray]] | None = None
+    features: Features | None = None
 
     # -- what it reads and builds --------------------------------------------------------------------------
 
@@ -110,56 +111,17 @@ class Classify(Task):
     def make_batches(self, model: Model, split: LabelSplit, config: Any) -> LabelBatches:
         """Batches of items with their labels. Pictures that cannot be read are left out."""
         t, data, seed = model.tokenizer, config.data, config.train.seed
-        train = split.train
         if split.pictures:
-            train = self._look(model, split, data.images)
-            store = self._features
-            assert store is not None
-            lengths = np.zeros(len(train), np.int64)
-
-            def source(rows: np.ndarray, epoch: int) -> dict[str, Tensor]:
-                return {"picture": torch.from_numpy(np.stack(store([train[r].item for r in rows])))}
+            self.features = Features(model, split, self.progress)
+            source, lengths = self.features.source(split.train), np.zeros(len(split.train), np.int64)
         else:
-            processor = model.processors["sentence"]
-            ids = [np.asarray(processor.encode(e.item), np.int64) for e in train]  # type: ignore[attr-defined]
-            ids = [
-                np.append(row[: data.max_length], row[-1]) if len(row) > data.max_length else row for row in ids
-            ]
-            lengths = np.array([len(row) for row in ids], np.int64)
-            sentences = processor.tokenizer  # type: ignore[attr-defined]
-
-            def source(rows: np.ndarray, epoch: int) -> dict[str, Tensor]:
-                token_ids = pad([ids[r] for r in rows], sentences.pad_id)
-                draw = np.random.default_rng((seed, epoch, int(rows[0]))).random(token_ids.shape)
-                hidden = torch.from_numpy(draw < data.word_dropout) & (token_ids > sentences.unk_id)
-                return {"sentence": token_ids.masked_fill(hidden, sentences.unk_id)}
-
-        targets = np.array([t.encode(e.target)[0] for e in train], np.int64)
+            source, lengths = text_source(model, split.train, data.max_length, data.word_dropout, seed)
+        targets = np.array([t.encode(e.target)[0] for e in split.train], np.int64)
         if data.class_weights == "balanced":
             counts = np.bincount(targets, minlength=len(t))
             weights = len(targets) / (np.maximum(counts, 1) * np.count_nonzero(counts))
             self.weights = torch.from_numpy(weights).float()
         return LabelBatches(targets, lengths, source, data.batch_size, t.bos_id, t.pad_id, seed)
-
-    def _look(self, model: Model, split: LabelSplit, images: str) -> list[Example]:
-        """Computes the features of all pictures. Returns the training examples whose pictures can be read."""
-        encoder = model.encoder
-        assert isinstance(encoder, CNNEncoder)
-        store = FeatureStore(encoder)
-        paths = list(dict.fromkeys(e.item for e in [*split.train, *split.valid]))
-        found, failed = store.fill(
-            paths, watch=lambda done, total: self.progress("computing picture features (cached)", done, total)
-        )
-        row_of = {path: row for path, row in zip(paths, found[:, 0].tolist(), strict=True) if row >= 0}
-        self._features = lambda chosen: list(store.read(np.array([row_of[p] for p in chosen])).numpy())
-        for error in failed.values():
-            if str(error) not in split.dropped:
-                split.dropped.append(str(error))
-        split.valid[:] = [e for e in split.valid if e.item in row_of]
-        train = [e for e in split.train if e.item in row_of]
-        if not train or not split.valid:
-            raise UserError(f"no picture can be read ({split.dropped[-1]})" if split.dropped else "no pictures")
-        return train
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -225,9 +187,6 @@ class Classify(Task):
 
     # -- a trained model -----------------------------------------------------------------------------------
 
-    def parse(self, words: Sequence[str]) -> Iterator[Any]:
-        yield from words
-
     def held_out(self, model: Any, options: ClassifyHeldOut | None = None) -> list[Example]:
         self.config = recorded(Classify, model)
         if options and options.data:
@@ -261,7 +220,7 @@ class Classify(Task):
         found = []
         for begin in range(0, len(mine), batch_size):
             items = [examples[i].item for i in mine[begin : begin + batch_size]]
-            ready = self._features(items) if self._features else label_items(model, items)
+            ready = self.features(items) if self.features else label_items(model, items)
             found += list(label_log_probs(model, ready)[0])
         everyone = dict(gather(list(zip(mine, found, strict=True))))
         return np.stack([everyone[i] for i in range(len(examples))])
