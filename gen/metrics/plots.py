@@ -129,6 +129,35 @@ def plot_attention(
     _save(figure, to)
 
 
+def plot_confusion(counts: Any, labels: Sequence[str], to: Path | io.BytesIO) -> None:
+    """Plots a confusion matrix: how often each label was taken for each other one.
+
+    Args:
+        counts: (L, L) int, rows are the right labels, columns the chosen ones.
+        labels: L labels.
+        to: a file (its extension gives the format), or a buffer for SVG.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    counts = np.asarray(counts)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = 2.0 + 0.5 * len(labels)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel("chosen")
+    axes.set_ylabel("right")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for (right, chosen), count in np.ndenumerate(counts):
+        color = "white" if shares[right, chosen] > 0.5 else "#333333"
+        axes.text(chosen, right, f"{count:,}", ha="center", va="center", fontsize=8, color=color)
+    _save(figure, to)
+
+
 def plot_looks(
     picture: Any,
     weights: Any,

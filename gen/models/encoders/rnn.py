@@ -20,7 +20,7 @@ class RNNEncoder(Encoder):
     """Embeddings and RNN, GRU or LSTM layers over a sentence, in one direction or in both.
 
     The memory holds the top layer's outputs: one vector per token, and one for EOS. The summary is the top layer's
-    state after the last token (backwards: after the first).
+    state after the last token (backwards: after the first), or the mean of the memory.
 
     Padding never reaches a state. Forwards, it follows all real tokens; backwards, each sentence is reversed
     within its own length, so padding comes last again. This keeps the whole batch in the fused kernel; on a CPU,
@@ -36,6 +36,7 @@ class RNNEncoder(Encoder):
         weight_dropout: DropConnect on the recurrent weights.
         lowercase: convert sentences to lower case first.
         share_embeddings: use the decoder's embeddings; both sides must have one vocabulary.
+        pooling: what the summary is: "last" state, or "mean" over the tokens.
         max_length, multi_sentence_p90: lengths of the training sentences; see `SentenceProcessor`.
 
     Example:
@@ -59,6 +60,7 @@ class RNNEncoder(Encoder):
         weight_dropout: float = 0.0,
         lowercase: bool = False,
         share_embeddings: bool = False,
+        pooling: str = "last",
         max_length: int = 0,
         multi_sentence_p90: int = 0,
     ) -> None:
@@ -69,7 +71,7 @@ class RNNEncoder(Encoder):
         )
         self.processors = {"sentence": processor}
         self.dropout, self.embedding_dropout = dropout, embedding_dropout
-        self.share_embeddings = share_embeddings
+        self.share_embeddings, self.pooling = share_embeddings, pooling
         self.memory_size = hidden_size * (2 if bidirectional else 1)
         self.embedding = nn.Embedding(len(tokenizer), embedding_size, padding_idx=tokenizer.pad_id)
         self.embedding_scale = 1.0
@@ -90,6 +92,7 @@ class RNNEncoder(Encoder):
             "embedding_dropout": embedding_dropout,
             "weight_dropout": weight_dropout,
             "share_embeddings": share_embeddings,
+            "pooling": pooling,
         }
 
     def adopt(self, embedding: nn.Embedding, scale: float) -> None:
@@ -134,7 +137,9 @@ class RNNEncoder(Encoder):
                 read = torch.cat([read, _gather(other, reversal)], -1)
             x = read
         values = variational_dropout(x, self.dropout, self.training) * mask[..., None]
-        return Memory(values, mask, torch.cat(ends, -1))
+        mean = self.pooling == "mean"
+        summary = values.sum(1) / mask.sum(1, keepdim=True) if mean else torch.cat(ends, -1)
+        return Memory(values, mask, summary)
 
 
 def _read(layer: nn.Module, x: Tensor) -> Tensor:

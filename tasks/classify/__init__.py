@@ -1,0 +1,1 @@
+"""Classification: texts or pictures, and the label of each."""

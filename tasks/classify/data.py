@@ -1,0 +1,205 @@
+"""Texts or pictures with labels: reading, splitting, batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gen.base.errors import UserError, few
+from gen.base.files import TextFiles
+from gen.base.tables import Table, is_dataset, listed
+from gen.datasets.splits import connected, hold_out, split_notes, text_key
+from gen.inputs.labels import LabelTokenizer, unknown_label
+from gen.inputs.pictures import find_pictures
+from gen.inputs.tokenizer import Tokenizer
+from gen.training.interfaces import Example
+from tasks.classify.options import ClassifyData
+
+LABEL_NAMES = ("label", "labels", "class", "category", "topic", "sentiment", "target")
+
+
+@dataclass(frozen=True)
+class LabelSplit:
+    """Training and validation examples, items with their labels; see `gen.training.interfaces.Split`.
+
+    Attributes:
+        pictures: whether items are paths of pictures, not texts.
+        dropped: what was left out and why, one line per example.
+        notes: what the table says of examples that occur twice.
+    """
+
+    train: list[Example]
+    valid: list[Example]
+    tokenizer: LabelTokenizer
+    pictures: bool
+    dropped: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def num_tokens(self) -> int:
+        """A label is one token."""
+        return len(self.train)
+
+    def table(self) -> dict[str, str]:
+        counts = Counter(e.target for e in self.train)
+        rare, common = min(counts.values()), max(counts.values())
+        return {
+            "training": f"{len(self.train):,} {'pictures' if self.pictures else 'texts'}",
+            "labels": f"{len(counts):,}, with {rare:,} to {common:,} examples each",
+            **({"left out": f"{len(self.dropped):,} (see above)"} if self.dropped else {}),
+            "validation": f"{len(self.valid):,}",
+            **self.notes,
+        }
+
+
+def read_split(options: ClassifyData, vocabulary: Tokenizer | None = None) -> LabelSplit:
+    """The examples, split by content.
+
+    Args:
+        options: of the data.
+        vocabulary: labels that a model knows already; None: those of the training part.
+
+    Raises:
+        UserError: files are missing, or labels cannot be learned.
+    """
+    rows, dropped = _read(options.data, options)
+    if options.valid:
+        valid, more = _read(options.valid, options)
+        train, dropped = rows, dropped + more
+    else:
+        keys = _keys(rows)
+        held_out = hold_out(connected(keys), keys, min(options.valid_size, len(rows) // 10))
+        train = [e for e, out in zip(rows, held_out, strict=True) if not out]
+        valid = [e for e, out in zip(rows, held_out, strict=True) if out]
+    _check(train, valid, options)
+    notes = split_notes("examples", _keys(train), {"examples": (_keys(train), _keys(valid))})
+    pictures = isinstance(rows[0].item, Path)
+    labels = vocabulary if isinstance(vocabulary, LabelTokenizer) else LabelTokenizer(e.target for e in train)
+    for label in {e.target for e in train} - set(labels.labels):
+        raise unknown_label(label, labels.labels, "; --new-vocabulary learns new ones")
+    return LabelSplit(train, valid, labels, pictures, dropped, notes)
+
+
+def read_examples(names: Sequence[str], options: ClassifyData) -> tuple[list[Example], list[str]]:
+    """The examples of files and folders, and what was left out. Raises `UserError` if there are none."""
+    found, dropped = _read(names, options)
+    if not found:
+        raise UserError(f"{names[0]}: holds no example with a label" + (f" ({dropped[0]})" if dropped else ""))
+    return found, dropped
+
+
+def _check(train: Sequence[Example], valid: Sequence[Example], options: ClassifyData) -> None:
+    """Raises `UserError` for labels that cannot be learned or validated."""
+    where = options.data[0]
+    if not train or not valid:
+        raise UserError(
+            f"{where}: there are too few examples: {len(train):,} to train and {len(valid):,} to validate on"
+        )
+    counts = Counter(e.target for e in train)
+    if len(counts) == 1:
+        raise UserError(f"{where}: all examples have the label {next(iter(counts))!r}: there is nothing to learn")
+    if len(counts) > 3 and len(counts) > 0.5 * len(train):
+        raise UserError(
+            f"{where}: {len(counts):,} different labels for {len(train):,} examples: that is no column of labels; "
+            "name another with --label"
+        )
+    if unknown := sorted({e.target for e in valid} - counts.keys()):
+        alone = "has too few examples" if not options.valid else "is only in the validation part"
+        raise UserError(
+            f"{where}: the label {few(list(map(repr, unknown)))} {alone}: give examples, or leave it out"
+        )
+    if single := sorted(name for name, count in counts.items() if count == 1):
+        raise UserError(
+            f"{where}: the label {few(list(map(repr, single)))} has a single example: give more, or leave it out"
+        )
+
+
+def _keys(examples: Sequence[Example]) -> np.ndarray:
+    """Hashes of items, (N,) uint64: equal for equal texts, and for a picture of the same name."""
+    return np.array([text_key(str(e.item)) for e in examples], np.uint64)
+
+
+# -- files -----------------------------------------------------------------------------------------------
+
+
+def _read(names: Sequence[str], options: ClassifyData) -> tuple[list[Example], list[str]]:
+    """The examples of all files, and what was left out."""
+    found: list[Example] = []
+    dropped: list[str] = []
+    for name in names:
+        path = Path(name)
+        labels = sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] not in "._") if path.is_dir() else []
+        if labels and not any(p.suffix == ".parquet" for p in path.rglob("*")):
+            for folder in labels:
+                found += [Example(item, folder.name) for item in _in_folder(folder)]
+        elif not path.exists() and not is_dataset(name):
+            raise UserError(f"{name}: no such file")
+        else:
+            found += _rows(name, options, dropped)
+    if len({isinstance(e.item, Path) for e in found}) > 1:
+        raise UserError(f"{names[0]}: holds pictures and texts: a model reads one of the two")
+    return found, dropped
+
+
+def _in_folder(folder: Path) -> Iterator[str | Path]:
+    """The pictures of a folder, or else its texts."""
+    pictures = list(find_pictures(folder))
+    yield from pictures
+    if not pictures:
+        for path in TextFiles([str(folder)]).paths:
+            yield " ".join("".join(piece or "" for piece in TextFiles([str(path)])).split())
+
+
+def _rows(name: str, options: ClassifyData, dropped: list[str]) -> Iterator[Example]:
+    table = Table(name, [*options.column, options.label, options.image, *LABEL_NAMES])
+    label = _label_column(table, options)
+    picture = _column(table, "--image", options.image) if options.image else ""
+    columns = [_column(table, "--column", each) for each in options.column]
+    columns = columns or [column for column in table.texts if column != label]
+    if not picture and not columns:
+        raise UserError(
+            f"{name}: no column holds text; name the picture's with --image, or the text's with --column"
+        )
+    folder = Path(options.images) if options.images else Path(name).parent
+    for where, row in table:
+        target = row.get(label)
+        words = [" ".join(str(row.get(column) or "").split()) for column in [picture] * bool(picture) or columns]
+        item: Any = folder / words[0] if picture and words[0] else " ".join(filter(None, words))
+        if target is None or not str(target).strip():
+            dropped.append(f"{name}: {where} has no label")
+        elif not item or (picture and not item.is_file()):
+            missing = f"{item}: no such picture" if item else f"has no {'picture' if picture else 'text'}"
+            dropped.append(f"{name}: {where}: {missing}")
+        else:
+            yield Example(item, str(target).strip())
+
+
+def _column(table: Table, option: str, asked: str) -> str:
+    if (found := table.find(asked)) is None:
+        raise UserError(f"{table.name}: {option} {asked}: no such column; there are {listed(table.columns)}")
+    return found
+
+
+def _label_column(table: Table, options: ClassifyData) -> str:
+    """The column of the labels: the named one, one with a usual name, or the only one whose values repeat."""
+    if options.label:
+        return _column(table, "--label", options.label)
+    usual = [name for name in table.columns if name.lower() in LABEL_NAMES]
+    if usual:
+        return usual[0]
+    texts = [_column(table, "--column", each) for each in options.column]
+
+    def repeats(column: str) -> bool:
+        cells = [str(row.get(column)) for _, row in table.head]
+        return column not in texts and 1 < len(set(cells)) <= max(len(cells) // 5, 2)
+
+    if len(found := [column for column in table.columns if repeats(column)]) != 1:
+        raise UserError(
+            f"{table.name}: name the column of the labels with --label; there are {listed(table.columns)}"
+        )
+    return found[0]

@@ -1,0 +1,246 @@
+"""Classification: a label per text or picture, evaluated by accuracy."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gen.base.distributed import gather, shard
+from gen.base.errors import UserError
+from gen.datasets.labelled import LabelBatches
+from gen.inputs.tokenizer import SPECIALS, Tokenizer
+from gen.metrics.classification import classification_metrics, confusion, temperature_of
+from gen.metrics.plots import plot_attention, plot_confusion, plot_looks
+from gen.models.batch import Batch
+from gen.models.decoder import DecoderConfig, DecoderState
+from gen.models.encoders.cnn import CNNEncoder
+from gen.models.encoders.rnn import RNNEncoder
+from gen.models.model import LossOutput, Model
+from gen.search import Hypothesis, SearchOptions
+from gen.search.labels import label_log_probs
+from gen.training.config import recorded
+from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric
+from gen.training.options import TrainOptions
+from gen.training.registry import register
+from gen.training.task import Task, token_labels
+from tasks.classify.command import label_items
+from tasks.classify.data import LabelSplit, read_examples, read_split
+from tasks.classify.options import ClassifyData, ClassifyHeldOut, ClassifySizes
+from tasks.classify.sources import Features, text_source
+
+LABELS_SHOWN = 40
+"""Labels up to which a confusion matrix is drawn."""
+
+
+@register("classify")
+class Classify(Task):
+    """Train a model that says which label a text or a picture has."""
+
+    Data, Sizes, HeldOut = ClassifyData, ClassifySizes, ClassifyHeldOut
+    metric = Metric("accuracy", higher_is_better=True, max_loss=0.005)
+    search = SearchOptions(temperature=(0.0,), max_new_tokens=1)
+    common = ("data", "column", "label", "image", "valid", "out", "budget", "init_from", "dry_run")
+    unused = frozenset({"coverage", "scheduled_sampling"})  # there is one token
+    reference = {"embedding_size": 128, "encoder_size": 128, "hidden_size": 128}
+    ends_with_eos = False
+    sample_names = ("item", "label", "chosen")
+
+    weights: Tensor | None = None
+    features: Features | None = None
+
+    # -- what it reads and builds --------------------------------------------------------------------------
+
+    def read(self, data: ClassifyData) -> LabelSplit:
+        """The examples. Raises `UserError` if files are missing or labels cannot be learned."""
+        return read_split(data, self.vocabulary)
+
+    def tokenizers(self, split: LabelSplit) -> tuple[Tokenizer, dict[str, Tokenizer]]:
+        if split.pictures:
+            return split.tokenizer, {}
+        texts = [e.item.lower() if self.config.data.lowercase else e.item for e in split.train]
+        return split.tokenizer, {"sentence": self.config.data.tokenizer().train(texts)}
+
+    def build(self, sizes: Any, split: LabelSplit) -> Model:
+        """An RNN encoder for texts, a CNN for pictures, and the decoder."""
+        encoder: RNNEncoder | CNNEncoder
+        labels, sources = self.tokenizers(split)
+        if split.pictures:
+            encoder = CNNEncoder(
+                sizes.backbone,
+                sizes.weights,
+                memory_size=2 * sizes.encoder_size,
+                dropout=sizes.dropout,
+            )
+        else:
+            encoder = RNNEncoder(
+                sources["sentence"],
+                embedding_size=sizes.embedding_size,
+                hidden_size=sizes.encoder_size,
+                num_layers=sizes.encoder_layers,
+                cell=sizes.cell,
+                bidirectional=sizes.bidirectional,
+                dropout=sizes.dropout,
+                embedding_dropout=sizes.embedding_dropout,
+                weight_dropout=sizes.weight_dropout,
+                lowercase=self.config.data.lowercase,
+                pooling=sizes.pooling,
+            )
+        return Model(encoder, DecoderConfig.of(len(labels), sizes), labels)
+
+    def defaults(self, facts: Facts) -> Choices:
+        why = "best of those tried on AG News"
+        return {
+            **{name: Choice(size, why) for name, size in self.reference.items()},
+            "dropout": Choice(0.5, why),
+            "embedding_dropout": Choice(0.5, why),
+            "learning_rate": Choice(3e-3, why),
+            "ema": Choice(0.99, "the average is better than the last weights"),
+        }
+
+    def tokens_per_step(self, config: Any) -> int:
+        return int(config.data.batch_size * config.train.accumulate)
+
+    def make_batches(self, model: Model, split: LabelSplit, config: Any) -> LabelBatches:
+        """Batches of items with their labels. Pictures that cannot be read are left out."""
+        t, data, seed = model.tokenizer, config.data, config.train.seed
+        if split.pictures:
+            self.features = Features(model, split, self.progress)
+            source, lengths = self.features.source(split.train), np.zeros(len(split.train), np.int64)
+        else:
+            source, lengths = text_source(model, split.train, data.max_length, data.word_dropout, seed)
+        targets = np.array([t.encode(e.target)[0] for e in split.train], np.int64)
+        if data.class_weights == "balanced":
+            counts = np.bincount(targets, minlength=len(t))
+            weights = len(targets) / (np.maximum(counts, 1) * np.count_nonzero(counts))
+            self.weights = torch.from_numpy(weights).float()
+        return LabelBatches(targets, lengths, source, data.batch_size, t.bos_id, t.pad_id, seed)
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    def loss(
+        self, model: Model, batch: Batch, state: DecoderState | None, options: TrainOptions, share: float
+    ) -> LossOutput:
+        """Cross-entropy; with ``class_weights``, that of each example times its label's weight."""
+        if self.weights is None:
+            return super().loss(model, batch, state, options, share)
+        memory = model.encoder(batch.encoder_source)
+        output = model.decoder(batch.input_ids, model.decoder.init_state(memory), memory)
+        targets, pad_id = batch.target_ids[:, 0], model.tokenizer.pad_id
+        loss_sum = F.cross_entropy(
+            output.logits[:, 0].float(),
+            targets,
+            self.weights.to(targets.device),
+            ignore_index=pad_id,
+            reduction="sum",
+            label_smoothing=options.label_smoothing or 0.0,
+        )
+        return LossOutput(loss_sum, int((targets != pad_id).sum()), output.state)
+
+    def validate(self, model: Model, *, quick: bool = False) -> Evaluation:
+        return self.evaluate(model, self.split.valid[:8] if quick else self.split.valid)
+
+    def describe(self, figures: Mapping[str, Any]) -> str:
+        scores = f"accuracy {figures['accuracy']:.1%}, macro-F1 {figures['macro_f1']:.3f}"
+        return f"valid {figures['loss']:.3f} nats, {scores}"
+
+    def finish(self, model: Model, folder: Path) -> Evaluation:
+        """Calibrates the best weights on the validation part by one temperature, which the output layer takes in,
+        and draws the confusion matrix."""
+        examples = self.split.valid
+        log_probs, targets = self._log_probs(model, examples), self._targets(model, examples)
+        temperature = temperature_of(log_probs, targets)
+        with torch.no_grad():
+            model.decoder.output.weight.div_(temperature)
+            model.decoder.output.bias.div_(temperature)
+        found = self.evaluate(model, examples)
+        before = classification_metrics(log_probs, targets)["ece"]
+        found.figures |= {"temperature": temperature, "uncalibrated_ece": before}
+        model.info.metrics.update({name: round(value, 4) for name, value in found.figures.items()})
+        model.save(folder / "best")
+        labels = model.tokenizer.labels  # type: ignore[attr-defined]
+        if len(labels) <= LABELS_SHOWN:
+            counts = confusion(found.outputs, [e.target for e in examples], labels)
+            plot_confusion(counts, labels, folder / "plots" / "confusion.png")
+        return found
+
+    def commands(self, model: Model, folder: str) -> list[str]:
+        return [f"gen classify {folder} {shlex.quote(str(self.split.valid[0].item))}"]
+
+    def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+        note = ""
+        if "temperature" in figures:
+            note = f"{figures['uncalibrated_ece']:.3f} before the temperature {figures['temperature']:.2f}"
+        return [
+            ("accuracy", f"{figures['accuracy']:.1%}", ""),
+            ("macro-F1", f"{figures['macro_f1']:.3f}", ""),
+            ("calibration error", f"{figures['ece']:.3f}", note),
+            ("nats per label", f"{figures['loss']:.3f}", ""),
+        ]
+
+    # -- a trained model -----------------------------------------------------------------------------------
+
+    def held_out(self, model: Any, options: ClassifyHeldOut | None = None) -> list[Example]:
+        self.config = recorded(Classify, model)
+        if options and options.data:
+            return read_examples(options.data, self.config.data)[0]
+        if not self.config.data.data:
+            raise UserError("the model has no record of its training data: name some with --data")
+        return list(read_split(self.config.data).valid)
+
+    def evaluate(
+        self, model: Any, examples: Sequence[Example], *, batch_size: int = 64, **search: Any
+    ) -> Evaluation:
+        """Figures of the likeliest labels. Processes share the examples."""
+        if search:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in search)
+            raise UserError(f"{flags} does not go with a classifier: it computes every label's probability")
+        log_probs = self._log_probs(model, examples, batch_size)
+        labels = model.tokenizer.labels
+        outputs = [labels[i] for i in log_probs.argmax(1)]
+        figures = classification_metrics(log_probs, self._targets(model, examples))
+        return Evaluation(figures, outputs, len(examples))
+
+    def _targets(self, model: Any, examples: Sequence[Example]) -> np.ndarray:
+        """(N,) indices of the right labels."""
+        ids = [model.tokenizer.encode(e.target, strict=True)[0] for e in examples]
+        return np.array(ids) - len(SPECIALS)
+
+    def _log_probs(self, model: Any, examples: Sequence[Example], batch_size: int = 64) -> np.ndarray:
+        """(N, L) log-probabilities of the labels."""
+        order = sorted(range(len(examples)), key=lambda i: len(str(examples[i].item)))
+        mine = shard(order)
+        found = []
+        for begin in range(0, len(mine), batch_size):
+            items = [examples[i].item for i in mine[begin : begin + batch_size]]
+            ready = self.features(items) if self.features else label_items(model, items)
+            found += list(label_log_probs(model, ready)[0])
+        everyone = dict(gather(list(zip(mine, found, strict=True))))
+        return np.stack([everyone[i] for i in range(len(examples))])
+
+    def compare(
+        self, outputs: Sequence[str], others: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> dict[str, float]:
+        """McNemar's exact test of the accuracies."""
+        from scipy.stats import binomtest
+
+        triples = [(a in r, b in r) for a, b, r in zip(outputs, others, references, strict=True)]
+        counts = Counter(triples)
+        only, other = counts[True, False], counts[False, True]
+        return {"accuracy": float(binomtest(only, only + other).pvalue) if only + other else 1.0}
+
+    def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
+        """Draws what the decoder looked at when it chose the label."""
+        if "picture" in model.processors:
+            processor = model.processors["picture"]
+            pixels = processor.preprocessing.pixels(item).transpose(1, 2, 0)
+            plot_looks(pixels, hypothesis.attention, token_labels(model, hypothesis), to)
+        else:
+            plot_attention(hypothesis.attention, token_labels(model, hypothesis), model.encoder.labels(item), to)

@@ -1,0 +1,218 @@
+"""Classification: texts and pictures, their labels, calibration, the command, exported models, bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gen as toolkit
+from gen import UserError
+from gen.inputs.labels import LabelProcessor, LabelTokenizer
+from gen.metrics.classification import calibration_error, classification_metrics, temperature_of
+from gen.search.labels import label_log_probs
+from tasks.classify.data import read_split
+from tasks.classify.options import ClassifyData
+from tasks.classify.task import Classify
+
+ANIMALS = {"dog": "barks runs fetches", "cat": "purrs sleeps climbs", "Bird of prey": "flies hunts nests"}
+WHO = ("it", "she", "he", "the old one", "a young one", "ours", "theirs", "this one", "that one", "one of them")
+TINY = ("--encoder-size", "16", "--hidden-size", "16", "--embedding-size", "16", "--batch-size", "8")
+
+
+def rows():
+    """90 texts of three labels, told apart by one word."""
+    return [
+        (label, f"{who} {verb} here", f"today, {who} {verb}")
+        for who in WHO
+        for label, verbs in ANIMALS.items()
+        for verb in verbs.split()
+    ]
+
+
+def table(path, header=("label", "title", "description"), found=None):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerows([header] if header else [])
+        writer.writerows(found or rows())
+    return path
+
+
+@pytest.fixture
+def run(gen, tmp_path):
+    """The folder of a finished run on texts."""
+    out = tmp_path / "run"
+    data = table(tmp_path / "animals.csv")
+    options = ("--word-dropout", "0", "--dropout", "0.1", "--embedding-dropout", "0", "--min-frequency", "1")
+    status, said, err = gen(
+        *("train", "classify", "--data", data, "--out", out, "--budget", "150 steps", *TINY, *options),
+        *("--learning-rate", "0.03", "--validations", "2"),
+    )
+    assert status == 0, err
+    assert "accuracy" in said
+    return out
+
+
+def test_a_label_is_one_token_whatever_is_in_it() -> None:
+    tokenizer = LabelTokenizer(["b c", "a", "<unk>"])
+    assert [tokenizer.decode(tokenizer.encode(label)) for label in tokenizer.labels] == tokenizer.labels
+    assert LabelTokenizer.from_bytes(tokenizer.to_bytes()).labels == tokenizer.labels
+    with pytest.raises(UserError, match=r"unknown label 'b d': did you mean 'b c'\?"):
+        tokenizer.encode("b d", strict=True)
+    processor = LabelProcessor(tokenizer)
+    again = LabelProcessor.from_config(processor.config(), processor.files().__getitem__)
+    assert again.read(["a", None, ""]).tolist() == processor.read(["a", "", None]).tolist()
+
+
+def test_figures() -> None:
+    log_probs = np.log(np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3]]))
+    figures = classification_metrics(log_probs, np.array([0, 1, 1, 0]))
+    assert figures["accuracy"] == 0.75
+    assert figures["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+    # Each in a bin of its own: |1 - 0.9|, |0 - 0.6|, |1 - 0.8|, |1 - 0.7|.
+    assert figures["ece"] == pytest.approx((0.1 + 0.6 + 0.2 + 0.3) / 4)
+
+
+def test_temperature_makes_a_sure_model_honest() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2000, 4))
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    targets = np.array([rng.choice(4, p=p) for p in chances])
+    too_sure = logits * 3 - np.logaddexp.reduce(logits * 3, axis=1, keepdims=True)
+    temperature = temperature_of(too_sure, targets)
+    assert temperature == pytest.approx(3, rel=0.1)
+    honest = too_sure / temperature - np.logaddexp.reduce(too_sure / temperature, axis=1, keepdims=True)
+    assert calibration_error(honest, targets) < 0.03 < calibration_error(too_sure, targets)
+
+
+def test_trained_evaluated_and_used(run, gen, tmp_path) -> None:
+    status, said, err = gen("evaluate", run, "--json")
+    assert status == 0, err
+    figures = json.loads(said)
+    assert figures["accuracy"] > 0.8
+    status, said, _ = gen("classify", run, "she purrs here", "it barks here", "--top", "3")
+    assert status == 0
+    first, second = (line.split("\t") for line in said.splitlines())
+    assert (first[0], second[0]) == ("cat", "dog")
+    assert sum(map(float, first[1::2])) == pytest.approx(1, abs=1e-3)
+    status, said, _ = gen("classify", run, "she  purrs\there", "--json")
+    record = json.loads(said)
+    assert record["item"] == "she  purrs\there"
+    assert record["labels"][0]["label"] == "cat"
+    assert sum(weight for _, weight in record["attention"]) == pytest.approx(1, abs=0.01)
+    assert [text.strip() for text, _ in record["attention"]][:3] == ["she", "purrs", "here"]
+    model = toolkit.load(run)
+    assert model("it hunts here") == "Bird of prey"
+    assert (run / "plots" / "confusion.png").stat().st_size > 1000
+    assert gen("plot", "attention", run, "--text", "she purrs here", "-o", tmp_path / "a.svg")[0] == 0
+
+
+def test_batch_and_padding_change_no_probability(run) -> None:
+    model = toolkit.load(run)
+    items = ["she purrs here", "it barks", "theirs nests over there and this one does not, of course, ever"]
+    together, _ = label_log_probs(model, items)
+    alone = np.concatenate([label_log_probs(model, [item])[0] for item in items])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_exported_it_says_the_same(run, gen, tmp_path) -> None:
+    status, _, err = gen("export", run, "-o", tmp_path / "onnx")
+    assert status == 0, err
+    items = ["she purrs here", "it barks here"]
+    expected, _ = label_log_probs(toolkit.load(run), items)
+    found, _ = label_log_probs(toolkit.load(tmp_path / "onnx"), items)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert gen("classify", tmp_path / "onnx", *items)[1] == gen("classify", run, *items)[1]
+    status, _, err = gen("export", run, "-o", tmp_path / "int8", "--int8", "--max-loss", "1")
+    assert status == 0, err
+    assert "accuracy" in err
+
+
+def test_a_table_as_it_comes(gen, tmp_path) -> None:
+    """AG News has no header, and numbers as labels."""
+    numbers = {label: str(i) for i, label in enumerate(ANIMALS, 1)}
+    data = table(tmp_path / "plain.csv", None, [(numbers[label], *texts) for label, *texts in rows()])
+    split = read_split(ClassifyData(data=(str(data),)))
+    assert split.tokenizer.labels == ["1", "2", "3"]
+    assert {e.item.split()[0] for e in split.train} & {"it", "she"}  # title and description
+    assert all("today" in e.item and "here" in e.item for e in split.train)
+    split = read_split(ClassifyData(data=(str(data),), label="1", column=("3",)))
+    assert all(e.item.startswith("today") for e in split.train)
+
+
+def test_folders_named_by_label(tmp_path) -> None:
+    for number, (label, text, _) in enumerate(rows()):
+        folder = tmp_path / label
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.txt").write_text(text + "\n")
+    split = read_split(ClassifyData(data=(str(tmp_path),)))
+    assert {(e.target, e.item) for e in [*split.train, *split.valid]} == {(a, b) for a, b, _ in rows()}
+
+
+def test_pictures(gen, tmp_path) -> None:
+    """Red ones and blue ones, by a CNN with random weights; one is damaged."""
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        label = ("red", "blue")[number % 2]
+        (tmp_path / "p" / label).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 60, (48, 48, 3), np.uint8)
+        pixels[..., 0 if label == "red" else 2] += 180
+        Image.fromarray(pixels).save(tmp_path / "p" / label / f"{number}.png")
+    (tmp_path / "p" / "red" / "bad.png").write_bytes(b"no picture")
+    status, said, err = gen(
+        *("train", "classify", "--data", tmp_path / "p", "--out", tmp_path / "r", "--budget", "30 steps", *TINY),
+        *("--backbone", "shufflenet_v2_x0_5", "--weights", "none", "--dropout", "0", "--learning-rate", "0.01"),
+    )
+    assert status == 0, err
+    picture = tmp_path / "p" / "blue" / "1.png"
+    status, said, err = gen("classify", tmp_path / "r", picture, tmp_path / "p" / "red" / "bad.png")
+    assert status == 1
+    assert said.splitlines()[0].split("\t")[0] in ("red", "blue")
+    assert "bad.png" in err
+    assert gen("plot", "attention", tmp_path / "r", picture, "-o", tmp_path / "look.png")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: [*found, ("lion", "it roars", "")], "'lion'"),
+        (lambda found: [(f"label {i}", *texts) for i, (_, *texts) in enumerate(found)], "no column of labels"),
+        (lambda found: [("dog", *texts) for _, *texts in found], "nothing to learn"),
+        (lambda found: found[:4], "too few examples"),
+    ],
+)
+def test_labels_that_cannot_be_learned(gen, tmp_path, change, message) -> None:
+    data = table(tmp_path / "bad.csv", found=change(rows()))
+    status, _, err = gen("train", "classify", "--data", data, "--out", tmp_path / "r", "--dry-run", *TINY)
+    assert status == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_labels_only_in_the_validation_part(tmp_path) -> None:
+    data = table(tmp_path / "a.csv")
+    valid = table(tmp_path / "b.csv", found=[("lion", "it roars", ""), *rows()[:5]])
+    with pytest.raises(UserError, match="the label 'lion' is only in the validation part"):
+        read_split(ClassifyData(data=(str(data),), valid=(str(valid),)))
+
+
+def test_rows_without_label_or_text_are_left_out(tmp_path) -> None:
+    data = table(tmp_path / "a.csv", found=[*rows(), ("", "no label", "x"), ("dog", "", "")])
+    split = read_split(ClassifyData(data=(str(data),)))
+    assert split.dropped == [f"{data}: line 92 has no label", f"{data}: line 93: has no text"]
+
+
+def test_balanced_weights_count_every_label_alike(tmp_path) -> None:
+    few = [row for row in rows() if row[0] == "dog"][:8]
+    data = table(tmp_path / "a.csv", found=[*(row for row in rows() if row[0] != "dog"), *few])
+    task = Classify.from_options(data=str(data), class_weights="balanced", valid_size=4, budget="1 steps")
+    model = task.build(task.config.model, task.split)
+    task.make_batches(model, task.split, task.config)
+    counts = {label: sum(e.target == label for e in task.split.train) for label in ANIMALS}
+    assert task.weights is not None
+    total = {label: counts[label] * float(task.weights[model.tokenizer.encode(label)[0]]) for label in ANIMALS}
+    assert max(total.values()) == pytest.approx(min(total.values()), rel=1e-5)
+    assert sum(total.values()) == pytest.approx(len(task.split.train), rel=1e-5)
