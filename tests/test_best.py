@@ -14,7 +14,7 @@ from gen.datasets.batches import TokenFile
 from gen.datasets.streams import StreamBatches
 from gen.inputs.ptb import ptb_tokens
 from gen.metrics.captions import caption_metrics
-from gen.metrics.scores import bleu_tokenizer, paired_bootstrap, translation_metrics
+from gen.metrics.scores import bleu_tokenizer, paired_bootstrap, share_of_short, translation_metrics
 from gen.models.export import export
 from gen.models.model import Model
 from gen.search import Hypothesis
@@ -167,6 +167,37 @@ def test_best_names_the_metric(tmp_path, gen):
     assert "spaces between words" in run.reasons["bleu_tokenizer"]
 
 
+@pytest.mark.parametrize(
+    ("targets", "level", "best"),
+    [
+        (["кошка", "собака", "May 3"], "char", "chrf"),
+        (["猫", "一只狗", "小鸟"], "char", "chrf"),
+        (["a dog runs over grass", "two cats sleep here", "three"], "word", None),
+        (["一只狗在草地上跑", "猫在睡觉吗"], "char", None),
+    ],
+)
+def test_where_most_targets_are_too_short_for_bleu_chrf_decides(tmp_path, gen, targets, level, best):
+    """BLEU would prefer weights that write long nonsense to those that are always right."""
+    train = write_pairs(tmp_path, "train", [(f"w{i}", text) for i, text in enumerate(targets)] * 15)
+    command = ("--train", *train, "--level", level, "--budget", "2 steps", "--validations", "1", *SMALL)
+    status, _, err = gen("train", "translate", *command, "--min-frequency", "1", "--out", tmp_path / "run")
+    assert status == 0, err
+    run = toolkit.Run(tmp_path / "run")
+    assert run.config["best"] == best
+    assert ("fewer than four words" in run.reasons.get("best", "")) == (best is not None)
+
+
+def test_bleu_of_short_targets_counts_what_is_wrong():
+    right = [f"слово{i}" for i in range(30)]
+    wrong = [*right[:10], *["а . а , а"] * 20]
+    all_right, mostly_wrong = (translation_metrics(outputs, right) for outputs in (right, wrong))
+    assert all_right["bleu"] == 0 < mostly_wrong["bleu"]
+    assert all_right["chrf"] > mostly_wrong["chrf"]
+    assert share_of_short(right) == 1
+    assert share_of_short(["一只狗在跑"]) == 1
+    assert share_of_short(["一只狗在跑"], "zh") == share_of_short([]) == 0
+
+
 def test_each_task_names_its_metrics():
     names = {"translate": ["bleu", "chrf", "exact", "loss"], "text": ["loss"]}
     for name, expected in names.items():
@@ -192,6 +223,16 @@ def test_int8_is_judged_by_the_next_metric(monkeypatch, capsys, after, refused):
     else:
         assert "chrF, int8" in quantization_check(Translate(), [1], "a", "b", None)
     assert "BLEU is 0 in float32 and in int8, which says nothing: judged by chrF" in capsys.readouterr().err
+
+
+def test_int8_is_judged_by_the_metric_that_chose_the_weights(monkeypatch):
+    """BLEU of short targets falls where nonsense becomes short."""
+    figures = iter([{"bleu": 8.0, "chrf": 90.0, "exact": 0.5}, {"bleu": 0.0, "chrf": 90.0, "exact": 0.5}] * 3)
+    monkeypatch.setattr("gen.runtime.load", lambda path: path)
+    monkeypatch.setattr(Translate, "evaluate", lambda *_: Evaluation(next(figures), count=1))
+    assert quantization_check(Translate(), [1], "a", "b", None, best="chrf")["chrF, int8"] == 90
+    with pytest.raises(UserError, match="BLEU 8 in float32, 0 in int8"):
+        quantization_check(Translate(), [1], "a", "b", None, best="bleu")
 
 
 def test_int8_without_any_figure_says_so(monkeypatch, capsys):

@@ -57,6 +57,19 @@ def bleu_tokenizer(texts: Iterable[str]) -> tuple[BleuTokenizer, str]:
     return name, written
 
 
+def share_of_short(texts: Sequence[str], tokenize: str = "13a") -> float:
+    """The share of N texts, 0 to 1, with fewer than the four tokens of BLEU's longest n-grams. Where most are so
+    short, BLEU counts what is wrong alone: a longer output that is wrong raises it, all outputs right give 0.
+
+    Example:
+        >>> share_of_short(["May 3", "it was a very cold day"])
+        0.5
+    """
+    metric = sacrebleu_metrics(["bleu"], tokenize=tokenize)["bleu"]
+    short = sum(len(metric.tokenizer(text).split()) < metric.max_ngram_order for text in texts)
+    return short / max(len(texts), 1)
+
+
 def missing_library(tokenizer: str) -> str:
     """The package that a BLEU tokenizer needs, if it is not installed; else ""."""
     module, extra = _LIBRARIES.get(tokenizer, ("", ""))

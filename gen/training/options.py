@@ -65,7 +65,8 @@ class TrainOptions:
     """Save the training state at least this often."""
     best: str | None = None
     """Figure that decides which weights are best, and --patience: bleu, chrf, exact or loss of translations;
-    cider, bleu4 or loss of captions. Where it is equal, the others decide, the loss last. Unset: the first."""
+    cider, bleu4 or loss of captions. Where it is equal, the others decide, the loss last. Unset: the first; chrf
+    where most translations are too short for BLEU."""
     patience: int = 0
     """Stop after this many validations without improvement; 0: never."""
     seed: int = 1

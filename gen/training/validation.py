@@ -109,7 +109,7 @@ class Validator:
             self._try("last", None, event)
         if (mean := self.averages.mean()) is not None:
             self._try(f"mean of {len(self.averages.kept)}", mean, event)
-        if distributed.is_main() and (tied := broken_tie(self.task.metrics, self.run.records())):
+        if distributed.is_main() and (tied := tie_of(self.task, self.run)):
             decided, reason = tied
             self.task.say(f"Note: {reason}; {decided} decided which weights are best.")
 
@@ -136,6 +136,13 @@ class Validator:
                 record["samples"] = self.run.add_samples(now.step, title, self.task.sample(self.model, found))
             self.run.log(record)
         return figures, better
+
+
+def tie_of(task: Task, run: RunFolder) -> tuple[str, str] | None:
+    """`broken_tie` of a run. The task's own metric comes first also where another one was chosen in its place: the
+    user did not ask for that one."""
+    chosen = "best" in (run.chosen or {}).get("reasons", {})
+    return broken_tie(sorted(task.metrics, key=lambda m: chosen and m != task.metric), run.records())
 
 
 def broken_tie(metrics: Sequence[Metric], records: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:

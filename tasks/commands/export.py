@@ -81,7 +81,8 @@ def export_command(argv: list[str], command: str) -> None:
             plain, small = Path(name) / "float32", Path(name) / "int8"
             export(model, plain)
             quantize(plain, small)
-            note(small, quantization_check(task, examples, plain, small, config.max_loss, config.limit))
+            best = str(model.info.options().get("best") or "")
+            note(small, quantization_check(task, examples, plain, small, config.max_loss, config.limit, best))
             write_folder(folder, partial(_copy, small))
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{folder}: {size / 1e6:.1f} MB, {'int8' if config.int8 else 'float32'}")
@@ -104,11 +105,12 @@ def _check_output(folder: Path) -> None:
 
 
 def _judge(
-    task: Task, examples: Any, plain: runtime.Runtime, small: runtime.Runtime
+    task: Task, examples: Any, plain: runtime.Runtime, small: runtime.Runtime, best: str
 ) -> tuple[Metric, float, float] | None:
-    """The first further metric that is not 0 for both models, and its two figures; None if there is none."""
+    """The first further metric that is not 0 for both models, ``best`` before others, and its two figures; None if
+    there is none."""
     before, after = (task.evaluate(model, examples).figures for model in (plain, small))
-    for metric in task.further_metrics:
+    for metric in sorted(task.further_metrics, key=lambda m: m.name != best):
         figures = metric, float(before[metric.name]), float(after[metric.name])
         if any(round(figure, 4) for figure in figures[1:]):
             return figures
@@ -116,9 +118,10 @@ def _judge(
 
 
 def quantization_check(
-    task: Task, examples: Any, plain: Path, small: Path, max_loss: float | None, limit: int = 0
+    task: Task, examples: Any, plain: Path, small: Path, max_loss: float | None, limit: int = 0, best: str = ""
 ) -> dict[str, Any]:
-    """Compares an int8 export with its float32 export. Returns both figures, for the model card.
+    """Compares an int8 export with its float32 export: by the metric ``best`` that chose the weights, if that is a
+    further one of the task, else by the task's own. Returns both figures, for the model card.
 
     Raises:
         UserError: the loss exceeds ``max_loss`` (None: that of the metric).
@@ -130,10 +133,12 @@ def quantization_check(
             examples = [examples[i * len(examples) // limit] for i in range(limit)]
     metric, models = task.metric, (runtime.load(plain), runtime.load(small))
     (before, what), (after, _) = (task.measure(model, examples, limit) for model in models)
-    if metric.higher_is_better and round(before, 4) == round(after, 4) == 0:
-        found = _judge(task, examples, *models)
-        instead = f"judged by {found[0]}" if found else "the loss in quality is unknown"
-        notify(f"--int8: {metric} is 0 in float32 and in int8, which says nothing: {instead}")
+    blind = metric.higher_is_better and round(before, 4) == round(after, 4) == 0
+    if blind or best in {further.name for further in task.further_metrics}:
+        found = _judge(task, examples, *models, best)
+        if blind:
+            instead = f"judged by {found[0]}" if found else "the loss in quality is unknown"
+            notify(f"--int8: {metric} is 0 in float32 and in int8, which says nothing: {instead}")
         metric, before, after = found or (metric, before, after)
     lost = before - after if metric.higher_is_better else after - before
     most = metric.max_loss if max_loss is None else max_loss

@@ -22,7 +22,7 @@ from gen.training.display import progress
 from gen.training.registry import find_task
 from gen.training.session import Session, log_to
 from gen.training.task import Task
-from gen.training.validation import broken_tie
+from gen.training.validation import tie_of
 from tasks import display
 from tasks.commands.preflight import Tools, preflight
 
@@ -121,7 +121,7 @@ def _present(session: Session) -> tuple[Model, Session, dict[str, Any]]:
     """Prints the final figures, the written files and example commands."""
     model, found = session.finish()
     out, rows = session.folder.path, session.task.rows(found.figures)
-    if tied := broken_tie(session.task.metrics, session.folder.records()):
+    if tied := tie_of(session.task, session.folder):
         rows.append(("chosen by", *tied))
     display.show_figures("Validation", rows)
     display.say(f"Peak memory: {machine.peak_memory(session.device) / 2**20:,.0f} MB")

@@ -15,7 +15,7 @@ from gen.base.folders import write_text
 from gen.datasets.batches import SequenceBatches
 from gen.datasets.pair_files import PairFiles
 from gen.inputs.tokenizer import Tokenizer
-from gen.metrics.scores import bleu_tokenizer, paired_bootstrap, translation_metrics
+from gen.metrics.scores import bleu_tokenizer, paired_bootstrap, share_of_short, translation_metrics
 from gen.models.batch import PADDED_TO, pad
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders.rnn import RNNEncoder
@@ -89,7 +89,10 @@ class Translate(Task):
         read = f"{passes:.2g} passes over the pairs fit into the budget"
         sizes = {n: Choice(round_size(size * scale), read) for n, size in self.reference.items()}
         tie = "decoder" if self.config.data.separate else "all"
-        targets = (example.target for example in getattr(facts.split, "valid", ()))
+        targets = [example.target for example in getattr(facts.split, "valid", ())]
+        tokenizer = Choice(*bleu_tokenizer(targets))
+        short = share_of_short(targets, self.config.data.bleu_tokenizer or tokenizer.value)
+        reason = f"{short:.0%} of the targets have fewer than four words, and BLEU needs four"
         return {
             **sizes,
             "dropout": Choice(dropout, read),
@@ -98,7 +101,8 @@ class Translate(Task):
             "learning_rate": Choice(5e-3, "best of those tried on Multi30k"),
             "label_smoothing": Choice(0.1, "usual for translation"),
             "ema": Choice(0.999, "the average is better than the last weights"),
-            "bleu_tokenizer": Choice(*bleu_tokenizer(targets)),
+            "bleu_tokenizer": tokenizer,
+            **({"best": Choice("chrf", reason)} if short > 0.5 else {}),
         }
 
     def tokenizers(self, split: TranslateSplit) -> tuple[Tokenizer, dict[str, Tokenizer]]:
