@@ -12,6 +12,7 @@ from gen.base.fields import Option, options_of
 from gen.training.config import config_class
 from gen.training.task import Task
 from tasks.caption.task import Caption
+from tasks.classify.task import Classify
 from tasks.text.task import Text
 from tasks.translate.task import Translate
 
@@ -55,7 +56,7 @@ def stub() -> str:
     imports = "".join(
         f"from {lazy[name]} import {name}{f' as {name}' if name in gen._LAZY else ''}\n" for name in names
     )
-    return HEAD + imports + LOAD + "".join(map(_overload, (Text, Translate, Caption))) + OWN
+    return HEAD + imports + LOAD + "".join(map(_overload, (Text, Translate, Caption, Classify))) + OWN
 
 
 def _overload(task: type[Task]) -> str:

@@ -306,7 +306,7 @@ def test_help_in_every_way(gen):
         ("halp", "did you mean help?"),
         ("train txt", "train: unknown task 'txt'; did you mean text?"),
         ("help train txt", "did you mean text?"),
-        ("train", "train: name a task; there is: caption, text, translate"),
+        ("train", "train: name a task; there is: caption, classify, text, translate"),
         ("plot", "plot: name a kind; there is: attention"),
         ("-x", "unknown command '-x'"),
     ],

@@ -14,7 +14,7 @@ from tasks.cli import COMMANDS, main
 CASES = {
     "gen tra": {"train", "translate"},
     "gen train te": {"text"},
-    "gen train ": {"text", "translate", "caption"},
+    "gen train ": {"text", "translate", "caption", "classify"},
     "gen help pl": {"plot"},
     "gen help train tra": {"translate"},
     "gen generate RUN --max-n": {"--max-new-tokens"},

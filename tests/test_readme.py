@@ -42,6 +42,12 @@ def desk(tmp_path, monkeypatch):
         Path(f"{name}.de").write_text("Ein Hund rennt.\nZwei Männer sitzen.\nEin Mann rennt.\n" * 8)
     write_shapes(Path("photos"), training=10, held_out=2).rename("captions.jsonl")
     write_shapes(Path("more"), training=2, held_out=1)
+    rows = [f"{label},the {label} {i},it is a {label}" for i in range(20) for label in ("cat", "dog")]
+    Path("news.csv").write_text("label,title,description\n" + "\n".join(rows) + "\n")
+    for number, scene in enumerate(scenes(20)):
+        folder = Path("photos-by-label", ("one", "other")[number % 2])
+        folder.mkdir(parents=True, exist_ok=True)
+        draw(scene, seed=number).save(folder / f"{number}.png")
     draw(next(scenes(1)), seed=1).save("photo.jpg")
     return tmp_path
 
@@ -59,6 +65,7 @@ def tiny(words):
             "text": TINY[4:] if "--init-from" in words else TINY,  # that model has sizes of its own
             "translate": ["--encoder-size", "8", *whole],
             "caption": ["--memory-size", "8", *whole],
+            "classify": ["--encoder-size", "8", *whole],
         }
         words = [*words[: words.index("--budget")], "--budget", "20 steps", *sizes[words[1]]]
     return words

@@ -36,6 +36,9 @@ class ClassifyData:
     """Size of the vocabulary. Unset: all words, or up to 5000 subwords."""
     min_frequency: int = 2
     """Words: replace rarer ones by <unk>."""
+    normalize: Literal["nfc", "nfkc", "none"] = "nfc"
+    """Unicode normalization of texts. nfc: one code for a letter and its accent. nfkc: also one for its widths and
+    ligatures."""
     lowercase: bool = True
     """Convert texts to lower case."""
     max_length: int = 400
@@ -49,7 +52,14 @@ class ClassifyData:
 
     def tokenizer(self) -> TokenizerOptions:
         """The options of the vocabulary of texts."""
-        return TokenizerOptions(self.level, self.min_frequency, self.vocab_size, dummy_prefix=True, subwords=5000)
+        return TokenizerOptions(
+            self.level,
+            self.min_frequency,
+            self.vocab_size,
+            dummy_prefix=True,
+            subwords=5000,
+            normalization=self.normalize,
+        )
 
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
