@@ -91,6 +91,9 @@ def main(argv: list[str] | None = None) -> int:
     mistakes, 130 for Ctrl-C and 143 for SIGTERM, where there was something to save."""
     if argv is None:
         argv = sys.argv[1:]
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:  # closed by whoever started this process
+                setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
         for name in ("SIGTERM", "SIGHUP"):  # so that what was begun is cleared away
             if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:  # nohup
                 signal.signal(getattr(signal, name), _terminate)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gen.base.errors import printable
 from gen.base.fields import flag
 from gen.models.model import Model
 
@@ -18,7 +19,7 @@ console = Console(highlight=False)
 
 def say(text: str) -> None:
     """Prints text without markup or line breaks, so that commands can be copied."""
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(printable(text, keep="\n"), markup=False, soft_wrap=True)
 
 
 def table(title: str, rows: Mapping[str, Any]) -> Table:
@@ -28,10 +29,15 @@ def table(title: str, rows: Mapping[str, Any]) -> Table:
 
 def _rows(title: str, rows: Iterable[Sequence[str]]) -> Table:
     """A table without a header, with the first column dimmed."""
-    made = Table(title=escape(title), title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    made = Table(title=_plain(title), title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, *cells in rows:
-        made.add_row(f"[dim]{escape(name)}[/dim]", *map(escape, cells))
+        made.add_row(f"[dim]{_plain(name)}[/dim]", *map(_plain, cells))
     return made
+
+
+def _plain(text: str) -> str:
+    """A text that is no markup, and moves no cursor."""
+    return escape(printable(text, keep="\n"))
 
 
 def model_summary(model: Model, dtype: torch.dtype) -> Table:
@@ -51,7 +57,7 @@ def model_summary(model: Model, dtype: torch.dtype) -> Table:
     }
     for name, (what, modules) in parts.items():
         count = sum(p.numel() for m in modules for p in m.parameters())
-        made.add_row(name, str(what), f"{count:,}")
+        made.add_row(name, _plain(str(what)), f"{count:,}")
     total = sum(p.numel() for p in model.parameters())
     made.add_row("all", f"computes in {str(dtype).removeprefix('torch.')} on {model.device}", f"{total:,}")
     return made
@@ -59,7 +65,7 @@ def model_summary(model: Model, dtype: torch.dtype) -> Table:
 
 def show_figures(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
     """Prints figures, one per line: name, value, and how it was computed."""
-    console.print(title, style="italic", markup=False)
+    console.print(printable(title), style="italic", markup=False)
     width = max((len(name) for name, _, _ in rows), default=0) + 1
     for name, value, how in rows:
         say(f"{name:{width}}{value:>10}   {how}".rstrip())

@@ -28,6 +28,9 @@ the option, which is ignored by commands that have none of that name."""
 LIST_OPTIONS = ["--list-options"]
 """Words that make `parse_given` raise `OptionList`: how tab completion learns a command's options."""
 
+LARGEST_SIZE = 10**9
+"""Of sizes and counts in options: larger ones fit into no memory."""
+
 LARGEST_YAML = 1 << 20
 """Bytes of a YAML file."""
 
@@ -247,14 +250,17 @@ def range_errors(options: Any, sizes: Sequence[str] = (), shares: Sequence[str] 
 
     Args:
         options: a dataclass.
-        sizes: names of those that must be at least 1.
+        sizes: names of those that must be at least 1, and at most `LARGEST_SIZE`.
         shares: names of those that must be at least 0 and below 1.
     """
     values = {name: value for name, value in vars(options).items() if value is not None}
     small = [name for name in sizes if values.get(name, 1) < 1]
+    large = [name for name in sizes if values.get(name, 1) > LARGEST_SIZE]
     outside = [name for name in shares if not 0 <= values.get(name, 0) < 1]
-    return [f"{flag(name)} must be at least 1, not {values[name]}" for name in small] + [
-        f"{flag(name)} must be at least 0 and below 1, not {values[name]}" for name in outside
+    return [
+        *(f"{flag(name)} must be at least 1, not {values[name]}" for name in small),
+        *(f"{flag(name)} must be at most {LARGEST_SIZE:,}, not {values[name]}" for name in large),
+        *(f"{flag(name)} must be at least 0 and below 1, not {values[name]}" for name in outside),
     ]
 
 

@@ -29,6 +29,8 @@ PATIENCE = timedelta(hours=12)  # one process may compute features of a million 
 def start() -> None:
     """Joins the process group if torchrun started several processes. Idempotent."""
     if _environment("WORLD_SIZE", 1) > 1 and not _together():
+        if missing := [n for n in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(n)]:
+            raise UserError(f"WORLD_SIZE is set in the environment, {missing[0]} is not: start with torchrun")
         if not 0 <= _environment("RANK", 0) < _environment("WORLD_SIZE", 1):
             raise UserError(
                 "RANK is not below WORLD_SIZE in the environment: start several processes with torchrun"

@@ -85,9 +85,30 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, answered as Ctrl-C is."""
 
 
+_CONTROLS = {
+    **{i: ascii(chr(i))[1:-1] for i in (*range(32), *range(127, 160), 0x2028, 0x2029)},
+    **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(128, 256)},  # how Python keeps what is not UTF-8
+}
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text on one line, with control characters and bytes that are not UTF-8 escaped: the name of a file may move a
+    terminal's cursor.
+
+    Args:
+        text: what may come from anywhere.
+        keep: control characters to leave, such as line ends.
+
+    Example:
+        >>> printable("a\\x1b[31m\\nb")
+        'a\\\\x1b[31m\\\\nb'
+    """
+    return text.translate({i: shown for i, shown in _CONTROLS.items() if chr(i) not in keep})
+
+
 def notify(message: str) -> None:
     """Tells the user, in a line on standard error, what went wrong and what is done about it."""
-    print(f"gen: {message}", file=sys.stderr, flush=True)
+    print(f"gen: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def few(names: Sequence[str], most: int = 3) -> str:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,8 +57,8 @@ class TextFiles:
     """UTF-8 text from files, folders (their .txt, .txt.gz), globs, .gz files, tables, or "-" for standard input.
 
     Iterating yields pieces of about a megabyte that end at line ends, and None between two files. It can be
-    iterated again: standard input is spooled to a file. Line ends become "\\n" and a byte-order mark is
-    dropped. Each cell of a table ends with a line end; empty ones are left out.
+    iterated again: standard input and ``<(command)`` are spooled to a file. Line ends become "\\n", a byte-order
+    mark is dropped. Each cell of a table ends with a line end; empty ones are left out.
 
     Args:
         names: files, folders, globs or "-", as the user gave them.
@@ -93,18 +94,19 @@ class TextFiles:
     ) -> None:
         self.encoding_errors, self.column, self.one_line = encoding_errors, column, one_line
         self.skipped: list[str] = []
-        self._spool: Any = None
+        self._spools: dict[str, Any] = {}
         self.paths = [path for name in names for path in self._expand(name)]
         tables = [path for path in self.paths if suffix(path.name) in TABLES]
         self._columns = {path: _text_column(Table(str(path)), column) for path in tables}
 
     def _expand(self, name: str) -> list[Path]:
-        if name == "-":
-            if self._spool is None:
-                self._spool = tempfile.NamedTemporaryFile(prefix="gen-stdin-")  # noqa: SIM115
-                shutil.copyfileobj(sys.stdin.buffer, self._spool)
-                self._spool.flush()
-            found = [Path(self._spool.name)]
+        if name == "-" or _is_stream(name):
+            if name not in self._spools:
+                spool = self._spools[name] = tempfile.NamedTemporaryFile(prefix="gen-stdin-")  # noqa: SIM115
+                with nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as stream:
+                    shutil.copyfileobj(stream, spool)
+                spool.flush()
+            found = [Path(self._spools[name].name)]
         elif Path(name).is_dir():
             files = visible_files(Path(name))
             found = [path for path in files if path.name.lower().endswith((".txt", ".txt.gz"))]
@@ -120,6 +122,8 @@ class TextFiles:
         for path in found:
             if not path.exists():
                 raise UserError(f"{path}: no such file")
+            if not path.is_file():
+                raise UserError(f"{path}: is no regular file; - reads standard input")
             if path.stat().st_size == 0:
                 raise UserError(f"{'standard input' if name == '-' else path}: is empty")
         return found
@@ -199,6 +203,11 @@ class TextFiles:
                 f"{path}: not UTF-8 at byte {at} (0x{error.object[error.start]:02x}); convert the file, or read "
                 "such bytes as U+FFFD with --encoding-errors replace"
             ) from error
+
+
+def _is_stream(name: str) -> bool:
+    """Whether a name is that of an open pipe, as the shell makes of ``<(command)``: it can be read once only."""
+    return name.startswith(("/dev/fd/", "/proc/self/fd/", "/dev/stdin")) and not Path(name).is_file()
 
 
 def _text_column(table: Table, asked: str) -> str:

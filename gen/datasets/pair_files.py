@@ -68,6 +68,10 @@ class PairFiles:
                 raise UserError(f"{name}: no such file")
             if path.is_dir():
                 raise UserError(f"{name}: is a folder; name the files in it")
+            if not path.is_file():
+                raise UserError(
+                    f"{name}: is no regular file, and pairs are read more than once: write it to a file"
+                )
             if path.stat().st_size == 0:
                 raise UserError(f"{name}: is empty")
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
 from gen.base import hub
@@ -77,7 +77,7 @@ def write_model(
     """
     save_file({name: t.detach().cpu().contiguous() for name, t in weights.items()}, folder / WEIGHTS)
     text = yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True)
-    (folder / CONFIG).write_text(text, encoding="utf-8")
+    (folder / CONFIG).write_text(text, encoding="utf-8", errors="backslashreplace")
     for name, data in files.items():
         (folder / name).write_bytes(data)
 
@@ -125,12 +125,20 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     try:
         check_regular(path)
-        found = {_renamed(name): weight for name, weight in load_file(path).items()}
+        found = {_renamed(name): weight for name, weight in _load_file(path).items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged or cut short ({first_line(error)}); copy or train it again") from error
     if name := not_finite(found):
         raise UserError(f"{path}: {name} holds NaN or infinite values; copy or train it again")
     return found
+
+
+def _load_file(path: Path) -> dict[str, Tensor]:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # safetensors opens no file of such a name
+        return load(path.read_bytes())
+    return load_file(path)
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> str:

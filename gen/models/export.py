@@ -111,11 +111,11 @@ def note(exported: Path, metrics: dict[str, Any]) -> None:
 def _write_config(folder: Path, config: dict[str, Any]) -> None:
     """Writes the configuration, and the model card that is made from it."""
     text = json.dumps(config, ensure_ascii=False, indent=1, default=str)
-    (folder / runtime.CONFIG).write_text(text + "\n", encoding="utf-8")
+    (folder / runtime.CONFIG).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     what = f"Exported as ONNX graphs in {config['precision']}."
     use = "from gen import runtime\nmodel = runtime.load"
     card = ModelInfo.of(config).card(what, f"torch {torch.__version__}", use)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
 
 
 # -- graphs ----------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ class FolderMixin(nn.Module):
         """The model card; see `ModelInfo.card`."""
         count = sum(p.numel() for p in self.parameters())
         what = f"{count:,} parameters, {self.tokenizer.kind} vocabulary of {len(self.tokenizer):,}."
-        return info.card(what, f"torch {torch.__version__}").encode()
+        return info.card(what, f"torch {torch.__version__}").encode(errors="backslashreplace")
 
     @classmethod
     def load(cls, path: str | PathLike[str], device: str | torch.device = "cpu", precision: str = "fp32") -> Self:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from gen.base.errors import printable
+
 OPTION_GROUPS = ("data", "model", "extra", "train")
 """Parts of `ModelInfo.training` that hold options."""
 
@@ -97,7 +99,7 @@ def as_text(value: Any) -> str:
         >>> print(as_text("a|b\\n*c* <d>"))
         a\\|b \\*c\\* \\<d\\>
     """
-    return _MARKS.sub(r"\\\g<0>", " ".join(str(value).split()))
+    return _MARKS.sub(r"\\\g<0>", printable(" ".join(str(value).split())))
 
 
 def as_code(value: Any) -> str:
@@ -107,7 +109,7 @@ def as_code(value: Any) -> str:
         >>> print(as_code("echo `date`"))
         `` echo `date` ``
     """
-    text = " ".join(str(value).split())
+    text = printable(" ".join(str(value).split()))
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     space = " " if "`" in text else ""
     return f"{fence}{space}{text}{space}{fence}"

@@ -16,7 +16,7 @@ import numpy as np
 
 from gen.base import distributed
 from gen.base.config import parse_command, range_errors
-from gen.base.errors import ConfigError, UserError, notify
+from gen.base.errors import ConfigError, UserError, notify, printable
 from gen.base.fields import Arg
 from gen.base.folders import write_text
 from gen.base.lines import output
@@ -50,7 +50,8 @@ class CaptionCommand:
     json: bool = False
     """Print one JSON object per picture: image, captions with text, score (log-probability), finished."""
     csv: bool = False
-    """Print CSV with a header: image, caption, score; one row per caption."""
+    """Print CSV with a header: image, caption, score; one row per caption. Cells that a spreadsheet would take for
+    a formula begin with '."""
     sidecar: bool = False
     """Write each caption into a .txt file next to its picture, unless one exists."""
     overwrite: bool = False
@@ -191,9 +192,10 @@ def _write(file: IO[str], caption: Caption, config: CaptionCommand) -> None:
         found = {"image": str(caption.path), **error, "captions": captions}
         file.write(json.dumps(found, ensure_ascii=False) + "\n")
     elif config.csv:
-        file.write("".join(_csv([str(caption.path), h.text, f"{h.score:.4f}"]) for h in hypotheses))
+        rows = ([_cell(str(caption.path)), _cell(h.text), f"{h.score:.4f}"] for h in hypotheses)
+        file.write("".join(map(_csv, rows)))
     else:
-        file.write("".join(f"{caption.path}\t{h.text}\n" for h in hypotheses))
+        file.write("".join(f"{printable(str(caption.path))}\t{h.text}\n" for h in hypotheses))
     file.flush()
 
 
@@ -216,6 +218,11 @@ def _write_sidecar(caption: Caption, written: set[Path], overwrite: bool) -> boo
         return False
     written.add(path)
     return True
+
+
+def _cell(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula: then it begins with ', as OWASP recommends."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _csv(cells: list[str]) -> str:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from gen.base.config import parse_command
-from gen.base.errors import ConfigError, UserError
+from gen.base.errors import ConfigError, UserError, printable
 from gen.base.fields import Arg, flag
 from gen.metrics.plots import plot_runs
 from gen.training.config import identity
@@ -59,7 +60,7 @@ def _table(runs: Mapping[str, Run], last: Mapping[str, dict[str, Any]]) -> Table
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for name in runs:
-        table.add_column(name, justify="right")
+        table.add_column(escape(printable(name)), justify="right")
     options = [identity(run.config) for run in runs.values()]
     for option in sorted(set().union(*options)):
         values = [each.get(option) for each in options]
@@ -77,4 +78,5 @@ def _table(runs: Mapping[str, Run], last: Mapping[str, dict[str, Any]]) -> Table
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+    text = " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+    return escape(printable(text))

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from gen import runtime
 from gen.base.config import parse_command
-from gen.base.errors import ConfigError, UserError, notify
+from gen.base.errors import ConfigError, UserError, notify, printable
 from gen.base.fields import Arg
 from gen.base.folders import write_folder
 from gen.models.export import export, note, quantize, require
@@ -85,7 +85,7 @@ def export_command(argv: list[str], command: str) -> None:
             note(small, quantization_check(task, examples, plain, small, config.max_loss, config.limit, best))
             write_folder(folder, partial(_copy, small))
     size = sum(file.stat().st_size for file in folder.iterdir())
-    print(f"{folder}: {size / 1e6:.1f} MB, {'int8' if config.int8 else 'float32'}")
+    print(f"{printable(str(folder))}: {size / 1e6:.1f} MB, {'int8' if config.int8 else 'float32'}")
 
 
 def _copy(source: Path, folder: Path) -> None:
