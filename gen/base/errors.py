@@ -92,8 +92,8 @@ _CONTROLS = {
 
 
 def printable(text: str, keep: str = "") -> str:
-    """A text on one line, with control characters and bytes that are not UTF-8 escaped: the name of a file may move a
-    terminal's cursor.
+    """A text on one line, with control characters and bytes that are not UTF-8 escaped: a name may move a terminal's
+    cursor.
 
     Args:
         text: what may come from anywhere.

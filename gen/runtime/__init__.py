@@ -242,6 +242,14 @@ class _Graph:
         return _Graph, (self.path, self.threads, self.data or Path(self.path).read_bytes())
 
 
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _session(path: Path, threads: int, data: bytes | None) -> Any:
     """A graph of a file, or of its bytes if they are given."""
     try:
@@ -256,6 +264,8 @@ def _session(path: Path, threads: int, data: bytes | None) -> Any:
     if data is None and not path.is_file():
         raise UserError(f"{path.parent}: not a whole exported model: {path.name} is missing")
     try:
+        if not data and not _is_utf8(path):
+            data = path.read_bytes()  # onnxruntime opens no file of such a name
         return onnxruntime.InferenceSession(data or path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many kinds for damaged files
         reason = " ".join(str(error).split())[:160]
