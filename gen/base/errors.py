@@ -92,7 +92,7 @@ _CONTROLS = {
 
 
 def printable(text: str, keep: str = "") -> str:
-    """A text on one line, with control characters and bytes that are not UTF-8 escaped: a name may move a terminal's
+    """A text on one line, with control characters and bytes that are not UTF-8 escaped: names may move a
     cursor.
 
     Args:
