@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from gen.base.files import read_whole
 from gen.base.folders import whole_folder
 from gen.inputs.processors import PROCESSORS, InputProcessor, prepare_items
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
+from gen.runtime.graphs import foreign_parts
 from gen.search import SearchOptions
 from gen.search.generation import GenerationMixin, SearchInput
 from gen.search.info import ModelInfo
@@ -242,12 +244,18 @@ class _Graph:
         return _Graph, (self.path, self.threads, self.data or Path(self.path).read_bytes())
 
 
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+MOST_MEMORY = 2 << 30
+"""Bytes that all graphs together may take: a damaged one may ask for any number."""
+
+
+@cache
+def _limit_memory() -> None:
+    """Gives all sessions one allocator with a limit. Once per process."""
+    import onnxruntime as ort
+
+    kind = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    config = ort.OrtArenaCfg({"max_mem": MOST_MEMORY, "arena_extend_strategy": 1})
+    ort.create_and_register_allocator(kind, config)
 
 
 def _session(path: Path, threads: int, data: bytes | None) -> Any:
@@ -261,12 +269,16 @@ def _session(path: Path, threads: int, data: bytes | None) -> Any:
     if not threads and hasattr(os, "sched_getaffinity"):  # in a container, fewer than the machine has
         threads = len(os.sched_getaffinity(0))
     options.intra_op_num_threads = threads
+    _limit_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     if data is None and not path.is_file():
         raise UserError(f"{path.parent}: not a whole exported model: {path.name} is missing")
     try:
-        if not data and not _is_utf8(path):
-            data = path.read_bytes()  # onnxruntime opens no file of such a name
-        return onnxruntime.InferenceSession(data or path, options, providers=["CPUExecutionProvider"])
+        data = data or path.read_bytes()
+        foreign = foreign_parts(data)
+        if not foreign:
+            return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many kinds for damaged files
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: damaged, or newer than this onnxruntime ({reason})") from error
+    raise UserError(f"{path}: is no graph that `gen export` writes: it has {foreign}")
