@@ -43,7 +43,9 @@ def test_longer_training_gets_a_larger_model_and_more_dropout():
 
 
 def test_what_the_user_says_stands():
-    mine = TextSizes(hidden_size=33, dropout=0.0, weight_dropout=0.2, embedding_dropout=0.0)
+    mine = TextSizes(
+        hidden_size=33, dropout=0.0, weight_dropout=0.2, embedding_dropout=0.0, embedding_size=17, tie="decoder"
+    )
     assert chosen("20m", model=mine, chunk=7).model == mine
     assert chosen("20m", model=mine, chunk=7).data.chunk == 7
 

@@ -68,8 +68,8 @@ class TextData:
 class TextSizes(DecoderSizes):
     """Sizes of the decoder."""
 
-    embedding_size: int | None = 128
-    """Size of a token embedding."""
+    embedding_size: int | None = None
+    """Size of a token embedding. Chosen from the level."""
     num_layers: int = 1
     """Number of layers."""
     weight_dropout: float | None = None
@@ -78,8 +78,8 @@ class TextSizes(DecoderSizes):
     """Add the input of a layer to its output."""
     layer_norm: bool = False
     """Layer normalisation of the input of every layer."""
-    tie: Literal["none", "decoder"] = "none"
-    """decoder: one matrix for token embeddings and output layer."""
+    tie: Literal["none", "decoder"] | None = None
+    """decoder: one matrix for token embeddings and output layer. Chosen from the level."""
 
 
 @dataclass(frozen=True)
