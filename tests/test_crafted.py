@@ -59,15 +59,16 @@ def function() -> bytes:
     return graph([h.make_node("Identity", ["x"], ["y"])], functions=[own], domains=("", "own"))
 
 
-def foreign() -> bytes:
-    return graph([h.make_node("Run", ["x"], ["y"], domain="evil.ops")], domains=("", "evil.ops"))
+def foreign(domain: str, operator: str) -> bytes:
+    return graph([h.make_node(operator, ["x"], ["y"], domain=domain)], domains=("", domain))
 
 
 CRAFTED = {
     "weights in another file": external(),
     "loops or branches": endless(),
     "functions of its own": function(),
-    "operators of 'evil.ops'": foreign(),
+    "the operator evil.ops.Run": foreign("evil.ops", "Run"),
+    "the operator com.microsoft.Gelu": foreign("com.microsoft", "Gelu"),
 }
 
 
@@ -79,6 +80,16 @@ def test_a_graph_with_anything_foreign_is_not_run(exported, tmp_path, gen, what)
     assert status == 2
     assert f"{runtime.STEP}: is no graph that `gen export` writes: it has {what}" in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_what_onnxruntime_would_read_as_something_else_is_not_run(exported, tmp_path) -> None:
+    data = endless()
+    at = data.index(bytes([7 << 3 | 2]))  # the key of the graph
+    hidden = bytes([7 << 3 | 2 | 0x80, 0x80, 0x80, 0x80, 0x10])  # the same, and a bit that a number of 32 loses
+    for crafted in (data[:at] + hidden + data[at + 1 :], b"\x62\x84\x80\x00ORTM\x62\x14" + bytes(20)):
+        (tmp_path / "g.onnx").write_bytes(crafted)
+        with pytest.raises(UserError, match=r"g\.onnx: damaged"):
+            runtime._Graph(str(tmp_path / "g.onnx"), 1)
 
 
 @pytest.mark.parametrize("kind", ["plain", "int8"])

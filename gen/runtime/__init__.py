@@ -271,6 +271,9 @@ def _session(path: Path, threads: int, data: bytes | None) -> Any:
     options.intra_op_num_threads = threads
     _limit_memory()
     options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry(
+        "session.load_model_format", "ONNX"
+    )  # it has another one, which nobody checked
     if data is None and not path.is_file():
         raise UserError(f"{path.parent}: not a whole exported model: {path.name} is missing")
     try:

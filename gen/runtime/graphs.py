@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-OPERATORS = ("", "ai.onnx", "com.microsoft")
-"""Domains of the operators in exported models."""
+OURS = {"com.microsoft": ("DynamicQuantizeLSTM",)}
+"""Operators in exported models that are not ONNX's own, by domain."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # kinds of values in a protocol buffer
 # Numbers of fields, from onnx.proto.
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
-_NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
+_NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
+_ATTRIBUTE_SPARSE = (22, 23)
 _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
 
 
@@ -50,17 +51,21 @@ def _in_graph(graph: memoryview) -> str:
 
 
 def _in_node(node: memoryview) -> str:
+    names = {_NODE_OPERATOR: "", _NODE_DOMAIN: ""}
     for number, part in _fields(node):
-        if number == _NODE_DOMAIN and bytes(part).decode("utf-8", "replace") not in OPERATORS:
-            return f"operators of {bytes(part)[:40].decode('utf-8', 'replace')!r}"
+        if number in names:
+            names[number] = bytes(part[:60]).decode("utf-8", "replace")
         if number != _NODE_ATTRIBUTE:
             continue
         for kind, value in _fields(part):
             if kind in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
                 return "loops or branches"
+            if kind in _ATTRIBUTE_SPARSE:
+                return "sparse weights"
             if kind in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS) and _is_elsewhere(value):
                 return "weights in another file"
-    return ""
+    domain, operator = names[_NODE_DOMAIN], names[_NODE_OPERATOR]
+    return f"the operator {domain}.{operator}" if domain and operator not in OURS.get(domain, ()) else ""
 
 
 def _is_elsewhere(tensor: memoryview) -> bool:
@@ -75,6 +80,8 @@ def _fields(view: memoryview) -> Iterator[tuple[int, memoryview]]:
     at, end = 0, len(view)
     while at < end:
         key, at = _varint(view, at)
+        if key >> 32:  # onnxruntime would read another number
+            raise ValueError("is no ONNX file")
         kind = key & 7
         if kind == _VARINT:
             value, at = _varint(view, at)
