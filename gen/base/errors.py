@@ -85,25 +85,28 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, answered as Ctrl-C is."""
 
 
-_CONTROLS = {
-    **{i: ascii(chr(i))[1:-1] for i in (*range(32), *range(127, 160), 0x2028, 0x2029)},
-    **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(128, 256)},  # how Python keeps what is not UTF-8
-}
+_CONTROLS = {i: ascii(chr(i))[1:-1] for i in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+_BYTES = {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(128, 256)}  # how Python keeps what is not UTF-8
+
+
+def one_line(text: str) -> str:
+    """A text with control characters escaped: the name of a file may have line ends, and move a terminal's cursor.
+
+    Example:
+        >>> one_line("a\\x1b[31m\\nb")
+        'a\\\\x1b[31m\\\\nb'
+    """
+    return text.translate(_CONTROLS)
 
 
 def printable(text: str, keep: str = "") -> str:
-    """A text on one line, with control characters and bytes that are not UTF-8 escaped: names may move a
-    cursor.
+    """`one_line`, and bytes that are not UTF-8 escaped, for terminals and pages.
 
     Args:
         text: what may come from anywhere.
         keep: control characters to leave, such as line ends.
-
-    Example:
-        >>> printable("a\\x1b[31m\\nb")
-        'a\\\\x1b[31m\\\\nb'
     """
-    return text.translate({i: shown for i, shown in _CONTROLS.items() if chr(i) not in keep})
+    return text.translate({i: shown for i, shown in (_CONTROLS | _BYTES).items() if chr(i) not in keep})
 
 
 def notify(message: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from gen.base import distributed
 from gen.base.config import parse_command, range_errors
-from gen.base.errors import ConfigError, UserError, notify, printable
+from gen.base.errors import ConfigError, UserError, notify, one_line
 from gen.base.fields import Arg
 from gen.base.folders import write_text
 from gen.base.lines import output
@@ -195,7 +195,7 @@ def _write(file: IO[str], caption: Caption, config: CaptionCommand) -> None:
         rows = ([_cell(str(caption.path)), _cell(h.text), f"{h.score:.4f}"] for h in hypotheses)
         file.write("".join(map(_csv, rows)))
     else:
-        file.write("".join(f"{printable(str(caption.path))}\t{h.text}\n" for h in hypotheses))
+        file.write("".join(f"{one_line(str(caption.path))}\t{h.text}\n" for h in hypotheses))
     file.flush()
 
 
