@@ -310,7 +310,7 @@ class Task:
 
     def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
         """Plots the attention for each token of ``hypothesis`` into the file ``to``."""
-        plot_attention(hypothesis.attention, token_labels(model, hypothesis), model.encoder.labels(item), to)
+        plot_attention(hypothesis.attention, hypothesis.tokens, model.encoder.labels(item), to)
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
         """Evaluates the best weights with the default search. May write files into the run folder."""
@@ -332,8 +332,3 @@ class Task:
             for name, value in figures.items()
             if name not in signatures
         ]
-
-
-def token_labels(model: Any, hypothesis: Hypothesis) -> list[str]:
-    """The text of each token of a hypothesis."""
-    return [model.tokenizer.decode([i]) for i in hypothesis.token_ids]

@@ -28,7 +28,7 @@ from gen.training.run import Run
 from gen.training.run_folder import RunFolder
 from gen.training.step import Stepper
 from gen.training.task import Task
-from gen.training.validation import Event, Progress, Validator, Window
+from gen.training.validation import Event, Progress, Validator, Window, next_validation
 
 LOG_EVERY = 50  # steps
 VALIDATION_COST = 25  # with a budget of time: train at least this many times as long as validation takes
@@ -236,7 +236,7 @@ class Trainer:
         event.validation = self.validator.validate(event)
         (after,) = distributed.all_reduce_max(self._share())
         cost = (after - used) * VALIDATION_COST if self.budget.unit == "seconds" else 0.0
-        now.next_validation = _next_validation(used, max(1 / options.validations, cost))
+        now.next_validation = next_validation(used, max(1 / options.validations, cost))
         now.done = now.done or bool(options.patience and now.since_best >= options.patience)
         if now.done:
             now.bad = 0
@@ -317,9 +317,3 @@ class Trainer:
                 f"the loss or its gradient was not finite for some steps before step {bad:,}: going back to step "
                 f"{now.step:,} with {factor:g} of the learning rate"
             )
-
-
-def _next_validation(used: float, interval: float) -> float:
-    """The share of the budget of the next validation; not shortly before the final one."""
-    after = used + interval
-    return after if after + interval / 2 < 1 else 1.0

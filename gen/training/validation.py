@@ -198,3 +198,9 @@ class Window:
         self.restart()
         self.loss, self.num_tokens = state["loss"], state["num_tokens"]
         self.loss_sum = state["loss_sum"].to(self.device)
+
+
+def next_validation(used: float, interval: float) -> float:
+    """The share of the budget of the next validation; not shortly before the final one."""
+    after = used + interval
+    return after if after + interval / 2 < 1 else 1.0

@@ -29,7 +29,7 @@ from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts,
 from gen.training.options import TrainOptions
 from gen.training.registry import register
 from gen.training.self_critical import SelfCritical
-from gen.training.task import Task, token_labels
+from gen.training.task import Task
 from tasks.caption.command import caption_pictures, expand
 from tasks.caption.data import (
     PictureBatches,
@@ -304,4 +304,4 @@ def looks_of(model: Any, picture: Any, hypothesis: Hypothesis) -> tuple[np.ndarr
     """The data of a caption's plot: pixels (H, W, 3), attention weights (T, S), and a label per token."""
     processor: PictureProcessor = model.processors["picture"]
     pixels = processor.preprocessing.pixels(picture).transpose(1, 2, 0)
-    return pixels, hypothesis.attention, token_labels(model, hypothesis)
+    return pixels, hypothesis.attention, hypothesis.tokens

@@ -18,7 +18,7 @@ from gen.base.errors import UserError
 from gen.datasets.labelled import LabelBatches
 from gen.inputs.tokenizer import SPECIALS, Tokenizer
 from gen.metrics.classification import classification_metrics, confusion, temperature_of
-from gen.metrics.plots import plot_attention, plot_confusion, plot_looks
+from gen.metrics.plots import plot_confusion, plot_looks
 from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig, DecoderState
 from gen.models.encoders.cnn import CNNEncoder
@@ -30,7 +30,7 @@ from gen.training.config import recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric
 from gen.training.options import TrainOptions
 from gen.training.registry import register
-from gen.training.task import Task, token_labels
+from gen.training.task import Task
 from tasks.classify.command import label_items
 from tasks.classify.data import LabelSplit, read_examples, read_split
 from tasks.classify.options import ClassifyData, ClassifyHeldOut, ClassifySizes
@@ -241,6 +241,6 @@ class Classify(Task):
         if "picture" in model.processors:
             processor = model.processors["picture"]
             pixels = processor.preprocessing.pixels(item).transpose(1, 2, 0)
-            plot_looks(pixels, hypothesis.attention, token_labels(model, hypothesis), to)
+            plot_looks(pixels, hypothesis.attention, hypothesis.tokens, to)
         else:
-            plot_attention(hypothesis.attention, token_labels(model, hypothesis), model.encoder.labels(item), to)
+            super().plot(model, item, hypothesis, to)

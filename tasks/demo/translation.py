@@ -12,7 +12,6 @@ from gen.metrics.scores import translation_metrics
 from gen.models.model import Model
 from gen.search import Hypothesis
 from gen.training.display import clock
-from gen.training.task import token_labels
 from tasks import report
 from tasks.data.phrasebook import phrase_book
 from tasks.demo.training import train_part
@@ -120,4 +119,4 @@ def _attention(model: Model, pairs: Sequence[tuple[str, str]], found: Sequence[H
 
 
 def _heat_map(model: Model, source: str, hypothesis: Hypothesis) -> str:
-    return report.heat_map(hypothesis.attention, token_labels(model, hypothesis), model.encoder.labels(source))
+    return report.heat_map(hypothesis.attention, hypothesis.tokens, model.encoder.labels(source))

@@ -140,12 +140,10 @@ class Translate(Task):
         return f"valid {figures['loss']:.3f} nats, BLEU {figures['bleu']:.2f}, chrF {figures['chrf']:.2f}"
 
     def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-        labels = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
-        rows = [
-            (label, f"{figures[name]:.2f}", figures[f"{name}_signature"])
-            for name, label in labels.items()
-            if name in figures
-        ]
+        labels = {
+            name: label for name, label in zip(SCORES, ("BLEU", "chrF", "TER"), strict=True) if name in figures
+        }
+        rows = [(label, f"{figures[n]:.2f}", figures[f"{n}_signature"]) for n, label in labels.items()]
         return [*rows, ("exact", f"{figures['exact']:.1%}", "")]
 
     def normalise(self, model: Any, text: str) -> str:
@@ -154,8 +152,9 @@ class Translate(Task):
 
     def held_out(self, model: Any, options: TranslateHeldOut | None = None) -> list[Example]:
         self._lowercase = bool(options and options.lowercase) or model.processors["sentence"].lowercase
-        of_training = model.info.options().get("bleu_tokenizer")
-        self._tokenize = (options and options.bleu_tokenizer) or of_training or "13a"
+        self._tokenize = (
+            (options and options.bleu_tokenizer) or model.info.options().get("bleu_tokenizer") or "13a"
+        )
         if options and options.src:
             pairs = list(PairFiles([options.src, options.ref]))
             if not any(target.strip() for _, target in pairs):
@@ -176,11 +175,9 @@ class Translate(Task):
         lines = shard([e.item for e in examples])
         found = translate_lines(model, lines, batch_size=batch_size, **search)
         outputs = gather([t.hypotheses[0].text if t.hypotheses else "" for t in found])
-        return Evaluation(self._all_scores(model, outputs, examples), outputs, len(examples))
-
-    def _all_scores(self, model: Any, outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, Any]:
         references = [self.normalise(model, e.target) for e in examples]
-        return translation_metrics(outputs, references, names=SCORES, **self._scoring())
+        figures = translation_metrics(outputs, references, names=SCORES, **self._scoring())
+        return Evaluation(figures, outputs, len(examples))
 
     def compare(
         self, outputs: Sequence[str], others: Sequence[str], references: Sequence[Sequence[str]]
@@ -189,16 +186,15 @@ class Translate(Task):
         return paired_bootstrap(outputs, others, targets, names=SCORES, **self._scoring())
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """Evaluates with the default search. Writes the validation pairs, ``valid.src`` and ``valid.tgt``, their
-        ``translations.txt`` and, with attention, a plot."""
+        """Evaluates with the default search. Writes ``valid.src``, ``valid.tgt``, ``translations.txt`` and a plot."""
         found = self.evaluate(model, self.split.valid)
         sources, targets = zip(*self.split.pairs.valid, strict=True)
         for name, lines in (("valid.src", sources), ("valid.tgt", targets), ("translations.txt", found.outputs)):
             write_text(folder / name, "\n".join(lines) + "\n")
         source = self.split.valid[0].item
-        best = model.generate(source)[0]
+        best = model.generate(source)
         if best.attention is not None and best.token_ids:
-            self.plot(model, source, best, folder / "plots" / "attention.png")
+            self.plot(model, source, best[0], folder / "plots" / "attention.png")
         return found
 
     def commands(self, model: Model, folder: str) -> list[str]:
