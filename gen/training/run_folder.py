@@ -87,12 +87,14 @@ class RunFolder:
             raise UserError(f"{file}: cannot be read; choose another --out") from error
         if not isinstance(old, dict) or "format" in old:
             raise UserError(f"--out {self.path}: holds a model, not a run; choose another --out")
-        self.resolved()  # of an older version it has none, and that is what is wrong
+        by_session = "data" in old
         old, new = identity(old), identity(self.config)
         both = old.keys() & new.keys()  # options that only one version has are ignored
         changes = differences({n: old[n] for n in both}, {n: new[n] for n in both})
         if len(changes) == 1 and "budget" in both and self._grows(old["budget"], new["budget"]):
             return
+        if changes and by_session:
+            self.resolved()  # an older version recorded none, and that is what is wrong
         if changes:
             raise UserError(
                 f"--out {self.path}: holds a run of another configuration ({'; '.join(changes)}); "

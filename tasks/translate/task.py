@@ -186,7 +186,7 @@ class Translate(Task):
         return paired_bootstrap(outputs, others, targets, names=SCORES, **self._scoring())
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """Evaluates with the default search. Writes ``valid.src``, ``valid.tgt``, ``translations.txt`` and a plot."""
+        """Evaluates with the default search. Writes ``valid.{src,tgt}``, ``translations.txt`` and a plot."""
         found = self.evaluate(model, self.split.valid)
         sources, targets = zip(*self.split.pairs.valid, strict=True)
         for name, lines in (("valid.src", sources), ("valid.tgt", targets), ("translations.txt", found.outputs)):
