@@ -87,7 +87,7 @@ class RunFolder:
             raise UserError(f"{file}: cannot be read; choose another --out") from error
         if not isinstance(old, dict) or "format" in old:
             raise UserError(f"--out {self.path}: holds a model, not a run; choose another --out")
-        by_session = "data" in old
+        by_session = "model" in old
         old, new = identity(old), identity(self.config)
         both = old.keys() & new.keys()  # options that only one version has are ignored
         changes = differences({n: old[n] for n in both}, {n: new[n] for n in both})
