@@ -110,6 +110,16 @@ def test_trained_evaluated_and_used(run, gen, tmp_path) -> None:
     assert gen("plot", "attention", run, "--text", "she purrs here", "-o", tmp_path / "a.svg")[0] == 0
 
 
+def test_the_same_command_again_changes_no_weight(run, gen, tmp_path) -> None:
+    before = (run / "best" / "model.safetensors").read_bytes()
+    again = ("train", "classify", "--data", tmp_path / "animals.csv", "--out", run, "--budget", "150 steps", *TINY)
+    options = ("--word-dropout", "0", "--dropout", "0.1", "--embedding-dropout", "0", "--min-frequency", "1")
+    status, said, err = gen(*again, *options, "--learning-rate", "0.03", "--validations", "2")
+    assert status == 0, err
+    assert "before the temperature" in said
+    assert (run / "best" / "model.safetensors").read_bytes() == before
+
+
 def test_batch_and_padding_change_no_probability(run) -> None:
     model = toolkit.load(run)
     items = ["she purrs here", "it barks", "theirs nests over there and this one does not, of course, ever"]

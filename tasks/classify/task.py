@@ -152,24 +152,30 @@ class Classify(Task):
         return f"valid {figures['loss']:.3f} nats, {scores}"
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """Calibrates the best weights on the validation part by one temperature, which the output layer takes in,
-        and draws the confusion matrix."""
-        examples = self.split.valid
-        log_probs, targets = self._log_probs(model, examples), self._targets(model, examples)
-        temperature = temperature_of(log_probs, targets)
-        with torch.no_grad():
-            model.decoder.output.weight.div_(temperature)
-            model.decoder.output.bias.div_(temperature)
-        found = self.evaluate(model, examples)
-        before = classification_metrics(log_probs, targets)["ece"]
-        found.figures |= {"temperature": temperature, "uncalibrated_ece": before}
-        model.info.metrics.update({name: round(value, 4) for name, value in found.figures.items()})
-        model.save(folder / "best")
+        """Calibrates the best weights, unless that is done, and draws the confusion matrix."""
+        examples, known = self.split.valid, model.info.metrics
+        if "temperature" not in known:
+            self._calibrate(model, examples)
+            found = self.evaluate(model, examples)
+            known.update({name: round(value, 4) for name, value in found.figures.items()})
+            model.save(folder / "best")
+        else:
+            found = self.evaluate(model, examples)
+        found.figures |= {name: known[name] for name in ("temperature", "uncalibrated_ece")}
         labels = model.tokenizer.labels  # type: ignore[attr-defined]
         if len(labels) <= LABELS_SHOWN:
             counts = confusion(found.outputs, [e.target for e in examples], labels)
             plot_confusion(counts, labels, folder / "plots" / "confusion.png")
         return found
+
+    def _calibrate(self, model: Model, examples: Sequence[Example]) -> None:
+        """Divides the output layer by the temperature that suits the validation part, and records both figures."""
+        log_probs, targets = self._log_probs(model, examples), self._targets(model, examples)
+        temperature, before = temperature_of(log_probs, targets), classification_metrics(log_probs, targets)["ece"]
+        with torch.no_grad():
+            model.decoder.output.weight.div_(temperature)
+            model.decoder.output.bias.div_(temperature)
+        model.info.metrics.update({"temperature": round(temperature, 4), "uncalibrated_ece": round(before, 4)})
 
     def commands(self, model: Model, folder: str) -> list[str]:
         return [f"gen classify {folder} {shlex.quote(str(self.split.valid[0].item))}"]
