@@ -70,9 +70,9 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
         captions: JSON Lines, JSON, CSV or TSV (one row per picture or per caption, or columns ``caption_1``,
             ``caption_2`` …), Flickr's token file (``name#0``, tab, caption; the splits are read from
             ``Flickr_8k.trainImages.txt`` and the like in the same folder), Karpathy's ``dataset_*.json``, COCO's
-            annotation JSON, Parquet, or a Hugging Face dataset, ``owner/name[:configuration][:split]``. "" reads the
-            captions file in ``images``, or one in each of its folders train, validation and test, as in Hugging
-            Face's imagefolder.
+            annotation JSON, Parquet, or a Hugging Face dataset, ``owner/name[:configuration][:split]``. "" reads
+            the captions file in ``images``, or one in each of its folders train, validation and test, as in
+            Hugging Face's imagefolder.
 
     Raises:
         UserError: a file is missing or damaged, or no picture with a caption is left.
