@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -94,6 +94,7 @@ def build_pairs(
     valid: PairFiles | None,
     options: PairOptions,
     *,
+    context: Sequence[str] = (),
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None,
     cache: Path | None = None,
 ) -> Pairs:
@@ -105,6 +106,7 @@ def build_pairs(
             shares no source and no target with the rest (only no source if there are few targets, as with labels).
             It depends on the pairs alone.
         options: vocabulary, filters and split.
+        context: columns of further source sentences, for the vocabulary.
         tokenizers: use these, for source and target, instead of building any.
         cache: the cache's folder; None means `gen.base.cache.cache_folder`.
 
@@ -113,8 +115,8 @@ def build_pairs(
     """
     own = [digest(t) for t in tokenizers or ()]
     content = [train.digest(), valid.digest() if valid else ""]
-    recipe = [asdict(options), own, *content]
-    folder = cached(recipe, lambda f: _fill(f, train, valid, options, tokenizers), cache)
+    recipe = [asdict(options), list(context), own, *content]
+    folder = cached(recipe, lambda f: _fill(f, train, valid, options, context, tokenizers), cache)
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     source_tokenizer, target_tokenizer = (
         read_tokenizer(folder / f"{side}.tokenizer") for side in ("source", "target")
@@ -170,6 +172,7 @@ def _fill(
     train: PairFiles,
     valid: PairFiles | None,
     options: PairOptions,
+    context: Sequence[str],
     made: tuple[Tokenizer, Tokenizer] | None,
 ) -> None:
     keys, parts = PairKeys.of(train), train.parts
@@ -194,14 +197,17 @@ def _fill(
         problem = "; all are connected by equal sources or targets" if enough else ", or give more than ten pairs"
         raise UserError(f"no pairs are left for validation: name a file with --valid{problem}")
     pairs = _TrainingPairs(train, held_out | ~usable, options.lowercase)
+    further = train.cells([("--context", column) for column in context]) if context else []
+    more = [str(c) for cells in further for c, out in zip(cells, pairs.left_out, strict=True) if c and not out]
+    more = [text.lower() for text in more] if options.lowercase else more
     if made:
         source_tokenizer, target_tokenizer = made
     elif options.joint:
         source_tokenizer = target_tokenizer = options.tokenizer.train(
-            Reiterable(lambda: chain.from_iterable(pairs))
+            Reiterable(lambda: chain(chain.from_iterable(pairs), more))
         )
     else:
-        source_tokenizer = _train_side(options, "source", Reiterable(lambda: (a for a, _ in pairs)))
+        source_tokenizer = _train_side(options, "source", Reiterable(lambda: chain((a for a, _ in pairs), more)))
         target_tokenizer = _train_side(options, "target", Reiterable(lambda: (b for _, b in pairs)))
     tokenizers = {"source": source_tokenizer, "target": target_tokenizer}
     dropped, max_source_length, multi_sentence_p90 = _write(folder, pairs, tokenizers, options)

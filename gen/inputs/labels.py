@@ -90,7 +90,7 @@ class LabelProcessor(InputProcessor):
         return np.full((3, 1), self.tokenizer.pad_id, np.int64)
 
     def labels(self, item: Any) -> list[str]:
-        return [str(item or "–")]
+        return [str(item)] if item else []
 
     def config(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer.kind}

@@ -124,4 +124,7 @@ def labels_of(model: Any, given: Sequence[str]) -> dict[str, str]:
         if label and label not in labels[name]:
             raise unknown_label(label, labels[name])
         found[name] = label
+    for name in labels.keys() - found.keys():
+        if not model.processors[name].optional:
+            raise UserError(f"--given: this model needs a label: {', '.join(labels[name])}")
     return found

@@ -92,5 +92,5 @@ def read_pairs(options: TranslateData, vocabularies: tuple[Tokenizer, Tokenizer]
     columns, tables = (options.src, options.tgt), not options.train
     train = PairFiles(options.train or options.data, *columns, tables=tables)
     valid = PairFiles(options.valid, *columns) if options.valid else None
-    pairs = build_pairs(train, valid, options.pairs, tokenizers=vocabularies)
+    pairs = build_pairs(train, valid, options.pairs, context=options.further.context, tokenizers=vocabularies)
     return TranslateSplit(pairs, read_further(options.further, pairs, train, valid))
