@@ -284,7 +284,7 @@ def test_a_sentence_before_and_a_style(gen, tmp_path):
     out = tmp_path / "run"
     status, _, err = gen(
         *("train", "translate", "--data", table, "--src", "en", "--tgt", "de", "--context", "before"),
-        *("--given", "style", "--level", "word", "--min-frequency", "1", "--budget", "150 steps"),
+        *("--given", "style", "--level", "word", "--min-frequency", "1", "--budget", "250 steps"),
         *(
             "--encoder-size",
             "16",
