@@ -36,7 +36,7 @@ def test_a_graph_with_anything_foreign_is_not_run(exported, tmp_path, gen, what)
     (tmp_path / "m" / runtime.STEP).write_bytes(CRAFTED[what]())
     status, _, err = gen("generate", tmp_path / "m", "--prompt", "a")
     assert status == 2
-    assert f"{runtime.STEP}: is no graph that `gen export` writes: it has {what.split(',')[0]}" in err
+    assert f"{runtime.STEP}: is no graph that `gen export` writes: it has {what.partition(', ')[0]}" in err
     assert len(err.strip().splitlines()) == 1
 
 

@@ -6,6 +6,9 @@ Parts, and how much of each by default:
 
     kills=100      SIGKILLs at random moments of trainings of all kinds, which must end as undisturbed ones do
     damage=10000   damaged and hostile files of all kinds, for all commands
+    signals=200    SIGINT, SIGTERM or SIGHUP at random moments of exports, trainings, translations
+    writers=40     eight processes that write one output, or read it meanwhile
+    disks=500      disks that are full from some file on, or within one, for everything that writes
 
 Named parts alone are run. Nothing may print a traceback, take over 60 seconds or 3 GB, or leave anything
 half-written. Every problem is printed with the command line that repeats it alone, which has PART:NUMBER. The exit
@@ -29,8 +32,9 @@ from pathlib import Path
 from tests import faults
 from tests.soak import damage, desk
 from tests.soak.child import Children, Ending
+from tests.soak.troubles import Troubles
 
-PARTS = {"kills": 100, "damage": 10_000}
+PARTS = {"kills": 100, "damage": 10_000, "signals": 200, "writers": 40, "disks": 500}
 
 
 class Soak:
@@ -39,6 +43,7 @@ class Soak:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.seed = folder, seed
         self.children = Children(folder)
+        self.troubles = Troubles(folder, seed, self.children)
         self.began = time.monotonic()
         self.count: Counter[str] = Counter()
         self.problems = self.memory = 0
@@ -63,6 +68,18 @@ class Soak:
             numbers,
             lambda number, scratch: damage.run(number, self.seed, self.folder, scratch, self.children),
         )
+
+    def signals(self, numbers: range) -> None:
+        """Signals at random moments."""
+        self.each("signals", numbers, self.troubles.signals)
+
+    def writers(self, numbers: range) -> None:
+        """Several writers of one output."""
+        self.each("writers", numbers, self.troubles.writers)
+
+    def disks(self, numbers: range) -> None:
+        """Full disks."""
+        self.each("disks", numbers, self.troubles.disks)
 
     def each(self, part: str, numbers: range, case: Callable[[int, Path], tuple[Ending | None, str]]) -> None:
         """Runs cases by number, each with a folder of its own."""

@@ -77,7 +77,7 @@ class Children:
     def start(
         self,
         argv: Sequence[object],
-        trouble: Callable[[], object] = int,
+        trouble: Callable[[], object] = faults.without_plots,
         environment: Mapping[str, str] | None = None,
     ) -> Child:
         """Starts a command; ``trouble`` is called before it in its process."""
@@ -87,7 +87,7 @@ class Children:
     def run(
         self,
         argv: Sequence[object],
-        trouble: Callable[[], object] = int,
+        trouble: Callable[[], object] = faults.without_plots,
         environment: Mapping[str, str] | None = None,
     ) -> Ending:
         """Runs a command to its end."""
@@ -119,10 +119,10 @@ class Child:
         """Waits until the command begins."""
         self.connection.recv()
 
-    def end(self) -> Ending:
-        """Waits for its end."""
+    def end(self, seconds: float = SECONDS) -> Ending:
+        """Waits for its end, or kills it after so many seconds."""
         said, memory, done = "", 0, False
-        left = self.began + SECONDS - time.monotonic()
+        left = self.began + seconds - time.monotonic()
         try:
             while self.connection.poll(max(0.0, left)):
                 if found := self.connection.recv():
@@ -154,10 +154,9 @@ def _work(
     for name, most in (
         ("RLIMIT_DATA", 2 * BYTES),
         ("RLIMIT_CORE", 0),
-    ):  # beyond that there is no memory to ask for
+    ):  # beyond it there is no memory
         resource.setrlimit(getattr(resource, name), (most, most))
     torch.set_num_threads(1)
-    faults.without_plots()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     output = io.BytesIO()
@@ -172,6 +171,8 @@ def _work(
     except BaseException:
         status = 1
         traceback.print_exc()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     connection.send((status, output.getvalue().decode(errors="replace"), memory))
     connection.close()

@@ -47,86 +47,81 @@ class Case:
     Attributes:
         kind: what is damaged.
         files: a glob relative to the desk; one of these files is damaged.
-        argv: the command; ``{}`` is replaced by a copy of the desk.
+        argv: the command; ``{}`` is replaced by a copy of the desk, ``BOOK`` by a text, and ``_`` by a space.
         make: file's content → the damaged one.
         output: a file that must be complete or absent afterwards, and its number of lines.
     """
 
     kind: str
     files: str
-    argv: tuple[str, ...]
+    argv: str
     make: Callable[[bytes, random.Random], bytes] = mutate
     output: tuple[str, int] = ("", 0)
 
     def needs(self) -> Iterator[str]:
         """Globs of what it uses, relative to the desk."""
         yield self.files.split("/")[0]
-        for word in self.argv:
+        for word in self.argv.split():
             if word.startswith("{}/") and "/out" not in word:
                 yield word.removeprefix("{}/").split("/")[0]
 
 
-_DRY = ("--dry-run", "--budget", "9 steps", "--device", "cpu", "--precision", "fp32", "--out", "{}/out")
-_TINY = (*_DRY, "--hidden-size", "16", "--embedding-size", "8")
-_GENERATE = ("--max-new-tokens", "5", "--seed", "1")
-_TRANSLATE = ("-i", "{}/lines.txt", "-o", "{}/made.txt", "--max-new-tokens", "8")
-_CAPTION = (
-    "caption",
-    "{}/captions/best",
-    "{}/pictures/train-00000.png",
-    "-o",
-    "{}/made.txt",
-    "--max-new-tokens",
-    "8",
-)
-_PHOTOS = ("caption", "{}/captions", "{}/photo.jpg", "{}/photo.webp", "{}/photo.tiff", "{}/a.gif")
-_TEXT = ("train", "text", "--data", "{}/book.txt", *_TINY)
-_PAIRS = ("train", "translate", "--level", "char", *_TINY)
-_RESUME = ("train", "text", "--data", "BOOK", "--out", "{}/run", *desk.TEXT)
-_CONFIG = ("train", "text", "--config", "{}/options.yaml", *_DRY, "--data", "{}/book.txt")
+_DRY = "--dry-run --budget 9_steps --device cpu --precision fp32 --out {}/out"
+_TINY = f"{_DRY} --hidden-size 16 --embedding-size 8"
+_GENERATE = "--max-new-tokens 5 --seed 1"
+_TRANSLATE = "-i {}/lines.txt -o {}/made.txt --max-new-tokens 8"
+_CAPTION = "caption {}/captions/best {}/pictures/train-00000.png -o {}/made.txt --max-new-tokens 8"
+_PHOTOS = "caption {}/captions {}/photo.jpg {}/photo.webp {}/photo.tiff {}/a.gif"
+_TEXT = f"train text --data {{}}/book.txt {_TINY}"
+_PAIRS = f"train translate --level char {_TINY}"
+_RESUME = " ".join(["train text --data BOOK --out {}/run", *(w.replace(" ", "_") for w in desk.TEXT)])
+_CONFIG = f"train text --config {{}}/options.yaml {_DRY} --data {{}}/book.txt"
+_COMPARE = "compare {}/run {}/text"
 _THREE, _ONE = ("made.txt", 3), ("made.txt", 1)
 
 
 def _cases() -> Iterator[Case]:
-    for use in (("generate", "{}/text/best", *_GENERATE), ("score", "{}/text/best", "{}/lines.txt")):
-        yield Case("text model", "text/best/*", use)
-        yield Case("weights", "text/best/model.safetensors", use, structures.other_weights)
-    yield Case("text model", "text/best/*", ("info", "{}/text/best"))
-    yield Case(
-        "configuration of a model",
-        "text/best/config.yaml",
-        ("generate", "{}/text", *_GENERATE),
-        structures.other_yaml,
-    )
-    translate = ("translate", "{}/translate/best", *_TRANSLATE)
-    yield Case("translation model", "translate/best/*", translate, output=_THREE)
-    for name, make in (("config.yaml", structures.other_yaml), ("model.safetensors", structures.other_weights)):
-        yield Case("translation model", f"translate/best/{name}", translate, make, _THREE)
-    # Without the weights of the CNN: 14 MB to copy, and read like all others.
-    yield Case("caption model", "captions/best/[cRt]*", _CAPTION, output=_ONE)
-    yield Case("caption model", "captions/best/config.yaml", _CAPTION, structures.other_yaml, _ONE)
-    for graph in ("step", "encoder"):
-        use = ("generate", "{}/text-exported", *_GENERATE)
-        yield Case("graph", f"text-exported/{graph}.onnx", use, graphs.other_graph)
-        use = ("translate", "{}/translate-exported", *_TRANSLATE)
-        yield Case("graph", f"translate-exported/{graph}.onnx", use, graphs.other_graph, _THREE)
-    yield Case("exported model", "translate-exported/*", use, output=_THREE)
-    yield Case("exported model", "translate-exported/runtime.json", use, structures.other_json, _THREE)
-    yield Case(
-        "picture",
-        "pictures/train-00000.png",
-        ("caption", "{}/captions", "{}/pictures/train-00000.png", "{}/a.gif"),
-    )
+    yield from _models()
+    yield from _exported()
+    yield Case("picture", "pictures/train-00000.png", "caption {}/captions {}/pictures/train-00000.png {}/a.gif")
     yield Case("picture", "photo.*", _PHOTOS)
     yield Case("picture", "photo.*", _PHOTOS, pictures.other_picture)
     yield Case("picture", "a.gif", _PHOTOS, pictures.other_picture)
+    yield from _data()
+    yield from _runs()
+
+
+def _models() -> Iterator[Case]:
+    for use in (f"generate {{}}/text {_GENERATE}", "score {}/text {}/lines.txt"):
+        yield Case("text model", "text/best/*", use)
+        yield Case("text model", "text/best/model.safetensors", use, structures.other_weights)
+    yield Case("text model", "text/best/*", "info {}/text")
+    yield Case("text model", "text/best/config.yaml", f"generate {{}}/text {_GENERATE}", structures.other_yaml)
+    use = f"translate {{}}/translate/best {_TRANSLATE}"
+    yield Case("translation model", "translate/best/*", use, output=_THREE)
+    yield Case("translation model", "translate/best/config.yaml", use, structures.other_yaml, _THREE)
+    yield Case("translation model", "translate/best/model.safetensors", use, structures.other_weights, _THREE)
+    # Without the weights of the CNN: 14 MB to copy, and read like all others.
+    yield Case("caption model", "captions/best/[cRt]*", _CAPTION, output=_ONE)
+    yield Case("caption model", "captions/best/config.yaml", _CAPTION, structures.other_yaml, _ONE)
+
+
+def _exported() -> Iterator[Case]:
+    text, pair = f"generate {{}}/text-exported {_GENERATE}", f"translate {{}}/translate-exported {_TRANSLATE}"
+    for name in ("step.onnx", "encoder.onnx"):
+        yield Case("graph", f"text-exported/{name}", text, graphs.other_graph)
+        yield Case("graph", f"translate-exported/{name}", pair, graphs.other_graph, _THREE)
+    yield Case("exported model", "translate-exported/*", pair, output=_THREE)
+    yield Case("exported model", "translate-exported/runtime.json", pair, structures.other_json, _THREE)
+
+
+def _data() -> Iterator[Case]:
     yield Case("corpus", "book.txt", _TEXT)
-    yield Case("corpus", "book.txt", (*_TEXT, "--level", "word"), tables.other_text)
     yield Case("corpus", "book.txt", _TEXT, tables.other_text)
-    yield Case("prompts", "lines.txt", ("translate", "{}/translate", *_TRANSLATE), tables.other_text)
-    lines = (*_PAIRS, "--train", "{}/train.src", "{}/train.tgt")
-    yield Case("pairs", "train.*", lines)
-    yield Case("pairs", "train.*", lines, tables.other_text)
+    yield Case("corpus", "book.txt", f"{_TEXT} --level word", tables.other_text)
+    yield Case("prompts", "lines.txt", f"translate {{}}/translate {_TRANSLATE}", tables.other_text)
+    for make in (mutate, tables.other_text):
+        yield Case("pairs", "train.*", f"{_PAIRS} --train {{}}/train.src {{}}/train.tgt", make)
     for end, make in (
         ("tsv", tables.other_delimited),
         ("csv", tables.other_delimited),
@@ -135,21 +130,22 @@ def _cases() -> Iterator[Case]:
         ("parquet", tables.other_parquet),
     ):
         for how in (mutate, make, make):
-            yield Case("table", f"pairs.{end}", (*_PAIRS, "--data", f"{{}}/pairs.{end}"), how)
-    images = ("train", "caption", "--images", "{}/pictures", *_TINY)
-    yield Case("captions", "pictures/captions.jsonl", images)
-    yield Case("captions", "pictures/captions.jsonl", images, tables.other_json_lines)
+            yield Case("table", f"pairs.{end}", f"{_PAIRS} --data {{}}/pairs.{end}", how)
+    for make in (mutate, tables.other_json_lines):
+        yield Case("captions", "pictures/captions.jsonl", f"train caption --images {{}}/pictures {_TINY}", make)
+
+
+def _runs() -> Iterator[Case]:
     for make in (mutate, structures.other_yaml, structures.other_yaml):
         yield Case("options", "options.yaml", _CONFIG, make)
     yield Case("checkpoint", "run/[lp]*/*", _RESUME)
     yield Case("checkpoint", "run/last/training.pt", _RESUME, structures.other_training)
     yield Case("checkpoint", "run/last/model.safetensors", _RESUME, structures.other_weights)
-    yield Case("run folder", "run/*.*", _RESUME)
+    for use in (_RESUME, _COMPARE):
+        yield Case("run folder", "run/*.*", use)
+        yield Case("run folder", "run/metrics.jsonl", use, tables.other_json_lines)
     for name in ("config", "resolved"):
         yield Case("run folder", f"run/{name}.yaml", _RESUME, structures.other_yaml)
-    yield Case("run folder", "run/metrics.jsonl", _RESUME, tables.other_json_lines)
-    yield Case("run folder", "run/*.*", ("compare", "{}/run", "{}/text"))
-    yield Case("run folder", "run/metrics.jsonl", ("compare", "{}/run", "{}/text"), tables.other_json_lines)
 
 
 CASES = tuple(_cases())
@@ -169,7 +165,10 @@ def run(number: int, seed: int, folder: Path, scratch: Path, children: Children)
             (shutil.copytree if path.is_dir() else shutil.copy)(path, scratch / path.name)
     victim = rng.choice(sorted(p for p in scratch.glob(case.files) if p.is_file()))
     victim.write_bytes(case.make(victim.read_bytes(), rng))
-    argv = [word.replace("{}", str(scratch)).replace("BOOK", str(folder / "book.txt")) for word in case.argv]
+    argv = [
+        word.replace("_", " ").replace("{}", str(scratch)).replace("BOOK", str(folder / "book.txt"))
+        for word in case.argv.split()
+    ]
     ending = children.run(argv)
     problem = ending.problem() or half_written(scratch, case)
     return ending, problem and f"{case.kind}, {victim.relative_to(scratch)}, {' '.join(argv[:2])}: {problem}"

@@ -152,13 +152,14 @@ def _other_attribute(model: Any, rng: random.Random) -> None:
         node.attribute.append(h.make_attribute(attribute.name, value))
 
 
+_OPERATORS = ("Identity", "Exp", "Loop", "STFT", "Optional", "NonZero", "SequenceEmpty", "MatMul")
+
+
 def _other_node(model: Any, rng: random.Random) -> None:
     node = rng.choice(model.graph.node)
     way = rng.randrange(6)
     if way == 0:
-        node.op_type = rng.choice(
-            ("Identity", "Exp", "Loop", "STFT", "Optional", "NonZero", "SequenceEmpty", "MatMul")
-        )
+        node.op_type = rng.choice(_OPERATORS)
     elif way == 1 and node.input:
         node.input[rng.randrange(len(node.input))] = rng.choice((node.output[0], "nothing", "", "log_probs"))
     elif way == 2:

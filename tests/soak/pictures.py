@@ -28,9 +28,8 @@ def other_picture(data: bytes, rng: random.Random) -> bytes:
         for _ in range(rng.choice((1, 3, 20))):
             made[rng.randrange(len(made))] = rng.randrange(256)
         return bytes(made)
-    return rng.choice(
-        (_tiff(rng), b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0\n", data * 2)
-    )
+    others = (b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0\n", data * 2)
+    return rng.choice((_tiff(rng), *others))
 
 
 def _png(rng: random.Random) -> bytes:
@@ -40,13 +39,9 @@ def _png(rng: random.Random) -> bytes:
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, rng.choice((0, 1, 9)))
     rows = zlib.compress(bytes(min(width * height, rng.choice((100, 20_000_000)))))
     bomb = zlib.compress(bytes(100_000_000))
-    chunks = [(b"IHDR", head)]
-    chunks += rng.choice(
-        ([], [(b"zTXt", b"a\0\0" + bomb)], [(b"iCCP", b"a\0\0" + bomb)], [(b"tEXt", b"a" * 9999)])
-    )
-    chunks += rng.choice(
-        ([], [(b"PLTE", bytes(5))], [(b"tRNS", bytes(300))], [(b"eXIf", b"II*\0\xff\xff\xff\xff")])
-    )
+    texts = ((b"zTXt", b"a\0\0" + bomb), (b"iCCP", b"a\0\0" + bomb), (b"tEXt", b"a" * 9999))
+    notes = ((b"PLTE", bytes(5)), (b"tRNS", bytes(300)), (b"eXIf", b"II*\0\xff\xff\xff\xff"))
+    chunks = [(b"IHDR", head), *rng.sample(texts, rng.randint(0, 1)), *rng.sample(notes, rng.randint(0, 1))]
     chunks += [(b"acTL", struct.pack(">II", 2**31, 0))] * (rng.random() < 0.2)
     chunks += [(b"IDAT", rows)] * rng.randint(0, 2)
     return b"\x89PNG\r\n\x1a\n" + b"".join(map(_chunk, [*chunks, (b"IEND", b"")]))
@@ -74,10 +69,7 @@ def _odd(rng: random.Random) -> bytes:
     """A whole picture of some mode, size and format."""
     mode = rng.choice(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"))
     size = rng.choice(((1, 1), (1, 3000), (3000, 1), (50, 40), (500, 400), (7000, 7000), (60_000, 2)))
-    if mode == "PA":
-        image = Image.new("RGBA", size).convert("PA")
-    else:
-        image = Image.new(mode, size)
+    image = Image.new("RGBA", size).convert("PA") if mode == "PA" else Image.new(mode, size)
     exif = Image.Exif()
     exif[0x0112] = rng.choice((0, 3, 6, 8, 9, 2**15))
     for kind in rng.sample(("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "ICO", "PPM", "JPEG2000"), 9):
@@ -110,6 +102,5 @@ def _tiff(rng: random.Random) -> bytes:
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
     count = rng.choice((len(tags), len(tags), 65_535))
     following = rng.choice((0, 0, 8, 2**32 - 1))  # 8: the same page again, for ever
-    return (b"II*\0" + struct.pack("<IH", 8, count) + entries + struct.pack("<I", following)).ljust(200) + bytes(
-        1200
-    )
+    head = b"II*\0" + struct.pack("<IH", 8, count) + entries + struct.pack("<I", following)
+    return head.ljust(200) + bytes(1200)

@@ -135,6 +135,9 @@ def odd_json() -> tuple[bytes, ...]:
 # -- weights ---------------------------------------------------------------------------------------------
 
 
+_DTYPES = ("F8_E4M3", "F8_E5M2", "F64", "I64", "BOOL", "F16", "BF16", "U8", "F4", "C64", "X", 3, None)
+
+
 def other_weights(data: bytes, rng: random.Random) -> bytes:
     """A safetensors file with another header, or other numbers."""
     (length,) = struct.unpack("<Q", data[:8])
@@ -149,15 +152,12 @@ def other_weights(data: bytes, rng: random.Random) -> bytes:
         at = rng.choice((-1, 0, 1, 2**31, 2**62, 2**64 - 1))
         entry["data_offsets"] = [at, at + rng.choice((-1, 0, 4, len(weights)))]
     elif way == 2:
-        entry["dtype"] = rng.choice(
-            ("F8_E4M3", "F8_E5M2", "F64", "I64", "BOOL", "F16", "BF16", "U8", "F4", "X", 3)
-        )
+        entry["dtype"] = rng.choice(_DTYPES)
     elif way == 3:
         entry["dtype"] = rng.choice(("I32", "U32", "F32"))  # of the same size
     elif way == 4:
-        entry["shape"] = rng.choice(
-            ([], [0], [-1], [2**32, 2**32], [1, *entry["shape"]], entry["shape"][::-1], [2**63])
-        )
+        shape = entry["shape"]
+        entry["shape"] = rng.choice(([], [0], [-1], [2**32, 2**32], [2**63], [1, *shape], shape[::-1]))
     elif way == 5:
         header["__metadata__"] = rng.choice(({"a": 1}, [], "x", {"": "x" * 10**6}, {"a": {"b": "c"}}, None))
     elif way == 6:
@@ -172,9 +172,8 @@ def other_weights(data: bytes, rng: random.Random) -> bytes:
     if way == 9:
         text = text[:-1] + b"," + text[1:]  # every key twice
     elif way == 10:
-        text = rng.choice(
-            (b"\xff" + text, text[:-9], b"[" * DEEP, b'{"a":' * 2000, b"[]", b"1", text + b" " * 10**6)
-        )
+        others = (b"\xff" + text, text[:-9], b"[" * DEEP, b'{"a":' * 2000, b"[]", b"1", text + b" " * 10**6)
+        text = rng.choice(others)
     length = rng.choice((2**63, 2**64 - 1, 10**8, 0, len(text) + 1, len(text) - 1)) if way == 11 else len(text)
     return struct.pack("<Q", length) + text + weights
 

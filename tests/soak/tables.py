@@ -73,9 +73,8 @@ def _other_footer(data: bytes, rng: random.Random) -> bytes:
     if way == 1:
         return data[:-4] + rng.choice((b"PARE", b"PAR2"))
     if way == 2:
-        return (
-            body + footer + struct.pack("<I", rng.choice((0, 2**32 - 1, 2**31, length + 1, length - 1))) + b"PAR1"
-        )
+        length = rng.choice((0, 2**32 - 1, 2**31, length + 1, length - 1))
+        return body + footer + struct.pack("<I", length) + b"PAR1"
     if way == 3:  # numbers of rows and values, as thrift writes them: a field of 64 bits and a zigzag
         rows = bytes([0x16, 2 * _ROWS])
         most = rng.choice((2**31, 2**40, 2**62, 10**9))
