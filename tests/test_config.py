@@ -306,6 +306,8 @@ def test_hostile_yaml(tmp_path):
         ("x: '" + "y" * (1 << 20) + "'", "larger than 1 MB"),
         ("a: !!python/object/apply:os.system [ls]", "cannot be read"),
         ("a: [", "cannot be read"),
+        ("steps: 0x" + "f" * 5000, "cannot be read .a number of 5,002 digits"),
+        ("steps: " + "1:" * 50 + "1", "cannot be read .a number of 101 digits"),
     ):
         with pytest.raises(UserError, match=reason) as caught:
             from_yaml(tmp_path, text)

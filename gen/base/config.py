@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass
@@ -64,7 +65,7 @@ class Budget:
         """
         units = r"(s|m|h|(sec|second|min|minute|hour|epoch|step)s?)"
         match = re.fullmatch(rf"(\d+(?:\.\d+)?|\.\d+)\s*{units}", text.strip().lower())
-        if match and float(match[1]) > 0:
+        if match and 0 < float(match[1]) < math.inf:
             amount, unit = float(match[1]), match[3] or match[2]
             if unit in ("epoch", "step"):
                 return cls(amount, f"{unit}s")
