@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import resource
 import shutil
 from contextlib import suppress
@@ -16,7 +17,7 @@ from gen.runtime.graphs import foreign_parts
 from tests.conftest import make_model
 
 pytest.importorskip("onnx")
-from tests.soak.graphs import CRAFTED, endless, greedy
+from tests.soak.graphs import CRAFTED, endless, greedy, other_graph
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,18 @@ def test_damaged_bytes_are_no_graph_and_end(exported) -> None:
             data[position] = rng.integers(0, 256)
         with suppress(ValueError):
             assert isinstance(foreign_parts(bytes(data)), str)
+
+
+@pytest.mark.parametrize("name", [runtime.STEP, runtime.ENCODER])
+def test_a_graph_with_something_else_in_it_runs_or_gets_a_line(exported, tmp_path, name) -> None:
+    shutil.copytree(exported / "plain", tmp_path / "m")
+    whole = (tmp_path / "m" / name).read_bytes()
+    for seed in range(12):
+        (tmp_path / "m" / name).write_bytes(other_graph(whole, random.Random(seed)))
+        try:
+            runtime.load(tmp_path / "m").generate("a", max_new_tokens=3)
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1  # noqa: PT017
 
 
 def test_a_graph_that_asks_for_any_memory_gets_a_line(tmp_path) -> None:

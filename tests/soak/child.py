@@ -121,6 +121,7 @@ class Child:
 
     def end(self, seconds: float = SECONDS) -> Ending:
         """Waits for its end, or kills it after so many seconds."""
+        status: int | None = None
         said, memory, done = "", 0, False
         left = self.began + seconds - time.monotonic()
         try:
@@ -135,7 +136,10 @@ class Child:
             self.process.kill()
         self.process.join()
         self.connection.close()
-        status = (self.process.exitcode if not said and not memory else status) if done else None
+        if not done:
+            status = None
+        elif not memory:  # it told nothing
+            status = self.process.exitcode or 255
         return Ending(status, said, time.monotonic() - self.began, memory)
 
 
