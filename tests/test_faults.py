@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,8 +13,10 @@ import torch
 
 from gen.base import folders
 from gen.base.errors import UserError
+from gen.base.lines import output
 from gen.datasets.batches import SequenceBatches, Sequences, TokenFile
 from gen.datasets.streams import StreamBatches
+from gen.metrics.plots import plot_losses
 from gen.models import checkpoint
 from gen.models.batch import Batch
 from gen.models.model import LossOutput, Model
@@ -247,6 +250,32 @@ def test_a_folder_that_vanishes_is_made_again(tokens, tokenizer, tmp_path):
     assert now.done
     torch.testing.assert_close(weights_of(Model.load(tmp_path / "run" / "last")), weights_of(model))
     assert RunFolder(tmp_path / "run", {"x": 1}).read_last()["progress"]["step"] == 40
+
+
+def _write_output(to):
+    with output(str(to)) as file:
+        file.write("x" * 200)
+
+
+WRITERS = {
+    "a folder": lambda to: folders.write_folder(to, lambda new: (new / "graph").write_bytes(bytes(200))),
+    "a file": lambda to: folders.write_text(to, "x" * 200),
+    "a plot": lambda to: plot_losses([], to),
+    "an output": _write_output,
+}
+
+
+@pytest.mark.parametrize("what", WRITERS)
+def test_a_full_disk_is_named_and_nothing_is_half_written(what, tmp_path):
+    to, limits = tmp_path / "made.png", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises((OSError, UserError)) as caught:
+            WRITERS[what](to)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(to) in f"{caught.value} {getattr(caught.value, 'filename', '')}"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["training.pt", "model.safetensors", "config.yaml", "everything"])

@@ -6,6 +6,7 @@ import pytest
 
 from tests.soak import damage, desk
 from tests.soak.child import SECONDS, Children, Ending
+from tests.soak.troubles import Troubles
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def children(tmp_path_factory):
 def test_damaged_input_is_answered(children, tmp_path):
     """No traceback, no hang, nothing half-written. Exported models: test_crafted.py."""
     folder, processes = children
-    numbers = [n for n, case in enumerate(damage.CASES) if "-exported" not in case.files][::2]
+    numbers = [n for n, case in enumerate(damage.CASES) if "-exported" not in case.files][::3]
     found = [damage.run(number, 1, folder, tmp_path / "scratch", processes) for number in numbers]
     assert [problem for _, problem in found if problem] == []
 
@@ -39,3 +40,12 @@ def test_damaged_input_is_answered(children, tmp_path):
 def test_what_counts_as_a_problem(ending, problem):
     assert problem in ending.problem()
     assert bool(problem) == bool(ending.problem())
+
+
+@pytest.mark.parametrize("part", ["signals:3", "disks:1", "disks:2", "disks:4"])
+def test_bad_luck_leaves_nothing_half_written(children, tmp_path, part):
+    """A signal during a translation; disks that get full during a translation, sidecars, and a training."""
+    folder, processes = children
+    name, _, number = part.partition(":")
+    _, problem = getattr(Troubles(folder, 1, processes), name)(int(number), tmp_path / "scratch")
+    assert problem == ""

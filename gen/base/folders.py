@@ -35,12 +35,14 @@ def write_folder(path: Path, fill: Callable[[Path], None], keep: Path | None = N
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = beside(path)
-    temporary.mkdir()
+    with named(path):
+        temporary.mkdir()
     try:
-        fill(temporary)
-        for file in temporary.rglob("*"):
-            _sync(file)
-        _sync(temporary)
+        with named(path):
+            fill(temporary)
+            for file in temporary.rglob("*"):
+                _sync(file)
+            _sync(temporary)
         if path.is_dir() and _exchange(temporary, path):
             if keep:
                 _delete(keep)
@@ -98,7 +100,7 @@ def read_folder(find: Callable[[], Path], read: Callable[[Path], T]) -> T:
         try:
             made = read(folder)
         except UserError:
-            if _identity(folder) == before:
+            if _identity(find()) == before:  # not the old folder either, which was found in between
                 raise
         else:
             if _identity(folder) == before:
@@ -112,6 +114,18 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Within it, errors of writing name ``path`` instead of nothing, as where a disk is full, or of a temporary
+    file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and (error.filename is None or any(map(_OURS.fullmatch, Path(error.filename).parts))):
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -173,13 +187,19 @@ def sweep(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file atomically. Bytes of names that are no UTF-8 are escaped, as JSON does."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file atomically."""
     temporary = beside(path)
     try:
-        with temporary.open("x", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with named(path):
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -237,11 +237,11 @@ def _write_part(
     with (folder / f"{name}.bin").open("wb") as tokens, (folder / f"{name}.offsets").open("wb") as offsets:
         position = 0
         if unit == "line":
-            np.zeros(1, np.int64).tofile(offsets)
+            offsets.write(np.zeros(1, np.int64).tobytes())
         for piece in half:
             if piece is None:
                 if unit == "stream":  # between two files
-                    np.array([tokenizer.eos_id], dtype).tofile(tokens)
+                    tokens.write(np.array([tokenizer.eos_id], dtype).tobytes())
                 continue
             piece = tokenizer.normalize(piece)  # so that its characters are counted as the model sees them
             if unit == "stream":
@@ -255,10 +255,10 @@ def _write_part(
                 encoded = [e[:max_line] for e in encoded]
                 ids = np.concatenate(encoded) if encoded else np.empty(0, np.int64)
                 ends = position + np.cumsum([len(e) for e in encoded], dtype=np.int64)
-                ends.tofile(offsets)
+                offsets.write(ends.tobytes())
                 position += len(ids)
             counts["unknown"] += int((ids == tokenizer.unk_id).sum())
-            ids.astype(dtype).tofile(tokens)
+            tokens.write(ids.astype(dtype).tobytes())
     if unit != "line":
         (folder / f"{name}.offsets").unlink()
     return counts

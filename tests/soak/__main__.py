@@ -46,7 +46,7 @@ class Soak:
         self.troubles = Troubles(folder, seed, self.children)
         self.began = time.monotonic()
         self.count: Counter[str] = Counter()
-        self.problems = self.memory = 0
+        self.problems = self.memory = self.minutes = 0
         self.seconds = 0.0
 
     def note(self, part: str, number: int, ending: Ending | None, problem: str) -> None:
@@ -57,9 +57,10 @@ class Soak:
         if problem:
             self.problems += 1
             print(f"\n{problem}\nagain: python -m tests.soak --seed {self.seed} {part}:{number}", flush=True)
-        if self.count[part] % 500 == 0:
-            minutes = (time.monotonic() - self.began) / 60
-            print(f"{self.count[part]:,} {part}, {self.problems} problems, {minutes:.0f} minutes", flush=True)
+        minutes = int(time.monotonic() - self.began) // 60
+        if minutes > self.minutes:
+            self.minutes = minutes
+            print(f"{minutes} minutes: {self.count[part]:,} {part}, {self.problems} problems", flush=True)
 
     def damage(self, numbers: range) -> None:
         """Damaged files, as many at once as there are cores."""

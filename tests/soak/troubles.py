@@ -147,10 +147,14 @@ class Troubles:
         if copies == ["run"]:
             command = TEXT.replace(_CPU, " ".join(word.replace(" ", "_") for word in _resumed()))
         before = _content(scratch / old) if old else {}
+        if rng.random() < 0.6:
+            del environment["GEN_CACHE"]  # what is in that of the desk need not be written
         if rng.random() < 0.5:
-            trouble: Callable[[], object] = partial(full_from, int(rng.expovariate(1 / 12)), str(scratch))
+            trouble: Callable[[], object] = partial(full_from, int(rng.expovariate(1 / 8)), str(scratch))
         else:
             trouble = partial(full_within, int(2 ** rng.uniform(0, 21)))
+        if command != PLOT and rng.random() < 0.7:
+            trouble = partial(without_plots, trouble)
         ending = self.children.run(self._words(command, scratch), trouble, environment)
         problem = ending.problem()
         if not problem and old and ending.status and _content(scratch / old) != before:
@@ -170,6 +174,12 @@ def _content(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
+def without_plots(trouble: Callable[[], object]) -> None:
+    """A trouble where plots would take longer than all the rest."""
+    faults.without_plots()
+    trouble()
+
+
 def full_from(count: int, folder: str) -> None:
     """From the ``count``-th file or folder on that is made in ``folder``, there is no space."""
     left = [count]
@@ -181,7 +191,6 @@ def full_from(count: int, folder: str) -> None:
             if left[0] < 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), arguments[0])
 
-    faults.without_plots()
     sys.addaudithook(hook)
 
 
@@ -190,6 +199,5 @@ _WRITES = os.O_WRONLY | os.O_RDWR
 
 def full_within(size: int) -> None:
     """No file can have more than ``size`` bytes, whoever writes it."""
-    faults.without_plots() if size % 3 else None  # with the plots, too
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
