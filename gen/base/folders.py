@@ -96,16 +96,31 @@ def read_folder(find: Callable[[], Path], read: Callable[[Path], T]) -> T:
     it may have seen files of both then."""
     for _ in range(100):
         folder = find()
-        before = _identity(folder)
-        try:
-            made = read(folder)
-        except UserError:
-            if _identity(find()) == before:  # not the old folder either, which was found in between
-                raise
-        else:
-            if _identity(folder) == before:
-                return made
+        with _kept(folder) as before:
+            try:
+                made = read(folder)
+            except UserError:
+                if _identity(find()) == before:  # not the old folder either, which was found in between
+                    raise
+            else:
+                if _identity(folder) == before:
+                    return made
     raise UserError(f"{folder}: is replaced again and again; copy it, and use the copy")
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[tuple[int, int] | None]:
+    """The identity of a folder, which no other one gets within the context: it is open."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        yield _identity(folder)
+        return
+    try:
+        found = os.fstat(descriptor)
+        yield found.st_dev, found.st_ino
+    finally:
+        os.close(descriptor)
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
