@@ -23,7 +23,7 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.bench
 
-# Kills and damage, for the better part of an hour.
+# Kills, damaged and hostile input, for an hour and more.
 soak: $(READY)
 	$(BIN)/python -m tests.soak
 

@@ -83,14 +83,19 @@ def _work(argv: list[str], environment: dict[str, str], die_at: str, log: str) -
     os.environ.update(environment)
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(log, "w")  # noqa: SIM115
-    gen.training.session.plot_losses = gen.training.task.plot_attention = tasks.caption.task.plot_looks = _nothing
+    without_plots()
     if die_at:
         _die_at(*die_at.split(":"), argv[argv.index("--out") + 1])
     sys.exit(main(argv))
 
 
+def without_plots() -> None:
+    """Leaves out the plots, which take longer than the training."""
+    gen.training.session.plot_losses = gen.training.task.plot_attention = tasks.caption.task.plot_looks = _nothing
+
+
 def _nothing(*args: object, **kwargs: object) -> None:
-    """Replaces the plots, which take longer than the training."""
+    """Replaces a plot."""
 
 
 def _die_at(kind: str, count: str, folder: str) -> None:

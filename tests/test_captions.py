@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 
 import numpy as np
@@ -268,3 +269,16 @@ def test_clitics_are_tokens_and_come_back():
     ids = tokenizer.encode("a man's dog doesn't sit")
     assert [tokenizer.decode([i]) for i in ids] == ["a", "man", "'s", "dog", "doesn", "'t", "sit"]
     assert tokenizer.decode(ids) == "a man's dog doesn't sit"
+
+
+@pytest.mark.parametrize("most", [8, 20, 60])
+def test_a_disk_that_gets_full_leaves_no_part_in_the_cache(most, tmp_path):
+    """Also where only the last bytes of a file, or all of a small one, find no room."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+    try:
+        with pytest.raises(UserError, match="is the disk of the token cache full"):
+            build_captions(pictures(), TokenizerOptions("char"), cache=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert build_captions(pictures(), TokenizerOptions("char"), cache=tmp_path).pictures.tolist() == [0, 0, 1, 2]

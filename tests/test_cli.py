@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import shlex
@@ -14,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from gen.base.config import Budget
 from gen.base.errors import ConfigError
@@ -403,6 +406,33 @@ def test_budgets(text, amount, unit):
 def test_budgets_that_are_none(text):
     with pytest.raises(ConfigError, match=r"^budget="):
         Budget.parse(text)
+
+
+@given(
+    amount=st.decimals(min_value="0.001", max_value=10**9, places=3),
+    unit=st.sampled_from([f"{unit}{s}" for unit in ("sec", "minute", "hour", "epoch", "step") for s in ("", "s")]),
+    shape=st.tuples(st.sampled_from(["", " ", "  "]), st.sampled_from([str.lower, str.upper, str.title])),
+)
+def test_budgets_of_any_amount(amount, unit, shape):
+    space, case = shape
+    found = Budget.parse(f" {amount}{space}{case(unit)} ")
+    factor = {"sec": 1, "minute": 60, "hour": 3600}.get(unit.rstrip("s"), 1)
+    assert found.amount == float(amount) * factor
+    assert found.unit == (f"{unit.rstrip('s')}s" if unit[0] in "e" or unit.startswith("step") else "seconds")
+
+
+@given(st.text() | st.from_regex(r"[-+]?[0-9.]{0,400}e?[0-9]{0,3} ?(s|m|h|steps|epochs)?", fullmatch=True))
+@example("9" * 400 + "s")
+def test_any_text_is_a_budget_or_an_error(text):
+    try:
+        found = Budget.parse(text)
+    except ConfigError as error:
+        lines = error.errors
+    else:
+        assert 0 < found.amount < math.inf
+        assert found.unit in ("seconds", "epochs", "steps")
+        lines = [f"{found.amount} {found.unit}"]
+    assert len(lines) == 1
 
 
 def test_data_from_standard_input(book, tmp_path):

@@ -21,6 +21,7 @@ from gen.base.config import (
 )
 from gen.base.errors import ConfigError, UserError
 from gen.base.fields import Arg, convert, options_of
+from gen.training.config import upgraded
 
 
 @dataclass(frozen=True)
@@ -306,6 +307,8 @@ def test_hostile_yaml(tmp_path):
         ("x: '" + "y" * (1 << 20) + "'", "larger than 1 MB"),
         ("a: !!python/object/apply:os.system [ls]", "cannot be read"),
         ("a: [", "cannot be read"),
+        ("steps: 0x" + "f" * 5000, "cannot be read .a number of 5,002 digits"),
+        ("steps: " + "1:" * 50 + "1", "cannot be read .a number of 101 digits"),
     ):
         with pytest.raises(UserError, match=reason) as caught:
             from_yaml(tmp_path, text)
@@ -360,3 +363,8 @@ def test_the_help_is_as_wide_as_the_terminal(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         read("--help")
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
+def test_old_names_of_options_with_values_of_any_type():
+    assert upgraded({"tie": "yes", "byte_fallback": []}) == {"tie": "decoder", "byte_fallback": []}
+    assert upgraded({"tie": {"a": 1}}) == {"tie": {"a": 1}}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import resource
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ import torch
 
 from gen.base import folders
 from gen.base.errors import UserError
+from gen.base.lines import output
 from gen.datasets.batches import SequenceBatches, Sequences, TokenFile
 from gen.datasets.streams import StreamBatches
+from gen.metrics.plots import plot_losses
 from gen.models import checkpoint
 from gen.models.batch import Batch
 from gen.models.model import LossOutput, Model
@@ -248,6 +252,32 @@ def test_a_folder_that_vanishes_is_made_again(tokens, tokenizer, tmp_path):
     assert RunFolder(tmp_path / "run", {"x": 1}).read_last()["progress"]["step"] == 40
 
 
+def _write_output(to):
+    with output(str(to)) as file:
+        file.write("x" * 200)
+
+
+WRITERS = {
+    "a folder": lambda to: folders.write_folder(to, lambda new: (new / "graph").write_bytes(bytes(200))),
+    "a file": lambda to: folders.write_text(to, "x" * 200),
+    "a plot": lambda to: plot_losses([], to),
+    "an output": _write_output,
+}
+
+
+@pytest.mark.parametrize("what", WRITERS)
+def test_a_full_disk_is_named_and_nothing_is_half_written(what, tmp_path):
+    to, limits = tmp_path / "made.png", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises((OSError, UserError)) as caught:
+            WRITERS[what](to)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(to) in f"{caught.value} {getattr(caught.value, 'filename', '')}"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("damage", ["training.pt", "model.safetensors", "config.yaml", "everything"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tokens, tokenizer, tmp_path, capsys, damage):
     whole, _, _ = fit(Words(tokens), tokenizer, tmp_path / "a")
@@ -296,3 +326,80 @@ def test_saving_between_validations(tokens, tokenizer, tmp_path, monkeypatch):
     )
     fit(Words(tokens), tokenizer, tmp_path / "run", save_every="0.000001s")
     assert set(range(1, 41)) <= set(steps)
+
+
+# -- several processes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_many_writers_and_readers_of_one_folder(tmp_path, monkeypatch, exchanges):
+    """The last writer wins; a reader sees one writer's files, never some of two. Also where folders cannot be
+    exchanged in one step."""
+    if not exchanges:
+        monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
+    path, writers = tmp_path / "made", 8
+
+    def write(number):
+        for _ in range(20):
+            folders.write_folder(path, lambda new: [(new / n).write_text(str(number)) for n in "abc"])
+
+    def read(folder):
+        try:
+            return {(folder / name).read_text() for name in "abc"}
+        except OSError as error:
+            raise UserError("incomplete") from error
+
+    write(0)
+    with ThreadPoolExecutor(writers) as pool:
+        running = [pool.submit(write, number) for number in range(writers)]
+        while not all(future.done() for future in running):
+            assert len(folders.read_folder(lambda: folders.whole_folder(path), read)) == 1
+    assert [future.exception() for future in running] == [None] * writers
+    assert [p.name for p in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_folder_replaced_while_it_is_read_is_read_again(model, tmp_path, monkeypatch):
+    model.save(tmp_path / "m")
+    read, saved = checkpoint.read_config, []
+
+    def replaced(folder):
+        found = read(folder)
+        if not saved:
+            saved.append(model.save(folder))
+        (folder / "README.md").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(checkpoint, "read_config", replaced)
+    Model.load(tmp_path / "m")
+    assert not (tmp_path / "m" / "README.md").exists()  # of the new folder: it was read, too
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.pop("progress"),
+        lambda state: state.update(progress=3),
+        lambda state: state["progress"].update(step=-1),
+        lambda state: state["progress"].update(seconds=float("nan")),
+        lambda state: state.pop("processes"),
+        lambda state: state["processes"][0].update(rng=None),
+        lambda state: state["processes"][0]["window"].update(loss_sum=torch.zeros(2)),
+        lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.zeros(3)),
+        lambda state: state["averages"].update(moving=[torch.zeros(2)]),
+        lambda state: state["averages"].update(kept=[1, 2]),
+    ],
+)
+def test_a_state_with_something_else_in_it_is_damaged(tokens, tokenizer, tmp_path, change):
+    with pytest.raises(KeyboardInterrupt):
+        fit(Words(tokens), tokenizer, tmp_path / "run", watch=stop_at(10), validations=4)
+    shutil.rmtree(tmp_path / "run" / "previous", ignore_errors=True)
+    state = checkpoint.read_training(tmp_path / "run" / "last")
+    change(state)
+    torch.save(state, tmp_path / "run" / "last" / "training.pt")
+    with pytest.raises(UserError, match=r"last/training\.pt: damaged \(.+\); delete the run"):
+        fit(Words(tokens), tokenizer, tmp_path / "run")
+
+
+def test_records_nested_without_end_are_no_records(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("[" * 100_000 + '\n{"step": 1, "seconds": 2}\n')
+    assert list(RunFolder(tmp_path, {}).records()) == [{"step": 1, "seconds": 2}]

@@ -151,3 +151,11 @@ def test_where_the_file_system_has_no_locks_a_file_is_the_lock(tmp_path, monkeyp
     with second.locked():
         second.log({"step": 2, "seconds": 1.0})
     assert [r["step"] for r in second.records()] == [1, 2]
+
+
+def test_a_message_about_many_changes_is_short(tmp_path) -> None:
+    names = [f"option_{n}" for n in range(30)]
+    (tmp_path / "config.yaml").write_text("".join(f"{name}: {'x' * 5000}\n" for name in names))
+    with pytest.raises(UserError, match=r"x… → 1, .* and 27 more") as caught:
+        RunFolder(tmp_path, dict.fromkeys(names, 1)).check()
+    assert len(str(caught.value)) < 2000

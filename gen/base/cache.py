@@ -30,7 +30,8 @@ def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | No
 
     Args:
         recipe: JSON values that the content depends on.
-        fill: writes the files into the empty folder it is given.
+        fill: writes the files into the empty folder it is given; not with ``ndarray.tofile``, which may not notice
+            that the disk is full.
         cache: the cache's folder; None means `cache_folder`.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass
@@ -35,6 +36,10 @@ LARGEST_YAML = 1 << 20
 """Bytes of a YAML file."""
 
 
+_DIGITS = 100
+"""Most digits of a whole number in a YAML file."""
+
+
 class OptionList(Exception):
     """Its argument is the parser of a command, each of its actions with an ``option``; see `LIST_OPTIONS`."""
 
@@ -60,7 +65,7 @@ class Budget:
         """
         units = r"(s|m|h|(sec|second|min|minute|hour|epoch|step)s?)"
         match = re.fullmatch(rf"(\d+(?:\.\d+)?|\.\d+)\s*{units}", text.strip().lower())
-        if match and float(match[1]) > 0:
+        if match and 0 < float(match[1]) < math.inf:
             amount, unit = float(match[1]), match[3] or match[2]
             if unit in ("epoch", "step"):
                 return cls(amount, f"{unit}s")
@@ -158,7 +163,13 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(problem="aliases (*name) are not allowed")
         return super().compose_node(parent, index)
 
+    def construct_yaml_int(self, node: Any) -> int:
+        if len(node.value) > _DIGITS:  # nobody means such a number, and Python refuses to print it
+            raise yaml.constructor.ConstructorError(problem=f"a number of {len(node.value):,} digits")
+        return super().construct_yaml_int(node)
 
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_implicit_resolver(  # YAML 1.1 reads 1e-3 as a text
     "tag:yaml.org,2002:float", re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+$"), list("+-0123456789")
 )
@@ -295,5 +306,10 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"{flag(name)} {a} → {b}" for name, (a, b) in shown.items() if old.get(name) != new.get(name)]
 
 
+_SHOWN = 300
+"""Most characters of a value in a message."""
+
+
 def _show(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import re
 import secrets
@@ -9,14 +11,19 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from gen.base.errors import UserError
+
+T = TypeVar("T")
 
 
 def write_folder(path: Path, fill: Callable[[Path], None], keep: Path | None = None) -> None:
     """Writes a folder atomically: ``path`` holds the old content or the new, never a part of it.
 
-    The new folder is written in the same parent folder, synced, and renamed. Replacing a folder takes two
-    renames; if the process dies between them, `whole_folder` finds the old folder under its temporary name.
+    The new folder is written in the same parent folder, synced, and exchanged with the old one in one step. Where
+    the system has none, that takes two renames; if the process dies between them, `whole_folder` finds the old
+    folder under its temporary name. Of several processes that write one folder, the last one wins.
 
     Args:
         path: the folder to write.
@@ -28,26 +35,112 @@ def write_folder(path: Path, fill: Callable[[Path], None], keep: Path | None = N
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = beside(path)
-    temporary.mkdir()
+    with named(path):
+        temporary.mkdir()
     try:
-        fill(temporary)
-        for file in temporary.rglob("*"):
-            _sync(file)
-        _sync(temporary)
-        old = keep or _old(path)
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
+        with named(path):
+            fill(temporary)
+            for file in temporary.rglob("*"):
+                _sync(file)
+            _sync(temporary)
+        if path.is_dir() and _exchange(temporary, path):
+            if keep:
+                _delete(keep)
+                temporary.rename(keep)
+        else:
+            _replace(temporary, path, keep or _old(path))
+        _sync(path.parent)
+        _delete(_old(path))
+    finally:
+        _delete(temporary)
+
+
+_HERE, _SWAP = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two folders in one step. False where that cannot be done."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # another system, or another C library
+        return False
+    return rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _SWAP) == 0
+
+
+def _replace(new: Path, path: Path, old: Path) -> None:
+    """Moves a folder to ``path``, and what is there to ``old``."""
+    for left in reversed(range(100)):
         try:
-            temporary.rename(path)
-        except BaseException:
+            if path.exists():
+                _delete(old)
+                path.rename(old)
+            new.rename(path)
+            return
+        except BaseException as error:
             if not path.exists() and old.exists():  # interrupted between the two renames
                 old.rename(path)
-            raise
-        _sync(path.parent)
-        shutil.rmtree(_old(path), ignore_errors=True)
+            another = getattr(error, "errno", 0) in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
+            if not (another and left and new.exists()):  # a process that writes the same folder
+                raise
+
+
+def _delete(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def read_folder(find: Callable[[], Path], read: Callable[[Path], T]) -> T:
+    """What ``read`` makes of the folder that ``find`` finds; again, if `write_folder` replaced that meanwhile, as
+    it may have seen files of both then."""
+    for _ in range(100):
+        folder = find()
+        with _kept(folder) as before:
+            try:
+                made = read(folder)
+            except UserError:
+                if _identity(find()) == before:  # not the old folder either, which was found in between
+                    raise
+            else:
+                if _identity(folder) == before:
+                    return made
+    raise UserError(f"{folder}: is replaced again and again; copy it, and use the copy")
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[tuple[int, int] | None]:
+    """The identity of a folder, which no other one gets within the context: it is open."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        yield _identity(folder)
+        return
+    try:
+        found = os.fstat(descriptor)
+        yield found.st_dev, found.st_ino
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Within it, errors of writing name ``path`` instead of nothing, as where a disk is full, or of a temporary
+    file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and (error.filename is None or any(map(_OURS.fullmatch, Path(error.filename).parts))):
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -109,13 +202,19 @@ def sweep(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file atomically. Bytes of names that are no UTF-8 are escaped, as JSON does."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file atomically."""
     temporary = beside(path)
     try:
-        with temporary.open("x", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with named(path):
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

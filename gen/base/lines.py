@@ -115,6 +115,10 @@ def output(name: str) -> Iterator[IO[str]]:
             os.umask(mask := os.umask(0))  # it cannot be read otherwise
             temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
             temporary.replace(path)
+    except OSError as error:
+        if error.filename or isinstance(error, BrokenPipeError):  # another file; or nobody reads any more
+            raise
+        raise UserError(f"--output {name}: cannot be written ({error.strerror or error})") from error
     finally:
         if at_once:
             temporary.unlink(missing_ok=True)

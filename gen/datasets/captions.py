@@ -216,12 +216,11 @@ def build_captions(
             for text in texts():
                 ids = made.encode_array(text)
                 cut += len(ids) > max_length
-                ids[:max_length].astype(token_dtype(made)).tofile(file)
+                file.write(ids[:max_length].astype(token_dtype(made)).tobytes())
                 lengths.append(min(len(ids), max_length))
-        np.cumsum(lengths, dtype=np.int64).tofile(folder / "captions.offsets")
-        np.repeat(np.arange(len(pictures)), [len(p.captions) for p in pictures]).tofile(
-            folder / "captions.pictures"
-        )
+        (folder / "captions.offsets").write_bytes(np.cumsum(lengths, dtype=np.int64).tobytes())
+        owners = np.repeat(np.arange(len(pictures)), [len(p.captions) for p in pictures])
+        (folder / "captions.pictures").write_bytes(owners.tobytes())
         write_tokenizer(folder / "tokenizer.bin", made)
         write_text(folder / "meta.json", json.dumps({"dtype": token_dtype(made), "cut": cut}))
 

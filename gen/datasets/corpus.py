@@ -181,7 +181,7 @@ def build_corpus(
             others = line_keys(valid) if valid else keys[held_out]
             notes = split_notes("lines", keys[~held_out], {"lines": (keys[~held_out], others)})
             if not valid:
-                np.save(folder / "held_out.npy", held_out)
+                (folder / "held_out.bin").write_bytes(held_out.tobytes())
                 with (folder / "valid.txt").open("w", encoding="utf-8", newline="\n") as file:
                     file.writelines(piece for piece in halves["valid"] if piece)
         elif valid is None:
@@ -202,7 +202,7 @@ def build_corpus(
     made = read_tokenizer(folder / "tokenizer.bin")
     train_part, valid_part = (_open_part(folder, name, meta) for name in ("train", "valid"))
     path = folder / "valid.txt"
-    held_out = (path, np.load(folder / "held_out.npy")) if path.exists() else None
+    held_out = (path, np.fromfile(folder / "held_out.bin", bool)) if path.exists() else None
     return Corpus(made, train_part, valid_part, meta["notes"], held_out, " ".join(content).strip())
 
 
@@ -241,11 +241,11 @@ def _write_part(
     with (folder / f"{name}.bin").open("wb") as tokens, (folder / f"{name}.offsets").open("wb") as offsets:
         position = 0
         if unit == "line":
-            np.zeros(1, np.int64).tofile(offsets)
+            offsets.write(np.zeros(1, np.int64).tobytes())
         for piece in half:
             if piece is None:
                 if unit == "stream":  # between two files
-                    np.array([tokenizer.eos_id], dtype).tofile(tokens)
+                    tokens.write(np.array([tokenizer.eos_id], dtype).tobytes())
                 continue
             piece = tokenizer.normalize(piece)  # so that its characters are counted as the model sees them
             if unit == "stream":
@@ -259,10 +259,10 @@ def _write_part(
                 encoded = [e[:max_line] for e in encoded]
                 ids = np.concatenate(encoded) if encoded else np.empty(0, np.int64)
                 ends = position + np.cumsum([len(e) for e in encoded], dtype=np.int64)
-                ends.tofile(offsets)
+                offsets.write(ends.tobytes())
                 position += len(ids)
             counts["unknown"] += int((ids == tokenizer.unk_id).sum())
-            ids.astype(dtype).tofile(tokens)
+            tokens.write(ids.astype(dtype).tobytes())
     if unit != "line":
         (folder / f"{name}.offsets").unlink()
     return counts

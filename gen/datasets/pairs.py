@@ -264,11 +264,11 @@ def _write(
                     if options.subword_dropout and isinstance(tokenizer, SubwordTokenizer):
                         ids = tokenizer.sample(text, options.subword_dropout)
                     ids = [*ids, tokenizer.eos_id] if side == "source" else ids
-                    np.array(ids, token_dtype(tokenizer)).tofile(opened[side])
+                    opened[side].write(np.array(ids, token_dtype(tokenizer)).tobytes())
                     ends[side].append(ends[side][-1] + len(ids))
     for side in tokenizers:
-        np.array(ends[side], np.int64).tofile(folder / f"{side}.offsets")
-    np.array(rows, np.int64).tofile(folder / "train.rows")
+        (folder / f"{side}.offsets").write_bytes(np.array(ends[side], np.int64).tobytes())
+    (folder / "train.rows").write_bytes(np.array(rows, np.int64).tobytes())
     found = {"an empty side": pairs.empty, **dropped} if pairs.empty else dict(dropped)
     if len(ends["source"]) == 1:
         reasons = "; ".join(f"{n:,} with {reason}" for reason, n in found.items())

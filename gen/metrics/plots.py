@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gen.base.folders import write_bytes
+
 
 def plot_losses(
     records: Sequence[dict[str, Any]], to: Path | io.BytesIO, baseline: float | None = None, metric: str = ""
@@ -209,4 +211,6 @@ def _save(figure: Any, to: Path | io.BytesIO, format: str = "svg") -> None:
     if isinstance(to, io.BytesIO):
         figure.savefig(to, format=format)
     else:
-        figure.savefig(to, dpi=130)
+        made = io.BytesIO()
+        figure.savefig(made, dpi=130, format=to.suffix[1:])
+        write_bytes(to.resolve(), made.getvalue())

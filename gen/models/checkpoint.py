@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -254,13 +255,26 @@ def read_training(folder: Path) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     path = folder / TRAINING
-    try:
+    if not path.exists():
+        raise UserError(f"{path}: missing; this folder cannot be resumed")
+    with checked(folder):  # torch raises many kinds for damaged files
         check_regular(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; this folder cannot be resumed") from error
-    except Exception as error:  # torch raises many kinds for damaged files
-        raise UserError(f"{path}: damaged ({first_line(error)}); delete the run to start again") from error
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not isinstance(state.get("progress"), dict):
+            raise ValueError("it is no state of a training")
+        return state
+
+
+@contextmanager
+def checked(folder: Path) -> Iterator[None]:
+    """Within it, whatever is raised says that the state of the training in ``folder`` is damaged."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # any, where a part is missing or of another type
+        what = f"KeyError: {error}" if isinstance(error, KeyError) else first_line(error)
+        raise UserError(f"{folder / TRAINING}: damaged ({what}); delete the run to start again") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 
 from gen.base import hub
 from gen.base.errors import ConfigError, UserError
-from gen.base.folders import write_folder
+from gen.base.folders import read_folder, write_folder
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 from gen.models import checkpoint
 from gen.models.decoder import Decoder, DecoderConfig
@@ -94,7 +94,13 @@ class FolderMixin(nn.Module):
         Raises:
             UserError: the folder is incomplete, damaged, or of a newer version; the message says which.
         """
-        folder = checkpoint.find_model(path)
+        model = read_folder(lambda: checkpoint.find_model(path), cls._read)
+        model.precision = precision
+        return model.to(device).eval()
+
+    @classmethod
+    def _read(cls, folder: Path) -> Self:
+        """The model of a folder."""
         config = checkpoint.read_config(folder)
         data = checkpoint.read_bytes(folder, checkpoint.TOKENIZER)
         try:
@@ -112,7 +118,7 @@ class FolderMixin(nn.Module):
                 make: Any = cls
                 return make(encoder, decoder, tokenizer, info)
 
-            model: Any = checkpoint.load_module(folder, build)
+            return checkpoint.load_module(folder, build)
         except ConfigError as error:
             raise UserError(f"{folder}: {checkpoint.CONFIG}: {error.errors[0]}") from error
         except UserError:
@@ -120,5 +126,3 @@ class FolderMixin(nn.Module):
         except Exception as error:  # whatever constructors raise for arguments that nobody would give
             what = f"{type(error).__name__}: {checkpoint.first_line(error)}"
             raise UserError(f"{folder}: {checkpoint.CONFIG} does not describe a model ({what})") from error
-        model.precision = precision
-        return model.to(device).eval()

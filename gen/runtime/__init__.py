@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 
 from gen.base.errors import ConfigError, UserError
 from gen.base.files import read_whole
-from gen.base.folders import whole_folder
+from gen.base.folders import read_folder, whole_folder
 from gen.inputs.processors import PROCESSORS, InputProcessor, prepare_items
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 from gen.runtime.graphs import foreign_parts
@@ -147,7 +147,11 @@ def load(path: str | PathLike[str], threads: int = 0) -> Runtime:
     Raises:
         UserError: the folder is incomplete, damaged, or of a newer version; the message says which.
     """
-    folder = whole_folder(Path(path))
+    return read_folder(lambda: whole_folder(Path(path)), partial(_load, threads=threads))
+
+
+def _load(folder: Path, threads: int) -> Runtime:
+    """The model of a folder."""
     config = _read_config(folder)
     try:
         tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(_read(folder, TOKENIZER))

@@ -104,9 +104,15 @@ class Averages:
         return {"moving": self.moving, "kept": self.kept}
 
     def load_state_dict(self, state: dict[str, Any], model: Model) -> None:
-        """Restores the state that `state_dict` returned, on the model's device."""
+        """Restores the state that `state_dict` returned, on the model's device.
+
+        Raises:
+            ValueError: it is of another model.
+        """
 
         def to_device(weights: Weights) -> Weights:
+            if [w.shape for w in weights] != [w.shape for w in trainable(model)]:
+                raise ValueError("averages of other weights")
             return [w.to(model.device) for w in weights]
 
         self.moving = None if state["moving"] is None else to_device(state["moving"])

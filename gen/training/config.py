@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Annotated, Any
 
@@ -13,11 +13,17 @@ from gen.training.interfaces import NoOptions
 from gen.training.options import TrainOptions
 from gen.training.task import Task
 
+
+def _either(yes: Any, no: Any) -> Callable[[Any], Any]:
+    """A function that replaces "yes" and "no"."""
+    return lambda value: yes if value == "yes" else no if value == "no" else value
+
+
 RENAMED: dict[str, Any] = {
     "one_way": ("bidirectional", lambda value: not value),
     "tie_embeddings": ("tie", lambda value: "decoder" if value else "none"),
-    "tie": ("tie", lambda value: {"yes": "decoder", "no": "none"}.get(value, value)),
-    "byte_fallback": ("byte_fallback", lambda value: {"yes": True, "no": False}.get(value, value)),
+    "tie": ("tie", _either("decoder", "none")),
+    "byte_fallback": ("byte_fallback", _either(True, False)),
 }
 """Renamed options: old name → (new name, function from the old value to the new one)."""
 

@@ -67,6 +67,8 @@ class Resolved:
         errors += [
             f"--{name.replace('_', '-')} has no value" for name in values["reasons"] if now.get(name) is None
         ]
+        if not all(isinstance(reason, str) for reason in values["reasons"].values()):
+            errors.append("its reasons are no texts")
         if errors:
             raise UserError(f"{where}: {errors[0]}; delete the run, or choose another --out")
         passing = {f.name: getattr(asked.train, f.name) for f in fields(asked.train) if f.name in free}

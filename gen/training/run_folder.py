@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from gen.base import folders
 from gen.base.config import Budget, differences, read_yaml
 from gen.base.distributed import all_gather, is_main, main_first
-from gen.base.errors import ConfigError, UserError, notify
+from gen.base.errors import ConfigError, UserError, few, notify
 from gen.models import checkpoint
 from gen.models.model import Model
 from gen.training.config import PASSING, identity
@@ -97,7 +97,7 @@ class RunFolder:
             self.resolved()  # an older version recorded none, and that is what is wrong
         if changes:
             raise UserError(
-                f"--out {self.path}: holds a run of another configuration ({'; '.join(changes)}); "
+                f"--out {self.path}: holds a run of another configuration ({few(changes)}); "
                 "choose another --out, or delete the folder"
             )
 
@@ -225,8 +225,8 @@ class RunFolder:
                 damage = damage or error
                 continue
             if damage and is_main():
-                step = training["progress"]["step"]
-                notify(f"{damage}; resuming from the one before, of step {step:,}")
+                step = training["progress"].get("step")
+                notify(f"{damage}; resuming from the one before, of step {step}")
             return {
                 **training,
                 "weights": model.state_dict(),
@@ -266,7 +266,7 @@ class RunFolder:
                 for line in file:
                     try:
                         record = json.loads(line)
-                    except ValueError:  # the process was killed while writing
+                    except (ValueError, RecursionError):  # the process was killed while writing
                         continue
                     if isinstance(record, dict) and all(_is_number(record.get(n)) for n in ("step", "seconds")):
                         yield record

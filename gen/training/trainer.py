@@ -16,6 +16,7 @@ from gen.base import distributed
 from gen.base.config import Budget, to_dict
 from gen.base.errors import ConfigError, UserError, notify
 from gen.datasets.batches import Background
+from gen.models import checkpoint
 from gen.models.batch import Batch
 from gen.models.checkpoint import not_finite
 from gen.models.decoder import DecoderState
@@ -28,7 +29,7 @@ from gen.training.run import Run
 from gen.training.run_folder import RunFolder
 from gen.training.step import Stepper
 from gen.training.task import Task
-from gen.training.validation import Event, Progress, Validator, Window, next_validation
+from gen.training.validation import Event, Progress, Validator, Window, next_validation, read_progress
 
 LOG_EVERY = 50  # steps
 VALIDATION_COST = 25  # with a budget of time: train at least this many times as long as validation takes
@@ -104,7 +105,8 @@ class Trainer:
             state = self.folder.open()
             if state:
                 self._check_vocabulary(state)
-                vars(self.now).update(state["progress"])
+                with checkpoint.checked(self.folder.path / "last"):
+                    vars(self.now).update(read_progress(state["progress"]))
             again = self.now.done and self.now.budget not in ("", str(self.options.budget))
             if not self.now.done or again:
                 try:
@@ -142,7 +144,8 @@ class Trainer:
         if state is None:
             self.folder.forget_after(0)  # of a run that stopped before its first save
         elif not again:
-            self._restore(state)
+            with checkpoint.checked(self.folder.path / "last"):
+                self._restore(state)
         self.began = self.saved = time.monotonic()
         self.began -= self.now.seconds
         if state is None or again:
@@ -280,17 +283,20 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.load_moments(state["optimizer"])
         self.averages.load_state_dict(state["averages"], self.model)
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
-        vars(self.now).update(state["progress"])
+        vars(self.now).update(read_progress(state["progress"]))
         processes = state["processes"]
         if len(processes) == distributed.size():
             own = processes[distributed.rank()]
             machine.set_rng_state(own["rng"])
             self.window.load_state_dict(own["window"])
             layers, device = own["carried"], self.model.device
+            known = (torch.float32, self.stepper.dtype)
+            if layers and any(s.dim() != 2 or s.dtype not in known for layer in layers for s in layer):
+                raise ValueError("it carries no state of a decoder")
             self.carried = layers and DecoderState(tuple(tuple(s.to(device) for s in layer) for layer in layers))
         elif distributed.is_main():
             notify(

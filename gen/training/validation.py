@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
 from gen.base import distributed
+from gen.base.fields import convert
 from gen.models.device import autocast
 from gen.models.model import Model
 from gen.training.averages import Averages, Weights, swapped, trainable
@@ -40,6 +41,20 @@ class Progress:
     bad: int = 0  # consecutive ones
     returns: int = 0  # to the last good checkpoint, because of them
     done: bool = False
+
+
+def read_progress(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a saved `Progress`; an older version may have had fewer.
+
+    Raises:
+        ValueError, TypeError: one makes no sense.
+    """
+    hints = get_type_hints(Progress)
+    found = {name: convert(saved[name], hint, text=False) for name, hint in hints.items() if name in saved}
+    for name, value in found.items():
+        if isinstance(value, int | float) and name != "best" and not 0 <= value < 2**53:
+            raise ValueError(f"{name} is {value}")
+    return found
 
 
 @dataclass
@@ -196,8 +211,8 @@ class Window:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.restart()
-        self.loss, self.num_tokens = state["loss"], state["num_tokens"]
-        self.loss_sum = state["loss_sum"].to(self.device)
+        self.loss, self.num_tokens = float(state["loss"]), int(state["num_tokens"])
+        self.loss_sum = state["loss_sum"].to(self.device).reshape(())
 
 
 def next_validation(used: float, interval: float) -> float:

@@ -95,7 +95,7 @@ def _train(session: Session, typed: str) -> None:
     options, path = session.resolved.config.train, session.folder.path
     if state := session.folder.progress():
         what = "is resumed"
-        if state["done"]:
+        if state.get("done"):
             what = "is already trained to the end of its budget"
             if (before := state.get("budget") or options.budget) != options.budget:
                 what = (
