@@ -29,6 +29,10 @@ figcaption { font-weight: 600; margin-bottom: .35rem; } figcaption span { font-w
 pre, code { font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
 svg, img { max-width: 100%; height: auto; }
+.patterns { display: grid; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); gap: 1rem; }
+.patterns figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; padding: .75rem 1rem; }
+.patterns img { width: 7rem; border-radius: 6px; display: block; } .patterns p { margin: .35rem 0 0; }
+.patterns svg { display: block; width: 100%; max-width: 13rem; margin: .5rem 0; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
 .gallery figure { margin: 0; } .gallery img { border-radius: 6px; display: block; }
 .gallery p { margin: .35rem 0 0; line-height: 1.35; }
@@ -63,6 +67,58 @@ def samples(texts: Sequence[tuple[str, str, str]]) -> str:
     return f'<div class="samples">{cells}</div>'
 
 
+_BOX = '<rect x="{x}" y="{y}" width="26" height="26" rx="5" fill="{fill}"/>'  # an input, a state or an output
+_ARROW = '<path d="M{x1} {y1}L{x2} {y2}" stroke="#667085" stroke-width="1.5" marker-end="url(#tip)"/>'
+_TIP = (
+    '<defs><marker id="tip" viewBox="0 0 6 6" refX="5" refY="3" markerWidth="5" markerHeight="5" orient="auto">'
+    '<path d="M0 0L6 3L0 6z" fill="#667085"/></marker></defs>'
+)
+
+
+Pattern = tuple[str, str, tuple[int, int], str | bytes, str]
+"""Title, remark, the numbers of inputs and outputs, what goes in (a text or a small JPEG), what came out."""
+
+
+def patterns(examples: Sequence[Pattern]) -> str:
+    """Patterns of a recurrent network side by side."""
+    found = []
+    for title, remark, (inputs, outputs), given, answer in examples:
+        shown = (
+            f'<img alt="" src="{_data(given, "jpeg")}">' if isinstance(given, bytes) else f"<p>{escape(given)}</p>"
+        )
+        found.append(
+            f"<figure><figcaption>{escape(title)} <span>{escape(remark)}</span></figcaption>"
+            f"{_unrolled(inputs, outputs, f'{title}: {remark}')}{shown}<p><b>→ {escape(answer)}</b></p></figure>"
+        )
+    return f'<div class="patterns">{"".join(found)}</div>'
+
+
+def _unrolled(inputs: int, outputs: int, name: str) -> str:
+    """A network unrolled: inputs below, states between, outputs above."""
+    states = inputs + outputs - 1 if inputs > 1 else outputs
+    xs = [6 + 34 * i for i in range(states)]
+    parts = [_TIP]
+    for i, x in enumerate(xs):
+        parts.append(_BOX.format(x=x, y=44, fill="#8fa8bd"))
+        if i < inputs:
+            parts += [_BOX.format(x=x, y=86, fill="#d9a79a"), _ARROW.format(x1=x + 13, y1=86, x2=x + 13, y2=72)]
+        if i >= states - outputs:
+            parts += [_BOX.format(x=x, y=2, fill="#a5c2a8"), _ARROW.format(x1=x + 13, y1=44, x2=x + 13, y2=30)]
+        if i:
+            parts.append(_ARROW.format(x1=x - 8, y1=57, x2=x - 1, y2=57))
+    size = f'viewBox="0 0 {6 + 34 * 7} 114"'
+    return f'<svg role="img" aria-label="{escape(name)}" {size}>{"".join(parts)}</svg>'
+
+
+def small_picture(picture: Any, side: int = 224) -> bytes:
+    """A copy of a picture of at most ``side`` pixels, as JPEG."""
+    small = open_picture(picture, wanted=side)
+    small.thumbnail((side, side))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
 def loss_curve(records: Sequence[Mapping[str, Any]], baseline: float | None = None, metric: str = "") -> str:
     """The loss over time, and optionally another metric, as inline SVG."""
     return _inside(lambda buffer: plot_losses([dict(r) for r in records], buffer, baseline, metric))
@@ -82,13 +138,9 @@ def looks(picture: Any, weights: Any, words: Sequence[str]) -> str:
 
 def card(picture: Any, lines: Sequence[str], remark: str = "", side: int = 320) -> str:
     """A small copy of a picture with lines of text."""
-    small = open_picture(picture, wanted=side)
-    small.thumbnail((side, side))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
     said = "".join(f"<p>{escape(line)}</p>" for line in lines)
     return (
-        f'<figure><img alt="" src="{_data(buffer.getvalue(), "jpeg")}">{said}'
+        f'<figure><img alt="" src="{_data(small_picture(picture, side), "jpeg")}">{said}'
         f"<figcaption><span>{escape(remark)}</span></figcaption></figure>"
     )
 

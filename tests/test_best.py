@@ -301,7 +301,8 @@ def test_captions_of_unspaced_scripts_are_scored_by_characters(right, near):
     assert exact["cider_signature"] == "tok:char"
     assert exact["cider"] > close["cider"] > 0
     assert exact["bleu4"] > close["bleu4"] > 10
-    reward = caption_reward(references)
+    reward, signature = caption_reward(references)
+    assert signature == "CIDEr-D, tok:char|eos:yes"
     rewards = [reward(Hypothesis([], 0.0, [], True, text=text), 0) for text in (right, near, "x y z")]
     assert rewards[0] > rewards[1] > rewards[2]
 

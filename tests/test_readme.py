@@ -154,14 +154,16 @@ def test_paths_in_documents_exist(name):
 
 
 def test_the_demo(gen, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo_caption, "TRAINING", 12)
+    monkeypatch.setattr(demo_caption, "TRAINING", 60)
     monkeypatch.setattr(demo_caption, "HELD_OUT", 4)
     monkeypatch.setattr(demo_translation, "TRAINING", 2000)
     monkeypatch.setattr(demo_translation, "HELD_OUT", 20)
-    status, out, err = gen("demo", "--out", tmp_path / "demo", "--budget", "1 steps")
+    status, out, err = gen("demo", "--out", tmp_path / "demo", "--budget", "1 steps", "--label-budget", "1 steps")
     assert status == 0, err
     page = (tmp_path / "demo" / "report.html").read_text()
     for expected in (
+        "Four patterns, one decoder",
+        "Many to one",
         "Learning",
         "Writing",
         "Counting alone",

@@ -38,7 +38,7 @@ def caption_metrics(hypotheses: Sequence[str], references: Sequence[Sequence[str
         references: one or more reference captions per hypothesis.
 
     Returns:
-        bleu1 … bleu4, rouge_l, cider (CIDEr-D), ``cider_signature``, which names the tokens (see
+        bleu1 … bleu4, rouge_l, cider (CIDEr-D), ``cider_signature`` and the like, which name the tokens (see
         `caption_tokenizer`), and ``distinct``, the number of different hypotheses.
 
     Raises:
@@ -80,7 +80,7 @@ class CaptionScorer:
         return {
             **{f"bleu{n + 1}": 100 * score for n, score in enumerate(corpus)},
             **{name: float(np.mean(scores[name])) if len(hypotheses) else 0.0 for name in ("rouge_l", "cider")},
-            "cider_signature": f"tok:{self.tokenizer}",
+            **{f"{name}_signature": f"tok:{self.tokenizer}" for name in ("cider", "rouge_l", "bleu4")},
             "distinct": len({h.strip() for h in hypotheses}),
         }
 

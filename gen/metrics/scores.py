@@ -129,22 +129,30 @@ def sacrebleu_metrics(names: Sequence[str], lowercase: bool = False, tokenize: s
     return {name: made[name]() for name in names}
 
 
-def sentence_score(name: str, lowercase: bool = False, tokenize: str = "13a") -> Callable[[str, str], float]:
+def sentence_score(
+    names: Sequence[str], lowercase: bool = False, tokenize: str = "13a"
+) -> Callable[[str, str], float]:
     """The score of one sentence, 0 to 1, as a reward for training: (hypothesis, reference) → score.
 
     Args:
-        name: "bleu" or "chrf". BLEU counts one more match of each n-gram but words, so that it is above 0 without
-            four words in a row (Lin and Och, 2004).
+        names: "bleu", "chrf" or both, for their mean. BLEU counts one more match of each n-gram but words, so that
+            it is above 0 without four words in a row (Lin and Och, 2004).
         lowercase, tokenize: see `translation_metrics`.
 
     Example:
-        >>> sentence_score("bleu")("the cat sat there", "the cat sat there")
+        >>> sentence_score(["bleu", "chrf"])("the cat sat there", "the cat sat there")
         1.0
     """
-    metric = sacrebleu_metrics([name], lowercase, tokenize)[name]
-    if name == "bleu":
-        metric.smooth_method, metric.smooth_value, metric.effective_order = "add-k", 1, True
-    return lambda hypothesis, reference: min(metric.sentence_score(hypothesis, [reference]).score / 100, 1.0)
+    metrics = sacrebleu_metrics(names, lowercase, tokenize)
+    if "bleu" in metrics:
+        bleu = metrics["bleu"]
+        bleu.smooth_method, bleu.smooth_value, bleu.effective_order = "add-k", 1, True
+
+    def score(hypothesis: str, reference: str) -> float:
+        found = [metric.sentence_score(hypothesis, [reference]).score / 100 for metric in metrics.values()]
+        return min(sum(found) / len(found), 1.0)
+
+    return score
 
 
 def paired_bootstrap(

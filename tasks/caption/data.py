@@ -231,12 +231,13 @@ class ValidationPictures:
 _END = "</s>"
 
 
-def caption_reward(references: Sequence[Sequence[str]]) -> Reward:
-    """CIDEr-D against the references. EOS counts as a word: without it, incomplete captions would score best."""
-    tokens = caption_tokenizer(references)[1]
+def caption_reward(references: Sequence[Sequence[str]]) -> tuple[Reward, str]:
+    """CIDEr-D against the references, and its signature. EOS counts as a word: without it, incomplete captions
+    would score best."""
+    name, tokens = caption_tokenizer(references)
     cider = CiderD([[[*tokens(text), _END] for text in each] for each in references])
 
     def reward(hypothesis: Hypothesis, picture: int) -> float:
         return cider.score([*tokens(hypothesis.text), *([_END] if hypothesis.finished else [])], picture)
 
-    return reward
+    return reward, f"CIDEr-D, tok:{name}|eos:yes"

@@ -165,8 +165,11 @@ class Caption(Task):
         if not len(train) or not pictures:
             Split([], pictures, split.dropped).check(data)
         if config.extra.self_critical:
+            references = [list(map(model.tokenizer.normalize, c.captions)) for c in split.train]
+            reward, signature = caption_reward(references)
+            self.say(f"Reward: {signature}")
             self.objective = SelfCritical(
-                caption_reward([list(map(model.tokenizer.normalize, c.captions)) for c in split.train]),
+                reward,
                 samples=config.extra.samples,
                 baseline=config.extra.baseline,
             )

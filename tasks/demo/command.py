@@ -1,4 +1,4 @@
-"""`gen demo`: trains a text, a translation and a caption model, and writes an HTML report."""
+"""`gen demo`: trains a text, a translation and a caption model and two classifiers, and writes an HTML report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from gen.base.config import Words, parse_command
 from tasks import report
 from tasks.demo.caption import caption_part
+from tasks.demo.patterns import patterns_part
 from tasks.demo.text import text_part
 from tasks.demo.translation import LANGUAGES, translation_part
 from tasks.display import console, say
@@ -20,8 +21,10 @@ class DemoConfig:
 
     out: str = "runs/demo"
     """Output folder. Models that are already there are not trained again."""
-    budget: Words = "60s"
+    budget: Words = "50s"
     """Training time per model."""
+    label_budget: Words = "8s"
+    """Training time of each of the two classifiers."""
 
 
 def demo_command(argv: list[str], command: str) -> None:
@@ -30,9 +33,10 @@ def demo_command(argv: list[str], command: str) -> None:
     out = Path(config.out)
     parts = (text_part, translation_part, caption_part)
     sections = [section for part in parts for section in part(out, config.budget)]
+    sections = patterns_part(out, config.label_budget) + sections
     sections.append(report.section("Next", "", report.commands(next_commands(out))))
     path = out / "report.html"
-    subtitle = "One recurrent decoder, trained three times on this machine a moment ago. Made by `gen demo`."
+    subtitle = "One recurrent decoder, trained five times on this machine a moment ago. Made by `gen demo`."
     report.write_page(path, "What the networks learned", subtitle, sections)
     console.print(f"\n[bold]Report: {path}[/bold]   (open it in a browser)\n\nNext:\n")
     for line in next_commands(out):
@@ -48,6 +52,7 @@ def next_commands(out: Path) -> list[str]:
         f'gen translate {translate} --text "{LANGUAGES[1]}: The old cat does not see the mouse."',
         f'gen plot attention {translate} --text "{LANGUAGES[0]}: She knows the king." -o attention.png',
         f"gen caption {caption} {shlex.quote(str(out / 'pictures' / 'val-00000.png'))}",
+        f"gen classify {shlex.quote(str(out / 'language'))} 'Die Katze schläft.' --top 3",
         "gen train text --data your-book.txt --out runs/book --budget 10m",
         "gen train translate --train pairs.en pairs.de --out runs/en-de --budget 30m",
         "gen train caption --images photos --captions captions.jsonl --out runs/captions --budget 20m",

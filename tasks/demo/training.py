@@ -12,10 +12,12 @@ from gen.training.session import Session
 from tasks.commands.train import train_watched
 
 
-def train_part(task: str, out: Path, budget: str, **options: Any) -> tuple[Model, Session, dict[str, Any]]:
-    """Trains a model in ``out/task``, or loads it if it is trained; see `train_watched`."""
+def train_part(
+    task: str, out: Path, budget: str, *, name: str = "", **options: Any
+) -> tuple[Model, Session, dict[str, Any]]:
+    """Trains a model in ``out/name`` (default: the task's), or loads it if it is trained; see `train_watched`."""
     found = find_task(task)
-    options |= {"budget": budget, "out": str(out / task)}
+    options |= {"budget": budget, "out": str(out / (name or task))}
     made = train_watched(found, make_config(found, options), options.keys(), f"gen demo --budget {budget}")
     assert made is not None  # the demo is one process, and trains
     return made

@@ -164,8 +164,9 @@ class TranslateSizes(AttentionSizes):
 class TranslateReward(SelfCriticalOptions):
     """Training by the scores of the model's own translations (minimum risk)."""
 
-    reward: Literal["bleu", "chrf"] = "bleu"
-    """Score of a sampled translation: BLEU or chrF of the sentence."""
+    reward: tuple[Literal["bleu", "chrf"], ...] = ("bleu", "chrf")
+    """Score of a sampled translation: BLEU or chrF of the sentence, or their mean. BLEU alone makes translations
+    shorter, chrF alone longer."""
 
 
 @dataclass(frozen=True)
