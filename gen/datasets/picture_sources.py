@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from gen.models.encoders.cnn import CNNEncoder
 Source = Callable[[np.ndarray, np.ndarray], torch.Tensor]
 """(B,) indices of pictures and (B,) numbers of their views → what the CNN encoder reads."""
 
-Watch = Callable[[int, int], None]
+Watch = Callable[[str, int, int], None]
+"""Shows the progress: what, done, total."""
 
 
 def cached_source(
@@ -29,13 +31,13 @@ def cached_source(
         pictures: N pictures.
         views: the number of views per picture, one for all or N numbers.
         dtype: of the cache, such as "float16".
-        watch: called with (done, total).
+        watch: shows the progress.
 
     Returns:
         The source, and the errors of pictures that cannot be read, by index.
     """
     store = FeatureStore(encoder, dtype)
-    rows, failed = store.fill(pictures, views, watch=watch)
+    rows, failed = store.fill(pictures, views, watch=partial(watch, "computing picture features (cached)"))
     return lambda chosen, view: store.read(rows[chosen, view]), dict(failed)
 
 

@@ -262,8 +262,8 @@ class Task:
         )
 
     def shown(self, item: Any) -> str:
-        """An item as text."""
-        return str(item)
+        """An item as text; of one with several inputs, the first."""
+        return str(next(iter(item.values())) if isinstance(item, Mapping) else item)
 
     def describe(self, figures: Mapping[str, Any]) -> str:
         """Validation figures as a short text."""

@@ -194,15 +194,12 @@ class Caption(Task):
             failed, source = unusable(encoder, pictures), decoded_source(encoder, pictures)
         else:
             each = [views] * len(split.train) + [1] * len(split.valid)
-            source, failed = cached_source(encoder, pictures, each, data.feature_dtype, self._watch)
+            source, failed = cached_source(encoder, pictures, each, data.feature_dtype, self.progress)
         split.unusable.update(failed)
         for error in failed.values():
             if str(error) not in split.dropped:
                 split.dropped.append(str(error))
         return source, np.array([i for i in range(len(pictures)) if i not in failed], np.int64)
-
-    def _watch(self, done: int, total: int) -> None:
-        self.progress("computing picture features (cached for later runs)", done, total)
 
     # -- training ------------------------------------------------------------------------------------------
 

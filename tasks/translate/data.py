@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from gen.base.errors import UserError
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import Pairs, build_pairs
 from gen.inputs.tokenizer import Tokenizer
+from gen.models.model import Model
+from gen.training.config import check_split
 from gen.training.interfaces import Example
-from gen.training.self_critical import Reward
-from tasks.translate.inputs import Further, Rows, read_further, read_rows
-from tasks.translate.options import TranslateData, TranslateHeldOut
+from gen.training.self_critical import SelfCritical
+from tasks.translate.inputs import Further, Rows, leave_out, read_further, read_rows
+from tasks.translate.options import TranslateData, TranslateHeldOut, TranslateReward
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,57 @@ def read_table(options: TranslateHeldOut, trained: TranslateData) -> list[Exampl
     return found
 
 
-def pair_reward(pairs: Pairs, score: Callable[[str, str], float]) -> Reward:
-    """The score of a translation against the target of its training pair."""
-    count = len(pairs.target) // pairs.spellings
+def minimum_risk(pairs: Pairs, score: Callable[[str, str], float], options: TranslateReward) -> SelfCritical:
+    """Training by the score of translations against the targets of their training pairs."""
+    count = len(pairs.rows)
     targets = [pairs.target_tokenizer.decode(pairs.target[row].tolist()) for row in range(count)]
-    return lambda hypothesis, row: score(hypothesis.text, targets[row % count])
+    longest = int(pairs.target.lengths.max())
+    return SelfCritical(
+        lambda hypothesis, row: score(hypothesis.text, targets[row % count]),
+        samples=options.samples,
+        baseline=options.baseline,
+        max_new_tokens=longest,
+    )
+
+
+def known_vocabularies(
+    begun: Model | None, vocabulary: Tokenizer | None, options: TranslateData
+) -> tuple[Tokenizer, Tokenizer] | None:
+    """The vocabularies of both sides of a model to start from; None without one, or for new ones.
+
+    Raises:
+        UserError: the model has other further inputs.
+    """
+    if begun is None:
+        return None
+    processors = dict(begun.processors)
+    sentence: Any = processors.pop("sentence", None)
+    if sentence is None or set(processors) != set(options.further.kinds):
+        reads = f"reads {', '.join(begun.processors)}" if processors else "reads sentences alone"
+        raise UserError(f"--init-from: that model {reads}")
+    return (sentence.tokenizer, vocabulary) if vocabulary else None
+
+
+def held_out_pairs(options: TranslateHeldOut, model: Any, trained: TranslateData) -> list[Example]:
+    """Pairs to evaluate a model on: those of the options, else the validation part of its training.
+
+    Raises:
+        UserError: there are none, or the model lacks an input that is to be left out.
+    """
+    if options.src:
+        pairs = list(PairFiles([options.src, options.ref]))
+        if not any(target.strip() for _, target in pairs):
+            raise UserError(f"{options.ref}: has only empty lines")
+        return [Example(source, target) for source, target in pairs]
+    if options.data:
+        found = read_table(options, trained)
+    else:
+        if not (trained.train or trained.data):
+            raise UserError("the model has no record of its training pairs: name some with --src and --ref")
+        if not trained.valid:
+            check_split(model, "--src and --ref")
+        found = read_pairs(trained).valid
+    return [replace(e, item=leave_out(e.item, model, options.without)) for e in found]
 
 
 def read_pairs(options: TranslateData, vocabularies: tuple[Tokenizer, Tokenizer] | None = None) -> TranslateSplit:

@@ -17,10 +17,11 @@ from gen.datasets.labelled import check_labels
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import Pairs
 from gen.datasets.picture_sources import Watch, cached_source
-from gen.inputs.labels import LabelTokenizer
-from gen.inputs.processors import SentenceProcessor, named_item
+from gen.inputs.processors import PictureProcessor, SentenceProcessor, named_item
+from gen.metrics.plots import plot_attention, plot_looks
 from gen.models.batch import PADDED_TO, pad
-from gen.models.encoders import CNNEncoder, Encoder, JoinedEncoder, LabelEncoder, RNNEncoder
+from gen.models.encoders import CNNEncoder, Encoder, JoinedEncoder
+from gen.search import Hypothesis
 from tasks.options import input_name
 from tasks.translate.options import FurtherInputs
 
@@ -107,26 +108,6 @@ def read_further(options: FurtherInputs, pairs: Pairs, train: PairFiles, valid: 
                 f"--image {name}: none of the pictures is there{some}; name their folder with --images"
             )
     return further
-
-
-def join(sentence: RNNEncoder, further: Further, sizes: Any) -> Encoder:
-    """The encoder of sentences, joined with one encoder per further input."""
-    size, names = sentence.memory_size, list(further.kinds)
-    parts: dict[str, Encoder] = {"sentence": sentence}
-    for name, kind in further.kinds.items():
-        if kind == "image":
-            parts[name] = CNNEncoder(sizes.backbone, sizes.weights, memory_size=size, dropout=sizes.dropout)
-        elif kind == "context":
-            parts[name] = RNNEncoder(sentence.tokenizer, **_arguments(sentence))
-        else:
-            labels = LabelTokenizer(filter(None, further.train[name]))
-            parts[name] = LabelEncoder({name: labels}, size, prompt=False)
-    return JoinedEncoder(parts, size, optional=names) if names else sentence
-
-
-def _arguments(encoder: RNNEncoder) -> dict[str, Any]:
-    """The arguments that make the same encoder again."""
-    return {name: value for name, value in encoder.config.items() if name != "tokenizer"}
 
 
 # -- batches ---------------------------------------------------------------------------------------------
@@ -218,3 +199,17 @@ def attended(model: Any, item: Any) -> dict[str, slice]:
         end = begin + len(model.processors[name].labels(part))
         found[name], begin = slice(begin, end), end
     return {name: each for name, each in found.items() if each.start < each.stop}
+
+
+def plot_inputs(model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
+    """Plots the attention on the words, and for each picture the attention on it beside ``to``."""
+    parts, weights = attended(model, item), np.asarray(hypothesis.attention)
+    words: list[int] = []
+    for name, columns in parts.items():
+        if isinstance(processor := model.processors[name], PictureProcessor):
+            pixels = processor.preprocessing.pixels(item[name]).transpose(1, 2, 0)
+            plot_looks(pixels, weights[:, columns], hypothesis.tokens, to.with_stem(f"{to.stem}-{name}"))
+        else:
+            words += range(columns.start, columns.stop)
+    labels = model.encoder.labels(item)
+    plot_attention(weights[:, np.array(words)], hypothesis.tokens, [labels[i] for i in words], to)

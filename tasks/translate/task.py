@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gen.base.distributed import gather, shard
-from gen.base.errors import UserError
 from gen.base.folders import write_text
 from gen.datasets.batches import SequenceBatches
-from gen.datasets.pair_files import PairFiles
-from gen.inputs.processors import PictureProcessor
 from gen.inputs.tokenizer import Tokenizer
-from gen.metrics.plots import plot_attention, plot_looks
 from gen.metrics.scores import (
     bleu_tokenizer,
     paired_bootstrap,
@@ -26,17 +21,16 @@ from gen.metrics.scores import (
     translation_metrics,
 )
 from gen.models.decoder import DecoderConfig
-from gen.models.encoders.rnn import RNNEncoder
 from gen.models.model import Model
 from gen.search import Hypothesis, SearchOptions
-from gen.training.config import check_split, recorded
+from gen.training.config import recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.registry import register
-from gen.training.self_critical import SelfCritical
 from gen.training.task import Task
 from tasks.options import self_critical_errors
-from tasks.translate.data import TranslateSplit, pair_reward, read_pairs, read_table
-from tasks.translate.inputs import attended, further_sources, join, leave_out, pair_sources
+from tasks.translate.data import TranslateSplit, held_out_pairs, known_vocabularies, minimum_risk, read_pairs
+from tasks.translate.encoder import make_encoder
+from tasks.translate.inputs import further_sources, pair_sources, plot_inputs
 from tasks.translate.lines import translate_lines
 from tasks.translate.options import TranslateData, TranslateHeldOut, TranslateReward, TranslateSizes
 
@@ -68,36 +62,14 @@ class Translate(Task):
 
     def read(self, data: TranslateData) -> TranslateSplit:
         """The tokenized pairs. Raises `UserError` if files are missing, differ in length, or are not UTF-8."""
-        vocabulary, begun = self.vocabulary, self.begun
-        if begun is None:
-            return read_pairs(data)
-        processors = dict(begun.processors)
-        sentence: Any = processors.pop("sentence")
-        if set(processors) != set(data.further.kinds):
-            reads = f"reads the columns {', '.join(processors)}, too" if processors else "reads sentences alone"
-            raise UserError(f"--init-from: that model {reads}")
-        return read_pairs(data, (sentence.tokenizer, vocabulary) if vocabulary else None)
+        return read_pairs(data, known_vocabularies(self.begun, self.vocabulary, data))
 
     def build(self, sizes: Any, split: TranslateSplit) -> Model:
-        """An RNN encoder and the decoder."""
+        """The encoder of sentences and what else they come with, and the decoder."""
         pairs = split.pairs
-        encoder = RNNEncoder(
-            pairs.source_tokenizer,
-            embedding_size=sizes.embedding_size,
-            hidden_size=sizes.encoder_size,
-            num_layers=sizes.encoder_layers,
-            cell=sizes.cell,
-            bidirectional=sizes.bidirectional,
-            dropout=sizes.dropout,
-            embedding_dropout=sizes.embedding_dropout,
-            weight_dropout=sizes.weight_dropout,
-            lowercase=self.config.data.lowercase,
-            share_embeddings=sizes.tie == "all",
-            max_length=pairs.max_source_length,
-            multi_sentence_p90=pairs.multi_sentence_p90,
-        )
+        encoder = make_encoder(pairs, split.further, sizes, lowercase=self.config.data.lowercase)
         config = DecoderConfig.of(len(pairs.target_tokenizer), sizes)
-        return Model(join(encoder, split.further, sizes), config, pairs.target_tokenizer)
+        return Model(encoder, config, pairs.target_tokenizer)
 
     def defaults(self, facts: Facts) -> Choices:
         """With more passes over the pairs: more dropout, and beyond 60 passes larger sizes."""
@@ -132,14 +104,9 @@ class Translate(Task):
         """Batches of pairs of similar length."""
         pairs = split.pairs
         if config.extra.self_critical:
-            longest = int(pairs.target.lengths.max())
-            self.objective = SelfCritical(
-                pair_reward(pairs, sentence_score(config.extra.reward, **self._scoring())),
-                samples=config.extra.samples,
-                baseline=config.extra.baseline,
-                max_new_tokens=longest,
-            )
-        sources, held_out = further_sources(model.encoder, split.further, self._watch)
+            score = sentence_score(config.extra.reward, **self._scoring())
+            self.objective = minimum_risk(pairs, score, config.extra)
+        sources, held_out = further_sources(model.encoder, split.further, self.progress)
         split.valid[:] = split.examples(held_out)
         return SequenceBatches(
             pairs.target,
@@ -150,9 +117,6 @@ class Translate(Task):
             spellings=pairs.spellings,
             seed=config.train.seed,
         )
-
-    def _watch(self, done: int, total: int) -> None:
-        self.progress("computing picture features (cached for later runs)", done, total)
 
     # -- evaluation ----------------------------------------------------------------------------------------
 
@@ -172,10 +136,8 @@ class Translate(Task):
         return f"valid {figures['loss']:.3f} nats, BLEU {figures['bleu']:.2f}, chrF {figures['chrf']:.2f}"
 
     def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-        labels = {
-            name: label for name, label in zip(SCORES, ("BLEU", "chrF", "TER"), strict=True) if name in figures
-        }
-        rows = [(label, f"{figures[n]:.2f}", figures[f"{n}_signature"]) for n, label in labels.items()]
+        labels = zip(SCORES, ("BLEU", "chrF", "TER"), strict=True)
+        rows = [(label, f"{figures[n]:.2f}", figures[f"{n}_signature"]) for n, label in labels if n in figures]
         return [*rows, ("exact", f"{figures['exact']:.1%}", "")]
 
     def normalise(self, model: Any, text: str) -> str:
@@ -187,25 +149,9 @@ class Translate(Task):
         self._tokenize = (
             (options and options.bleu_tokenizer) or model.info.options().get("bleu_tokenizer") or "13a"
         )
-        if options and options.src:
-            pairs = list(PairFiles([options.src, options.ref]))
-            if not any(target.strip() for _, target in pairs):
-                raise UserError(f"{options.ref}: has only empty lines")
-            return [Example(source, target) for source, target in pairs]
-        self.config = recorded(Translate, model)
-        if options and options.data:
-            found = read_table(options, self.config.data)
-        else:
-            if not (self.config.data.train or self.config.data.data):
-                raise UserError("the model has no record of its training pairs: name some with --src and --ref")
-            if not self.config.data.valid:
-                check_split(model, "--src and --ref")
-            found = read_pairs(self.config.data).valid
-        return (
-            [replace(e, item=leave_out(e.item, model, options.without)) for e in found]
-            if options and options.without
-            else found
-        )
+        if not (options and options.src):
+            self.config = recorded(Translate, model)
+        return held_out_pairs(options or TranslateHeldOut(), model, self.config and self.config.data)
 
     def evaluate(
         self, model: Any, examples: Sequence[Example], *, batch_size: int = 64, **search: Any
@@ -242,19 +188,5 @@ class Translate(Task):
         given = "".join(f"--{kind} {shlex.quote(str(cell))} " for kind, cell in cells if cell)
         return [f"gen translate {folder} {given}--text {shlex.quote(source)}"]
 
-    def shown(self, item: Any) -> str:
-        return str(item["sentence"] if isinstance(item, Mapping) else item)
-
     def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
-        """Plots the attention on the words, and for each picture the attention on it beside ``to``."""
-        parts = attended(model, item)
-        for name, columns in parts.items():
-            weights = np.asarray(hypothesis.attention)[:, columns]
-            if isinstance(processor := model.processors[name], PictureProcessor):
-                pixels = processor.preprocessing.pixels(item[name]).transpose(1, 2, 0)
-                plot_looks(pixels, weights, hypothesis.tokens, to.with_stem(f"{to.stem}-{name}"))
-        words = [name for name in parts if not isinstance(model.processors[name], PictureProcessor)]
-        chosen = np.concatenate([np.arange(parts[n].start, parts[n].stop) for n in words])
-        labels = model.encoder.labels(item)
-        shown = [labels[i] for i in chosen]
-        plot_attention(np.asarray(hypothesis.attention)[:, chosen], hypothesis.tokens, shown, to)
+        plot_inputs(model, item, hypothesis, to)

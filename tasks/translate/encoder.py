@@ -1,0 +1,50 @@
+"""The encoder of translation: of a sentence, alone or joined with those of its further inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gen.datasets.pairs import Pairs
+from gen.inputs.labels import LabelTokenizer
+from gen.models.encoders import CNNEncoder, Encoder, JoinedEncoder, LabelEncoder, RNNEncoder
+from tasks.translate.inputs import Further
+
+
+def make_encoder(pairs: Pairs, further: Further, sizes: Any, *, lowercase: bool) -> Encoder:
+    """An RNN encoder of sentences; with further inputs, joined with one encoder for each.
+
+    Args:
+        pairs: what it is to read.
+        further: the further inputs.
+        sizes: the options, with all choices made.
+        lowercase: convert sentences to lower case first.
+    """
+    sentence = RNNEncoder(
+        pairs.source_tokenizer,
+        embedding_size=sizes.embedding_size,
+        hidden_size=sizes.encoder_size,
+        num_layers=sizes.encoder_layers,
+        cell=sizes.cell,
+        bidirectional=sizes.bidirectional,
+        dropout=sizes.dropout,
+        embedding_dropout=sizes.embedding_dropout,
+        weight_dropout=sizes.weight_dropout,
+        lowercase=lowercase,
+        share_embeddings=sizes.tie == "all",
+        max_length=pairs.max_source_length,
+        multi_sentence_p90=pairs.multi_sentence_p90,
+    )
+    if not further.kinds:
+        return sentence
+    size = sentence.memory_size
+    parts: dict[str, Encoder] = {"sentence": sentence}
+    for name, kind in further.kinds.items():
+        if kind == "image":
+            parts[name] = CNNEncoder(sizes.backbone, sizes.weights, memory_size=size, dropout=sizes.dropout)
+        elif kind == "context":
+            same = {key: value for key, value in sentence.config.items() if key != "tokenizer"}
+            parts[name] = RNNEncoder(sentence.tokenizer, **same)
+        else:
+            labels = LabelTokenizer(filter(None, further.train[name]))
+            parts[name] = LabelEncoder({name: labels}, size, prompt=False)
+    return JoinedEncoder(parts, size, optional=list(further.kinds))
