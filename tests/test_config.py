@@ -19,7 +19,7 @@ from gen.base.config import (
     parse_given,
     parse_yaml,
 )
-from gen.base.errors import ConfigError, UserError
+from gen.base.errors import ConfigError, UserError, notify
 from gen.base.fields import Arg, convert, options_of
 from gen.training.config import upgraded
 
@@ -363,6 +363,14 @@ def test_the_help_is_as_wide_as_the_terminal(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         read("--help")
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
+def test_a_message_that_quotes_anything_has_an_end(capsys):
+    notify(f"--budget {'x' * 100_000}: give a time")
+    said = capsys.readouterr().err
+    assert len(said) < 2000
+    assert said.startswith("gen: --budget xxx")
+    assert said.endswith("xxx: give a time\n")
 
 
 def test_old_names_of_options_with_values_of_any_type():

@@ -7,6 +7,7 @@ import os
 
 import pytest
 import torch
+import yaml
 
 from gen import Run, UserError
 from gen.base import folders
@@ -151,6 +152,15 @@ def test_where_the_file_system_has_no_locks_a_file_is_the_lock(tmp_path, monkeyp
     with second.locked():
         second.log({"step": 2, "seconds": 1.0})
     assert [r["step"] for r in second.records()] == [1, 2]
+
+
+def test_a_recorded_budget_that_is_none_is_another_configuration(gen, trained, book) -> None:
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    config["train"]["budget"] = True
+    (trained / "config.yaml").write_text(yaml.safe_dump(config))
+    status, _, err = train(gen, book, trained)
+    assert status == 2
+    assert "another configuration (--budget True" in err
 
 
 def test_a_message_about_many_changes_is_short(tmp_path) -> None:

@@ -109,8 +109,17 @@ def printable(text: str, keep: str = "") -> str:
     return text.translate({i: shown for i, shown in (_CONTROLS | _BYTES).items() if chr(i) not in keep})
 
 
+_LONGEST = 1500
+"""Most characters of a message."""
+
+
 def notify(message: str) -> None:
-    """Tells the user, in a line on standard error, what went wrong and what is done about it."""
+    """Tells the user, in a line on standard error, what went wrong and what is done about it.
+
+    What it quotes may be of any length: the middle of a very long line is left out.
+    """
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
     print(f"gen: {printable(message)}", file=sys.stderr, flush=True)
 
 

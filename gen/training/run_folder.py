@@ -104,7 +104,7 @@ class RunFolder:
     def _grows(self, old: Any, new: Any) -> bool:
         """Whether this run is done, and its budget is larger now: then it goes on."""
         try:
-            before, after = Budget.parse(old), Budget.parse(new)
+            before, after = Budget.parse(str(old)), Budget.parse(str(new))
         except ConfigError:
             return False
         progress = self.progress() or {}

@@ -96,6 +96,7 @@ def _models() -> Iterator[Case]:
         yield Case("text model", "text/best/*", use)
         yield Case("text model", "text/best/model.safetensors", use, structures.other_weights)
     yield Case("text model", "text/best/*", "info {}/text")
+    yield Case("text model", "text/best/config.yaml", "info {}/text", structures.other_yaml)
     yield Case("text model", "text/best/config.yaml", f"generate {{}}/text {_GENERATE}", structures.other_yaml)
     use = f"translate {{}}/translate/best {_TRANSLATE}"
     yield Case("translation model", "translate/best/*", use, output=_THREE)
@@ -112,6 +113,9 @@ def _exported() -> Iterator[Case]:
         yield Case("graph", f"text-exported/{name}", text, graphs.other_graph)
         yield Case("graph", f"translate-exported/{name}", pair, graphs.other_graph, _THREE)
     yield Case("exported model", "translate-exported/*", pair, output=_THREE)
+    yield Case(
+        "exported model", "translate-exported/runtime.json", "info {}/translate-exported", structures.other_json
+    )
     yield Case("exported model", "translate-exported/runtime.json", pair, structures.other_json, _THREE)
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from tests import faults
 from tests.soak.child import SECONDS, Children, Ending
-from tests.soak.damage import _GENERATE as GENERATE
+from tests.soak.desk import TEXT as RESUMED
 
 _CPU = "--device cpu --precision fp32 --validations 2 --hidden-size 16 --embedding-size 8"
 
 EXPORT = "export DESK/text -o {}/made"
-GENERATED = f"generate {{}}/made {GENERATE}"
+GENERATED = "generate {}/made --max-new-tokens 5 --seed 1"
 TRANSLATE = "translate DESK/translate -i DESK/lines.txt -o {}/made.txt --max-new-tokens 8"
 CAPTIONS = f"train caption --images DESK/pictures --min-frequency 1 --budget 2_steps --out {{}}/run {_CPU}"
 TEXT = f"train text --data DESK/book.txt --chunk 16 --batch-size 4 --budget 6_steps --out {{}}/run {_CPU}"
@@ -145,7 +145,7 @@ class Troubles:
         rng = random.Random(f"{self.seed}-{number}")
         environment = self._fresh(scratch, *copies)
         if copies == ["run"]:
-            command = TEXT.replace(_CPU, " ".join(word.replace(" ", "_") for word in _resumed()))
+            command = TEXT.replace(_CPU, " ".join(word.replace(" ", "_") for word in RESUMED))
         before = _content(scratch / old) if old else {}
         if rng.random() < 0.6:
             del environment["GEN_CACHE"]  # what is in that of the desk need not be written
@@ -161,12 +161,6 @@ class Troubles:
             problem = f"{old} is neither the old nor the new one"
         problem = problem or self._again(command, scratch, environment, *[1] * (command == SIDECARS))
         return ending, problem and f"{trouble}, {command}: {problem}"
-
-
-def _resumed() -> list[str]:
-    from tests.soak.desk import TEXT as options
-
-    return options
 
 
 def _content(path: Path) -> dict[str, bytes]:
