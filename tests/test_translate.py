@@ -599,7 +599,7 @@ def test_bad_use(desk, trained, gen, tmp_path):
         (["translate"], "RUN"),
         (["evaluate", run, "--src", desk / "valid.src"], "--src and --ref go together"),
         (["evaluate", run, "--src", desk / "valid.src", "--ref", desk / "train.tgt"], "has 100 lines and"),
-        (["evaluate", run, "--data", desk / "valid.src"], "unknown option --data"),
+        (["evaluate", run, "--images", desk], "--images goes with --data"),
         (["evaluate", trained, "--ref", desk / "valid.src"], "unknown option --ref"),
         (["evaluate", run, "--compare", trained], "is a text model"),
         (["evaluate", run, "--compare", run], "is the same model"),

@@ -265,6 +265,19 @@ def read_training(folder: Path) -> dict[str, Any]:
         return state
 
 
+def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restores an optimizer's moments from its state dict; the rest of that is what the options say.
+
+    Raises:
+        ValueError: they are of other weights.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+    for weight, moments in optimizer.state.items():
+        if any(moment.dim() and moment.shape != weight.shape for moment in moments.values()):
+            raise ValueError("the optimizer's state is of other weights")
+
+
 @contextmanager
 def checked(folder: Path) -> Iterator[None]:
     """Within it, whatever is raised says that the state of the training in ``folder`` is damaged."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,18 +75,6 @@ class Stepper:
         """Sets the learning rate; see `make_optimizer` for the factor of each parameter group."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-
-    def load_moments(self, state: dict[str, Any]) -> None:
-        """Restores the optimizer's moments from its state dict; the rest of that is what the options say.
-
-        Raises:
-            ValueError: they are of other weights.
-        """
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
-        for weight, moments in self.optimizer.state.items():
-            if any(moment.dim() and moment.shape != weight.shape for moment in moments.values()):
-                raise ValueError("the optimizer's state is of other weights")
 
     def __call__(self, group: list[Batch], carried: DecoderState | None, share: float) -> StepResult:
         """One step over the micro-batches of ``group``.

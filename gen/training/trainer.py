@@ -283,7 +283,7 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["weights"])
-        self.stepper.load_moments(state["optimizer"])
+        checkpoint.load_moments(self.optimizer, state["optimizer"])
         self.averages.load_state_dict(state["averages"], self.model)
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
