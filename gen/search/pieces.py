@@ -18,6 +18,7 @@ class Pieces:
         tokenizer: of the output.
         prompt: what the text continues.
         stops: the stop strings, normalised.
+        after: tokens that the text continues.
 
     Example:
         >>> from gen.inputs.tokenizer import CharTokenizer
@@ -27,11 +28,13 @@ class Pieces:
         (['a', '', 'ba', 'c'], '')
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: str = "", stops: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, prompt: str = "", stops: Sequence[str] = (), after: Sequence[int] = ()
+    ) -> None:
         self._tokenizer, self._stops = tokenizer, stops
         self._space = prompt[len(open_end(prompt, tokenizer)) :]
         self._joins = any(map(CONTINUES.match, token_texts(tokenizer)))
-        self._written: list[int] = []  # before the pending ones: some tokens decode differently at the beginning
+        self._written = list(after)  # before the pending ones: some tokens decode differently at the beginning
         self._pending: list[int] = []
         self._held = ""  # decoded, but may begin a stop string
 

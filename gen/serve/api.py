@@ -15,7 +15,7 @@ from gen.inputs.processors import item_labels
 from gen.search.labels import label_log_probs
 from gen.search.output import Hypothesis
 from gen.search.pieces import Pieces
-from gen.search.prepare import token_texts
+from gen.search.prepare import cut, token_texts
 from gen.serve.errors import Refusal
 from gen.serve.job import Job, Token
 from gen.serve.models import Models
@@ -69,8 +69,8 @@ async def next_tokens(request: Request) -> Response:
     models: Models = request.app.state.models
     served = models.find(asked.model)
     options = {"temperature": 0.0, "max_new_tokens": 1}
+    item = item_of(served, asked.input, models.limits)
     async with Work(request, served) as work:
-        item = item_of(served, asked.input, models.limits)
         job = await work.begin(item, options, top=asked.top, from_ids=asked.from_ids)
         await work.results()
     return answer(
@@ -83,8 +83,8 @@ async def generate(request: Request) -> Response:
     asked = await read(request, Generate)
     models: Models = request.app.state.models
     served = models.find(asked.model)
-    work = Work(request, served)
     item = item_of(served, asked.input, models.limits)
+    work = Work(request, served)
     job = await work.begin(
         item,
         asked.options(),
@@ -108,8 +108,8 @@ async def classify(request: Request) -> Response:
     served = models.find(asked.model)
     if not served.labels:
         raise Refusal(f"{served.name} does not choose among labels: it is for /api/generate", param="model")
+    item = item_of(served, asked.input, models.limits)
     async with Work(request, served) as work:
-        item = item_of(served, asked.input, models.limits)
         log_probs, looks = await work.apart(lambda: label_log_probs(work.model, [item]))
     order = np.argsort(-log_probs[0], kind="stable")[: asked.top].tolist()
     labels = [{"label": served.labels[k], "probability": _probability(log_probs[0, k])} for k in order]
@@ -147,12 +147,13 @@ def _weights(attention: np.ndarray | None) -> list[Any] | None:
 async def _events(work: Work, job: Job, item: Any, asked: Generate) -> AsyncIterator[dict[str, Any]]:
     """A ``token`` for each token, then ``done`` with the whole answer."""
     search = job.search
-    writers = [Pieces(work.model.tokenizer, search.texts[0], search.stops) for _ in range(job.width)]
+    tokenizer = work.model.tokenizer
+    writers = [Pieces(tokenizer, search.texts[0], search.stops, job.from_ids) for _ in range(job.width)]
     async with work:
         async for _, said, found in work.stream():
             for token in said:
-                text = writers[token.index].add(token.token_id)
-                event = {"type": "token", "index": token.index, "piece": text, "token": _token(work, token)}
+                text = writers[token.text].add(token.token_id)
+                event = {"type": "token", "index": token.text, "piece": text, "token": _token(work, token)}
                 if asked.attention:
                     event["attention"] = _weights(token.attention)
                 yield event
@@ -179,8 +180,14 @@ def _output(work: Work, job: Job, place: int, hypothesis: Hypothesis, asked: Gen
     tops = job.tops[place] if place < len(job.tops) else []
     written = zip(hypothesis.token_ids, hypothesis.log_probs, strict=False)
     tokens = [Token(place, i, p, tops[t] if t < len(tops) else [], None) for t, (i, p) in enumerate(written)]
+    text = hypothesis.text
+    if job.from_ids:
+        decode = work.model.tokenizer.decode
+        text = cut(
+            decode(job.from_ids + hypothesis.token_ids).removeprefix(decode(job.from_ids)), job.search.stops
+        )
     output: dict[str, Any] = {
-        "text": hypothesis.text,
+        "text": text,
         "score": hypothesis.score,
         "finished": hypothesis.finished,
         **hypothesis.drawn(),

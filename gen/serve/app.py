@@ -8,7 +8,6 @@ import hmac
 import json
 import sys
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +31,6 @@ from gen.serve.wire import answer
 from gen.serve.work import Work
 
 PAGE = Path(__file__).parent / "page"
-_OPEN = ("/health", "/openapi.json")
-"""Paths that need no key, as the files of the page do not."""
 
 
 class Endpoint(NamedTuple):
@@ -67,15 +64,14 @@ class Note:
     began: float
     status: int = 0
     first: float | None = None
-    error: str = ""
     work: Work | None = None
 
 
 class Guard:
     """Around every request: its size, its key, a line in the log, and the metrics."""
 
-    def __init__(self, app: Any, models: Models, metrics: Metrics, api_key: str, log: str) -> None:
-        self.app, self.models, self.metrics, self.api_key, self.log = app, models, metrics, api_key, log
+    def __init__(self, app: Any, models: Models, metrics: Metrics, key: Key, log: str) -> None:
+        self.app, self.models, self.metrics, self.key, self.log = app, models, metrics, key, log
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -90,7 +86,7 @@ class Guard:
             message = await receive()
             received += len(message.get("body", b""))
             if received > most:
-                raise _too_large(most)
+                raise _Stop(_too_large(most))
             return message
 
         async def noted(message: Any) -> None:
@@ -103,32 +99,20 @@ class Guard:
             declared = headers.get("content-length", b"0")
             if declared.isdigit() and int(declared) > most:
                 raise _too_large(most)
-            self._check_key(path, headers)
+            if path.startswith(("/v1", "/api", "/metrics")):  # a translation may bring its key in the body
+                self.key.check(headers.get("authorization", b"").decode("latin-1"))
             await self.app(scope, counted, noted)
         except ClientGone:
             note.status = note.status or 499
-        except Refusal as refusal:
-            note.error = refusal.message
+        except (Refusal, _Stop) as error:
+            refusal = error if isinstance(error, Refusal) else error.args[0]
             if not begun:
                 await _refuse(path, refusal, receive, noted, drain=refusal.status == 413)
+        except Exception:
+            note.status = 500
+            raise
         finally:
             self._write_down(scope, note)
-
-    def _check_key(self, path: str, headers: dict[str, bytes]) -> None:
-        if (
-            not self.api_key
-            or path in _OPEN
-            or not path.startswith(("/v1", "/api", "/translate", "/languages", "/metrics"))
-        ):
-            return
-        given = headers.get("authorization", b"").removeprefix(b"Bearer ")
-        if not hmac.compare_digest(given, self.api_key.encode()) and path != "/translate":
-            raise Refusal(
-                "the API key is missing or wrong",
-                401,
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
 
     def _write_down(self, scope: Any, note: Note) -> None:
         seconds = time.perf_counter() - note.began
@@ -155,6 +139,24 @@ class Guard:
             )
 
 
+class Key:
+    """The API key; "" asks for none."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+
+    def check(self, authorization: str, other: str = "") -> None:
+        """Raises `Refusal` unless the header ``Authorization``, or ``other``, has the key."""
+        given = [authorization.removeprefix("Bearer ").encode(), other.encode()]
+        if self._key and not any(hmac.compare_digest(each, self._key) for each in given):
+            wanted = {"WWW-Authenticate": "Bearer"}
+            raise Refusal("the API key is missing or wrong", 401, code="invalid_api_key", headers=wanted)
+
+
+class _Stop(Exception):
+    """A refusal that ends the request from within its body."""
+
+
 def _too_large(most: int) -> Refusal:
     return Refusal(
         f"the body has more than {most:,} bytes", 413, code="request_too_large", headers={"Connection": "close"}
@@ -177,7 +179,6 @@ async def _refuse(path: str, refusal: Refusal, receive: Any, send: Any, drain: b
 
 async def _on_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    request.scope["gen"].error = error.message
     return answer(form(request.url.path, error), error.status, error.headers)
 
 
@@ -194,7 +195,6 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
-    traceback.print_exception(error)
     return await _on_refusal(
         request, Refusal("an error of the server's own; its log has more", 500, code="server_error")
     )
@@ -217,7 +217,7 @@ def application(
         log: a line per request: "text", "json" or "none".
         reload_seconds: how often folders are looked at.
     """
-    metrics = Metrics(models)
+    metrics, key = Metrics(models), Key(api_key)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -248,10 +248,10 @@ def application(
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[*around, Middleware(Guard, models=models, metrics=metrics, api_key=api_key, log=log)],
+        middleware=[*around, Middleware(Guard, models=models, metrics=metrics, key=key, log=log)],
         exception_handlers={Refusal: _on_refusal, HTTPException: _on_http, Exception: _on_error},
     )
-    app.state.models, app.state.api_key = models, api_key
+    app.state.models, app.state.key = models, key
     return app
 
 

@@ -1,8 +1,8 @@
 """Continuous batching: all requests of a model share the steps of its decoder.
 
 A recurrent state has a fixed size, so a request joins by one concatenation, whatever it has written, and leaves by
-one selection. Rows that sample are picked for together (`Rows`); a request of another kind (beam search, processors)
-runs its own `search`, unchanged, and only its steps are shared.
+one selection. Rows that sample are picked for together (`Rows`); a request of another kind (beam search,
+processors) runs its own `search`, unchanged, and only its steps are shared.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from gen.base.errors import UserError
-from gen.search.loop import Events, Wish
+from gen.search.loop import Events, StepRecord, Wish
 from gen.search.ops import Array
-from gen.serve.job import Job
+from gen.serve.job import Job, Top
 from gen.serve.rows import Rows, shares_rows
 
 MOST_AT_ONCE = 64
@@ -30,58 +31,71 @@ class Busy(Exception):
 
 
 class _Own:
-    """A search of its own, up to its next wish."""
+    """A search of its own, up to its next wish.
+
+    Attributes:
+        over: it has ended, and its job is done.
+        state: what its next step starts from.
+    """
 
     def __init__(self, job: Job) -> None:
-        self.job = job
-        self.events: Events = job.search.unroll()
-        self.best: list[Any] = []
-        self.read = 0
-        self.wish: Wish
+        self.job, self.over = job, False
+        self._events: Events = job.search.unroll()
+        self._best: list[Top] = []
+        self._read = 0  # tokens of the wish that the decoder has seen
+        self._wish: Wish
         self.state: Any
         self._advance(None)
 
     @property
     def ahead(self) -> int:
-        return self.wish.token_ids.shape[1] - self.read
+        """How many next tokens are known."""
+        return self._wish.token_ids.shape[1] - self._read
 
-    def observe(self, log_probs: Array, state: Any, attention: Array | None, read: int) -> bool:
-        """Takes a step's answer. Returns whether the search is over."""
-        self.read, self.state = self.read + read, state
-        if self.ahead:
-            return False
-        job = self.job
-        if job.top:
-            self.best = job.best(job.search.start.ops, log_probs)
-        return self._advance((log_probs, state, attention))
+    @property
+    def rows(self) -> int:
+        return len(self._wish.token_ids)
 
-    def _advance(self, answer: Any) -> bool:
-        job, ops = self.job, self.job.search.start.ops
+    def next_ids(self, count: int) -> Array:
+        """The next tokens, (rows, count)."""
+        return self._wish.token_ids[:, self._read : self._read + count]
+
+    def observe(self, log_probs: Array, state: Any, attention: Array | None, read: int) -> None:
+        """Takes the answer to a step of ``read`` tokens."""
+        self._read, self.state = self._read + read, state
+        if not self.ahead:
+            self._best = self.job.best(log_probs) if self.job.top else []
+            self._advance((log_probs, state, attention))
+
+    def _advance(self, answer: Any) -> None:
         try:
-            while not isinstance(event := self.events.send(answer), Wish):
+            while not isinstance(event := self._events.send(answer), Wish):
                 answer = None
-                if job.records is not None:
-                    job.records.append(event)
-                if event.parents is not None or not (job.streams or job.top):
-                    continue
-                token_ids, log_probs, live = (
-                    ops.numpy(a).tolist() for a in (event.token_ids, event.log_probs, event.live)
-                )
-                for row in (r for r, is_live in enumerate(live) if is_live):
-                    if job.top:
-                        job.tops[row].append(self.best[row if len(self.best) > 1 else 0])
-                    if job.streams:
-                        seen = None if event.attention is None else ops.numpy(event.attention)[row]
-                        job.say(row, token_ids[row], log_probs[row], seen)
+                self._record(event)
+            self._wish, self.state, self._read = event, event.state, 0
         except StopIteration as stop:
-            job.hypotheses = dict(enumerate(stop.value[0]))
-            job.unfinished_text = False
-            return True
+            self.job.finish(stop.value[0])
+            self.over = True
         except UserError as error:
-            job.fail(str(error))
-            return True
-        self.wish, self.state, self.read = event, event.state, 0
-        return False
+            self.job.fail(str(error))
+            self.over = True
+
+    def _record(self, record: StepRecord) -> None:
+        """What the job wants to know of a step. A beam's tokens are not told: they may be revised."""
+        job, ops = self.job, self.job.search.start.ops
+        if job.records is not None:
+            job.records.append(record)
+        if record.parents is not None or not (job.streams or job.top):
+            return
+        columns = (ops.numpy(a).tolist() for a in (record.token_ids, record.log_probs, record.live))
+        for row, (token_id, log_prob, live) in enumerate(zip(*columns, strict=True)):
+            if not live:
+                continue
+            if job.top:  # after the prompt there is one row for all
+                job.tops[row].append(self._best[row if len(self._best) > 1 else 0])
+            if job.streams:
+                seen = None if record.attention is None else ops.numpy(record.attention)[row]
+                job.say(row, token_id, log_prob, seen)
 
 
 class Engine:
@@ -102,8 +116,7 @@ class Engine:
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._memories: tuple[list[Any], Any] = ([], None)
-        self._thread = threading.Thread(target=self._run, name="gen-serve", daemon=True)
-        self._thread.start()
+        self._runs = False
 
     @property
     def rows(self) -> int:
@@ -127,6 +140,9 @@ class Engine:
                 raise Busy
             self._waiting.append(job)
             self._condition.notify()
+            if not self._runs:  # it has not begun; or it has been closed, and somebody still had it in hand
+                self._runs = True
+                threading.Thread(target=self._run, name="gen-serve", daemon=True).start()
 
     def cancel(self, job: Job) -> None:
         """Frees a job's rows before the next step."""
@@ -146,22 +162,22 @@ class Engine:
                 with self._condition:
                     while not (self._waiting or self._shared.rows or self._own):
                         if self._closing:
+                            self._runs = False
                             return
                         self._condition.wait()
                     taken = self._take()
-                self._guarded(self._tick, taken)
+                self._guarded(taken)
 
-    def _guarded(self, tick: Callable[[list[Job]], None], taken: list[Job]) -> None:
-        """A step; what it raises is every job's error, and the next jobs begin anew."""
+    def _guarded(self, taken: list[Job]) -> None:
+        """A step; what it raises is the error of all jobs in it, and later ones begin anew."""
         try:
-            tick(taken)
-        except Exception as error:  # a damaged graph, memory that is not there: others' requests must go on
+            self._tick(taken)
+        except Exception as error:  # a damaged graph, memory that is not there: the server must go on
             jobs = {*taken, *(row.job for row in self._shared.rows), *(own.job for own in self._own)}
             self._shared, self._own = Rows(), []
             for job in jobs:
                 job.fail(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
-                self._finish(job)
-            self._tell(list(jobs))
+            self._tell(jobs)
 
     def _take(self) -> list[Job]:
         """The waiting jobs whose rows fit in, in their order."""
@@ -179,85 +195,69 @@ class Engine:
 
     def _tick(self, taken: list[Job]) -> None:
         """Takes jobs in, and does one step for all."""
-        gone = {row.job for row in self._shared.rows if row.job.cancelled}
-        if gone:
-            self._shared.drop(gone)
+        shared = self._shared
+        if gone := {row.job for row in shared.rows if row.job.cancelled}:
+            shared.drop(gone)
         self._own = [own for own in self._own if not own.job.cancelled]
         if sharing := [job for job in taken if shares_rows(job.search)]:
-            self._shared.add(sharing)
+            shared.add(sharing)
         self._own += [_Own(job) for job in taken if not shares_rows(job.search)]
-        rows, own = self._shared.rows, self._own
-        if not rows and not own:
+        own, R = self._own, len(shared)
+        if not R and not own:
             return
-        read = min(MOST_AT_ONCE, *(row.ahead for row in rows), *(o.ahead for o in own))
-        if any(row.job.echo is not None for row in rows):
-            read = 1
-        search = rows[0].job.search if rows else own[0].job.search
-        ops = search.start.ops
-        token_ids = ops.asarray([row.next_ids(read) for row in rows], "int64") if rows else None
-        if own:
-            wished = [o.wish.token_ids[:, o.read : o.read + read] for o in own]
-            token_ids = ops.concat([*([] if token_ids is None else [token_ids]), *wished], 0)
-        log_probs, state, attention = search.start.step(token_ids, self._joined())
+        read = min(n for n in (MOST_AT_ONCE, shared.ahead, *(o.ahead for o in own)) if n)
+        start = shared.rows[0].job.search.start if R else own[0].job.search.start
+        token_ids = [start.ops.asarray(shared.next_ids(read), "int64")] if R else []
+        token_ids += [o.next_ids(read) for o in own]
+        joined = token_ids[0] if len(token_ids) == 1 else start.ops.concat(token_ids, 0)
+        log_probs, state, attention = start.step(joined, self._joined())
         self.steps += 1
-        done = self._give(log_probs, state, attention, read) if own else []
-        if rows:
-            R = len(rows)
-            if not own:
-                self._shared.state = state
-            done += self._shared.observe(log_probs[:R], None if attention is None else attention[:R], read)
-        for job in done:
-            self._finish(job)
-        jobs = {*(row.job for row in self._shared.rows), *(o.job for o in self._own), *done}
-        self._tell([job for job in jobs if job.has_news])
+        jobs = {row.job for row in shared.rows} | {o.job for o in own}
+        if own:
+            self._give(log_probs, state, attention, read)
+        elif R:
+            shared.state = state
+        if R:
+            shared.observe(log_probs[:R], None if attention is None else attention[:R], read)
+        self.tokens += sum(len(h.log_probs) for job in jobs if job.done for h in job.hypotheses)
+        self._tell(jobs)
 
     def _joined(self) -> Any:
         """The state of all rows, each with a memory of its own."""
         shared, own = self._shared, self._own
         if not own:
             return shared.state
-        memories = [row.job.search.start.state.memory for row in shared.rows]
-        memories += [o.state.memory for o in own for _ in range(len(o.wish.token_ids))]
+        memories = shared.memories + [o.state.memory for o in own for _ in range(o.rows)]
         kind = type(own[0].state)
         known, memory = self._memories
-        if len(known) != len(memories) or any(a is not b for a, b in zip(known, memories, strict=True)):
+        if list(map(id, known)) != list(map(id, memories)):  # else nobody came or went
             memory = kind.join_memory(memories)
             self._memories = memories, memory
         return kind.join([*([shared.state] if shared.rows else []), *(o.state for o in own)], memory)
 
-    def _give(self, log_probs: Array, state: Any, attention: Array | None, read: int) -> list[Job]:
-        """Hands a step's answer to the searches of their own, and the shared rows their state."""
+    def _give(self, log_probs: Array, state: Any, attention: Array | None, read: int) -> None:
+        """Hands out a step's answer: to each search of its own its part, and to the shared rows their state."""
         kind, R = type(state), len(self._shared)
         if R:
             self._shared.state = kind.join([state.select(np.arange(R))], self._shared.state.memory)
-        done, left = [], []
         for own in self._own:
-            rows = slice(R, R + len(own.wish.token_ids))
-            R = rows.stop
-            S = own.job.search.mask.shape[1]
-            seen = None if attention is None else attention[rows, :S]
-            part = kind.join([state.select(np.arange(rows.start, rows.stop))], own.state.memory)
-            if own.observe(log_probs[rows], part, seen, read):
-                done.append(own.job)
-            else:
-                left.append(own)
-        self._own = left
-        return done
+            rows = np.arange(R, R + own.rows)
+            R += own.rows
+            seen = None if attention is None else attention[rows[0] : R, : own.job.search.mask.shape[1]]
+            part = kind.join([state.select(rows)], own.state.memory)
+            own.observe(log_probs[rows[0] : R], part, seen, read)
+        self._own = [own for own in self._own if not own.over]
+        if not self._own:
+            self._memories = [], None
 
-    def _finish(self, job: Job) -> None:
-        job.done = job.has_news = True
-        self.tokens += sum(len(h.log_probs) for h in job.hypotheses.values())
-
-    def _tell(self, jobs: list[Job]) -> None:
+    def _tell(self, jobs: Iterable[Job]) -> None:
         """Wakes the requests that have news, all with one call."""
-        if not jobs or self._loop is None:
-            return
-        for job in jobs:
+        told = [job for job in jobs if job.has_news]
+        for job in told:
             job.has_news = False
-        try:
-            self._loop.call_soon_threadsafe(_wake, jobs)
-        except RuntimeError:  # the loop has closed: nobody is left to be told
-            return
+        if told and self._loop is not None:
+            with suppress(RuntimeError):  # the loop has closed: nobody is left to be told
+                self._loop.call_soon_threadsafe(_wake, told)
 
 
 def _wake(jobs: list[Job]) -> None:

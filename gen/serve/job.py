@@ -10,88 +10,93 @@ from typing import NamedTuple
 import numpy as np
 
 from gen.search.loop import StepRecord
-from gen.search.ops import Array, Ops
+from gen.search.ops import Array
 from gen.search.output import Hypothesis
 from gen.search.prepare import PreparedSearch
 
+Top = list[tuple[int, float]]
+"""The likeliest tokens in a place: (token id, log-probability)."""
+
 
 class Token(NamedTuple):
-    """A token of a text while it is written: of text ``index`` of the job."""
+    """A token of text ``text`` of a job, with the likeliest tokens in its place."""
 
-    index: int
+    text: int
     token_id: int
     log_prob: float
-    top: list[tuple[int, float]]
-    attention: np.ndarray | None
+    top: Top
+    attention: np.ndarray | None = None
 
 
 @dataclass
 class Echo:
-    """The tokens of a prompt with their log-probabilities, and the likeliest in their place."""
+    """The tokens of a prompt: their log-probabilities, and the likeliest in their place."""
 
     log_probs: list[float] = field(default_factory=list)
-    tops: list[list[tuple[int, float]]] = field(default_factory=list)
-
-    def append(self, token_id: int, log_probs: Array, job: Job) -> None:
-        self.log_probs.append(float(log_probs[token_id]))
-        self.tops.append(job.best(job.search.start.ops, log_probs[None])[0] if job.top else [])
+    tops: list[Top] = field(default_factory=list)
 
 
-@dataclass(eq=False)
 class Job:
     """One search among others.
 
-    Attributes:
+    Args:
         search: of one item.
-        top: alternatives per token to keep, by probability.
+        top: alternatives per token to keep.
         streams: whether tokens are told as they come.
-        echo: gets the prompt's own log-probabilities; None: they are not kept.
-        records: the steps of a beam search; None: they are not kept.
-        hypotheses: by their place, as far as they are done.
-        tops: per text and token the alternatives, (token id, log-probability).
-        error: why it failed.
+        echo: keep the prompt's own log-probabilities.
+        tree: keep the steps of a beam search.
+        from_ids: the beginning of the output that the prompt ends with.
+
+    Attributes:
+        width: texts or beams: rows of a step.
+        limit: the most tokens of a text.
+        tops: per text and token the alternatives.
+        said: tokens that were not read yet.
+        news: set, in the event loop, when there are tokens or the job is done.
+        error: why it failed; "" where it did not.
     """
 
-    search: PreparedSearch
-    top: int = 0
-    streams: bool = False
-    echo: Echo | None = None
-    records: list[StepRecord] | None = None
-    hypotheses: dict[int, Hypothesis] = field(default_factory=dict)
-    tops: list[list[list[tuple[int, float]]]] = field(default_factory=list)
-    error: str = ""
-    cancelled: bool = False
-    done: bool = False
-
-    def __post_init__(self) -> None:
-        self.limit = self.search.limits[0]
-        self.width = self.search.strategy.width
-        self.tops = [[] for _ in range(self.width)]
-        self.said: deque[Token] = deque()  # filled by the engine's thread, emptied by the request's
+    def __init__(
+        self,
+        search: PreparedSearch,
+        *,
+        top: int = 0,
+        streams: bool = False,
+        echo: bool = False,
+        tree: bool = False,
+        from_ids: list[int] | None = None,
+    ) -> None:
+        self.search, self.top, self.streams = search, top, streams
+        self.from_ids = from_ids or []
+        self.width, self.limit = search.strategy.width, search.limits[0]
+        self.echo = Echo() if echo else None
+        self.records: list[StepRecord] | None = [] if tree else None
+        self.tops: list[list[Top]] = [[] for _ in range(self.width)]
+        self.said: deque[Token] = deque()  # the engine's thread fills it, the event loop empties it
         self.news = asyncio.Event()
-        self.has_news = False
+        self.has_news = self.done = self.cancelled = False
+        self.error = ""
+        self.hypotheses: list[Hypothesis] = []
 
-    def best(self, ops: Ops, log_probs: Array) -> list[list[tuple[int, float]]]:
-        """The ``top`` likeliest tokens of each row of (R, V): (token id, log-probability)."""
+    def best(self, log_probs: Array) -> list[Top]:
+        """The likeliest tokens of each row of (R, V)."""
+        ops = self.search.start.ops
         values, token_ids = (ops.numpy(a).tolist() for a in ops.topk(log_probs, self.top))
-        return [
-            [(i, p) for i, p in zip(*row, strict=True) if p > -np.inf]
-            for row in zip(token_ids, values, strict=True)
-        ]
+        pairs = (zip(*row, strict=True) for row in zip(token_ids, values, strict=True))
+        return [[(i, p) for i, p in row if p > -np.inf] for row in pairs]
 
-    def say(self, index: int, token_id: int, log_prob: float, attention: np.ndarray | None) -> None:
+    def say(self, text: int, token_id: int, log_prob: float, attention: np.ndarray | None) -> None:
         """Tells of a token; the engine wakes the request after the step."""
-        top = self.tops[index][-1] if self.top and self.tops[index] else []
-        self.said.append(Token(index, token_id, log_prob, top, attention))
+        top = self.tops[text][-1] if self.top else []
+        self.said.append(Token(text, token_id, log_prob, top, attention))
         self.has_news = True
 
     def fail(self, message: str) -> None:
+        """Ends the job with an error."""
         self.error = self.error or message
+        self.done = self.has_news = True
 
-    def results(self) -> list[Hypothesis]:
-        """The hypotheses with their text, best first; samples in the order drawn."""
-        found = [self.hypotheses[i] for i in sorted(self.hypotheses)]
-        return self.search.finish([found])[0] if self.unfinished_text else found
-
-    unfinished_text: bool = True
-    """Whether the text of the hypotheses is still to be made: a search of its own has done it."""
+    def finish(self, hypotheses: list[Hypothesis]) -> None:
+        """Ends the job: with its hypotheses, best first; samples in the order drawn."""
+        self.hypotheses = hypotheses
+        self.done = self.has_news = True

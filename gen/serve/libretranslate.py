@@ -16,12 +16,12 @@ from gen.serve.wire import answer, body, parse, wrong_type
 from gen.serve.work import Work, item_of, several
 
 _NAMES = {
-    "ar": "Arabic", "bg": "Bulgarian", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English",
-    "es": "Spanish", "et": "Estonian", "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi", "hu": "Hungarian",
-    "id": "Indonesian", "it": "Italian", "ja": "Japanese", "ko": "Korean", "lt": "Lithuanian", "lv": "Latvian",
-    "nb": "Norwegian", "nl": "Dutch", "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "ru": "Russian",
-    "sk": "Slovak", "sl": "Slovenian", "sv": "Swedish", "th": "Thai", "tr": "Turkish", "uk": "Ukrainian",
-    "vi": "Vietnamese", "zh": "Chinese",
+    "ar": "Arabic", "bg": "Bulgarian", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek",
+    "en": "English", "es": "Spanish", "et": "Estonian", "fi": "Finnish", "fr": "French", "he": "Hebrew",
+    "hi": "Hindi", "hu": "Hungarian", "id": "Indonesian", "it": "Italian", "ja": "Japanese", "ko": "Korean",
+    "lt": "Lithuanian", "lv": "Latvian", "nb": "Norwegian", "nl": "Dutch", "pl": "Polish", "pt": "Portuguese",
+    "ro": "Romanian", "ru": "Russian", "sk": "Slovak", "sl": "Slovenian", "sv": "Swedish", "th": "Thai",
+    "tr": "Turkish", "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese",
 }  # fmt: skip
 UNKNOWN = "und"
 """The code of a language that nobody named."""
@@ -44,6 +44,7 @@ async def translate(request: Request) -> Response:
     if asked.format != "text":
         raise Refusal(f"format {asked.format!r} is not supported: text is")
     models: Models = request.app.state.models
+    request.app.state.key.check(request.headers.get("authorization", ""), asked.api_key or "")
     served = _find(models, asked.source, asked.target)
     texts = [asked.q] if isinstance(asked.q, str) else asked.q
     options = several(served, {}, asked.alternatives + 1)
@@ -58,7 +59,7 @@ async def translate(request: Request) -> Response:
             ]
             parts.append((translating, jobs))
         await work.results()
-        found = [[h.text for _, h in t.joined([job.results() for job in jobs])] for t, jobs in parts]
+        found = [[h.text for _, h in t.joined([job.hypotheses for job in jobs])] for t, jobs in parts]
     best = [each[0] for each in found]
     content: dict[str, Any] = {"translatedText": best[0] if isinstance(asked.q, str) else best}
     if asked.alternatives:

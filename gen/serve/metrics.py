@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from gen.serve.models import Models
@@ -20,7 +22,7 @@ class Metrics:
 
     def __init__(self, models: Models) -> None:
         self._models, self._registry = models, CollectorRegistry()
-        names = {"registry": self._registry}
+        names: dict[str, Any] = {"registry": self._registry}
         self._requests = Counter("gen_requests", "Requests answered.", ["path", "status"], **names)
         self._seconds = Histogram(
             "gen_request_seconds", "From request to answer.", ["path"], buckets=_SECONDS, **names

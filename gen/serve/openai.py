@@ -123,8 +123,8 @@ class _Choices:
         self.spelled = token_texts(self.tokenizer)
 
     def wanted(self, job: Job, found: Sequence[Hypothesis]) -> list[tuple[int, Hypothesis]]:
-        """The n best of a job's hypotheses, each with its place: of more samples, the most probable per token. Where
-        all samples are the same text, it is there n times."""
+        """The n best of a job's hypotheses, each with its place: of more samples, the most probable per token.
+        Where all samples are the same text, it is there n times."""
         ranked = list(enumerate(found))
         if len(ranked) > self.n:
             ranked.sort(key=lambda pair: -pair[1].score / max(len(pair[1].log_probs), 1))
@@ -153,7 +153,7 @@ class _Choices:
             texts: dict[int, str] = {}
             tokens: dict[int, list[Token]] = {}
             for token in said:
-                choice = number * self.n + token.index
+                choice = number * self.n + token.text
                 if choice not in writers:
                     writers[choice] = Pieces(self.tokenizer, search.texts[0], search.stops)
                 texts[choice] = texts.get(choice, "") + writers[choice].add(token.token_id)
@@ -201,10 +201,10 @@ async def completions(request: Request) -> Response:
     limits = request.app.state.models.limits
     if not 1 <= len(prompts) <= limits.rows:
         raise Refusal(f"prompt: give 1 to {limits.rows} of them", param="prompt")
+    items = [item_of(served, prompt, limits) for prompt in prompts]
     work = Work(request, served)
     scored = asked.logprobs is not None
-    for prompt in prompts:
-        item = item_of(served, prompt, limits)
+    for item in items:
         await work.begin(
             item,
             options,
@@ -221,7 +221,7 @@ async def completions(request: Request) -> Response:
         )
     async with work:
         found = await work.results()
-    made = []
+    made: list[dict[str, Any]] = []
     for prompt, job, several_found in zip(prompts, work.jobs, found, strict=True):
         for place, hypothesis in choices.wanted(job, several_found):
             before = prompt if asked.echo else ""
@@ -326,22 +326,20 @@ async def chat(request: Request) -> Response:
     text, pictures = _said(asked.messages)
     limits = request.app.state.models.limits
     envelope = _envelope(served, "chat.completion", "chatcmpl")
-    work = Work(request, served)
     top = (asked.top_logprobs or 0) if asked.logprobs else None
-    translating = None
-    if Translating.does(served):
-        if pictures:
-            raise Refusal(f"{served.name} translates text, and reads no picture", param="messages")
-        translating = Translating(served, text)
-    if translating is not None and translating.texts != [text]:
-        for piece in translating.texts:
-            await work.begin(item_of(served, piece, limits), options)
-        if asked.logprobs:
-            raise Refusal("logprobs: a text of several sentences has none; send one", param="logprobs")
-    else:
-        item = item_of(served, _input(served, text, pictures), limits)
-        await work.begin(item, options, top=top or 0, streams=bool(asked.stream))
-        translating = None
+    translating = Translating(served, text) if Translating.does(served) and not pictures else None
+    if translating is not None and translating.texts == [text]:
+        translating = None  # a sentence, like any input
+    if translating is not None and asked.logprobs:
+        raise Refusal("logprobs: a text of several sentences has none; send one", param="logprobs")
+    inputs = translating.texts if translating else [_input(served, text, pictures)]
+    if len(inputs) > limits.queue:
+        raise Refusal("too much text at once: send it in parts", param="messages")
+    items = [item_of(served, each, limits) for each in inputs]
+    work = Work(request, served)
+    for item in items:
+        streams = bool(asked.stream) and translating is None
+        await work.begin(item, options, top=top or 0, streams=streams)
     choices = _Choices(work, n, top)
     if asked.stream:
         usage = asked.stream_options is not None and asked.stream_options.include_usage
@@ -349,7 +347,7 @@ async def chat(request: Request) -> Response:
         return events(request, chunks, b"[DONE]")
     async with work:
         found = await work.results()
-    made = []
+    made: list[dict[str, Any]] = []
     for place, hypothesis in (
         translating.joined(found)[:n] if translating else choices.wanted(work.jobs[0], found[0])
     ):
@@ -357,7 +355,9 @@ async def chat(request: Request) -> Response:
             {
                 "index": len(made),
                 "message": {"role": "assistant", "content": hypothesis.text, "refusal": None},
-                "logprobs": _chat_logprobs(choices, _tokens(work.jobs[0], place, hypothesis)),
+                "logprobs": _chat_logprobs(
+                    choices, [] if top is None else _tokens(work.jobs[0], place, hypothesis)
+                ),
                 "finish_reason": _reason(hypothesis),
             }
         )
@@ -447,6 +447,5 @@ async def _chat_chunks(
                 for choice, whole in translating.joined(found, whole=last)[: choices.n]:
                     new, sent[choice] = whole.text[len(sent[choice]) :], whole.text
                     yield chunk(choice, new, [], _reason(whole) if last else None)
-            work.tokens = sum(len(h.log_probs) for each in work.jobs for h in each.hypotheses.values())
         if usage:
             yield {**envelope, "choices": [], "usage": choices.usage()}

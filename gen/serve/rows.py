@@ -1,7 +1,7 @@
 """The rows that requests share: sampling and greedy search, vectorised over rows with options of their own.
 
-`gen.search.loop.search` runs the rows of one call from its beginning to its end. Here rows come and go at any step.
-What a row writes is what `search` would write: same numbers, same order, same draws.
+`gen.search.loop.search` runs the rows of one call from its beginning to its end; here rows come and go at any
+step. What a row writes is what `search` would write: same numbers, same order, same draws.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from gen.serve.job import Job
 
 _BLOCK = 256  # random numbers drawn at once
 
+Cut = tuple[int, float, float]
+"""top_k, top_p, min_p: rows with the same are picked for together."""
+
 
 def shares_rows(search: PreparedSearch) -> bool:
-    """Whether a search is of the kind that `Rows` does: others run their own `search`, and share only its steps."""
+    """Whether `Rows` does a search; others run a `search` of their own, and share only its steps."""
     strategy = search.strategy
     plain = type(strategy) is Greedy or (type(strategy) is Sample and not strategy.independent)
     return plain and all(type(p) is StopStrings for p in search.processors)
@@ -33,23 +36,22 @@ def shares_rows(search: PreparedSearch) -> bool:
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One text that is being written.
+    """One text that is being written; or, before, the prompt of all texts of a job.
 
     Attributes:
         job: whose it is.
-        index: its place among the texts of the job; -1 while the prompt is read, by one row for all of them.
-        prompt: token ids, BOS first.
-        read: how many of them the decoder has seen.
+        text: its place among the texts of the job.
+        unread: the tokens of the prompt that the decoder has not seen.
         temperature: 0 takes the best.
-        cut: top_k, top_p, min_p.
+        cut: see `Cut`.
+        stream: its own random numbers.
     """
 
     job: Job
-    index: int
-    prompt: list[int]
-    read: int = 0
+    text: int = 0
+    unread: list[int] = field(default_factory=list)
     temperature: float = 0.0
-    cut: tuple[int, float, float] = (0, 1.0, 0.0)
+    cut: Cut = (0, 1.0, 0.0)
     stream: np.random.Generator | None = None
     drawn: list[float] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
@@ -57,22 +59,22 @@ class Row:
     attention: list[np.ndarray] = field(default_factory=list)
     finished: bool = False
 
-    @property
-    def ahead(self) -> int:
-        """Tokens that are known: the rest of the prompt, or the one just picked."""
-        return max(len(self.prompt) - self.read, 1)
-
-    def next_ids(self, count: int) -> list[int]:
-        if self.read < len(self.prompt):
-            return self.prompt[self.read : self.read + count]
-        return self.token_ids[-1:]
-
     def uniform(self) -> float:
-        """The next random number of the row's own stream."""
-        assert self.stream is not None
+        """The next random number."""
         if not self.drawn:
+            assert self.stream is not None
             self.drawn = self.stream.random(_BLOCK, dtype=np.float32).tolist()[::-1]
         return self.drawn.pop()
+
+    def hypothesis(self) -> Hypothesis:
+        """What was written, as `search` returns it."""
+        search, token_ids, seen = self.job.search, self.token_ids, self.attention
+        if token_ids[-1] == search.tokenizer.eos_id:
+            token_ids, seen = token_ids[:-1], seen[:-1]
+        weights = np.array(seen, np.float32).reshape(len(seen), -1) if self.attention else None
+        found = Hypothesis(token_ids, sum(self.log_probs), self.log_probs, self.finished, weights)
+        found.seed, found.temperature = search.strategy.origin(self.text)
+        return found
 
 
 class Rows:
@@ -86,35 +88,61 @@ class Rows:
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.state: Any = None
+        self._reading: list[Row] = []  # those with a prompt to read
+        self._wishing = False  # whether anybody wants more than the text
+        self._found: dict[Job, dict[int, Hypothesis]] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def memories(self) -> list[Any]:
+        """Each row's own, not padded."""
+        return [row.job.search.start.state.memory for row in self.rows]
+
+    @property
+    def ahead(self) -> int:
+        """How many next tokens are known of all rows; 0 without rows."""
+        if len(self._reading) < len(self.rows):
+            return 1
+        return min((1 if row.job.echo else len(row.unread) for row in self._reading), default=0)
+
     def add(self, jobs: Sequence[Job]) -> None:
-        """Takes jobs in. They are read at the next step."""
+        """Takes jobs in: a row for each prompt, to be read at the next step."""
         states = [self.state] if self.rows else []
         for job in jobs:
-            search = job.search
-            search.strategy.start(search.start.ops, search.strategy.width)
-            self.rows.append(Row(job, -1, search.prompts[0]))
-            states.append(search.start.state)
-        self.state = self._joined(states) if len(states) > 1 else states[0]
+            job.search.strategy.start(job.search.start.ops, job.width)
+            row = Row(job, unread=job.search.prompts[0])
+            self.rows.append(row)
+            self._reading.append(row)
+            states.append(job.search.start.state)
+            self._found[job] = {}
+        self._take(self.rows, states)
 
     def drop(self, gone: set[Job]) -> None:
         """Lets the rows of jobs go."""
-        kept = [r for r, row in enumerate(self.rows) if row.job not in gone]
-        if len(kept) < len(self.rows):
-            self._keep(kept)
+        self._keep([r for r, row in enumerate(self.rows) if row.job not in gone])
+        for job in gone:
+            self._found.pop(job, None)
 
     def _keep(self, kept: list[int]) -> None:
-        """Rows ``kept``, which may have some several times."""
-        self.rows = [self.rows[r] for r in kept]
-        self.state = self._joined([self.state.select(np.array(kept))]) if kept else None
+        if len(kept) < len(self.rows):
+            self._take([self.rows[r] for r in kept], [self.state.select(np.array(kept, np.int64))])
 
-    def _joined(self, states: list[Any]) -> Any:
+    def _take(self, rows: list[Row], states: list[Any]) -> None:
+        """Goes on with ``rows``, whose states are ``states``. Memories are joined anew from each row's own, so
+        that the longest, once it has gone, leaves no padding."""
+        self.rows = rows
+        self._reading = [row for row in rows if row.unread]
+        self._wishing = any(r.job.top or r.job.streams or r.job.search.keep_attention for r in rows)
         kind = type(states[0])
-        # From each row's own, so that the longest that has gone leaves no padding.
-        return kind.join(states, kind.join_memory([row.job.search.start.state.memory for row in self.rows]))
+        self.state = kind.join(states, kind.join_memory(self.memories)) if rows else None
+
+    def next_ids(self, count: int) -> list[list[int]]:
+        """The next ``count`` tokens of every row; see `ahead`."""
+        if not self._reading:
+            return [row.token_ids[-1:] for row in self.rows]
+        return [row.unread[:count] if row.unread else row.token_ids[-1:] for row in self.rows]
 
     def observe(self, log_probs: Array, attention: Array | None, read: int) -> list[Job]:
         """Picks a token for every row whose prompt has been read.
@@ -127,136 +155,115 @@ class Rows:
         Returns:
             The jobs that are done, or failed.
         """
-        for row in self.rows:
-            row.read += read
-        at = self._multiply()
-        live = [r for r, row in enumerate(self.rows) if row.read >= len(row.prompt)]
-        self._echo(log_probs, at)
-        if not live:
-            return []
-        ops = self.rows[0].job.search.start.ops
-        if len(live) < len(log_probs) or at is not None:
-            sources = live if at is None else [at[r] for r in live]
-            index = ops.asarray(sources, "int64")
-            log_probs, attention = log_probs[index], None if attention is None else attention[index]
-        rows = [self.rows[r] for r in live]
+        if self._reading:
+            at = self._read(log_probs, read)
+            if not at:
+                return []
+            if len(at) < len(log_probs) or at != list(range(len(at))):
+                index = self.rows[0].job.search.start.ops.asarray(at, "int64")
+                log_probs, attention = log_probs[index], None if attention is None else attention[index]
+        rows = [row for row in self.rows if not row.unread]
         search = rows[0].job.search
+        ops, tokenizer = search.start.ops, search.tokenizer
         is_nan = log_probs[:, 0] != log_probs[:, 0]
-        log_probs = ops.ban(log_probs, None, ops.asarray([search.tokenizer.pad_id, *search.never], "int64"))
+        log_probs = ops.ban(log_probs, None, ops.asarray([tokenizer.pad_id, *search.never], "int64"))
         token_ids = _picked(ops, rows, log_probs)
         picked = ops.at(log_probs, token_ids)
-        is_nan = ops.numpy(is_nan | (picked != picked))
-        self._tops(ops, rows, log_probs)
-        seen = None if attention is None else ops.numpy(attention)
-        ended: set[Row] = set()
-        eos_id = search.tokenizer.eos_id
-        for i, (row, token_id, log_prob) in enumerate(
-            zip(rows, ops.numpy(token_ids).tolist(), ops.numpy(picked).tolist(), strict=True)
-        ):
-            if is_nan[i]:
-                row.job.fail(NOT_FINITE)
+        for r in np.flatnonzero(ops.numpy(is_nan | (picked != picked))):
+            rows[r].job.fail(NOT_FINITE)
+        written = list(zip(rows, ops.numpy(token_ids).tolist(), ops.numpy(picked).tolist(), strict=True))
+        if self._wishing:
+            self._tell(ops, written, log_probs, None if attention is None else ops.numpy(attention))
+        ended = []
+        for row, token_id, log_prob in written:
             row.token_ids.append(token_id)
             row.log_probs.append(log_prob)
-            if seen is not None and row.job.search.keep_attention:
-                row.attention.append(seen[i, : row.job.search.mask.shape[1]].copy())
-            if row.job.streams:
-                row.job.say(row.index, token_id, log_prob, row.attention[-1] if row.attention else None)
-            processors: Any = row.job.search.processors
-            row.finished = token_id == eos_id or any(stop.found(row.token_ids) for stop in processors)
-            if row.finished or len(row.token_ids) >= row.job.limit:
-                ended.add(row)
-        return self._let_go(ended)
+            stops: Any = row.job.search.processors
+            row.finished = token_id == tokenizer.eos_id or any(stop.found(row.token_ids) for stop in stops)
+            if row.finished or len(row.token_ids) >= row.job.limit or row.job.error:
+                ended.append(row)
+        return self._let_go(ended) if ended else []
 
-    def _multiply(self) -> list[int] | None:
-        """Prompts that have been read become as many rows as their job wants; returns each row's place before."""
-        if all(row.index >= 0 or row.read < len(row.prompt) for row in self.rows):
-            return None
-        at: list[int] = []
+    def _read(self, log_probs: Array, read: int) -> list[int]:
+        """Moves on in the prompts. One that has been read becomes as many rows as its job has texts. Returns where
+        the rows that write have their log-probabilities."""
         rows: list[Row] = []
+        at: list[int] = []
         for r, row in enumerate(self.rows):
-            several = _written_rows(row) if row.index < 0 and row.read >= len(row.prompt) else [row]
-            rows += several
-            at += [r] * len(several)
-        if len(rows) == len(self.rows):
-            self.rows = rows
-            return None
-        self._keep(at)
-        self.rows = rows
-        return at
+            new = [row]
+            if row.unread:
+                row.unread = row.unread[read:]
+                if row.job.echo and row.unread:
+                    row.job.echo.log_probs.append(float(log_probs[r, row.unread[0]]))
+                    row.job.echo.tops += row.job.best(log_probs[r : r + 1]) if row.job.top else [[]]
+                if not row.unread:
+                    new = _texts(row.job)
+            rows += new
+            at += [r] * len(new)
+        if len(rows) > len(self.rows):
+            self._take(rows, [self.state.select(np.array(at))])
+        else:
+            self.rows, self._reading = rows, [row for row in rows if row.unread]
+        return [place for place, row in zip(at, rows, strict=True) if not row.unread]
 
-    def _echo(self, log_probs: Array, at: list[int] | None) -> None:
-        """The log-probability of the next token of prompts that are echoed."""
-        for r, row in enumerate(self.rows):
-            if row.job.echo is not None and row.read < len(row.prompt):
-                source = r if at is None else at[r]
-                row.job.echo.append(row.prompt[row.read], log_probs[source], row.job)
-
-    def _tops(self, ops: Ops, rows: list[Row], log_probs: Array) -> None:
-        """Alternatives for the rows that want them."""
-        for i, row in enumerate(rows):
-            if row.job.top:
-                row.job.tops[row.index].append(row.job.best(ops, log_probs[i : i + 1])[0])
-
-    def _let_go(self, ended: set[Row]) -> list[Job]:
-        if not ended and not any(row.job.error for row in self.rows):
-            return []
-        done = []
-        for row in ended:
+    def _tell(self, ops: Ops, written: Sequence[Any], log_probs: Array, attention: np.ndarray | None) -> None:
+        """Alternatives, attention and streams, for the rows that want them."""
+        for r, (row, token_id, log_prob) in enumerate(written):
             job = row.job
-            job.hypotheses[row.index] = _hypothesis(row)
-            if len(job.hypotheses) == job.search.strategy.width:
-                done.append(job)
-        failed = {row.job for row in self.rows if row.job.error}
-        kept = [r for r, row in enumerate(self.rows) if row not in ended and row.job not in failed]
-        self._keep(kept)
-        return [*failed, *(job for job in done if job not in failed)]
+            if job.top:
+                job.tops[row.text] += job.best(log_probs[r : r + 1])
+            if attention is not None and job.search.keep_attention:
+                row.attention.append(attention[r, : job.search.mask.shape[1]].copy())
+            if job.streams:
+                job.say(row.text, token_id, log_prob, row.attention[-1] if row.attention else None)
+
+    def _let_go(self, ended: list[Row]) -> list[Job]:
+        done = {row.job for row in ended if row.job.error}
+        for row in ended:
+            found = self._found[row.job]
+            found[row.text] = row.hypothesis()
+            if len(found) == row.job.width and row.job not in done:
+                row.job.finish(row.job.search.finish([[found[i] for i in range(len(found))]])[0])
+                done.add(row.job)
+        gone = {*ended}
+        self._keep([r for r, row in enumerate(self.rows) if row not in gone and row.job not in done])
+        for job in done:
+            del self._found[job]
+        return list(done)
 
 
-def _written_rows(row: Row) -> list[Row]:
-    """The rows that write the texts of a job whose prompt ``row`` has read."""
-    strategy = row.job.search.strategy
+def _texts(job: Job) -> list[Row]:
+    """The rows that write the texts of a job whose prompt has been read."""
+    strategy = job.search.strategy
     if not isinstance(strategy, Sample):
-        return [Row(row.job, 0, row.prompt, row.read)]
-    rows = []
-    for i in range(strategy.width):
-        temperature = strategy.temperatures[i // strategy.num_samples]
-        stream = strategy.stream(i) if temperature > 0 else None
-        cut = (strategy.top_k, strategy.top_p, strategy.min_p)
-        rows.append(Row(row.job, i, row.prompt, row.read, temperature, cut, stream))
-    return rows
+        return [Row(job)]
+    cut = (strategy.top_k, strategy.top_p, strategy.min_p)
+    each = [strategy.temperatures[i // strategy.num_samples] for i in range(job.width)]
+    return [
+        Row(job, i, temperature=temperature, cut=cut, stream=strategy.stream(i) if temperature > 0 else None)
+        for i, temperature in enumerate(each)
+    ]
 
 
 def _picked(ops: Ops, rows: list[Row], log_probs: Array) -> Array:
-    """A token for every row, (R,) int64: rows with the same options together."""
-    kinds: dict[Any, list[int]] = {}
-    for i, row in enumerate(rows):
-        kinds.setdefault(row.cut if row.temperature > 0 else None, []).append(i)
-    found: Array = None
+    """A token for every row, (R,) int64."""
+    kinds: dict[Cut | None, list[int]] = {}
+    for r, row in enumerate(rows):
+        kinds.setdefault(row.cut if row.temperature > 0 else None, []).append(r)
+    if len(kinds) == 1:
+        return _drawn(ops, next(iter(kinds)), rows, log_probs)
+    found = ops.full((len(rows),), 0, "int64")
     for cut, members in kinds.items():
         index = ops.asarray(members, "int64")
-        own = log_probs if len(kinds) == 1 else log_probs[index]
-        if cut is None:
-            token_ids = own.argmax(-1)
-        else:
-            uniform = ops.asarray([rows[i].uniform() for i in members], "float32")
-            temperature = ops.asarray([[rows[i].temperature] for i in members], "float32")
-            top_k, top_p, min_p = cut
-            token_ids = draw(ops, own, uniform, temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        if len(kinds) == 1:
-            return token_ids
-        if found is None:
-            found = ops.full((len(rows),), 0, "int64")
-        found[index] = token_ids
+        found[index] = _drawn(ops, cut, [rows[r] for r in members], log_probs[index])
     return found
 
 
-def _hypothesis(row: Row) -> Hypothesis:
-    search = row.job.search
-    token_ids, seen = row.token_ids, row.attention
-    if token_ids[-1] == search.tokenizer.eos_id:
-        token_ids, seen = token_ids[:-1], seen[:-1]
-    S = search.mask.shape[1]
-    weights = np.array(seen, np.float32).reshape(-1, S) if row.attention else None
-    hypothesis = Hypothesis(token_ids, sum(row.log_probs), row.log_probs, row.finished, weights)
-    hypothesis.seed, hypothesis.temperature = search.strategy.origin(row.index)
-    return hypothesis
+def _drawn(ops: Ops, cut: Cut | None, rows: list[Row], log_probs: Array) -> Array:
+    """Tokens for rows of one kind; None: the best."""
+    if cut is None:
+        return log_probs.argmax(-1)
+    uniform = ops.asarray([row.uniform() for row in rows], "float32")
+    temperature = ops.asarray([[row.temperature] for row in rows], "float32")
+    top_k, top_p, min_p = cut
+    return draw(ops, log_probs, uniform, temperature, top_k=top_k, top_p=top_p, min_p=min_p)

@@ -25,8 +25,8 @@ Texts = str | list[str] | None
 
 
 class Search(Struct, kw_only=True):
-    """How to search: the options of `gen generate`, `gen translate` and `gen caption`. What is left out is the model's
-    own default."""
+    """How to search: the options of `gen generate`, `gen translate` and `gen caption`. What is left out is the
+    model's own default."""
 
     max_new_tokens: int | None = None
     max_ratio: float | None = None
@@ -113,7 +113,6 @@ def events(request: Request, messages: AsyncIterator[Any], end: bytes = b"") -> 
         except ClientGone:
             return
         except Refusal as refusal:
-            request.scope["gen"].error = refusal.message
             yield b"data: " + encode(form(request.url.path, refusal)) + b"\n\n"
 
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

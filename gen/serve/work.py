@@ -20,7 +20,7 @@ from gen.search.options import SearchOptions
 from gen.search.output import Hypothesis
 from gen.serve.engine import Busy
 from gen.serve.errors import ClientGone, Refusal
-from gen.serve.job import Echo, Job, Token
+from gen.serve.job import Job, Token
 from gen.serve.limits import Limits
 from gen.serve.models import Models, Served
 
@@ -41,7 +41,7 @@ class Work:
             served.engine,
         )  # of one kind, even if they are loaded again meanwhile
         self.jobs: list[Job] = []
-        self.prompt_tokens = self.tokens = 0
+        self.prompt_tokens = 0
         self.gone = False
         self.news = asyncio.Event()
         self.deadline = time.monotonic() + self.limits.seconds
@@ -52,10 +52,19 @@ class Work:
     def limits(self) -> Limits:
         return self.models.limits
 
+    @property
+    def tokens(self) -> int:
+        """Tokens written, of what is done."""
+        return sum(len(h.log_probs) for job in self.jobs for h in job.hypotheses)
+
     async def __aenter__(self) -> Work:
         return self
 
     async def __aexit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees what is not done."""
         self._watch.cancel()
         self._give_up()
 
@@ -110,19 +119,24 @@ class Work:
             if read > self.limits.input_tokens:
                 raise Refusal(f"the input has {read:,} tokens, and at most {self.limits.input_tokens:,} are read")
             self.prompt_tokens += read
-            return Job(search, top, streams, Echo() if echo else None, [] if tree else None)
+            return Job(search, top=top, streams=streams, echo=echo, tree=tree, from_ids=from_ids)
 
-        if self.engine.waiting >= self.limits.queue:
-            raise _too_many()
-        check(self.served, options, self.limits)
-        job = await asyncio.get_running_loop().run_in_executor(self.models.pool, refused, prepare)
-        job.news = self.news
-        if self.gone:
-            raise ClientGone
         try:
+            if self.engine.waiting >= self.limits.queue:
+                raise Busy
+            check(self.served, options, self.limits)
+            job = await self.apart(prepare)
+            job.news = self.news
+            if self.gone:
+                raise ClientGone
             self.engine.submit(job)
-        except Busy:
-            raise _too_many() from None
+        except BaseException as error:
+            self.close()
+            if isinstance(error, Busy):
+                wait = {"Retry-After": "1"}
+                message = "too many requests are waiting: try again later"
+                raise Refusal(message, 429, code="rate_limit_exceeded", headers=wait) from error
+            raise
         self.jobs.append(job)
         return job
 
@@ -145,9 +159,7 @@ class Work:
         """What a job that is done has found."""
         if job.error:
             raise Refusal(job.error, 500, code="model_error")
-        found = job.results()
-        self.tokens += sum(len(h.log_probs) for h in found)
-        return found
+        return job.hypotheses
 
     async def results(self, jobs: list[Job] | None = None) -> list[list[Hypothesis]]:
         """The hypotheses of all jobs."""
@@ -171,15 +183,6 @@ class Work:
                     yield number, said, self.outcome(job) if done else None
             if left:
                 await self.wait()
-
-
-def _too_many() -> Refusal:
-    return Refusal(
-        "too many requests are waiting: try again later",
-        429,
-        code="rate_limit_exceeded",
-        headers={"Retry-After": "1"},
-    )
 
 
 def refused(do: Any, *arguments: Any) -> Any:
@@ -231,7 +234,7 @@ def item_of(served: Served, given: str | Mapping[str, str], limits: Limits) -> A
     """
     inputs = served.inputs
     named = refused(named_item, inputs, given)
-    item = {}
+    item: dict[str, Any] = {}
     for name, value in named.items():
         if inputs[name].kind == "pictures":
             item[name] = picture_bytes(value, limits)
@@ -256,8 +259,8 @@ def picture_bytes(url: str, limits: Limits) -> bytes:
             "a picture comes as a data: URL (data:image/jpeg;base64,…); this server fetches nothing",
             code="invalid_image_url",
         )
+    data = unquote_to_bytes(rest)
     try:
-        data = unquote_to_bytes(rest)
         if head.lower().endswith(";base64"):
             data = base64.b64decode(data, validate=True)
     except (ValueError, binascii.Error):
