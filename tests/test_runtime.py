@@ -446,7 +446,7 @@ def test_the_distribution_holds_what_it_imports(wheel):
         "import sys; from importlib import import_module\n"
         "sys.modules['torch'] = sys.modules['fcntl'] = None\n"
         "import gen.runtime, tasks.cli, tasks.completion\n"
-        "import tasks.text.generate, tasks.translate.command, tasks.caption.command\n"
+        "import tasks.text.generate, tasks.translate.command, tasks.caption.command, tasks.commands.serve\n"
         "for name in sys.argv[1:]: import_module(name)\n"
         "print(*[n for n in sys.modules if n.split('.')[0] in ('gen', 'tasks')])"
     )

@@ -41,7 +41,7 @@ class Shared(Search, kw_only=True):
     logit_bias: dict[str, float] | None = None
     user: str | None = None
 
-    def search(self) -> dict[str, Any]:
+    def search(self, served: Served) -> dict[str, Any]:
         """The search options. Raises `Refusal` for what there is none of."""
         for name in ("presence_penalty", "frequency_penalty", "logit_bias"):
             if getattr(self, name):
@@ -52,6 +52,9 @@ class Shared(Search, kw_only=True):
         options = self.options()
         if self.max_tokens is not None:
             options["max_new_tokens"] = self.max_tokens
+        samples = {"temperature", "top_k", "top_p", "min_p"} & set(options)
+        if "beam" in options or (served.defaults().beam and not samples):
+            options.pop("seed", None)  # clients send one always, and a beam has nothing to draw
         return options
 
 
@@ -190,7 +193,7 @@ async def completions(request: Request) -> Response:
         raise Refusal("best_of must be at least n", param="best_of")
     if asked.stream and drawn > n:
         raise Refusal("best_of above n does not go with stream", param="best_of")
-    options = asked.search()
+    options = asked.search(served)
     silent = options.get("max_new_tokens") == 0  # only the prompt's own log-probabilities are wanted
     if silent:
         if not asked.echo or asked.stream:
@@ -319,7 +322,7 @@ async def chat(request: Request) -> Response:
     asked = await read(request, Chat)
     served = request.app.state.models.find(asked.model)
     n = asked.n or 1
-    options = asked.search()
+    options = asked.search(served)
     if asked.max_completion_tokens is not None:
         options["max_new_tokens"] = asked.max_completion_tokens
     options = several(served, options, n)
