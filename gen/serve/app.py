@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from gen.serve import api, libretranslate, openai
+from gen.serve import api, chat, libretranslate, openai
 from gen.serve.errors import ClientGone, Refusal, form
 from gen.serve.metrics import Metrics
 from gen.serve.models import Models
@@ -46,7 +46,7 @@ ENDPOINTS = (
     Endpoint("/v1/models", "GET", openai.models),
     Endpoint("/v1/models/{name:path}", "GET", openai.model),
     Endpoint("/v1/completions", "POST", openai.completions, openai.Completion),
-    Endpoint("/v1/chat/completions", "POST", openai.chat, openai.Chat),
+    Endpoint("/v1/chat/completions", "POST", chat.chat, chat.Chat),
     Endpoint("/translate", "POST", libretranslate.translate, libretranslate.Translate),
     Endpoint("/languages", "GET", libretranslate.languages),
     Endpoint("/health", "GET", libretranslate.health),

@@ -25,6 +25,11 @@ class Translating:
         self._lines = [split_line(processor, line.strip()).texts for line in text.split("\n")]
         self.texts = [piece for line in self._lines for piece in line]
 
+    @property
+    def is_one(self) -> bool:
+        """Whether it is one sentence, which needs no joining."""
+        return len(self._lines) == len(self.texts) == 1
+
     @staticmethod
     def does(served: Served) -> bool:
         """Whether a model reads sentences and nothing else, and writes text."""
