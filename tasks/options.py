@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from gen.base.config import range_errors
+from gen.base.fields import Arg
 from gen.training.interfaces import SIZE_STEP
 
 
@@ -53,6 +55,39 @@ class AttentionSizes(DecoderSizes):
         return found
 
 
+@dataclass(frozen=True)
+class SelfCriticalOptions:
+    """Training by a reward: reinforcement learning from the scores of the model's own outputs."""
+
+    TITLE: ClassVar[str] = "Self-critical training"
+
+    self_critical: Annotated[bool, Arg(aliases=("--minimum-risk",))] = False
+    """Train to increase the reward of sampled outputs (minimum risk). Needs --init-from."""
+    samples: int = 5
+    """Outputs sampled per input."""
+    baseline: Literal["mean", "greedy"] = "mean"
+    """Baseline of a sample's reward: the mean of the input's other samples, or the reward of its greedy output."""
+
+    def errors(self) -> list[str]:
+        """The errors in the options, one line each."""
+        found = range_errors(self, ("samples",))
+        if self.baseline == "mean" and self.samples < 2:
+            found.append("--samples must be at least 2 with --baseline mean")
+        return found
+
+
+def self_critical_errors(config: Any) -> list[str]:
+    """Options of a training that do not go with ``--self-critical``, one line each."""
+    if not config.extra.self_critical:
+        return []
+    names = ("coverage", "scheduled_sampling", "r_drop", "label_smoothing")
+    given = [name for name in names if getattr(config.train, name)]
+    found = [f"--{name.replace('_', '-')} does not go with --self-critical" for name in given]
+    if not config.train.init_from:
+        found.append("--self-critical starts from a trained model: name its run with --init-from")
+    return found
+
+
 def vocabulary_errors(data: Any) -> list[str]:
     """The errors in the options ``level`` and ``vocab_size``, one line each."""
     if data.vocab_size is None:
@@ -63,3 +98,14 @@ def vocabulary_errors(data: Any) -> list[str]:
     if data.level == "char":
         found.append("--vocab-size goes with --level word or subword: characters are all kept")
     return found
+
+
+def input_name(column: str) -> str:
+    """The name of a model's input for the labels of a column.
+
+    Example:
+        >>> input_name("Topic"), input_name("news desk"), input_name("2")
+        ('Topic', 'news_desk', 'column_2')
+    """
+    name = re.sub(r"\W+", "_", column.strip())
+    return name if name.isidentifier() and name not in ("prompt", "sentence", "picture") else f"column_{name}"

@@ -14,7 +14,7 @@ from typing import Any
 from gen.base.errors import UserError, notify
 from gen.base.folders import locked, write_folder
 
-_VERSION = 9  # of the cache; part of its key
+_VERSION = 10  # of the cache; part of its key
 
 _CHECKSUMS = "checksums.json"
 

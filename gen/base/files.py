@@ -65,6 +65,7 @@ class TextFiles:
         encoding_errors: "strict", or "replace" to read bytes that are not UTF-8 as U+FFFD.
         column: of tables (.csv, .tsv, .jsonl, .json, .parquet), by name or by number from 1 on; "" where only one
             holds text.
+        given: columns of the tables that `given_cells` returns.
         one_line: whether line ends in cells become spaces.
 
     Attributes:
@@ -91,13 +92,15 @@ class TextFiles:
         column: str = "",
         *,
         one_line: bool = False,
+        given: Sequence[str] = (),
     ) -> None:
         self.encoding_errors, self.column, self.one_line = encoding_errors, column, one_line
+        self.given = given
         self.skipped: list[str] = []
         self._spools: dict[str, Any] = {}
         self.paths = [path for name in names for path in self._expand(name)]
         tables = [path for path in self.paths if suffix(path.name) in TABLES]
-        self._columns = {path: _text_column(Table(str(path)), column) for path in tables}
+        self._columns = {path: _text_column(Table(str(path)), column, given) for path in tables}
 
     def _expand(self, name: str) -> list[Path]:
         if name == "-" or _is_stream(name):
@@ -164,13 +167,35 @@ class TextFiles:
                 yield None
             yield from self._cells(path) if path in self._columns else self._pieces(path)
 
+    def given_cells(self) -> list[tuple[str, ...]]:
+        """The cells of the columns ``given``, for each row of the tables that has a text.
+
+        Raises:
+            UserError: a file is no table, or lacks a column.
+        """
+        found: list[tuple[str, ...]] = []
+        for path in self.paths:
+            if path not in self._columns:
+                raise UserError(f"{path}: is no table, so it has no column {self.given[0]!r}")
+            table = Table(str(path))
+            columns = [table.column("--given", each) for each in self.given]
+            for _, row, _ in self._rows(table, path):
+                cells = (row.get(column) for column in columns)
+                found.append(tuple("" if cell is None else " ".join(str(cell).split()) for cell in cells))
+        return found
+
+    def _rows(self, table: Table, path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
+        """The rows of a table that have a text: place, row, text."""
+        for where, row in table:
+            if text := table.text(where, row, self._columns[path]).strip():
+                yield where, row, " ".join(text.splitlines()) if self.one_line else text
+
     def _cells(self, path: Path) -> Iterator[str]:
         """The cells of a table's column, in pieces."""
-        table, piece, length = Table(str(path)), [], 0
-        for where, row in table:
-            text = table.text(where, row, self._columns[path]).strip()
-            lines = [" ".join(text.splitlines()) if self.one_line else text] if text else []
-            piece += lines
+        piece: list[str] = []
+        length = 0
+        for _, _, text in self._rows(Table(str(path)), path):
+            piece.append(text)
             length += len(text)
             if length > _BLOCK:
                 yield "".join(line + "\n" for line in piece)
@@ -210,16 +235,17 @@ def _is_stream(name: str) -> bool:
     return name.startswith(("/dev/fd/", "/proc/self/fd/", "/dev/stdin")) and not Path(name).is_file()
 
 
-def _text_column(table: Table, asked: str) -> str:
-    """The column of a table that is the text."""
+def _text_column(table: Table, asked: str, given: Sequence[str] = ()) -> str:
+    """The column of a table that is the text; unless asked for, none of those that are ``given``."""
     there = f"there are {listed(table.columns)}"
+    taken = {table.find(each) for each in given}
+    columns, texts = ([c for c in each if c not in taken] for each in (table.columns, table.texts))
     if asked:
-        if (found := table.find(asked)) is None:
-            raise UserError(f"{table.name}: --column {asked}: no such column; {there}")
-    elif len(table.columns) == 1:
-        found = table.columns[0]
-    elif len(table.texts) == 1:
-        (found,) = table.texts
+        found = table.column("--column", asked)
+    elif len(columns) == 1:
+        (found,) = columns
+    elif len(texts) == 1:
+        (found,) = texts
     else:
         raise UserError(f"{table.name}: name the column of the text with --column; {there}")
     if table.kinds[found] in ("lists", "nothing"):

@@ -98,6 +98,7 @@ def _add(group: Any, option: Option, repeat: bool) -> None:
     elif option.is_flag:
         names, kind["action"] = option.flags[:-1], argparse.BooleanOptionalAction
         del kind["metavar"]
+        kind["dest"] = option.name
     else:
         kind["dest"], kind["action"] = option.name, ("append" if repeat else "extend") if option.many else "store"
         kind["nargs"] = "+" if option.arg.words or kind["action"] == "extend" else None

@@ -77,6 +77,12 @@ class Table:
         is_number = asked.isdecimal() and 1 <= int(asked) <= len(self.columns)
         return self.columns[int(asked) - 1] if is_number else None
 
+    def column(self, option: str, asked: str) -> str:
+        """The column that an option asks for; see `find`. Raises `UserError` if there is none."""
+        if (found := self.find(asked)) is None:
+            raise UserError(f"{self.name}: {option} {asked}: no such column; there are {listed(self.columns)}")
+        return found
+
     @cached_property
     def kinds(self) -> dict[str, str]:
         """What the first cells of each column are, such as "numbers"; "" for text."""

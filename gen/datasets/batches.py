@@ -204,6 +204,7 @@ class SequenceBatches:
             share = shard(whole)
             rows = (share if len(share) else whole[:1]) + first
             batch = sequence_batch(self.source(rows, epoch), [self.targets[r] for r in rows], *self.ids, PADDED_TO)
+            batch = replace(batch, rows=torch.from_numpy(rows))
             yield batch if len(share) else mask_targets(batch, self.ids[-1])
 
 

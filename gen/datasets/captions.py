@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,30 +19,22 @@ from gen.base.tables import is_dataset
 from gen.datasets.batches import Sequences, TokenFile
 from gen.datasets.caption_files import caption_rows
 from gen.datasets.corpus import Reiterable, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
+from gen.datasets.splits import SPLITS
 from gen.inputs.ptb import BRACKETS, ptb_tokens
 from gen.inputs.tokenizer import Tokenizer
 
-SPLITS = {
-    "": "train",
-    "train": "train",
-    "training": "train",
-    "restval": "train",  # Karpathy's name for the rest of COCO's validation pictures, used for training
-    "val": "valid",
-    "valid": "valid",
-    "validation": "valid",
-    "dev": "valid",
-    "test": "test",
-}
 _IN_FOLDER = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.json", "captions.csv", "captions.txt")
 
 
 @dataclass(slots=True)
 class Captioned:
-    """A picture with its captions and its split: "train", "valid" or "test"."""
+    """A picture with its captions, its split ("train", "valid" or "test"), and the label of the captions, such as
+    their language, or ""."""
 
     picture: Path
     captions: list[str] = field(default_factory=list)
     split: str = "train"
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +110,29 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
             f"{captions or images}: no picture with a caption is left ({reasons or 'the file has none'})"
         )
     return CaptionSet(left, dropped)
+
+
+def read_labelled(images: str, captions: Sequence[str]) -> CaptionSet:
+    """The captions of several files. A file may be given as ``label=file``, such as ``de=captions.de.jsonl``: then
+    its captions have that label; see `read_captions`.
+
+    Raises:
+        UserError: as `read_captions` does; or some files have a label and others have none.
+    """
+    named = [_with_label(name) for name in captions] or [("", "")]
+    if len({bool(label) for label, _ in named}) > 1:
+        raise UserError(
+            f"--captions {' '.join(captions)}: give all files a label, as in de=captions.de.jsonl, or none"
+        )
+    found = [(label, read_captions(images, name)) for label, name in named]
+    pictures = [replace(picture, label=label) for label, each in found for picture in each.pictures]
+    return CaptionSet(pictures, [line for _, each in found for line in each.dropped])
+
+
+def _with_label(name: str) -> tuple[str, str]:
+    """A file's label and name, from ``label=file``."""
+    label, equals, file = name.partition("=")
+    return (label, file) if equals and label.isidentifier() and not os.path.exists(name) else ("", name)
 
 
 def _has_words(caption: str) -> bool:

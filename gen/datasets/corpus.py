@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,7 @@ class Part:
         characters: the length of its text.
         unknown: the number of `<unk>` tokens.
         cut: the number of lines cut at the maximum length.
+        given: the labels of its lines: input name → (N, 1) int64 ids.
     """
 
     tokens: TokenFile
@@ -97,6 +98,7 @@ class Part:
     characters: int
     unknown: int
     cut: int
+    given: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ class Corpus:
 
     Attributes:
         notes: name → text, for a table: repeated lines, and lines that both parts share.
-        held_out: a file with the validation part, if that is lines of the training data.
+        held_out: a file with the validation part, if that is lines of the training data; and which of its lines
+            those are, (N,) bool.
         digest: a hash of the texts.
     """
 
@@ -113,7 +116,7 @@ class Corpus:
     train: Part
     valid: Part
     notes: dict[str, str] = field(default_factory=dict)
-    held_out: Path | None = None
+    held_out: tuple[Path, np.ndarray] | None = None
     digest: str = ""
 
 
@@ -178,6 +181,7 @@ def build_corpus(
             others = line_keys(valid) if valid else keys[held_out]
             notes = split_notes("lines", keys[~held_out], {"lines": (keys[~held_out], others)})
             if not valid:
+                np.save(folder / "held_out.npy", held_out)
                 with (folder / "valid.txt").open("w", encoding="utf-8", newline="\n") as file:
                     file.writelines(piece for piece in halves["valid"] if piece)
         elif valid is None:
@@ -197,9 +201,9 @@ def build_corpus(
     meta = json.loads((folder / "meta.json").read_text())
     made = read_tokenizer(folder / "tokenizer.bin")
     train_part, valid_part = (_open_part(folder, name, meta) for name in ("train", "valid"))
-    held_out = folder / "valid.txt"
-    given = held_out if held_out.exists() else None
-    return Corpus(made, train_part, valid_part, meta["notes"], given, " ".join(content).strip())
+    path = folder / "valid.txt"
+    held_out = (path, np.load(folder / "held_out.npy")) if path.exists() else None
+    return Corpus(made, train_part, valid_part, meta["notes"], held_out, " ".join(content).strip())
 
 
 def tokenize(texts: TextFiles, tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = 1000) -> Part:

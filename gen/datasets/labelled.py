@@ -1,16 +1,46 @@
-"""Batches of items that have a label each."""
+"""Labels of examples: checks, and batches of items that have a label each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gen.base.distributed import shard
+from gen.base.errors import UserError, few
 from gen.datasets.batches import mask_targets
 from gen.models.batch import Batch
+
+
+def check_labels(where: str, option: str, train: Sequence[str], valid: Sequence[str], *, automatic: bool) -> None:
+    """Raises `UserError` for labels that cannot be learned or validated.
+
+    Args:
+        where: the file, for the message.
+        option: names the column of the labels, for the message.
+        train, valid: the label of each example.
+        automatic: whether the validation part was chosen from the same file.
+    """
+    counts = Counter(train)
+    if len(counts) == 1:
+        raise UserError(f"{where}: all examples have the label {next(iter(counts))!r}: there is nothing to learn")
+    if len(counts) > 3 and len(counts) > 0.5 * len(train):
+        raise UserError(
+            f"{where}: {len(counts):,} different labels for {len(train):,} examples: that is no column of labels; "
+            f"name another with {option}"
+        )
+    if unknown := sorted(set(valid) - counts.keys()):
+        alone = "has too few examples" if automatic else "is only in the validation part"
+        raise UserError(
+            f"{where}: the label {few(list(map(repr, unknown)))} {alone}: give examples, or leave it out"
+        )
+    if single := sorted(name for name, count in counts.items() if count == 1):
+        raise UserError(
+            f"{where}: the label {few(list(map(repr, single)))} has a single example: give more, or leave it out"
+        )
 
 
 class LabelBatches:

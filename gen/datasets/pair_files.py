@@ -6,13 +6,17 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice, zip_longest
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from gen.base.errors import UserError
 from gen.base.lines import read_lines, suffix
 from gen.base.tables import TABLES, Table, is_dataset, listed, load_dataset
+from gen.datasets.splits import SPLITS
 
 _NAMES = (("source", "target"), ("src", "tgt"), ("src", "trg"))
 
@@ -96,6 +100,34 @@ class PairFiles:
                 source, target = (_one_line(table.text(where, row, column)) for column in chosen)
                 yield source, target
 
+    def cells(self, columns: Sequence[tuple[str, str]]) -> list[list[Any]]:
+        """Further columns of the tables: (option that names it, column) → a list of N cells, one per pair; None is
+        an empty one.
+
+        Raises:
+            UserError: the pairs are not all from tables, or a table lacks a column.
+        """
+        if self.file_pairs:
+            raise UserError(f"{self.file_pairs[0][0]}: {columns[0][0]} names a column of a table: see --data")
+        found: list[list[Any]] = [[] for _ in columns]
+        for table in self._tables.values():
+            names = [table.column(option, asked) for option, asked in columns]
+            for _, row in table:
+                for cells, name in zip(found, names, strict=True):
+                    cell = row.get(name)
+                    cells.append(None if cell is None or not str(cell).strip() else cell)
+        return found
+
+    @property
+    def parts(self) -> np.ndarray | None:
+        """The part of each pair, (N,) str: "train", "valid" or "test", if the tables have a column "split" with
+        some to validate or test on; else None."""
+        if not self.tables or not all(table.named and table.find("split") for table in self._tables.values()):
+            return None
+        (cells,) = self.cells([("", "split")])
+        parts = [SPLITS.get(str(cell or "").lower(), "") for cell in cells]
+        return np.array(parts) if all(parts) and set(parts) != {"train"} else None
+
     @cached_property
     def _tables(self) -> dict[str, Table]:
         wanted = [name for pair in (self.fields, *_NAMES) for name in pair]
@@ -112,7 +144,7 @@ class PairFiles:
         if all(self.fields):
             if not table.named and len(table.columns) == 2 and not any(map(str.isdecimal, self.fields)):
                 return "1", "2"
-            return self._checked(table, *map(partial(_find, table), ("--src", "--tgt"), self.fields))
+            return self._checked(table, *map(table.column, ("--src", "--tgt"), self.fields))
         for source, target in known:
             if source is not None and target is not None:
                 return self._checked(table, source, target)
@@ -143,14 +175,6 @@ class PairFiles:
                 )
             self.columns.append(f"{column} of {table.name} holds {kind}")
         return source, target
-
-
-def _find(table: Table, option: str, field: str) -> str:
-    """The column that an option names."""
-    found = table.find(field)
-    if found is None:
-        raise UserError(f"{table.name}: {option} {field}: no such field; there are {listed(table.columns)}")
-    return found
 
 
 def _described(table: Table) -> str:

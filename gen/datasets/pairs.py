@@ -63,6 +63,8 @@ class Pairs:
         source: the training sources, each ending with EOS: all in the first segmentation, then all in the next.
         target: the training targets in the same order, without BOS and EOS.
         valid: the held-out pairs as text.
+        rows, valid_rows: which rows of the files the training pairs (in one segmentation) and the held-out ones
+            are, (N,) int64.
         dropped: reason → the number of pairs dropped for it.
         notes: name → text, for a table: columns, repeated pairs, what both parts share.
         max_source_length: the length of the longest training source in tokens, without subword dropout.
@@ -77,6 +79,8 @@ class Pairs:
     source: Sequences
     target: Sequences
     valid: list[tuple[str, str]]
+    rows: np.ndarray
+    valid_rows: np.ndarray
     dropped: dict[str, int]
     notes: dict[str, str] = field(default_factory=dict)
     max_source_length: int = 0
@@ -97,8 +101,9 @@ def build_pairs(
 
     Args:
         train: the training pairs.
-        valid: the validation pairs; None means a part of ``train`` that shares no source and no target with the
-            rest (only no source if there are few targets, as with labels). It depends on the pairs alone.
+        valid: the validation pairs; None means those that a column "split" names, or else a part of ``train`` that
+            shares no source and no target with the rest (only no source if there are few targets, as with labels).
+            It depends on the pairs alone.
         options: vocabulary, filters and split.
         tokenizers: use these, for source and target, instead of building any.
         cache: the cache's folder; None means `gen.base.cache.cache_folder`.
@@ -129,6 +134,8 @@ def build_pairs(
         source,
         target,
         held_out,
+        np.fromfile(folder / "train.rows", np.int64),
+        np.array(meta["valid_rows"], np.int64),
         meta["dropped"],
         meta["notes"],
         meta["max_source_length"],
@@ -139,17 +146,19 @@ def build_pairs(
 
 
 class _TrainingPairs:
-    """The training pairs that are neither held out nor empty on a side: a re-iterable that counts the latter."""
+    """The training pairs that are neither left out nor empty on a side: a re-iterable that counts the latter."""
 
-    def __init__(self, files: PairFiles, held_out: np.ndarray | None, lowercase: bool) -> None:
-        self.files, self.held_out, self.lowercase = files, held_out, lowercase
+    def __init__(self, files: PairFiles, left_out: np.ndarray, lowercase: bool) -> None:
+        self.files, self.left_out, self.lowercase = files, left_out, lowercase
         self.empty = 0
+        self.row = -1  # of the files, of the pair that was returned last
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         self.empty = 0
         for row, (source, target) in enumerate(self.files):
-            if self.held_out is not None and self.held_out[row]:
+            if self.left_out[row]:
                 continue
+            self.row = row
             if not source or not target:
                 self.empty += 1
                 continue
@@ -163,24 +172,28 @@ def _fill(
     options: PairOptions,
     made: tuple[Tokenizer, Tokenizer] | None,
 ) -> None:
-    keys, held_out = PairKeys.of(train), None
+    keys, parts = PairKeys.of(train), train.parts
+    usable = np.ones(len(keys.source), bool) if parts is None else parts != "test"
+    held_out = np.zeros(len(usable), bool) if parts is None else parts == "valid"
     if valid is None:
-        held_out = hold_out_pairs(keys, options.valid_size)
-        kept = [pair for row, pair in enumerate(train) if held_out[row]]
-        notes = pair_notes(keys[~held_out], keys[held_out])
+        if not held_out.any():
+            held_out[usable] = hold_out_pairs(keys[usable], options.valid_size)
+        kept = [(row, *pair) for row, pair in enumerate(train) if held_out[row]]
     else:
-        kept = list(valid)
-        notes = pair_notes(keys, PairKeys.of(kept))
+        kept = [(row, *pair) for row, pair in enumerate(valid)]
+    notes = pair_notes(keys[usable & ~held_out], PairKeys.of((a, b) for _, a, b in kept))
+    if count := int((~usable).sum()):
+        notes["not used"] = f"{count:,} pairs to test on"
     columns = list(dict.fromkeys(train.columns + (valid.columns if valid else [])))
     notes |= {"columns": "; ".join(columns)} if columns else {}
     found = len(kept)
-    kept = [(a, b.lower() if options.lowercase else b) for a, b in kept if a and b]
+    kept = [(row, a, b.lower() if options.lowercase else b) for row, a, b in kept if a and b]
     empty = found - len(kept)
     if not kept:
         enough = int(keys.whole.sum()) > 10
         problem = "; all are connected by equal sources or targets" if enough else ", or give more than ten pairs"
         raise UserError(f"no pairs are left for validation: name a file with --valid{problem}")
-    pairs = _TrainingPairs(train, held_out, options.lowercase)
+    pairs = _TrainingPairs(train, held_out | ~usable, options.lowercase)
     if made:
         source_tokenizer, target_tokenizer = made
     elif options.joint:
@@ -198,7 +211,8 @@ def _fill(
         write_tokenizer(folder / f"{side}.tokenizer", tokenizer)
     meta = {
         "dtype": {s: token_dtype(t) for s, t in tokenizers.items()},
-        "valid": kept,
+        "valid": [(a, b) for _, a, b in kept],
+        "valid_rows": [row for row, *_ in kept],
         "dropped": dropped,
         "notes": notes,
         "max_source_length": max_source_length,
@@ -219,14 +233,14 @@ def _train_side(options: PairOptions, side: str, texts: Reiterable) -> Tokenizer
 def _write(
     folder: Path, pairs: _TrainingPairs, tokenizers: dict[str, Tokenizer], options: PairOptions
 ) -> tuple[dict[str, int], int, int]:
-    """Writes token ids and offsets of both sides.
+    """Writes token ids and offsets of both sides, and the rows of the pairs.
 
     Returns:
         ``dropped``, ``max_source_length`` and ``multi_sentence_p90`` of `Pairs`.
     """
     ends: dict[str, list[int]] = {side: [0] for side in tokenizers}
     dropped: Counter[str] = Counter()
-    lengths, multi_sentence = array("q"), array("q")
+    lengths, multi_sentence, rows = array("q"), array("q"), array("q")
     seed_sampling()
     with ExitStack() as files:
         opened = {side: files.enter_context((folder / f"{side}.bin").open("wb")) for side in tokenizers}
@@ -237,6 +251,7 @@ def _write(
                     dropped[reason] += spelling == 0
                     continue
                 if spelling == 0:
+                    rows.append(pairs.row)
                     lengths.append(len(plain[0]) + 1)
                     multi_sentence.extend(lengths[-1:] if sentence_ends(pair[0]) else ())
                 for (side, tokenizer), text, ids in zip(tokenizers.items(), pair, plain, strict=True):
@@ -247,6 +262,7 @@ def _write(
                     ends[side].append(ends[side][-1] + len(ids))
     for side in tokenizers:
         np.array(ends[side], np.int64).tofile(folder / f"{side}.offsets")
+    np.array(rows, np.int64).tofile(folder / "train.rows")
     found = {"an empty side": pairs.empty, **dropped} if pairs.empty else dict(dropped)
     if len(ends["source"]) == 1:
         reasons = "; ".join(f"{n:,} with {reason}" for reason, n in found.items())

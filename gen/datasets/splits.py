@@ -12,6 +12,19 @@ import numpy as np
 
 from gen.base.files import TextFiles
 
+SPLITS = {
+    "": "train",
+    "train": "train",
+    "training": "train",
+    "restval": "train",  # Karpathy's name for the rest of COCO's validation pictures, used for training
+    "val": "valid",
+    "valid": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "test": "test",
+}
+"""The names of parts that files use → "train", "valid" or "test"."""
+
 
 def text_key(text: str) -> int:
     """A hash of a text, 64 bits, that does not depend on case, spaces or the form of accents.

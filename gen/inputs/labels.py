@@ -61,7 +61,8 @@ TOKENIZERS[LabelTokenizer.kind] = LabelTokenizer
 
 
 class LabelProcessor(InputProcessor):
-    """Labels → (B, 1) int64 ids. None and "" are "no label", for which a model can be trained, too.
+    """Labels, or arrays of their ids → (B, 1) int64 ids. None and "" are "no label", for which a model can be
+    trained, too.
 
     Args:
         tokenizer: knows the labels.
@@ -72,14 +73,18 @@ class LabelProcessor(InputProcessor):
     """
 
     kind = "labels"
+    optional = True
 
     def __init__(self, tokenizer: LabelTokenizer) -> None:
         self.tokenizer = tokenizer
 
     def read(self, items: Sequence[Any]) -> np.ndarray:
-        none = [self.tokenizer.pad_id]
-        ids = [self.tokenizer.encode(str(item), strict=True) if item else none for item in items]
-        return np.array(ids, np.int64).reshape(len(items), 1)
+        return np.array([self._id(item) for item in items], np.int64).reshape(len(items), 1)
+
+    def _id(self, item: Any) -> int:
+        if isinstance(item, np.ndarray):
+            return int(item.item())
+        return self.tokenizer.encode(str(item), strict=True)[0] if item else self.tokenizer.pad_id
 
     def example(self) -> np.ndarray:
         return np.full((3, 1), self.tokenizer.pad_id, np.int64)

@@ -23,9 +23,11 @@ class InputProcessor(ABC):
 
     Attributes:
         kind: the name of the class in a saved model.
+        optional: whether an item may be None, "nothing given": its row of the array is all zeros.
     """
 
     kind: ClassVar[str]
+    optional: bool = False
 
     @abstractmethod
     def read(self, items: Sequence[Any]) -> np.ndarray:
@@ -68,6 +70,7 @@ class PromptProcessor(InputProcessor):
     """
 
     kind = "prompts"
+    optional = True
 
     def read(self, items: Sequence[Any]) -> np.ndarray:
         return np.zeros(len(items), np.int64)
@@ -76,7 +79,7 @@ class PromptProcessor(InputProcessor):
         return self.read([""] * 3)
 
     def prompts(self, items: Sequence[Any]) -> list[str]:
-        return [str(item) for item in items]
+        return ["" if item is None else str(item) for item in items]
 
 
 class SentenceProcessor(InputProcessor):
@@ -107,19 +110,26 @@ class SentenceProcessor(InputProcessor):
         self.lowercase = lowercase
         self.max_length, self.multi_sentence_p90 = max_length, multi_sentence_p90
 
-    def encode(self, sentence: str) -> list[int]:
-        """The token ids of a sentence and EOS: one memory position each."""
+    def encode(self, sentence: Any) -> list[int]:
+        """The token ids of a sentence and EOS: one memory position each. Of an array of ids, those before padding;
+        of None, none."""
+        if sentence is None or isinstance(sentence, np.ndarray):
+            ids = [] if sentence is None else sentence.tolist()
+            return [i for i in ids if i != self.tokenizer.pad_id]
+        sentence = str(sentence)
         text = sentence.lower() if self.lowercase else sentence
         return [*self.tokenizer.encode(text), self.tokenizer.eos_id]
 
-    def known(self, item: Any, unknown: str | None) -> str:
+    def known(self, item: Any, unknown: str | None) -> Any:
+        if isinstance(item, np.ndarray):
+            return item
         text = str(item).lower() if self.lowercase else str(item)
         token_ids = self.tokenizer.encode_known(text, unknown or "replace")
         return self.tokenizer.decode(token_ids) if unknown == "skip" else str(item)
 
     def read(self, items: Sequence[Any]) -> np.ndarray:
-        encoded = [self.encode(str(item)) for item in items]
-        padded = np.full((len(items), max(map(len, encoded), default=0)), self.tokenizer.pad_id, np.int64)
+        encoded = [self.encode(item) for item in items]
+        padded = np.full((len(items), max(map(len, encoded), default=1) or 1), self.tokenizer.pad_id, np.int64)
         for row, token_ids in zip(padded, encoded, strict=True):
             row[: len(token_ids)] = token_ids
         return padded
@@ -128,7 +138,7 @@ class SentenceProcessor(InputProcessor):
         return np.full((3, 5), self.tokenizer.eos_id, np.int64)
 
     def labels(self, item: Any) -> list[str]:
-        return [self.tokenizer.decode([i]) or "∎" for i in self.encode(str(item))]
+        return [self.tokenizer.decode([i]) or "∎" for i in self.encode(item)]
 
     def config(self) -> dict[str, Any]:
         lengths = {"max_length": self.max_length, "multi_sentence_p90": self.multi_sentence_p90}
@@ -166,11 +176,16 @@ class PictureProcessor(InputProcessor):
         """Decodes and preprocesses pictures.
 
         Args:
-            items: paths, bytes or `PIL.Image`s; or only arrays, which are stacked unchanged.
+            items: paths, bytes, `PIL.Image`s or None; or only arrays and None: arrays stay unchanged.
 
         Raises:
             PictureError: one of them cannot be used.
         """
+        given = [item for item in items if item is not None]
+        if len(given) < len(items):
+            nothing = np.zeros_like(self.read(given[:1])[0] if given else self.example()[0])
+            read = iter(self.read(given) if given else ())
+            return np.stack([nothing if item is None else next(read) for item in items])
         if any(isinstance(item, np.ndarray) for item in items):
             return np.stack(items)
         with ThreadPoolExecutor(2) as pool:  # decoding releases the interpreter lock
@@ -180,6 +195,8 @@ class PictureProcessor(InputProcessor):
         return np.zeros((3, 3, self.preprocessing.size, self.preprocessing.size), np.uint8)
 
     def labels(self, item: Any) -> list[str]:
+        if item is None:
+            return []
         side = round(self.num_cells**0.5)
         return [f"{i // side + 1},{i % side + 1}" for i in range(self.num_cells)]
 
@@ -218,8 +235,8 @@ def prepare_items(
 
     Args:
         processors: one per input name.
-        items: B items. An item is a mapping {name: item of that processor}. With a single processor it may also
-            be what that processor takes.
+        items: B items. An item is a mapping {name: item of that processor}, where optional ones may be missing. If
+            at most one is not optional, an item may also be what that processor (or else the first) takes.
 
     Returns:
         One array with B rows per name, and B prompts.
@@ -243,25 +260,28 @@ def prepare_items(
 
 def known_item(processors: Mapping[str, InputProcessor], item: Any, unknown: str) -> Mapping[str, Any]:
     """An item without what the vocabularies lack; see `InputProcessor.known`."""
-    return {name: processors[name].known(part, unknown) for name, part in named_item(processors, item).items()}
+    named = named_item(processors, item)
+    return {n: part if part is None else processors[n].known(part, unknown) for n, part in named.items()}
 
 
 def named_item(processors: Mapping[str, InputProcessor], item: Any) -> Mapping[str, Any]:
     """An item as a mapping with exactly the names of the processors; see `prepare_items`."""
     wanted = " and ".join(map(repr, processors))
+    needed = [name for name, processor in processors.items() if not processor.optional]
     if not isinstance(item, Mapping):
-        if len(processors) == 1:
-            return dict.fromkeys(processors, item)
+        if len(needed) <= 1:
+            item = {(needed or list(processors))[0]: item}
+            return {name: item.get(name) for name in processors}
         raise UserError(f"an input must be a mapping with {wanted}, not {type(item).__name__}")
     for name in item:
         if name not in processors:
             near = get_close_matches(str(name), processors, 1, 0.5)
             hint = f": did you mean {near[0]!r}?" if near else f": this model takes {wanted}"
             raise UserError(f"unknown input {name!r}{hint}")
-    for name in processors:
+    for name in needed:
         if name not in item:
             raise UserError(f"the input {name!r} is missing: this model takes {wanted}")
-    return item
+    return {name: item.get(name) for name in processors}
 
 
 def item_labels(processors: Mapping[str, InputProcessor], item: Any) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
@@ -127,6 +127,24 @@ def sacrebleu_metrics(names: Sequence[str], lowercase: bool = False, tokenize: s
         "ter": lambda: TER(case_sensitive=not lowercase),
     }
     return {name: made[name]() for name in names}
+
+
+def sentence_score(name: str, lowercase: bool = False, tokenize: str = "13a") -> Callable[[str, str], float]:
+    """The score of one sentence, 0 to 1, as a reward for training: (hypothesis, reference) → score.
+
+    Args:
+        name: "bleu" or "chrf". BLEU counts one more match of each n-gram but words, so that it is above 0 without
+            four words in a row (Lin and Och, 2004).
+        lowercase, tokenize: see `translation_metrics`.
+
+    Example:
+        >>> sentence_score("bleu")("the cat sat there", "the cat sat there")
+        1.0
+    """
+    metric = sacrebleu_metrics([name], lowercase, tokenize)[name]
+    if name == "bleu":
+        metric.smooth_method, metric.smooth_value, metric.effective_order = "add-k", 1, True
+    return lambda hypothesis, reference: min(metric.sentence_score(hypothesis, [reference]).score / 100, 1.0)
 
 
 def paired_bootstrap(

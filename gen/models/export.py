@@ -53,7 +53,9 @@ def export(model: Model, folder: Path) -> None:
         "format": runtime.FORMAT,
         "precision": "float32",
         "tokenizer": model.tokenizer.kind,
-        "processors": {name: {"kind": p.kind, **p.config()} for name, p in model.processors.items()},
+        "processors": {
+            name: {"kind": p.kind, "optional": p.optional, **p.config()} for name, p in model.processors.items()
+        },
         **model.info.to_dict(),
     }
 

@@ -113,7 +113,8 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
 
     @property
     def reads_input(self) -> bool:
-        return self.encoder.memory_size > 0
+        needed = [processor for processor in self.processors.values() if not processor.optional]
+        return bool(needed) if self.processors else self.encoder.memory_size > 0
 
     @property
     def device(self) -> torch.device:

@@ -123,7 +123,7 @@ class Runtime(GenerationMixin):
 
     @property
     def reads_input(self) -> bool:
-        return "mask" in self._encoded
+        return not all(processor.optional for processor in self.processors.values())
 
     def start_search(self, items: Sequence[Any]) -> SearchInput:
         """Encodes the items once; a step is one call of the decoder's graph."""
@@ -202,8 +202,10 @@ def _read_processors(folder: Path, config: dict[str, Any]) -> dict[str, InputPro
     """The processors of an exported folder by input name."""
 
     def one(arguments: dict[str, Any], prefix: str) -> InputProcessor:
-        plain = {key: value for key, value in arguments.items() if key != "kind"}
-        return PROCESSORS[arguments["kind"]].from_config(plain, lambda file: _read(folder, f"{prefix}-{file}"))
+        plain = {key: value for key, value in arguments.items() if key not in ("kind", "optional")}
+        made = PROCESSORS[arguments["kind"]].from_config(plain, lambda file: _read(folder, f"{prefix}-{file}"))
+        made.optional = bool(arguments.get("optional", made.optional))
+        return made
 
     if "reader" in config:  # format 1
         kind = config["reader"]["kind"]

@@ -5,7 +5,7 @@ Imports no torch: a neural model, a Markov chain and an exported model share thi
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -50,7 +50,7 @@ class GenerationMixin:
 
     @property
     def reads_input(self) -> bool:
-        """Whether the model has an input, such as a sentence or a picture; False for free text."""
+        """Whether the model needs an input, such as a sentence or a picture; False for free text."""
         return False
 
     def _evaluating(self) -> AbstractContextManager[Any]:
@@ -119,7 +119,7 @@ class GenerationMixin:
                 options["seed"] = fresh_seed()
         items, ahead = iter([items] if isinstance(items, str | bytes) else items), 32 if batch_size > 1 else 1
         while block := list(islice(items, batch_size * ahead)):
-            size = [len(item) if isinstance(item, str) else 0 for item in block]
+            size = list(map(_length, block))
             order = sorted(range(len(block)), key=lambda i: size[i])
             ready: dict[int, Output] = {}
             yielded = 0
@@ -216,3 +216,9 @@ class GenerationMixin:
             return []
         prepared = self.prepare(items, **given)
         return (yield from answered(prepared.start.step, prepared.unroll()))
+
+
+def _length(item: Any) -> int:
+    """The length of an item's texts in characters; 0 for other inputs."""
+    parts = item.values() if isinstance(item, Mapping) else [item]
+    return sum(len(part) for part in parts if isinstance(part, str))

@@ -29,7 +29,7 @@ class Asked(Struct, kw_only=True):
     """What a model is to read. ``input``: a text, a picture as a ``data:`` URL, or one of them per input name."""
 
     model: str | None = None
-    input: str | dict[str, str] = ""
+    input: str | dict[str, str | None] = ""
 
 
 class Next(Asked, kw_only=True):
@@ -43,7 +43,7 @@ class Generate(Search, kw_only=True):
     """`POST /api/generate`. ``from_ids``: the beginning of the output, as token ids; the answer continues it."""
 
     model: str | None = None
-    input: str | dict[str, str] = ""
+    input: str | dict[str, str | None] = ""
     from_ids: Ids = []
     top: Top = 0
     attention: bool = False

@@ -112,15 +112,15 @@ def _said(messages: list[Message]) -> tuple[str, list[str]]:
 
 
 def _input(served: Served, text: str, pictures: list[str]) -> dict[str, str]:
-    """What each input of a model gets: pictures those of the message, others its text."""
-    kinds = {name: processor.kind for name, processor in served.inputs.items()}
-    wanted = [name for name, kind in kinds.items() if kind == "pictures"]
-    if len(wanted) != len(pictures):
-        much = "one picture" if len(wanted) == 1 else f"{len(wanted) or 'no'} pictures"
-        raise Refusal(
-            f"{served.name} reads {much}, and the message has {len(pictures) or 'none'}", param="messages"
-        )
-    return {**dict.fromkeys(kinds, text), **dict(zip(wanted, pictures, strict=True))}
+    """What the inputs of a model get: the first that reads text the message's text, others its pictures."""
+    slots = [name for name, processor in served.inputs.items() if processor.kind == "pictures"]
+    needed = [name for name in slots if not served.inputs[name].optional]
+    if not len(needed) <= len(pictures) <= len(slots):
+        much = "one picture" if len(slots) == 1 else f"{len(slots) or 'no'} pictures"
+        found = len(pictures) or "none"
+        raise Refusal(f"{served.name} reads {much}, and the message has {found}", param="messages")
+    texts = [name for name, processor in served.inputs.items() if processor.kind in ("sentences", "prompts")]
+    return {**dict.fromkeys(texts[:1], text), **dict(zip(slots, pictures, strict=False))}
 
 
 def _logprobs(choices: Choices, tokens: list[Token]) -> dict[str, Any]:

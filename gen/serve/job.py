@@ -88,6 +88,7 @@ class Job:
     def say(self, text: int, token_id: int, log_prob: float, attention: np.ndarray | None) -> None:
         """Tells of a token; the engine wakes the request after the step."""
         top = self.tops[text][-1] if self.top else []
+        attention = None if attention is None else attention[self.search.mask[0]]
         self.said.append(Token(text, token_id, log_prob, top, attention))
         self.has_news = True
 

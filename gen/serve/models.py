@@ -12,7 +12,7 @@ from typing import Any
 
 from gen.base.errors import UserError, notify
 from gen.base.folders import whole_folder
-from gen.inputs.labels import LabelTokenizer
+from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.processors import InputProcessor
 from gen.search.options import SearchOptions
 from gen.serve.engine import Engine
@@ -67,6 +67,8 @@ class Served:
             "name": self.name,
             "task": model.info.task,
             "inputs": {name: processor.kind for name, processor in self.inputs.items()},
+            "optional": [name for name, processor in self.inputs.items() if processor.optional],
+            "choices": {n: p.tokenizer.labels for n, p in self.inputs.items() if isinstance(p, LabelProcessor)},
             "defaults": {k: list(v) if isinstance(v, tuple) else v for k, v in self.defaults().given().items()},
             "labels": self.labels,
             "languages": list(self.languages or ()),

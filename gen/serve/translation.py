@@ -32,12 +32,9 @@ class Translating:
 
     @staticmethod
     def does(served: Served) -> bool:
-        """Whether a model reads sentences and nothing else, and writes text."""
-        return (
-            [p.kind for p in served.inputs.values()] == ["sentences"]
-            and "sentence" in served.inputs
-            and not served.labels
-        )
+        """Whether a model needs a sentence and nothing else, and writes text."""
+        needed = {name: p.kind for name, p in served.inputs.items() if not p.optional}
+        return needed == {"sentence": "sentences"} and not served.labels
 
     def joined(self, found: Sequence[Sequence[Hypothesis]], whole: bool = True) -> list[tuple[int, Hypothesis]]:
         """The n-th best of the pieces joined, for each n: (n - 1, the text).

@@ -221,7 +221,7 @@ def several(served: Served, options: dict[str, Any], n: int) -> dict[str, Any]:
 # -- items -------------------------------------------------------------------------------------------------
 
 
-def item_of(served: Served, given: str | Mapping[str, str], limits: Limits) -> Any:
+def item_of(served: Served, given: str | Mapping[str, str | None], limits: Limits) -> Any:
     """What a model reads, from the texts and ``data:`` URLs of a request.
 
     Args:
@@ -236,7 +236,9 @@ def item_of(served: Served, given: str | Mapping[str, str], limits: Limits) -> A
     named = refused(named_item, inputs, given)
     item: dict[str, Any] = {}
     for name, value in named.items():
-        if inputs[name].kind == "pictures":
+        if value is None:
+            item[name] = None  # an optional input
+        elif inputs[name].kind == "pictures":
             item[name] = picture_bytes(value, limits)
         else:
             if len(value) > 16 * limits.input_tokens:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gen.models.batch import PADDED_TO, Batch, sequence_batch
 from gen.models.model import LossOutput, Model
@@ -50,7 +50,7 @@ class SelfCritical:
             batch: B items; ``rows`` are their indices for the reward.
         """
         rows = batch.rows if batch.rows is not None else torch.arange(len(batch))
-        items = _items(batch)
+        items = items_of(batch.source)
         # The seed comes from torch's generator, so that a resumed run draws the same samples.
         drawn = self._search(model, items, num_samples=self.samples, seed=int(torch.randint(2**31, ())))
         rewards = self._rewards(drawn, rows)
@@ -102,12 +102,12 @@ class SelfCritical:
         return LossOutput(loss_sum, int(real.sum()), output.state)
 
 
-def _items(batch: Batch) -> list[Any]:
+def items_of(source: Mapping[str, Tensor]) -> list[Any]:
     """A batch's source as items: arrays, or mappings of arrays where it has several names."""
-    columns = {name: tensor.cpu().numpy() for name, tensor in batch.source.items()}
+    columns = {name: tensor.cpu().numpy() for name, tensor in source.items()}
     if len(columns) == 1:
         return list(*columns.values())
-    return [{name: column[row] for name, column in columns.items()} for row in range(len(batch))]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 @contextmanager

@@ -57,6 +57,7 @@ class Task:
         sample_names: names of the input, the reference and the output in ``samples.md``.
         batches: the training set; see `make_batches`.
         split: what `read` returned.
+        objective: replaces the cross-entropy, such as a `SelfCritical`; `make_batches` may set it.
         say, progress: functions that print a text, and show progress (what, done, total). They do nothing unless
             the command line replaces them.
 
@@ -86,6 +87,7 @@ class Task:
 
     batches: Batches
     split: Any
+    objective: Callable[[Model, Batch], LossOutput] | None = None
     say: Callable[[str], None] = staticmethod(lambda text: None)
     progress: Callable[[str, int, int], None] = staticmethod(lambda what, done, total: None)
 
@@ -195,7 +197,7 @@ class Task:
     def loss(
         self, model: Model, batch: Batch, state: DecoderState | None, options: TrainOptions, share: float
     ) -> LossOutput:
-        """The training loss. Default: cross-entropy with the extra terms of the options.
+        """The training loss. Default: `objective`, or else cross-entropy with the extra terms of the options.
 
         Args:
             model: in training mode.
@@ -204,6 +206,8 @@ class Task:
             options: of the training.
             share: the used share of the budget, 0 to 1.
         """
+        if self.objective is not None:
+            return self.objective(model, batch)
         return model.loss(
             batch,
             state,

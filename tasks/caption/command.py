@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from gen.inputs.processors import PictureProcessor
 from gen.runtime import Runtime
 from gen.search import Hypothesis
 from gen.search.options import SearchOptions
-from tasks.commands.models import Precision, load_model, record
+from tasks.commands.models import Precision, labels_of, load_model, record
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
@@ -41,6 +41,8 @@ class CaptionCommand:
     """Folder of a run, model or exported model, or hf:USER/NAME."""
     pictures: Annotated[tuple[str, ...], Arg("PICTURE", positional=True)] = ()
     """Picture files, or folders of them."""
+    given: tuple[str, ...] = ()
+    """What kind of caption to write, for a model trained with labels: a label, such as a language."""
     stdin: bool = False
     """Read picture paths from standard input, one per line."""
     num_captions: int = 1
@@ -110,23 +112,41 @@ class Caption:
 
 
 def caption_pictures(
-    model: Model | Runtime, paths: Iterable[Path], *, batch_size: int = 64, **options: Any
+    model: Model | Runtime, items: Iterable[Any], *, batch_size: int = 64, **options: Any
 ) -> Iterator[Caption]:
     """Captions any number of pictures; yields in order. The next pictures are read while the model runs.
 
     A picture that cannot be read gets an error; the others are not affected.
+
+    Args:
+        model: of pictures, torch or exported.
+        items: paths of pictures; for a model of several inputs, mappings with a path under "picture".
+        batch_size: pictures at once.
+        options: as for `generate`.
     """
     processor = model.processors.get("picture")
     if not isinstance(processor, PictureProcessor):
         raise UserError(f"a {model.info.task} model does not read pictures")
-    for batch in ahead(paths, processor.preprocessing.pixels, batch_size):
-        good = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
+
+    def look(item: Any) -> np.ndarray:
+        return processor.preprocessing.pixels(_path(item))
+
+    for batch in ahead(items, look, batch_size):
+        good = [
+            {**item, "picture": pixels} if isinstance(item, Mapping) else pixels
+            for item, pixels in batch
+            if isinstance(pixels, np.ndarray)
+        ]
         found = iter(model.generate(good, attention=False, **options) if good else [])
-        for path, pixels in batch:
+        for item, pixels in batch:
             if isinstance(pixels, np.ndarray):
-                yield Caption(path, next(found))
+                yield Caption(_path(item), next(found))
             else:
-                yield Caption(path, [], PictureError(str(pixels)))
+                yield Caption(_path(item), [], PictureError(str(pixels)))
+
+
+def _path(item: Any) -> Path:
+    return item["picture"] if isinstance(item, Mapping) else item
 
 
 def expand(names: Iterable[str]) -> Iterator[Path]:
@@ -156,7 +176,9 @@ def caption_command(argv: list[str], command: str) -> int:
         if config.csv:
             file.write(_csv(["image", "caption", "score"]))
         describe = partial(caption_pictures, model, batch_size=config.batch_size, **options)
-        for caption in distributed.share_out(expand(names), describe):
+        given = labels_of(model, config.given)
+        items = ({"picture": path, **given} if given else path for path in expand(names))
+        for caption in distributed.share_out(items, describe):
             done += 1
             if caption.error:
                 failed += 1

@@ -14,20 +14,23 @@ import numpy as np
 import torch
 
 from gen.base.distributed import gather, shard, size
-from gen.base.errors import UserError, notify
+from gen.base.errors import UserError, few, notify
 from gen.datasets.batches import Sequences
-from gen.datasets.captions import Captioned, CaptionSet, plain_caption, read_captions
-from gen.datasets.features import FeatureStore
+from gen.datasets.captions import Captioned, CaptionSet, plain_caption, read_labelled
+from gen.datasets.picture_sources import Source
 from gen.datasets.splits import connected, hold_out, split_notes
-from gen.inputs.pictures import PictureError, ahead
+from gen.inputs.labels import LabelProcessor
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.captions import CaptionScorer, CiderD, caption_tokenizer
 from gen.models.batch import Batch, sequence_batch
-from gen.models.encoders.cnn import CNNEncoder
+from gen.models.encoders import Encoder
 from gen.models.model import Model
 from gen.search import Hypothesis
-from gen.training.self_critical import Reward
+from gen.training.self_critical import Reward, items_of
 from tasks.caption.options import CaptionData
+
+EntrySource = Callable[[np.ndarray, np.ndarray], dict[str, torch.Tensor]]
+"""(B,) indices of pictures (training pictures first) and (B,) numbers of their views → the encoder's source."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """A hash of the captions and the names of their pictures."""
-        rows = "\0".join("\0".join((c.picture.name, *c.captions)) for c in (*self.train, *self.valid))
+        """A hash of the captions, the names of their pictures and their labels."""
+        rows = "\0".join("\0".join((c.picture.name, *c.captions, c.label)) for c in (*self.train, *self.valid))
         return hashlib.blake2b(rows.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
     @property
@@ -80,15 +83,17 @@ class Split:
             for line in self.dropped:
                 notify(f"left out: {line}")
             what = "train" if not self.train else "validate"
-            raise UserError(f"{options.captions or options.images}: no pictures are left to {what} on")
+            raise UserError(f"{' '.join(options.captions) or options.images}: no pictures are left to {what} on")
+        if unknown := {c.label for c in self.valid} - {c.label for c in self.train}:
+            raise UserError(f"--valid-captions: the label {few(sorted(map(repr, unknown)))} is not in training")
 
 
 def read_split(options: CaptionData) -> Split:
     """The pictures with their captions. Raises `UserError` if files are missing or damaged."""
-    found = read_captions(options.images, options.captions)
+    found = read_labelled(options.images, options.captions)
     train, dropped = found.split("train"), found.dropped
     if options.valid_captions:
-        other: CaptionSet = read_captions(options.valid_images or options.images, options.valid_captions)
+        other: CaptionSet = read_labelled(options.valid_images or options.images, options.valid_captions)
         valid, dropped = other.pictures, dropped + other.dropped
         automatic = False
     elif automatic := not (valid := found.split("valid")):
@@ -128,61 +133,13 @@ def _notes(train: Sequence[Captioned], valid: Sequence[Captioned]) -> dict[str, 
     return split_notes("pictures", ours, {"pictures": (ours, others)})
 
 
-Source = Callable[[np.ndarray, np.ndarray], dict[str, torch.Tensor]]
-"""(B,) indices of pictures (training pictures first) and (B,) numbers of their views → the encoder's source."""
-
-Watch = Callable[[int, int], None]
-
-
-def cached_source(
-    encoder: CNNEncoder, pictures: Sequence[Captioned], views: Sequence[int], dtype: str, watch: Watch
-) -> tuple[Source, dict[int, UserError]]:
-    """The cached features of a frozen CNN, computed if necessary.
-
-    Args:
-        encoder: has the CNN.
-        pictures: N pictures.
-        views: the number of views per picture, N numbers.
-        dtype: of the cache, such as "float16".
-        watch: called with (done, total).
-
-    Returns:
-        The source, and the errors of pictures that cannot be read, by index.
-    """
-    store = FeatureStore(encoder, dtype)
-    rows, failed = store.fill([c.picture for c in pictures], views, watch=watch)
-    return lambda chosen, view: {"picture": store.read(rows[chosen, view])}, dict(failed)
-
-
-def unusable(encoder: CNNEncoder, pictures: Sequence[Captioned]) -> dict[int, UserError]:
-    """The errors of pictures that cannot be read, by index."""
-
-    def look(i: int) -> None:
-        encoder.preprocessing.pixels(pictures[i].picture)
-
-    batches = ahead(range(len(pictures)), look, 256)
-    return {i: found for batch in batches for i, found in batch if isinstance(found, PictureError)}
-
-
-def decoded_source(encoder: CNNEncoder, pictures: Sequence[Captioned]) -> Source:
-    """The pixels, for a CNN that is trained. A picture that can no longer be read is grey, and reported once."""
-    named: set[Path] = set()
-    preprocessing = encoder.preprocessing
-
-    def pixels(picture: Path, view: int) -> np.ndarray:
-        try:
-            return preprocessing.pixels(picture, view)
-        except PictureError as error:
-            if picture not in named:
-                named.add(picture)
-                notify(str(error))
-            return np.full((3, preprocessing.size, preprocessing.size), 127, np.uint8)
-
-    def source(chosen: np.ndarray, view: np.ndarray) -> dict[str, torch.Tensor]:
-        each = zip(chosen.tolist(), view.tolist(), strict=True)
-        return {"picture": torch.from_numpy(np.stack([pixels(pictures[i].picture, v) for i, v in each]))}
-
-    return source
+def named_source(entries: Sequence[Captioned], pictures: Source, encoder: Encoder) -> EntrySource:
+    """The source of an encoder of pictures, or of pictures and the labels of their captions."""
+    processor = encoder.processors.get("label")
+    if not isinstance(processor, LabelProcessor):
+        return lambda chosen, view: {"picture": pictures(chosen, view)}
+    labels = torch.from_numpy(processor.read([c.label for c in entries]))
+    return lambda chosen, view: {"picture": pictures(chosen, view), "label": labels[chosen]}
 
 
 class Subset:
@@ -207,7 +164,7 @@ class PictureBatches:
         seed: of the shuffling.
     """
 
-    def __init__(self, source: Source, pictures: np.ndarray, views: int, batch_size: int, seed: int) -> None:
+    def __init__(self, source: EntrySource, pictures: np.ndarray, views: int, batch_size: int, seed: int) -> None:
         self.source, self.pictures, self.views = source, pictures, views
         self.batch_size, self.seed = batch_size, seed
         self.batches_per_epoch = max(len(pictures) // batch_size, 1)
@@ -230,7 +187,7 @@ class ValidationPictures:
 
     Args:
         pictures: N of them.
-        source: of all pictures; see `Source`.
+        source: of all pictures; see `EntrySource`.
         rows: (N,) int64, their indices in ``source``.
         verbatim: whether captions keep case and punctuation.
     """
@@ -238,7 +195,7 @@ class ValidationPictures:
     def __init__(
         self,
         pictures: Sequence[Captioned],
-        source: Source,
+        source: EntrySource,
         rows: np.ndarray,
         verbatim: bool,
         tokenizer: Tokenizer,
@@ -265,7 +222,7 @@ class ValidationPictures:
     def captions(self, model: Model, count: int, **search: Any) -> list[Hypothesis]:
         """The best caption of each picture. Processes share the work, and all get all captions."""
         blocks = [
-            [several[0] for several in model.generate(list(source["picture"].numpy()), **search)]
+            [several[0] for several in model.generate(items_of(source), **search)]
             for _, source in self.blocks(count)
         ]
         return [hypothesis for block in gather(blocks) for hypothesis in block]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from gen.base.config import range_errors
 from gen.datasets.captions import CAPTION_WORDS
 from gen.datasets.corpus import TokenizerOptions
 from gen.models.encoders.backbones import LITE
-from tasks.options import AttentionSizes, vocabulary_errors
+from tasks.options import AttentionSizes, SelfCriticalOptions, vocabulary_errors
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,15 @@ class CaptionData:
 
     images: str = ""
     """Folder of the training pictures."""
-    captions: str = ""
+    captions: tuple[str, ...] = ()
     """JSON Lines, JSON, CSV, TSV, Flickr's token file, Karpathy's or COCO's JSON, Parquet, or a Hugging Face
-    dataset. Unset: the captions file in the folder --images."""
+    dataset. Unset: the captions file in the folder --images. Several as LABEL=FILE, such as en=captions.jsonl
+    de=captions.de.jsonl: one model that is told which to write with --given."""
     valid_images: str = ""
     """Folder of the validation pictures. Unset: --images."""
-    valid_captions: str = ""
-    """Captions to validate on. Unset: the validation split, or a part of the training pictures, which the run
-    folder gets as valid.jsonl."""
+    valid_captions: tuple[str, ...] = ()
+    """Captions to validate on, in the form of --captions. Unset: the validation split, or a part of the training
+    pictures, which the run folder gets as valid.jsonl."""
     valid_size: int = 1000
     """Without a validation split: number of training pictures to validate on, at most a tenth, at least one."""
     level: Literal["char", "word", "subword"] = "word"
@@ -100,26 +101,15 @@ class CaptionSizes(AttentionSizes):
 
 
 @dataclass(frozen=True)
-class SelfCriticalOptions:
-    """Self-critical training: reinforcement learning from the CIDEr-D of the model's own captions."""
+class CaptionReward(SelfCriticalOptions):
+    """Training by the CIDEr-D of the model's own captions."""
 
-    TITLE: ClassVar[str] = "Self-critical training"
-
-    self_critical: bool = False
-    """Train to increase the CIDEr-D of sampled captions. Needs --init-from."""
-    samples: int = 5
-    """Captions sampled per picture."""
-    baseline: Literal["mean", "greedy"] = "mean"
-    """Baseline of a sample's score: the mean of the picture's other samples, or its greedy caption's score."""
     pictures: int = 32
     """Pictures per batch."""
 
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
-        found = range_errors(self, ("samples", "pictures"))
-        if self.baseline == "mean" and self.samples < 2:
-            found.append("--samples must be at least 2 with --baseline mean")
-        return found
+        return super().errors() + range_errors(self, ("pictures",))
 
 
 @dataclass(frozen=True)
@@ -128,7 +118,7 @@ class CaptionHeldOut:
 
     images: str = ""
     """Folder of pictures. Unset: the validation part of the training data."""
-    captions: str = ""
-    """Reference captions; see `gen train caption --help` for formats."""
+    captions: tuple[str, ...] = ()
+    """Reference captions, of a model with labels as LABEL=FILE; see `gen train caption --help` for formats."""
     split: Literal["train", "valid", "test", "all"] = "all"
     """The split of the captions to use."""

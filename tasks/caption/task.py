@@ -14,43 +14,41 @@ from gen.base.distributed import all_reduce_sum
 from gen.base.errors import UserError
 from gen.base.folders import write_text
 from gen.datasets.batches import Background, Batches, SequenceBatches
-from gen.datasets.captions import CaptionCorpus, build_captions, plain_caption, read_captions
+from gen.datasets.captions import CaptionCorpus, Captioned, build_captions, plain_caption, read_labelled
+from gen.datasets.picture_sources import Source, cached_source, decoded_source, unusable
+from gen.inputs.labels import LabelProcessor, LabelTokenizer, unknown_label
 from gen.inputs.processors import PictureProcessor
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.captions import CaptionScorer, caption_metrics
 from gen.metrics.plots import plot_looks
-from gen.models.batch import Batch
-from gen.models.decoder import DecoderConfig, DecoderState
-from gen.models.encoders.cnn import CNNEncoder
-from gen.models.model import LossOutput, Model
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders import CNNEncoder, JoinedEncoder, LabelEncoder
+from gen.models.model import Model
 from gen.search import Hypothesis, SearchOptions
 from gen.training.config import check_split, recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
-from gen.training.options import TrainOptions
 from gen.training.registry import register
 from gen.training.self_critical import SelfCritical
 from gen.training.task import Task
 from tasks.caption.command import caption_pictures, expand
 from tasks.caption.data import (
     PictureBatches,
-    Source,
     Split,
     Subset,
     ValidationPictures,
-    cached_source,
     caption_reward,
-    decoded_source,
+    named_source,
     read_split,
-    unusable,
 )
-from tasks.caption.options import CaptionData, CaptionHeldOut, CaptionSizes, SelfCriticalOptions
+from tasks.caption.options import CaptionData, CaptionHeldOut, CaptionReward, CaptionSizes
+from tasks.options import self_critical_errors
 
 
 @register("caption")
 class Caption(Task):
     """Train a captioning model on pictures with captions."""
 
-    Data, Sizes, Extra, HeldOut = CaptionData, CaptionSizes, SelfCriticalOptions, CaptionHeldOut
+    Data, Sizes, Extra, HeldOut = CaptionData, CaptionSizes, CaptionReward, CaptionHeldOut
     metric = Metric("cider", higher_is_better=True, label="CIDEr-D", max_loss=1.0)
     further_metrics = (
         Metric("rouge_l", higher_is_better=True, label="ROUGE-L", max_loss=0.5),
@@ -65,28 +63,28 @@ class Caption(Task):
 
     corpus: CaptionCorpus
     valid: ValidationPictures
-    objective: SelfCritical | None = None
 
     # -- what it reads and builds --------------------------------------------------------------------------
 
     def check(self, config: Any) -> list[str]:
-        if not config.extra.self_critical:
-            return []
-        names = ("coverage", "scheduled_sampling", "r_drop", "label_smoothing")
-        given = [name for name in names if getattr(config.train, name)]
-        given += ["batch_tokens"] if config.data.batch_tokens != CaptionData.batch_tokens else []
-        found = [f"--{name.replace('_', '-')} does not go with --self-critical" for name in given]
-        if not config.train.init_from:
-            found.append("--self-critical starts from a trained model: name its run with --init-from")
-        if config.model.finetune:
+        found = self_critical_errors(config)
+        if config.extra.self_critical and config.data.batch_tokens != CaptionData.batch_tokens:
+            found.append("--batch-tokens does not go with --self-critical: --pictures is the size of a batch")
+        if config.extra.self_critical and config.model.finetune:
             found.append("--self-critical and --finetune exclude each other")
         return found
 
     def read(self, data: CaptionData) -> Split:
         """The pictures with their captions. Raises `UserError` if files are missing or damaged."""
-        if self.begun is not None and not isinstance(self.begun.encoder, CNNEncoder):
-            raise UserError(f"--init-from: its encoder, {self.begun.encoder.describe()}, does not read pictures")
-        return read_split(data)
+        split = read_split(data)
+        if self.begun is not None:
+            if not isinstance(self.begun.processors.get("picture"), PictureProcessor):
+                raise UserError(f"--init-from: its encoder, {self.begun.encoder.describe()}, reads no pictures")
+            has, known = {c.label for c in split.train}, self.begun.processors.get("label")
+            labels = known.tokenizer.labels if isinstance(known, LabelProcessor) else [""]
+            if unknown := has - set(labels):
+                raise unknown_label(unknown.pop(), labels, "; name the files of --captions as that model's were")
+        return split
 
     def build(self, sizes: Any, split: Split) -> Model:
         """A CNN encoder and the decoder."""
@@ -99,7 +97,12 @@ class Caption(Task):
             finetune_rate=sizes.finetune_rate,
         )
         tokenizer = self._tokenized(split).tokenizer
-        return Model(encoder, DecoderConfig.of(len(tokenizer), sizes), tokenizer)
+        config = DecoderConfig.of(len(tokenizer), sizes)
+        labels = LabelTokenizer(c.label for c in split.train if c.label)
+        if not labels.labels:
+            return Model(encoder, config, tokenizer)
+        label = LabelEncoder({"label": labels}, sizes.memory_size, prompt=False)
+        return Model(JoinedEncoder({"picture": encoder, "label": label}, sizes.memory_size), config, tokenizer)
 
     def _tokenized(self, split: Split) -> CaptionCorpus:
         """The training captions as token ids."""
@@ -148,13 +151,13 @@ class Caption(Task):
     def make_batches(self, model: Model, split: Split, config: Any) -> Batches:
         """Batches of captions of similar length with their pictures, a different view in every epoch; pictures
         alone for self-critical training. Pictures that cannot be read are recorded in ``split``."""
-        data, seed, encoder = config.data, config.train.seed, model.encoder
-        assert isinstance(encoder, CNNEncoder)
+        data, seed, encoder = config.data, config.train.seed, cnn_of(model)
         if self.begun is not None:
             encoder.unfreeze(config.model.finetune, config.model.finetune_rate)
             self._tokenized(split)
         learns, views = config.model.finetune > 0, (data.augment or 0) + 1
-        source, usable = self._source(encoder, split, data, learns, views)
+        seen, usable = self._source(encoder, split, data, learns, views)
+        source = named_source(split.train + split.valid, seen, model.encoder)
         train = usable[usable < len(split.train)]
         held_out = usable[usable >= len(split.train)]
         pictures = [split.valid[i - len(split.train)] for i in held_out]
@@ -183,7 +186,7 @@ class Caption(Task):
         self, encoder: CNNEncoder, split: Split, data: CaptionData, learns: bool, views: int
     ) -> tuple[Source, np.ndarray]:
         """The function that makes the encoder's source, and the indices of the usable pictures."""
-        pictures = split.train + split.valid
+        pictures = [c.picture for c in split.train + split.valid]
         if learns:
             failed, source = unusable(encoder, pictures), decoded_source(encoder, pictures)
         else:
@@ -199,13 +202,6 @@ class Caption(Task):
         self.progress("computing picture features (cached for later runs)", done, total)
 
     # -- training ------------------------------------------------------------------------------------------
-
-    def loss(
-        self, model: Model, batch: Batch, state: DecoderState | None, options: TrainOptions, share: float
-    ) -> LossOutput:
-        if self.objective is not None:
-            return self.objective(model, batch)
-        return super().loss(model, batch, state, options, share)
 
     def validate(self, model: Model, *, quick: bool = False) -> Evaluation:
         """The scores of greedy captions, and the loss of each picture's first reference."""
@@ -236,17 +232,20 @@ class Caption(Task):
         pictures = self.valid.pictures
         found = self.valid.captions(model, len(pictures))
         captions = [h.text for h in found]
-        written = [{"image": str(c.picture), "caption": t} for c, t in zip(pictures, captions, strict=True)]
-        given = [{"image": str(c.picture), "captions": c.captions} for c in pictures]
+        about = [{"image": str(c.picture), **({"label": c.label} if c.label else {})} for c in pictures]
+        written = [{**each, "caption": text} for each, text in zip(about, captions, strict=True)]
+        given = [{**each, "captions": c.captions} for each, c in zip(about, pictures, strict=True)]
         for name, rows in (("captions.jsonl", written), ("valid.jsonl", given)):
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
             write_text(folder / name, "".join(lines))
         if found[0].attention is not None:
-            self.plot(model, pictures[0].picture, found[0], folder / "plots" / "attention.png")
+            self.plot(model, _item(pictures[0]), found[0], folder / "plots" / "attention.png")
         return Evaluation(self.valid.scorer.corpus(captions), captions, len(captions))
 
     def commands(self, model: Model, folder: str) -> list[str]:
-        return [f"gen caption {folder} {shlex.quote(str(self.valid.pictures[0].picture))}"]
+        first = self.valid.pictures[0]
+        given = f"--given {shlex.quote(first.label)} " if first.label else ""
+        return [f"gen caption {folder} {given}{shlex.quote(str(first.picture))}"]
 
     def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         labels = {f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)} | {"rouge_l": "ROUGE-L", "cider": "CIDEr-D"}
@@ -267,7 +266,7 @@ class Caption(Task):
 
     def held_out(self, model: Any, options: CaptionHeldOut | None = None) -> list[Example]:
         if options and (options.images or options.captions):
-            found = read_captions(options.images, options.captions)
+            found = read_labelled(options.images, options.captions)
             chosen = found.pictures if options.split == "all" else found.split(options.split)
             self.dropped = found.dropped
         else:
@@ -278,7 +277,7 @@ class Caption(Task):
             if split.automatic:
                 check_split(model, "--images and --captions")
             chosen, self.dropped = split.valid, []
-        return [Example(c.picture, c.captions[0], tuple(c.captions)) for c in chosen]
+        return [Example(_item(c), c.captions[0], tuple(c.captions)) for c in chosen]
 
     dropped: Sequence[str] = ()
 
@@ -303,5 +302,20 @@ class Caption(Task):
 def looks_of(model: Any, picture: Any, hypothesis: Hypothesis) -> tuple[np.ndarray, Any, list[str]]:
     """The data of a caption's plot: pixels (H, W, 3), attention weights (T, S), and a label per token."""
     processor: PictureProcessor = model.processors["picture"]
+    picture = picture["picture"] if isinstance(picture, Mapping) else picture
     pixels = processor.preprocessing.pixels(picture).transpose(1, 2, 0)
-    return pixels, hypothesis.attention, hypothesis.tokens
+    weights = np.asarray(hypothesis.attention)[:, : processor.num_cells]  # of a label, too, comes after
+    return pixels, weights, hypothesis.tokens
+
+
+def cnn_of(model: Model) -> CNNEncoder:
+    """The part of the encoder that reads pictures."""
+    encoder = model.encoder
+    found = encoder.parts["picture"] if isinstance(encoder, JoinedEncoder) else encoder
+    assert isinstance(found, CNNEncoder)  # checked where the model was read
+    return found
+
+
+def _item(entry: Captioned) -> Any:
+    """What a model captions: a picture, or a picture and the label of its captions."""
+    return {"picture": entry.picture, "label": entry.label} if entry.label else entry.picture

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from gen.base.errors import UserError, few
+from gen.base.errors import UserError
 from gen.base.files import TextFiles
 from gen.base.tables import Table, is_dataset, listed
+from gen.datasets.labelled import check_labels
 from gen.datasets.splits import connected, hold_out, split_notes, text_key
 from gen.inputs.labels import LabelTokenizer, unknown_label
 from gen.inputs.pictures import find_pictures
@@ -100,23 +101,8 @@ def _check(train: Sequence[Example], valid: Sequence[Example], options: Classify
         raise UserError(
             f"{where}: there are too few examples: {len(train):,} to train and {len(valid):,} to validate on"
         )
-    counts = Counter(e.target for e in train)
-    if len(counts) == 1:
-        raise UserError(f"{where}: all examples have the label {next(iter(counts))!r}: there is nothing to learn")
-    if len(counts) > 3 and len(counts) > 0.5 * len(train):
-        raise UserError(
-            f"{where}: {len(counts):,} different labels for {len(train):,} examples: that is no column of labels; "
-            "name another with --label"
-        )
-    if unknown := sorted({e.target for e in valid} - counts.keys()):
-        alone = "has too few examples" if not options.valid else "is only in the validation part"
-        raise UserError(
-            f"{where}: the label {few(list(map(repr, unknown)))} {alone}: give examples, or leave it out"
-        )
-    if single := sorted(name for name, count in counts.items() if count == 1):
-        raise UserError(
-            f"{where}: the label {few(list(map(repr, single)))} has a single example: give more, or leave it out"
-        )
+    labels = [[e.target for e in part] for part in (train, valid)]
+    check_labels(where, "--label", *labels, automatic=not options.valid)
 
 
 def _keys(examples: Sequence[Example]) -> np.ndarray:
@@ -158,8 +144,8 @@ def _in_folder(folder: Path) -> Iterator[str | Path]:
 def _rows(name: str, options: ClassifyData, dropped: list[str]) -> Iterator[Example]:
     table = Table(name, [*options.column, options.label, options.image, *LABEL_NAMES])
     label = _label_column(table, options)
-    picture = _column(table, "--image", options.image) if options.image else ""
-    columns = [_column(table, "--column", each) for each in options.column]
+    picture = table.column("--image", options.image) if options.image else ""
+    columns = [table.column("--column", each) for each in options.column]
     columns = columns or [column for column in table.texts if column != label]
     if not picture and not columns:
         raise UserError(
@@ -179,20 +165,14 @@ def _rows(name: str, options: ClassifyData, dropped: list[str]) -> Iterator[Exam
             yield Example(item, str(target).strip())
 
 
-def _column(table: Table, option: str, asked: str) -> str:
-    if (found := table.find(asked)) is None:
-        raise UserError(f"{table.name}: {option} {asked}: no such column; there are {listed(table.columns)}")
-    return found
-
-
 def _label_column(table: Table, options: ClassifyData) -> str:
     """The column of the labels: the named one, one with a usual name, or the only one whose values repeat."""
     if options.label:
-        return _column(table, "--label", options.label)
+        return table.column("--label", options.label)
     usual = [name for name in table.columns if name.lower() in LABEL_NAMES]
     if usual:
         return usual[0]
-    texts = [_column(table, "--column", each) for each in options.column]
+    texts = [table.column("--column", each) for each in options.column]
 
     def repeats(column: str) -> bool:
         cells = [str(row.get(column)) for _, row in table.head]

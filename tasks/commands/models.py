@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gen import runtime
 from gen.base.errors import UserError
 from gen.base.lines import read_lines
+from gen.inputs.labels import LabelProcessor, unknown_label
 from gen.search import Hypothesis
 
 if TYPE_CHECKING:  # exported models run where there is no torch
@@ -106,3 +107,26 @@ def encoding_errors(flag: str, texts: Iterable[str]) -> list[str]:
     """An error if texts from the command line are not UTF-8: Python keeps such bytes as surrogates."""
     wrong = any("\udc80" <= character <= "\udcff" for text in texts for character in text)
     return [f"{flag}: is not UTF-8"] if wrong else []
+
+
+def labels_of(model: Any, given: Sequence[str]) -> dict[str, str]:
+    """The labels of ``--given`` by input name: in the order of the model's inputs, or as ``name=label``.
+
+    Raises:
+        UserError: the model takes no labels, or not so many, or does not know one.
+    """
+    labels = {n: p.tokenizer.labels for n, p in model.processors.items() if isinstance(p, LabelProcessor)}
+    if given and not labels:
+        raise UserError("--given: this model was trained without labels; see `gen train text --help`")
+    found: dict[str, str] = {}
+    for word in given:
+        name, equals, label = word.partition("=")
+        if not (equals and name in labels):
+            left = (n for n in labels if n not in found)
+            name, label = next((n for n in labels if n not in found and word in labels[n]), next(left, "")), word
+        if not name or name in found:
+            raise UserError(f"--given {word}: this model takes one label each of {', '.join(labels)}")
+        if label and label not in labels[name]:
+            raise unknown_label(label, labels[name])
+        found[name] = label
+    return found

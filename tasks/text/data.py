@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from gen.base.distributed import all_reduce_sum, is_main
 from gen.base.errors import few, notify
 from gen.base.files import TextFiles
 from gen.datasets.batches import SequenceBatches, Sequences
 from gen.datasets.corpus import Corpus, Part, TokenizerOptions, build_corpus
+from gen.datasets.examples import NamedSources
+from gen.datasets.labelled import check_labels
 from gen.datasets.streams import stream_evaluation
+from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.markov import MarkovChain
 from gen.metrics.scores import language_metrics
 from gen.models.batch import Batch
 from gen.models.model import Model
 from gen.training.interfaces import Evaluation
+from tasks.options import input_name
 from tasks.text.options import TextData, TextHeldOut
 
 
-def text_files(options: TextData | TextHeldOut, names: Sequence[str], unit: str, column: str) -> TextFiles:
+def text_files(
+    options: TextData | TextHeldOut, names: Sequence[str], by_line: bool, column: str, given: Sequence[str] = ()
+) -> TextFiles:
     """The files of these names; tells what is skipped in folders."""
-    files = TextFiles(names, options.encoding_errors, column, one_line=unit == "line")
+    files = TextFiles(names, options.encoding_errors, column, one_line=by_line, given=given)
     if files.skipped and is_main():
         notify(
             f"{len(files.skipped):,} files that do not end in .txt or .txt.gz are skipped: {few(files.skipped)}"
@@ -32,10 +42,17 @@ def text_files(options: TextData | TextHeldOut, names: Sequence[str], unit: str,
     return files
 
 
-def read_corpus(options: TextData, vocabulary: Tokenizer | None = None) -> Corpus:
-    """Reads and tokenizes the text, with a new vocabulary if none is given."""
-    files = text_files(options, options.data, options.unit, options.column)
-    valid = text_files(options, options.valid, options.unit, options.column) if options.valid else None
+def read_corpus(
+    options: TextData, vocabulary: Tokenizer | None = None, labels: Mapping[str, LabelTokenizer] | None = None
+) -> tuple[Corpus, dict[str, LabelTokenizer]]:
+    """Reads and tokenizes the text, with a new vocabulary and new labels if none are given.
+
+    Returns:
+        The corpus, and the labels of each column of ``--given``, by input name.
+    """
+    names = [options.data, options.valid] if options.valid else [options.data]
+    files, *others = (text_files(options, n, options.by_line, options.column, options.given) for n in names)
+    valid = others[0] if others else None
     tokenizer = TokenizerOptions(
         options.level,
         options.min_frequency,
@@ -43,15 +60,44 @@ def read_corpus(options: TextData, vocabulary: Tokenizer | None = None) -> Corpu
         options.model_type,
         normalization=options.normalize,
     )
-    return build_corpus(
+    corpus = build_corpus(
         files,
         valid,
         tokenizer,
         valid_fraction=options.valid_fraction,
-        unit=options.unit,
+        unit="line" if options.by_line else "stream",
         max_line=options.max_line,
         tokenizer=vocabulary,
     )
+    return _with_labels(corpus, files, valid, labels) if options.given else (corpus, {})
+
+
+def _with_labels(
+    corpus: Corpus, files: TextFiles, valid: TextFiles | None, known: Mapping[str, LabelTokenizer] | None
+) -> tuple[Corpus, dict[str, LabelTokenizer]]:
+    """The corpus with the labels of its lines. Raises `UserError` if they cannot be learned."""
+    train = files.given_cells()
+    if corpus.held_out is None:
+        other = valid.given_cells() if valid else []
+    else:
+        held_out = corpus.held_out[1]
+        other = [cells for cells, out in zip(train, held_out, strict=True) if out]
+        train = [cells for cells, out in zip(train, held_out, strict=True) if not out]
+    names = list(map(input_name, files.given))
+    for i, column in enumerate(files.given):
+        labels = [[cells[i] for cells in part if cells[i]] for part in (train, other)]
+        check_labels(str(files.paths[0]), f"--given (not {column})", *labels, automatic=valid is None)
+    made = known or {name: LabelTokenizer(c[i] for c in train if c[i]) for i, name in enumerate(names)}
+    parts = [
+        replace(part, given=label_ids(made, cells))
+        for part, cells in ((corpus.train, train), (corpus.valid, other))
+    ]
+    return replace(corpus, train=parts[0], valid=parts[1]), dict(made)
+
+
+def label_ids(labels: Mapping[str, LabelTokenizer], cells: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+    """The ids of N rows of labels: input name → (N, 1) int64, 0 where there is none."""
+    return {n: LabelProcessor(t).read([row[i] for row in cells]) for i, (n, t) in enumerate(labels.items())}
 
 
 def part_batches(part: Part, tokenizer: Tokenizer, limit: int | None = None) -> Iterator[Batch]:
@@ -61,7 +107,26 @@ def part_batches(part: Part, tokenizer: Tokenizer, limit: int | None = None) -> 
     offsets = np.asarray(part.offsets)
     if limit is not None:
         offsets = offsets[: max(int(np.searchsorted(offsets, limit, "right")), 2)]
-    return SequenceBatches(Sequences(part.tokens, offsets), 8192, tokenizer).epoch(0)
+    return SequenceBatches(Sequences(part.tokens, offsets), 8192, tokenizer, **_source(part)).epoch(0)
+
+
+def _source(part: Part, dropout: float = 0.0, seed: int = 0) -> dict[str, Any]:
+    """The argument ``source`` of `SequenceBatches`, for a part whose lines have labels."""
+
+    def label(name: str) -> Callable[[np.ndarray, int], Tensor]:
+        return lambda rows, epoch: torch.from_numpy(part.given[name][rows])
+
+    if not part.given:
+        return {}
+    sources = {name: label(name) for name in part.given}
+    return {"source": NamedSources(sources, len(np.asarray(part.offsets)) - 1, list(sources), dropout, seed)}
+
+
+def line_batches(part: Part, tokenizer: Tokenizer, data: TextData, seed: int) -> SequenceBatches:
+    """The lines of a part to train on, with their labels."""
+    offsets = np.asarray(part.offsets)
+    source = _source(part, data.input_dropout, seed)
+    return SequenceBatches(Sequences(part.tokens, offsets), data.batch_tokens, tokenizer, seed=seed, **source)
 
 
 def evaluate_part(

@@ -17,7 +17,7 @@ from gen.base.errors import ConfigError, Terminated, UserError, notify
 from gen.base.fields import Arg
 from gen.search import SearchOptions
 from gen.search.sample import fresh_seed
-from tasks.commands.models import Precision, encoding_errors, load_model, record, spelled
+from tasks.commands.models import Precision, encoding_errors, labels_of, load_model, record, spelled
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
@@ -33,6 +33,9 @@ class GenerateConfig:
     """Folder of a run, model or exported model, or hf:USER/NAME."""
     prompt: tuple[str, ...] = ()
     """Beginning of the text; one text per prompt."""
+    given: tuple[str, ...] = ()
+    """What to write about, for a model trained with labels: a label, or COLUMN=LABEL where there are several
+    columns."""
     input: str = ""
     """File with one prompt per line; - for standard input."""
     stream: bool = False
@@ -57,7 +60,7 @@ class GenerateConfig:
         errors = self.search.errors()
         if len(ways) > 1:
             errors.append(f"{' and '.join(ways)} exclude each other")
-        errors += encoding_errors("--prompt", self.prompt)
+        errors += encoding_errors("--prompt", self.prompt) + encoding_errors("--given", self.given)
         if self.json and self.interactive:
             errors.append("--json and --interactive exclude each other")
         if self.stream or self.interactive:
@@ -82,13 +85,14 @@ def generate_command(argv: list[str], command: str) -> None:
     options = config.search.given()
     for remark in config.search.remarks():
         notify(remark)
+    given = labels_of(model, config.given)
     if config.interactive:
-        _converse(model, options)
+        _converse(model, given, options)
     elif config.stream:
         for prompt in _prompts(config, model):
-            _print_stream(model, prompt, options)
+            _print_stream(model, prompt, given, options)
     else:
-        _print_all(model, config, options)
+        _print_all(model, config, given, options)
 
 
 def _prompts(config: GenerateConfig, model: Model | runtime.Runtime) -> Iterator[str]:
@@ -98,13 +102,16 @@ def _prompts(config: GenerateConfig, model: Model | runtime.Runtime) -> Iterator
         yield from config.prompt or ("",)
 
 
-def _print_all(model: Model | runtime.Runtime, config: GenerateConfig, options: dict[str, Any]) -> None:
+def _print_all(
+    model: Model | runtime.Runtime, config: GenerateConfig, given: dict[str, str], options: dict[str, Any]
+) -> None:
     prompts = _prompts(config, model)
     printed = 0
     if SearchOptions.make(model.search_defaults, options).samples:
         options = {"seed": fresh_seed(), **options}  # one for all batches
     while batch := list(islice(prompts, config.batch_size)):
-        for prompt, output in zip(batch, model.generate(batch, **options), strict=True):
+        items = [{"prompt": prompt, **given} for prompt in batch] if given else batch
+        for prompt, output in zip(batch, model.generate(items, **options), strict=True):
             for hypothesis in output:
                 if config.json:
                     found = record(hypothesis, num_tokens=len(hypothesis.token_ids))
@@ -118,8 +125,10 @@ def _print_all(model: Model | runtime.Runtime, config: GenerateConfig, options: 
         sys.stdout.flush()
 
 
-def _print_stream(model: Model | runtime.Runtime, prompt: str, options: dict[str, Any]) -> None:
-    pieces = model.stream(prompt, **options)
+def _print_stream(
+    model: Model | runtime.Runtime, prompt: str, given: dict[str, str], options: dict[str, Any]
+) -> None:
+    pieces = model.stream({"prompt": prompt, **given} if given else prompt, **options)
     first = next(pieces, "")  # errors in the prompt come before any output
     print(prompt + first, end="", flush=True)
     for piece in pieces:
@@ -127,7 +136,7 @@ def _print_stream(model: Model | runtime.Runtime, prompt: str, options: dict[str
     print()
 
 
-def _converse(model: Model | runtime.Runtime, options: dict[str, Any]) -> None:
+def _converse(model: Model | runtime.Runtime, given: dict[str, str], options: dict[str, Any]) -> None:
     """Reads prompts until the input ends. On a terminal, lines can be edited, and Ctrl-C cancels one."""
     typed = sys.stdin.isatty()
     if typed and find_spec("readline"):
@@ -138,7 +147,7 @@ def _converse(model: Model | runtime.Runtime, options: dict[str, Any]) -> None:
     while True:
         try:
             prompt = input("> ")
-            _print_stream(model, prompt, options)
+            _print_stream(model, prompt, given, options)
         except EOFError:
             if typed:
                 print()

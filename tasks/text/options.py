@@ -9,7 +9,7 @@ from typing import Literal
 from gen.base.config import range_errors
 from gen.base.lines import suffix
 from gen.base.tables import TABLES
-from tasks.options import DecoderSizes, vocabulary_errors
+from tasks.options import DecoderSizes, input_name, vocabulary_errors
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class TextData:
     .parquet) with --column."""
     column: str = ""
     """Tables: the column of the text, by name or by number from 1 on. Unset: the only one of text."""
+    given: tuple[str, ...] = ()
+    """Tables: columns of labels to write about, such as a topic. Each row is then a text of its own."""
+    input_dropout: float = 0.1
+    """Share of the labels that are left out in training, so that one model also writes without them."""
     valid: tuple[str, ...] = ()
     """Text to validate on. Unset: the end of the data."""
     valid_fraction: float = 0.1
@@ -52,16 +56,23 @@ class TextData:
     encoding_errors: Literal["strict", "replace"] = "strict"
     """replace: read bytes that are not UTF-8 as U+FFFD."""
 
+    @property
+    def by_line(self) -> bool:
+        """Whether each line, or row of a table, is a text of its own."""
+        return self.unit == "line" or bool(self.given)
+
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
         found = [] if self.data else ["--data: name at least one text file"]
         found += column_errors(self.data, self.column)
+        if len(set(map(input_name, self.given))) < len(self.given):
+            found.append(f"--given {' '.join(self.given)}: names the same column twice")
         if not 0 < self.valid_fraction < 1:
             found.append(f"--valid-fraction must be between 0 and 1, not {self.valid_fraction}")
         if self.valid and self.valid_fraction != 0.1:
             found.append("--valid and --valid-fraction exclude each other")
         sizes = ("batch_size", "chunk", "min_frequency", "batch_tokens", "max_line", "valid_limit")
-        return found + vocabulary_errors(self) + range_errors(self, sizes)
+        return found + vocabulary_errors(self) + range_errors(self, sizes, ("input_dropout",))
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ class TextHeldOut:
     data: tuple[str, ...] = ()
     """Text to evaluate on. Unset: the validation part of the training data."""
     column: str = ""
-    """Tables: the column of the text. Unset: that of the training."""
+    """Tables: the column of the text. Unset: that of the training, and of its labels likewise."""
     encoding_errors: Literal["strict", "replace"] = "strict"
     """replace: read bytes that are not UTF-8 as U+FFFD."""
 

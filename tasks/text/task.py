@@ -7,20 +7,23 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gen.base.errors import UserError
+from gen.base.errors import UserError, one_line
 from gen.base.files import TextFiles
-from gen.base.lines import read_lines
-from gen.datasets.batches import Batches, SequenceBatches, Sequences
+from gen.base.lines import read_lines, suffix
+from gen.base.tables import TABLES
+from gen.datasets.batches import Batches
 from gen.datasets.corpus import Corpus, Part, tokenize
 from gen.datasets.streams import StreamBatches
+from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.tokenizer import Tokenizer
 from gen.models.decoder import DecoderConfig
+from gen.models.encoders.labels import LabelEncoder
 from gen.models.model import Model
 from gen.search import SearchOptions
 from gen.search.loop import NOT_FINITE
@@ -28,7 +31,17 @@ from gen.training.config import check_split, recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
-from tasks.text.data import evaluate_part, markov_metrics, markov_order, read_corpus, text_files, text_of
+from tasks.options import input_name
+from tasks.text.data import (
+    evaluate_part,
+    label_ids,
+    line_batches,
+    markov_metrics,
+    markov_order,
+    read_corpus,
+    text_files,
+    text_of,
+)
 from tasks.text.options import TextData, TextHeldOut, TextSizes
 
 
@@ -37,6 +50,7 @@ class TextSplit:
     """A corpus; see `gen.training.interfaces.Split`."""
 
     corpus: Corpus
+    labels: dict[str, LabelTokenizer]
 
     @property
     def valid(self) -> Part:
@@ -73,7 +87,7 @@ class Text(Task):
 
     Data, Sizes, HeldOut = TextData, TextSizes, TextHeldOut
     metric = Metric("loss", label="nats per token", max_loss=0.02)
-    common = ("data", "out", "budget", "level", "unit", "valid", "hidden_size", "init_from", "dry_run")
+    common = ("data", "out", "budget", "level", "unit", "given", "valid", "hidden_size", "init_from", "dry_run")
     unused = frozenset({"coverage"})  # there is no attention
     reference = {"hidden_size": 384}
     TEMPERATURES = (0.3, 0.8, 1.3)
@@ -83,16 +97,26 @@ class Text(Task):
 
     def read(self, data: TextData) -> TextSplit:
         """The tokenized text. Raises `UserError` if files are missing, empty or not UTF-8."""
-        corpus = read_corpus(data, self.vocabulary)
-        return TextSplit(corpus)
+        known = None
+        if self.begun is not None:
+            known = given_labels(self.begun)
+            if list(known) != list(map(input_name, data.given)):
+                takes = (
+                    f"takes labels: --given {' '.join(known)}" if known else "takes no labels: leave out --given"
+                )
+                raise UserError(f"--init-from: that model {takes}")
+        return TextSplit(*read_corpus(data, self.vocabulary, known))
 
     @property
     def ends_with_eos(self) -> bool:  # type: ignore[override]
-        return self.config.data.unit == "line"
+        return bool(self.config.data.by_line)
 
     def build(self, sizes: TextSizes, split: TextSplit) -> Model:
-        """A decoder without an encoder."""
-        return Model({"name": "none"}, DecoderConfig.of(len(split.tokenizer), sizes), split.tokenizer)
+        """A decoder without an encoder; with labels, a decoder that sees their vectors at every step."""
+        config = DecoderConfig.of(len(split.tokenizer), sizes)
+        if not split.labels:
+            return Model({"name": "none"}, config, split.tokenizer)
+        return Model(LabelEncoder(split.labels), replace(config, attention="dot"), split.tokenizer)
 
     def search_defaults(self, model: Model) -> dict[str, Any]:
         length = 400 if model.tokenizer.kind == "char" else 120
@@ -129,7 +153,7 @@ class Text(Task):
 
     def tokens_per_step(self, config: Any) -> int:
         data = config.data
-        rows = data.batch_tokens if data.unit == "line" else data.batch_size * (data.chunk or 64)
+        rows = data.batch_tokens if data.by_line else data.batch_size * (data.chunk or 64)
         return int(rows * config.train.accumulate)
 
     def make_batches(self, model: Model, split: TextSplit, config: Any) -> Batches:
@@ -141,7 +165,7 @@ class Text(Task):
             raise UserError("--data: the training part has no lines")
         batches: Batches
         if offsets is not None:
-            batches = SequenceBatches(Sequences(tokens, offsets), data.batch_tokens, t, seed=seed)
+            batches = line_batches(split.corpus.train, t, data, seed)
         else:
             batches = StreamBatches(tokens, data.batch_size, data.chunk, t.bos_id, seed)
         if batches.batches_per_epoch == 0:
@@ -161,13 +185,19 @@ class Text(Task):
         return evaluate_part(model, self.split.valid, limit, max_batches=2 if quick else None)
 
     def sample(self, model: Model, evaluation: Evaluation) -> str:
-        """Texts without a prompt: greedy, and at several temperatures."""
+        """Texts without a prompt: greedy, and at several temperatures; one about each of the first labels."""
         length = self.SAMPLE_LENGTH[model.tokenizer.kind]
         ways = {"greedy": 0.0, **{f"temperature {t}": t for t in self.TEMPERATURES}}
         parts = []
         for name, temperature in ways.items():
             text = model.generate("", temperature=temperature, seed=1, max_new_tokens=length)[0].text
             parts.append(f"**{name}**\n\n```text\n{text.strip(chr(10))}\n```\n")
+        for name, labels in given_labels(model).items():
+            items = [{name: label} for label in labels.labels[: self.SAMPLES]]
+            texts = model(items, temperature=0.8, seed=1, max_new_tokens=length) if items else []
+            parts += [
+                f"* {one_line(item[name])}: {one_line(text)}" for item, text in zip(items, texts, strict=True)
+            ]
         return "\n".join(parts)
 
     def describe(self, figures: Mapping[str, Any]) -> str:
@@ -177,7 +207,7 @@ class Text(Task):
         """The figures of the model, and of a Markov chain under "markov". Writes lines that were held out as
         ``valid.txt``."""
         if (held_out := self.split.corpus.held_out) is not None:
-            shutil.copyfile(held_out, folder / "valid.txt")
+            shutil.copyfile(held_out[0], folder / "valid.txt")
         corpus, limit = self.split.corpus, self.config.data.valid_limit
         found = evaluate_part(model, corpus.valid, limit)
         order = markov_order(corpus.tokenizer)
@@ -185,7 +215,8 @@ class Text(Task):
         return Evaluation({**found.figures, "markov": {"order": order, **markov}})
 
     def commands(self, model: Model, folder: str) -> list[str]:
-        return [f"gen generate {folder} --prompt {shlex.quote(opening(model))}"]
+        about = [f"--given {shlex.quote(labels.labels[0])} " for labels in self.split.labels.values()]
+        return [f"gen generate {folder} {''.join(about)}--prompt {shlex.quote(opening(model))}"]
 
     def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         rows = []
@@ -208,16 +239,16 @@ class Text(Task):
 
     def held_out(self, model: Any, options: TextHeldOut | None = None) -> Part | TextFiles:
         if options and options.data:
-            unit = "line" if model.info.ends_with_eos else "stream"
-            return text_files(
-                options, options.data, unit, options.column or model.info.options().get("column", "")
-            )
+            trained = model.info.options()
+            column, given = options.column or trained.get("column", ""), trained.get("given") or ()
+            given = given if any(suffix(name) in TABLES for name in options.data) else ()
+            return text_files(options, options.data, model.info.ends_with_eos, column, given)
         self.config = recorded(Text, model)
         if not self.config.data.data or "-" in self.config.data.data:
             raise UserError("the model has no record of its training text: give one with --data")
-        if self.config.data.unit == "line" and not self.config.data.valid:
+        if self.config.data.by_line and not self.config.data.valid:
             check_split(model, "--data")
-        return read_corpus(self.config.data, model.tokenizer).valid
+        return read_corpus(self.config.data, model.tokenizer, given_labels(model))[0].valid
 
     def evaluate(self, model: Any, examples: Any, *, batch_size: int = 64, **search: Any) -> Evaluation:
         if search:
@@ -232,6 +263,8 @@ class Text(Task):
             part = tokenize(examples, model.tokenizer, unit, Path(folder))
             if len(part.tokens) == 0:
                 raise UserError(f"{examples.paths[0]}: holds no text")
+            if examples.given:
+                part = replace(part, given=label_ids(given_labels(model), examples.given_cells()))
             return _finite(evaluate_part(model, part))
 
     def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
@@ -263,6 +296,11 @@ def _finite(found: Evaluation) -> Evaluation:
     if np.isnan(found.figures["loss"]):
         raise UserError(NOT_FINITE)
     return found
+
+
+def given_labels(model: Any) -> dict[str, LabelTokenizer]:
+    """The labels that a model can be told to write about, by input name."""
+    return {n: p.tokenizer for n, p in model.processors.items() if isinstance(p, LabelProcessor)}
 
 
 def opening(model: Model) -> str:

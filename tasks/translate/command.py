@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from gen.base import distributed
 from gen.base.config import parse_command, range_errors
-from gen.base.errors import ConfigError, notify
+from gen.base.errors import ConfigError, UserError, notify
 from gen.base.fields import Arg
 from gen.base.lines import output, read_lines
+from gen.inputs.processors import PictureProcessor, SentenceProcessor
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
 from gen.search.ensemble import Ensemble
-from tasks.commands.models import Precision, encoding_errors, load_model, record, spelled
+from tasks.commands.models import Precision, encoding_errors, labels_of, load_model, record, spelled
 from tasks.translate.lines import Translation, translate_lines
 
 if TYPE_CHECKING:  # exported models run where there is no torch
@@ -38,6 +39,12 @@ class TranslateCommand:
     """Output file; - for standard output."""
     text: tuple[str, ...] = ()
     """Translate this instead of --input."""
+    image: tuple[str, ...] = ()
+    """Pictures to look at, for a model trained with --image: one per such input."""
+    context: tuple[str, ...] = ()
+    """Further sentences to read, for a model trained with --context: one per such input."""
+    given: tuple[str, ...] = ()
+    """Labels, for a model trained with --given: a label, or COLUMN=LABEL where there are several columns."""
     sample: bool = False
     """Sample instead of beam search."""
     scores: bool = False
@@ -63,7 +70,7 @@ class TranslateCommand:
             errors.append("name the folder of a run: gen translate RUN")
         if self.text and self.input != "-":
             errors.append("--text and --input exclude each other")
-        errors += encoding_errors("--text", self.text)
+        errors += encoding_errors("--text", self.text) + encoding_errors("--context", self.context)
         if self.json and (self.scores or self.alignments):
             errors.append("--json includes scores and alignments: leave out --scores and --alignments")
         errors += range_errors(self, ("batch_size",))
@@ -89,13 +96,16 @@ def translate_command(argv: list[str], command: str) -> None:
     for remark in chosen.remarks():
         notify(remark)
     known = partial(model.processors["sentence"].known, unknown=chosen.unknown or "replace")
-    lines: Iterable[str] = config.text or read_lines(config.input)
+    further = further_inputs(model, config.image, config.context, config.given)
+    lines: Iterable[Any] = config.text or read_lines(config.input)
     if chosen.unknown == "error" and not config.text:
         lines = spelled(config.input, known)
     elif chosen.unknown == "skip":  # before sentences are split, so that alignments count the words that are left
         lines = map(known, lines)
+    if further:
+        lines = ({"sentence": line, **further} for line in lines)
     talking = config.batch_size == 1 or (config.input == "-" and not config.text and sys.stdin.isatty())
-    blocks: Iterable[Iterable[str]] = ([line] for line in lines) if talking else [lines]
+    blocks: Iterable[Iterable[Any]] = ([line] for line in lines) if talking else [lines]
     width = chosen.num_outputs
     translate = partial(
         translate_lines,
@@ -156,6 +166,26 @@ def load_ensemble(runs: Sequence[str], device: str, precision: Precision = "fp32
         device = "cpu"
     models = [load_model(run, device, "translate", precision) for run in runs]
     return models[0] if len(models) == 1 else Ensemble(models, list(runs))
+
+
+def further_inputs(
+    model: Any, images: Sequence[str], context: Sequence[str], given: Sequence[str]
+) -> dict[str, Any]:
+    """Input name → what was given for it, in the order of the model's inputs. A picture is read once.
+
+    Raises:
+        UserError: the model has fewer such inputs, a picture cannot be read, or a label is unknown.
+    """
+    found: dict[str, Any] = dict(labels_of(model, given))
+    kinds = {"--image": (images, PictureProcessor), "--context": (context, SentenceProcessor)}
+    for option, (values, kind) in kinds.items():
+        inputs = {n: p for n, p in model.processors.items() if isinstance(p, kind) and n != "sentence"}
+        if len(values) > len(inputs):
+            takes = f"takes {len(inputs)} of them" if inputs else f"was trained without {option}"
+            raise UserError(f"{option} {values[len(inputs)]}: this model {takes}")
+        pairs = zip(inputs.items(), values, strict=False)
+        found |= {n: p.read([value])[0] if kind is PictureProcessor else value for (n, p), value in pairs}
+    return found
 
 
 def _plain(found: Translation, config: TranslateCommand, width: int) -> str:

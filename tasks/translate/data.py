@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from gen.base.errors import UserError
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import Pairs, build_pairs
 from gen.inputs.tokenizer import Tokenizer
 from gen.training.interfaces import Example
-from tasks.translate.options import TranslateData
+from gen.training.self_critical import Reward
+from tasks.translate.inputs import Further, Rows, read_further, read_rows
+from tasks.translate.options import TranslateData, TranslateHeldOut
 
 
 @dataclass(frozen=True)
@@ -17,10 +21,17 @@ class TranslateSplit:
     """The sentence pairs; see `gen.training.interfaces.Split`."""
 
     pairs: Pairs
+    further: Further = field(default_factory=Further)
 
     @cached_property
     def valid(self) -> list[Example]:
-        return [Example(source, target) for source, target in self.pairs.valid]
+        return self.examples(self.further.valid)
+
+    def examples(self, further: Rows) -> list[Example]:
+        """The validation pairs with their further inputs."""
+        sources, targets = zip(*self.pairs.valid, strict=True)
+        items = self.further.items(sources, further)
+        return [Example(item, target) for item, target in zip(items, targets, strict=True)]
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -44,13 +55,42 @@ class TranslateSplit:
             "dropped": dropped or "none",
             "validation": f"{len(pairs.valid):,} pairs",
             **pairs.notes,
+            **self.further.table(),
             "vocabulary": f"{sizes} ({pairs.target_tokenizer.kind}{', joint' if one else ''})",
         }
 
 
-def read_pairs(options: TranslateData, vocabularies: tuple[Tokenizer, Tokenizer] | None = None) -> Pairs:
-    """Reads and tokenizes the pairs, with new vocabularies if none are given."""
+def read_table(options: TranslateHeldOut, trained: TranslateData) -> list[Example]:
+    """The pairs of tables, with the columns that a model was trained with.
+
+    Raises:
+        UserError: no pairs are there, or a column is missing.
+    """
+    files = PairFiles(options.data, trained.src, trained.tgt, tables=True)
+    further = replace(trained.further, images=options.images)
+    rows, parts = read_rows(files, further), files.parts
+    pairs = list(files)
+    items = Further(further.kinds).items([source for source, _ in pairs], rows)
+    chosen = [
+        options.split == "all" or (parts is not None and parts[i] == options.split) for i in range(len(pairs))
+    ]
+    found = [Example(item, t) for item, (s, t), use in zip(items, pairs, chosen, strict=True) if use and s and t]
+    if not found:
+        raise UserError(f"{options.data[0]}: holds no pairs of the split {options.split!r}")
+    return found
+
+
+def pair_reward(pairs: Pairs, score: Callable[[str, str], float]) -> Reward:
+    """The score of a translation against the target of its training pair."""
+    count = len(pairs.target) // pairs.spellings
+    targets = [pairs.target_tokenizer.decode(pairs.target[row].tolist()) for row in range(count)]
+    return lambda hypothesis, row: score(hypothesis.text, targets[row % count])
+
+
+def read_pairs(options: TranslateData, vocabularies: tuple[Tokenizer, Tokenizer] | None = None) -> TranslateSplit:
+    """Reads and tokenizes the pairs, with new vocabularies if none are given; and their further inputs."""
     columns, tables = (options.src, options.tgt), not options.train
     train = PairFiles(options.train or options.data, *columns, tables=tables)
     valid = PairFiles(options.valid, *columns) if options.valid else None
-    return build_pairs(train, valid, options.pairs, tokenizers=vocabularies)
+    pairs = build_pairs(train, valid, options.pairs, tokenizers=vocabularies)
+    return TranslateSplit(pairs, read_further(options.further, pairs, train, valid))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ class Translation:
 
 def translate_lines(
     model: Model | Ensemble | Runtime,
-    lines: Iterable[str],
+    lines: Iterable[Any],
     *,
     batch_size: int = 64,
     attention: bool = False,
@@ -49,27 +49,45 @@ def translate_lines(
 
     A line of several sentences is translated in pieces, unless training had many such lines; see `split_line`. A
     forced prefix applies to the first piece only.
+
+    Args:
+        model: of translation: torch, exported, or an ensemble.
+        lines: lines; for a model of several inputs, mappings with a line under "sentence", and each piece gets
+            what else they hold.
+        batch_size: pieces at once.
+        attention: whether alignments are wanted.
+        options: as for `generate`.
     """
-    waiting: deque[tuple[str, Pieces, int]] = deque()
+    waiting: deque[tuple[Any, Pieces, int]] = deque()
     many = partial(model.generate_many, batch_size=batch_size, attention=attention)
     alone = {name: value for name, value in options.items() if name != "prefix"}
 
     def at_first() -> Iterator[str]:
-        for line in lines:
-            pieces = split_line(model.processors["sentence"], line.strip())
+        for item in lines:
+            pieces = split_line(model.processors["sentence"], _line(item).strip())
             texts = pieces.texts[:1] if alone != options else pieces.texts
-            waiting.append((line, pieces, len(texts)))
-            yield from texts
+            waiting.append((item, pieces, len(texts)))
+            yield from _items(item, texts)
 
     done: list[Sequence[Hypothesis]] = []
     for hypotheses in many(at_first(), **options):
         done.append(hypotheses)
         while waiting and len(done) >= waiting[0][2]:
-            line, pieces, count = waiting.popleft()
-            yield _join(model, line, pieces, [*done[:count], *many(pieces.texts[count:], **alone)])
+            item, pieces, count = waiting.popleft()
+            rest = many(_items(item, pieces.texts[count:]), **alone)
+            yield _join(model, _line(item), pieces, [*done[:count], *rest])
             del done[:count]
-    for line, *_ in waiting:  # empty ones at the end
-        yield Translation(line, [], [])
+    for item, *_ in waiting:  # empty ones at the end
+        yield Translation(_line(item), [], [])
+
+
+def _line(item: Any) -> str:
+    return str(item["sentence"] if isinstance(item, Mapping) else item)
+
+
+def _items(item: Any, texts: Sequence[str]) -> list[Any]:
+    """Each piece of a line as the model takes it."""
+    return [{**item, "sentence": text} for text in texts] if isinstance(item, Mapping) else list(texts)
 
 
 def _join(
@@ -127,7 +145,8 @@ def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypo
     columns = _words(processor.tokenizer, source_ids)
     end = max(columns, default=-1) + 1
     weights = np.zeros((max(rows) + 1, end + 1))
-    np.add.at(weights, (np.array(rows)[:, None], np.array([*columns, end])[None]), hypothesis.attention)
+    seen = hypothesis.attention[:, : len(columns) + 1]  # those of further inputs come after
+    np.add.at(weights, (np.array(rows)[:, None], np.array([*columns, end])[None]), seen)
     return [(s, t) for t, s in enumerate(weights.argmax(1).tolist()) if s != end]
 
 

@@ -2,14 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from gen.base.config import range_errors
 from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.pairs import PairOptions
 from gen.metrics.scores import BleuTokenizer, missing_library
-from tasks.options import AttentionSizes, vocabulary_errors
+from gen.models.encoders.backbones import LITE
+from tasks.options import AttentionSizes, SelfCriticalOptions, input_name, vocabulary_errors
+
+
+@dataclass(frozen=True)
+class FurtherInputs:
+    """Columns of tables that the model reads besides the sentence. Where a cell is empty, nothing is read."""
+
+    TITLE: ClassVar[str] = "Further inputs"
+
+    image: tuple[str, ...] = ()
+    """Columns of pictures: names of files in --images."""
+    images: str = ""
+    """Folder of the pictures. Unset: that of the table."""
+    context: tuple[str, ...] = ()
+    """Columns of further sentences, such as the one before."""
+    given: tuple[str, ...] = ()
+    """Columns of labels, such as a style."""
+    input_dropout: float = 0.1
+    """Share of these inputs that is left out in training, so that the model also works without them."""
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """(option, column) of every further input."""
+        return [(kind, c) for kind in ("image", "context", "given") for c in getattr(self, kind)]
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Input name → "image", "context" or "given"."""
+        return {input_name(column): kind for kind, column in self.columns}
+
+    def errors(self) -> list[str]:
+        """The errors in the options, one line each."""
+        found = range_errors(self, shares=("input_dropout",))
+        if len(self.kinds) < len(self.columns):
+            twice = " ".join(column for _, column in self.columns)
+            found.append(f"--image, --context and --given name a column twice: {twice}")
+        if self.images and not self.image:
+            found.append("--images goes with --image, the column of the pictures")
+        return found
 
 
 @dataclass(frozen=True)
@@ -56,6 +95,7 @@ class TranslateData:
     """Tokens per batch of the longer side, padding included."""
     bleu_tokenizer: BleuTokenizer | None = None
     """sacrebleu's tokenizer for BLEU. Chosen from the script of the targets."""
+    further: FurtherInputs = field(default_factory=FurtherInputs)
 
     @property
     def pairs(self) -> PairOptions:
@@ -94,7 +134,9 @@ class TranslateData:
             found.append(f"--subword-dropout goes with --level subword, not {self.level}")
         if self.length_ratio != 0 and not self.length_ratio >= 1:
             found.append(f"--length-ratio must be at least 1, or 0 for none, not {self.length_ratio}")
-        found += tokenizer_errors(self.bleu_tokenizer)
+        found += tokenizer_errors(self.bleu_tokenizer) + self.further.errors()
+        if self.further.kinds and not self.data:
+            found.append("--image, --context and --given name columns of a table: give it with --data")
         sizes = ("valid_size", "min_frequency", "max_length", "batch_tokens")
         return found + vocabulary_errors(self) + range_errors(self, sizes, ("subword_dropout",))
 
@@ -112,14 +154,34 @@ class TranslateSizes(AttentionSizes):
     tie: Literal["none", "decoder", "all"] | None = None
     """decoder: one matrix for the decoder's embeddings and output layer. all: also for the encoder's embeddings.
     Chosen: all if both sides share a vocabulary, else decoder."""
+    backbone: str = LITE
+    """The CNN for --image: efficientnet_lite0, or a torchvision classification model such as resnet50."""
+    weights: str = "default"
+    """Weights of the CNN: default (pretrained), none, or a file."""
+
+
+@dataclass(frozen=True)
+class TranslateReward(SelfCriticalOptions):
+    """Training by the scores of the model's own translations (minimum risk)."""
+
+    reward: Literal["bleu", "chrf"] = "bleu"
+    """Score of a sampled translation: BLEU or chrF of the sentence."""
 
 
 @dataclass(frozen=True)
 class TranslateHeldOut:
     """Evaluate on other pairs than the validation part of the training."""
 
+    data: tuple[str, ...] = ()
+    """Tables of pairs with the columns of the training. Unset: the validation part of the training data."""
+    images: str = ""
+    """Folder of the pictures of --data. Unset: that of the table."""
+    split: Literal["train", "valid", "test", "all"] = "all"
+    """The rows of --data to use, by their column "split"."""
+    without: tuple[str, ...] = ()
+    """Further inputs of the model to leave out."""
     src: str = ""
-    """Source sentences, one per line. Unset: the validation part of the training data."""
+    """Source sentences, one per line, instead of --data."""
     ref: str = ""
     """Reference translations, one per line."""
     lowercase: bool = False
@@ -130,6 +192,10 @@ class TranslateHeldOut:
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
         found = ["--src and --ref go together"] if bool(self.src) != bool(self.ref) else []
+        if self.data and self.src:
+            found.append("--data and --src exclude each other")
+        if (self.images or self.split != "all") and not self.data:
+            found.append(f"{'--images' if self.images else '--split'} goes with --data")
         return found + tokenizer_errors(self.bleu_tokenizer)
 
 

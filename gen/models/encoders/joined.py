@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ class JoinedEncoder(Encoder):
         parts: one encoder per input name, each with a single input processor. An item of the joined encoder is a
             mapping with these names.
         memory_size: M.
+        optional: the names that an item may lack: a row of zeros in their source is "nothing given".
 
     Raises:
         UserError: a part has no memory or not exactly one processor, or its name cannot be used.
@@ -40,7 +41,7 @@ class JoinedEncoder(Encoder):
         torch.Size([1, 7, 32])
     """
 
-    def __init__(self, parts: Mapping[str, Encoder], memory_size: int = 512) -> None:
+    def __init__(self, parts: Mapping[str, Encoder], memory_size: int = 512, optional: Sequence[str] = ()) -> None:
         super().__init__()
         if not parts:
             raise UserError("a joined encoder needs at least one part")
@@ -55,6 +56,9 @@ class JoinedEncoder(Encoder):
         self.memory_size = memory_size
         self.parts = nn.ModuleDict(parts)
         self.processors = {name: next(iter(part.processors.values())) for name, part in parts.items()}
+        self.optional = list(optional)
+        for name, processor in self.processors.items():
+            processor.optional = name in optional
         self.project = nn.ModuleDict({name: nn.Linear(p.memory_size, memory_size) for name, p in parts.items()})
         self.summarise = nn.ModuleDict({name: nn.Linear(p.memory_size, memory_size) for name, p in parts.items()})
 
@@ -72,7 +76,7 @@ class JoinedEncoder(Encoder):
                     "and set its `config`"
                 )
         parts = {name: {"name": part.name, **part.config} for name, part in self.encoders.items()}
-        return {"parts": parts, "memory_size": self.memory_size}
+        return {"parts": parts, "memory_size": self.memory_size, "optional": self.optional}
 
     def forward(self, source: dict[str, Tensor]) -> Memory:
         """Encodes every input with its part.
@@ -87,9 +91,12 @@ class JoinedEncoder(Encoder):
         for name, part in self.encoders.items():
             (inner,) = part.processors  # the part's own name for its input
             memory = part({inner: source[name]})
-            present = memory.mask.any(1, keepdim=True)  # (B, 1)
-            values.append(self.project[name](memory.values) * memory.mask[..., None])
-            masks.append(memory.mask)
+            mask = memory.mask  # (B, S)
+            if name in self.optional:
+                mask = mask & (source[name] != 0).flatten(1).any(1, keepdim=True)
+            present = mask.any(1, keepdim=True)  # (B, 1)
+            values.append(self.project[name](memory.values) * mask[..., None])
+            masks.append(mask)
             summaries.append(self.summarise[name](memory.summary) * present)
         return Memory(torch.cat(values, 1), torch.cat(masks, 1), torch.stack(summaries).sum(0))
 
@@ -124,4 +131,4 @@ class JoinedEncoder(Encoder):
             name: build_encoder(part, lambda file, name=name: read(f"{name}-{file}"))  # type: ignore[misc]
             for name, part in config["parts"].items()
         }
-        return cls(parts, config["memory_size"])
+        return cls(parts, config["memory_size"], config.get("optional", ()))

@@ -138,7 +138,7 @@ class RNNEncoder(Encoder):
             x = read
         values = variational_dropout(x, self.dropout, self.training) * mask[..., None]
         mean = self.pooling == "mean"
-        summary = values.sum(1) / mask.sum(1, keepdim=True) if mean else torch.cat(ends, -1)
+        summary = values.sum(1) / mask.sum(1, keepdim=True).clamp(min=1) if mean else torch.cat(ends, -1)
         return Memory(values, mask, summary)
 
 

@@ -1,0 +1,220 @@
+"""What a translation may read besides the sentence: pictures, further sentences and labels, columns of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gen.base.errors import UserError, few, notify
+from gen.datasets.examples import NamedSources
+from gen.datasets.labelled import check_labels
+from gen.datasets.pair_files import PairFiles
+from gen.datasets.pairs import Pairs
+from gen.datasets.picture_sources import Watch, cached_source
+from gen.inputs.labels import LabelTokenizer
+from gen.inputs.processors import SentenceProcessor, named_item
+from gen.models.batch import PADDED_TO, pad
+from gen.models.encoders import CNNEncoder, Encoder, JoinedEncoder, LabelEncoder, RNNEncoder
+from tasks.options import input_name
+from tasks.translate.options import FurtherInputs
+
+Rows = dict[str, list[Any]]
+"""Input name → what each of N pairs has: a path, a text, or None."""
+
+
+@dataclass(frozen=True)
+class Further:
+    """The further inputs of the pairs.
+
+    Attributes:
+        kinds: input name → the option that named its column: "image", "context" or "given".
+        train, valid: what the training and the validation pairs have.
+        missing: the pictures that are not there.
+    """
+
+    kinds: dict[str, str] = field(default_factory=dict)
+    train: Rows = field(default_factory=dict)
+    valid: Rows = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    def named(self, kind: str) -> list[str]:
+        """The inputs of a kind."""
+        return [name for name, each in self.kinds.items() if each == kind]
+
+    def table(self) -> dict[str, str]:
+        """What the table of the data says of them."""
+        count = {n: f"{n} ({sum(cell is not None for cell in cells):,})" for n, cells in self.train.items()}
+        missing = f"{len(self.missing):,} pictures, such as {self.missing[0]}" if self.missing else ""
+        return {
+            **({"with": ", ".join(count.values())} if count else {}),
+            **({"not there": missing} if missing else {}),
+        }
+
+    def items(self, sentences: Sequence[str], rows: Rows) -> list[Any]:
+        """Sentences with their further inputs, as a model takes them."""
+        if not self.kinds:
+            return list(sentences)
+        columns = zip(*(rows[name] for name in self.kinds), strict=True)
+        pairs = zip(sentences, columns, strict=True)
+        return [{"sentence": s, **dict(zip(self.kinds, cells, strict=True))} for s, cells in pairs]
+
+
+def read_rows(files: PairFiles, options: FurtherInputs) -> Rows:
+    """What all pairs of the files have in the columns of the options.
+
+    Raises:
+        UserError: a column is missing.
+    """
+    if not options.columns:
+        return {}
+    found = files.cells([(f"--{kind}", column) for kind, column in options.columns])
+    folder = Path(options.images) if options.images else Path(files.tables[0]).parent
+    made: Rows = {}
+    for (name, kind), cells in zip(options.kinds.items(), found, strict=True):
+        texts = [None if cell is None else " ".join(str(cell).split()) for cell in cells]
+        made[name] = [t and folder / t for t in texts] if kind == "image" else texts
+    return made
+
+
+def read_further(options: FurtherInputs, pairs: Pairs, train: PairFiles, valid: PairFiles | None) -> Further:
+    """The further inputs of the pairs that are trained and validated on.
+
+    Raises:
+        UserError: a column is missing, no picture is there, or labels cannot be learned.
+    """
+    kinds, rows = options.kinds, read_rows(train, options)
+    others = read_rows(valid, options) if valid else rows
+    used = {n: [cells[r] for r in pairs.rows] for n, cells in rows.items()}
+    held_out = {n: [cells[r] for r in pairs.valid_rows] for n, cells in others.items()}
+    further = Further(kinds, used, held_out)
+    for column, name in zip(options.given, map(input_name, options.given), strict=True):
+        labels = [[label for label in part[name] if label] for part in (used, held_out)]
+        check_labels(train.tables[0], f"--given (not {column})", *labels, automatic=valid is None)
+    for name in further.named("image"):
+        for cells in (used[name], held_out[name]):
+            gone = {i for i, path in enumerate(cells) if path and not path.is_file()}
+            further.missing.extend(str(cells[i]) for i in sorted(gone))
+            cells[:] = [None if i in gone else path for i, path in enumerate(cells)]
+        if not any(used[name]):
+            some = f" ({few(further.missing[:3])})" if further.missing else ""
+            raise UserError(
+                f"--image {name}: none of the pictures is there{some}; name their folder with --images"
+            )
+    return further
+
+
+def join(sentence: RNNEncoder, further: Further, sizes: Any) -> Encoder:
+    """The encoder of sentences, joined with one encoder per further input."""
+    size, names = sentence.memory_size, list(further.kinds)
+    parts: dict[str, Encoder] = {"sentence": sentence}
+    for name, kind in further.kinds.items():
+        if kind == "image":
+            parts[name] = CNNEncoder(sizes.backbone, sizes.weights, memory_size=size, dropout=sizes.dropout)
+        elif kind == "context":
+            parts[name] = RNNEncoder(sentence.tokenizer, **_arguments(sentence))
+        else:
+            labels = LabelTokenizer(filter(None, further.train[name]))
+            parts[name] = LabelEncoder({name: labels}, size, prompt=False)
+    return JoinedEncoder(parts, size, optional=names) if names else sentence
+
+
+def _arguments(encoder: RNNEncoder) -> dict[str, Any]:
+    """The arguments that make the same encoder again."""
+    return {name: value for name, value in encoder.config.items() if name != "tokenizer"}
+
+
+# -- batches ---------------------------------------------------------------------------------------------
+
+
+def further_sources(
+    encoder: Encoder, further: Further, watch: Watch
+) -> tuple[dict[str, Callable[[np.ndarray], Tensor]], Rows]:
+    """Functions from (B,) rows of the training pairs to what each further part of the encoder reads, and what the
+    validation pairs have, with features in place of pictures: these are computed once."""
+    sources: dict[str, Callable[[np.ndarray], Tensor]] = {}
+    valid: Rows = dict(further.valid)
+    parts = encoder.encoders if isinstance(encoder, JoinedEncoder) else {}
+    for name in further.kinds:
+        part, (processor,) = parts[name], parts[name].processors.values()
+        if isinstance(part, CNNEncoder):
+            sources[name], valid[name] = _features(part, further, name, watch)
+        elif isinstance(processor, SentenceProcessor):
+            sources[name] = _sentences(processor, further.train[name])
+        else:
+            labels = torch.from_numpy(processor.read(further.train[name]))
+            sources[name] = labels.__getitem__
+    return sources, valid
+
+
+def _sentences(processor: SentenceProcessor, texts: Sequence[str | None]) -> Callable[[np.ndarray], Tensor]:
+    ids = [np.array(processor.encode(text), np.int64) for text in texts]
+    nothing = [np.zeros(1, np.int64)]
+
+    def source(rows: np.ndarray) -> Tensor:
+        return pad([*(ids[r] for r in rows), *nothing], processor.tokenizer.pad_id, PADDED_TO)[:-1]
+
+    return source
+
+
+def _features(
+    encoder: CNNEncoder, further: Further, name: str, watch: Watch
+) -> tuple[Callable[[np.ndarray], Tensor], list[Any]]:
+    """Features of the training pairs' pictures, zeros where there is none; and those of the validation pairs."""
+    both = [*further.train[name], *further.valid[name]]
+    paths = list(dict.fromkeys(filter(None, both)))
+    read, failed = cached_source(encoder, paths, 1, "float16", watch)
+    for error in failed.values():
+        notify(str(error))
+    index = {path: i for i, path in enumerate(paths) if i not in failed}
+    where = np.array([index.get(path, -1) for path in both], np.int64)
+
+    def source(rows: np.ndarray) -> Tensor:
+        chosen = where[rows]
+        features = read(np.maximum(chosen, min(index.values())), np.zeros_like(chosen))
+        return features * torch.from_numpy(chosen >= 0).reshape(-1, *[1] * (features.ndim - 1))
+
+    count = len(further.train[name])
+    held_out = [None if where[i] < 0 else source(np.array([i]))[0].numpy() for i in range(count, len(both))]
+    return source, held_out
+
+
+def pair_sources(pairs: Pairs, sources: Mapping[str, Any], options: FurtherInputs, seed: int) -> NamedSources:
+    """The sources of batches of pairs: the sentences, and what else belongs to them."""
+    count, pad_id = len(pairs.rows), pairs.source_tokenizer.pad_id
+
+    def sentence(rows: np.ndarray, epoch: int) -> Tensor:
+        return pad([pairs.source[r] for r in rows], pad_id, PADDED_TO)
+
+    def other(source: Callable[[np.ndarray], Tensor]) -> Callable[[np.ndarray, int], Tensor]:
+        return lambda rows, epoch: source(rows % count)  # further segmentations of the same pairs follow
+
+    named = {"sentence": sentence, **{name: other(source) for name, source in sources.items()}}
+    return NamedSources(named, len(pairs.source), list(sources), options.input_dropout, seed)
+
+
+# -- a trained model -------------------------------------------------------------------------------------
+
+
+def leave_out(item: Any, model: Any, names: Sequence[str]) -> Any:
+    """An item without some of its further inputs. Raises `UserError` if the model has no such input."""
+    for name in names:
+        if name not in model.processors or not model.processors[name].optional:
+            optional = [n for n, p in model.processors.items() if p.optional]
+            has = f"it has {', '.join(optional)}" if optional else "it reads sentences alone"
+            raise UserError(f"--without {name}: the model has no such further input; {has}")
+    return {n: part for n, part in item.items() if n not in names} if isinstance(item, Mapping) else item
+
+
+def attended(model: Any, item: Any) -> dict[str, slice]:
+    """Input name → which positions of the memory, padding left out, belong to it."""
+    found, begin = {}, 0
+    for name, part in named_item(model.processors, item).items():
+        end = begin + len(model.processors[name].labels(part))
+        found[name], begin = slice(begin, end), end
+    return {name: each for name, each in found.items() if each.start < each.stop}
