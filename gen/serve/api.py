@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gen.inputs.processors import item_labels
+from gen.inputs.processors import InputProcessor, item_labels
 from gen.search.labels import label_log_probs
 from gen.search.output import Hypothesis
 from gen.search.pieces import Pieces
@@ -117,10 +117,16 @@ async def classify(request: Request) -> Response:
         {
             "model": served.name,
             "labels": labels,
-            "input_labels": item_labels(served.inputs, item),
+            **_input(served.inputs, item),
             "attention": [round(float(w), 5) for w in looks[0]],
         }
     )
+
+
+def _input(processors: Mapping[str, InputProcessor], item: Mapping[str, Any]) -> dict[str, Any]:
+    """A label per memory position, and how many of them each input has."""
+    parts = {name: len(processor.labels(item[name])) for name, processor in processors.items()}
+    return {"input_labels": item_labels(processors, item), "input_parts": parts}
 
 
 def _probability(log_prob: float) -> float:
@@ -164,7 +170,7 @@ async def _events(work: Work, job: Job, item: Any, asked: Generate) -> AsyncIter
 def _whole(work: Work, job: Job, item: Any, asked: Generate, found: list[Hypothesis]) -> dict[str, Any]:
     content: dict[str, Any] = {
         "model": work.served.name,
-        "input_labels": item_labels(work.model.processors, item),
+        **_input(work.model.processors, item),
         "outputs": [_output(work, job, place, h, asked) for place, h in enumerate(found)],
         "usage": {"prompt_tokens": work.prompt_tokens, "tokens": work.tokens},
     }

@@ -31,6 +31,13 @@ from gen.serve.wire import answer
 from gen.serve.work import Work
 
 PAGE = Path(__file__).parent / "page"
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; object-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # asked again each time, answered 304: an upgrade shows at once
+}
 
 
 class Endpoint(NamedTuple):
@@ -200,6 +207,15 @@ async def _on_error(request: Request, error: Exception) -> Response:
     )
 
 
+class Page(StaticFiles):
+    """The page's files; what a model writes on it can run nothing and fetch nothing."""
+
+    async def get_response(self, path: str, scope: Any) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(PAGE_HEADERS)
+        return response
+
+
 def application(
     models: Models,
     *,
@@ -238,7 +254,7 @@ def application(
         *(Route(e.path, e.handler, methods=[e.method]) for e in ENDPOINTS),
         Route("/metrics", measured),
         Route("/openapi.json", schema),
-        Mount("/", StaticFiles(directory=PAGE, html=True)),
+        Mount("/", Page(directory=PAGE, html=True)),
     ]
     around = (
         [Middleware(CORSMiddleware, allow_origins=list(cors), allow_methods=["*"], allow_headers=["*"])]

@@ -13,7 +13,7 @@ from typing import Any
 from gen.base.errors import UserError, notify
 from gen.base.folders import whole_folder
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
-from gen.inputs.processors import InputProcessor
+from gen.inputs.processors import InputProcessor, PictureProcessor
 from gen.search.options import SearchOptions
 from gen.serve.engine import Engine
 from gen.serve.errors import Refusal
@@ -69,6 +69,7 @@ class Served:
             "inputs": {name: processor.kind for name, processor in self.inputs.items()},
             "optional": [name for name, processor in self.inputs.items() if processor.optional],
             "choices": {n: p.tokenizer.labels for n, p in self.inputs.items() if isinstance(p, LabelProcessor)},
+            "pictures": {n: _seen(p) for n, p in self.inputs.items() if isinstance(p, PictureProcessor)},
             "defaults": {k: list(v) if isinstance(v, tuple) else v for k, v in self.defaults().given().items()},
             "labels": self.labels,
             "languages": list(self.languages or ()),
@@ -177,6 +178,13 @@ def _stamp(run: str) -> tuple[int, ...] | None:
         if found:
             return tuple(found)
     return None
+
+
+def _seen(processor: PictureProcessor) -> dict[str, Any]:
+    """What a model sees of a picture: the cells of its grid, and how much of the shorter side the square in the
+    middle has (0: the whole picture)."""
+    seen = processor.preprocessing
+    return {"cells": processor.num_cells, "crop": seen.size / seen.resize if seen.resize else 0}
 
 
 _PAIR = re.compile(r"(?:^|[-_./])([a-z]{2,3})[-_2]([a-z]{2,3})$")

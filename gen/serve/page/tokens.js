@@ -1,0 +1,85 @@
+// A text as its tokens: coloured, and one tab stop with arrow keys inside.
+
+import { el, percent, surprise, visible } from "./dom.js";
+
+export class Tokens {
+  // `look(place)`: a token has the pointer or the focus (-1: none has any more); `pick(place, byKey)`: it was pressed.
+  constructor(label, look, pick) {
+    this.spans = [];
+    this.element = el("div", { class: "tokens", role: "group", "aria-label": label });
+    const place = (event) => this.spans.indexOf(event.target.closest?.(".token"));
+    this.element.addEventListener("pointerover", (event) => place(event) >= 0 && look(place(event)));
+    this.element.addEventListener("pointerleave", () => look(-1));
+    this.element.addEventListener("focusin", (event) => place(event) >= 0 && this.#enter(place(event), look));
+    this.element.addEventListener("focusout", () => look(-1));
+    this.element.addEventListener("click", (event) => place(event) >= 0 && pick?.(place(event), false));
+    this.element.addEventListener("keydown", (event) => this.#keys(event, place(event), pick));
+  }
+
+  clear() {
+    this.spans = [];
+    this.element.replaceChildren();
+  }
+
+  // `heat`: 0 to 1; `says`: for those who cannot see it.
+  add(text, heat, says, kind = "") {
+    const span = el("span", { class: `token ${kind}`, role: "button", tabindex: this.spans.length ? -1 : 0, "aria-label": says }, text);
+    span.style.setProperty("--heat", heat.toFixed(3));
+    this.spans.push(span);
+    this.element.append(span);
+  }
+
+  addToken(token, kind) {
+    const text = token.text.includes("\uFFFD") ? "" : token.text;
+    this.add(text, surprise(token.probability), `${visible(token.text)}, ${percent(token.probability)}`, kind);
+  }
+
+  // The texts that tokens have together, where a character has several of them.
+  align(tokens, text) {
+    let at = 0;
+    for (const [place, { text: alone }] of tokens.entries()) {
+      const piece = at === 0 && !text.startsWith(alone) ? alone.trimStart() : alone;
+      if (text.startsWith(piece, at)) {
+        this.spans[place].textContent = piece;
+        at += piece.length;
+      } else if (piece.includes("\uFFFD")) {
+        const following = tokens.slice(place + 1).find((token) => token.text && !token.text.includes("\uFFFD"));
+        const end = following ? text.indexOf(following.text, at) : text.length;
+        const whole = !tokens[place + 1]?.text.includes("\uFFFD");
+        this.spans[place].textContent = whole && end > at ? text.slice(at, end) : "";
+        if (whole && end > at) at = end;
+      } else this.spans[place].textContent = "";
+    }
+  }
+
+  // Shades each token by a weight of 0 to 1 instead of its own heat; null undoes it.
+  shade(weights) {
+    this.element.classList.toggle("shaded", weights != null);
+    if (!weights) return;
+    const most = Math.max(...weights, 1e-9);
+    this.spans.forEach((span, place) => span.style.setProperty("--look", ((weights[place] ?? 0) / most).toFixed(3)));
+  }
+
+  mark(place) {
+    this.spans.forEach((span, each) => span.classList.toggle("marked", each === place));
+  }
+
+  focus(place) {
+    this.spans[place]?.focus();
+  }
+
+  #enter(place, look) {
+    this.spans.forEach((span, each) => (span.tabIndex = each === place ? 0 : -1));
+    look(place);
+  }
+
+  #keys(event, place, pick) {
+    if (place < 0) return;
+    const last = this.spans.length - 1;
+    const to = { ArrowRight: place + 1, ArrowLeft: place - 1, Home: 0, End: last }[event.key];
+    if (to !== undefined) this.spans[Math.max(0, Math.min(last, to))].focus();
+    else if (event.key === "Enter" || event.key === " ") pick?.(place, true);
+    else return;
+    event.preventDefault();
+  }
+}

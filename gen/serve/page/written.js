@@ -1,0 +1,115 @@
+// What a model writes, with the bars of what it could have written instead.
+
+import * as api from "./api.js";
+import { Bars } from "./bars.js";
+import { later, visible } from "./dom.js";
+import { Tokens } from "./tokens.js";
+
+const TOP = 10;
+
+export class Written {
+  // `again(kept)`: go on from these tokens; `look(place)`: one of them is looked at.
+  constructor(name, again, look = () => {}) {
+    this.name = name;
+    this.again = again;
+    this.tokens = [];
+    this.pinned = -1;
+    this.input = null;
+    this.view = new Tokens("What the model wrote; arrow keys move, Enter shows what it could have written", (place) => {
+      look(place);
+      this.#look(place);
+    }, (place, byKey) => this.#pick(place, byKey));
+    this.bars = new Bars("What may come next", (token) => this.#choose(token));
+    this.bars.element.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.view.focus(this.pinned);
+    });
+    this.ask = later(60, (place) => this.#ask(place));
+    this.onCaret = () => {};
+  }
+
+  // A new text begins. `kept`: its first tokens, of an earlier one.
+  begin(input, kept) {
+    this.input = input;
+    this.tokens = [];
+    this.unpin();
+    this.ask.cancel();
+    this.view.clear();
+    for (const token of kept) this.add(token, "kept");
+  }
+
+  add(token, kind) {
+    this.tokens.push(token);
+    this.view.addToken(token, kind);
+  }
+
+  unpin() {
+    this.pinned = -1;
+    this.view.mark(-1);
+  }
+
+  // The probabilities of the newest token.
+  follow() {
+    const place = this.tokens.length - 1;
+    if (this.pinned < 0 && this.tokens[place]?.top) this.#show(place, this.tokens[place].top);
+  }
+
+  // What may come after the text before the cursor.
+  async caret(input, before) {
+    this.caretAbort?.abort();
+    this.caretAbort = new AbortController();
+    try {
+      const found = await api.next({ model: this.name, input, top: TOP }, this.caretAbort.signal);
+      this.unpin();
+      this.place = null;
+      this.bars.show(found.tokens, { title: `After “${tail(before)}”` });
+    } catch (error) {
+      if (error.name !== "AbortError" && !(error instanceof api.Failure)) throw error;
+    }
+  }
+
+  #look(place) {
+    if (this.pinned >= 0) return;
+    if (place < 0) this.ask.cancel();
+    else if (this.tokens[place].top) this.#show(place, this.tokens[place].top);
+    else this.ask(place);
+  }
+
+  async #ask(place) {
+    const { tokens } = this;
+    const token = tokens[place];
+    try {
+      const from_ids = tokens.slice(0, place).map((each) => each.id);
+      token.top = (await api.next({ model: this.name, input: this.input, from_ids, top: TOP })).tokens;
+    } catch (error) {
+      if (error instanceof api.Failure) return;
+      throw error;
+    }
+    if (this.tokens === tokens && (this.pinned < 0 || this.pinned === place)) this.#show(place, token.top);
+  }
+
+  #show(place, top) {
+    const token = this.tokens[place];
+    const all = top.some((each) => each.id === token.id) ? top : [...top, token];
+    const before = this.tokens.slice(0, place).map((each) => each.text).join("");
+    this.place = place;
+    this.bars.show(all, { title: before ? `After “${tail(before)}”` : "At the beginning", current: token.id });
+  }
+
+  async #pick(place, byKey) {
+    const again = this.pinned === place;
+    this.unpin();
+    if (again) return;
+    this.pinned = place;
+    this.view.mark(place);
+    if (this.tokens[place].top) this.#show(place, this.tokens[place].top);
+    else await this.#ask(place);
+    if (byKey) this.bars.focus();
+  }
+
+  #choose(token) {
+    if (this.place == null) this.onCaret(token);
+    else this.again([...this.tokens.slice(0, this.place), token], this.place);
+  }
+}
+
+const tail = (text) => (text.length > 18 ? `…${visible(text.slice(-17))}` : visible(text));
