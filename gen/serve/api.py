@@ -19,6 +19,7 @@ from gen.search.prepare import cut, token_texts
 from gen.serve.errors import Refusal
 from gen.serve.job import Job, Token
 from gen.serve.models import Models
+from gen.serve.spelling import Spelling
 from gen.serve.wire import Search, Top, answer, events, read
 from gen.serve.work import Work, item_of
 
@@ -73,9 +74,9 @@ async def next_tokens(request: Request) -> Response:
     async with Work(request, served) as work:
         job = await work.begin(item, options, top=asked.top, from_ids=asked.from_ids)
         await work.results()
-    return answer(
-        {"model": served.name, "tokens": _tops(work, job.tops[0][0]), "prompt_tokens": work.prompt_tokens}
-    )
+    spelling = Spelling(work.model.tokenizer, job.search.prompts[0])
+    tokens = _tops(work, job.tops[0][0], spelling)
+    return answer({"model": served.name, "tokens": tokens, "prompt_tokens": work.prompt_tokens})
 
 
 async def generate(request: Request) -> Response:
@@ -133,16 +134,21 @@ def _probability(log_prob: float) -> float:
     return float(f"{math.exp(log_prob):.6g}")
 
 
-def _tops(work: Work, top: list[tuple[int, float]]) -> list[dict[str, Any]]:
+def _tops(work: Work, top: list[tuple[int, float]], spelling: Spelling) -> list[dict[str, Any]]:
+    """``text`` is a token's own text, ``piece`` what it adds to the text so far."""
     texts = token_texts(work.model.tokenizer)
-    return [{"id": i, "text": texts[i], "probability": _probability(p)} for i, p in top]
+    return [
+        {"id": i, "text": texts[i], "piece": spelling.piece(i), "probability": _probability(p)} for i, p in top
+    ]
 
 
-def _token(work: Work, token: Token) -> dict[str, Any]:
-    found: dict[str, Any] = _tops(work, [(token.token_id, token.log_prob)])[0]
+def _token(work: Work, token: Token, spelling: Spelling) -> dict[str, Any]:
+    """A token as it is written; the next one comes after it."""
+    found: dict[str, Any] = _tops(work, [(token.token_id, token.log_prob)], spelling)[0]
     found["log_prob"] = token.log_prob
     if token.top:
-        found["top"] = _tops(work, token.top)
+        found["top"] = _tops(work, token.top, spelling)
+    spelling.add(token.token_id)
     return found
 
 
@@ -155,11 +161,13 @@ async def _events(work: Work, job: Job, item: Any, asked: Generate) -> AsyncIter
     search = job.search
     tokenizer = work.model.tokenizer
     writers = [Pieces(tokenizer, search.texts[0], search.stops, job.from_ids) for _ in range(job.width)]
+    spellings = [Spelling(tokenizer, search.prompts[0]) for _ in range(job.width)]
     async with work:
         async for _, said, found in work.stream():
             for token in said:
                 text = writers[token.text].add(token.token_id)
-                event = {"type": "token", "index": token.text, "piece": text, "token": _token(work, token)}
+                content = _token(work, token, spellings[token.text])
+                event = {"type": "token", "index": token.text, "piece": text, "token": content}
                 if asked.attention:
                     event["attention"] = _weights(token.attention)
                 yield event
@@ -186,6 +194,7 @@ def _output(work: Work, job: Job, place: int, hypothesis: Hypothesis, asked: Gen
     tops = job.tops[place] if place < len(job.tops) else []
     written = zip(hypothesis.token_ids, hypothesis.log_probs, strict=False)
     tokens = [Token(place, i, p, tops[t] if t < len(tops) else [], None) for t, (i, p) in enumerate(written)]
+    spelling = Spelling(work.model.tokenizer, job.search.prompts[0])
     text = hypothesis.text
     if job.from_ids:
         decode = work.model.tokenizer.decode
@@ -197,7 +206,7 @@ def _output(work: Work, job: Job, place: int, hypothesis: Hypothesis, asked: Gen
         "score": hypothesis.score,
         "finished": hypothesis.finished,
         **hypothesis.drawn(),
-        "tokens": [_token(work, token) for token in tokens],
+        "tokens": [_token(work, token, spelling) for token in tokens],
     }
     if asked.attention:
         output["attention"] = _weights(hypothesis.attention)

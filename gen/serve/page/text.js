@@ -10,7 +10,7 @@ export class TextView extends Panel {
     super(model);
     this.prompt = el("span", { class: "prompt" });
     this.written = new Written(model.name, (kept) => this.ask(this.input, this.options, kept));
-    this.written.onCaret = (token) => place.insert(token.text);
+    this.written.onCaret = (token) => place.insert(token.piece);
     const text = el("div", { class: "text" }, this.prompt, this.written.view.element);
     const legend = el("p", { class: "legend" }, "expected", el("span", { class: "scale", "aria-hidden": "true" }), "surprising");
     this.answer = el("div", { class: "answer", hidden: true }, text, legend);
@@ -50,8 +50,6 @@ export class TextView extends Panel {
         const [output] = event.outputs;
         const fresh = output.tokens.slice(written.tokens.length - kept.length);
         for (const token of fresh) written.add(token);
-        const before = kept.map((token) => token.text).join("");
-        if (!before.includes("\uFFFD")) written.view.align(written.tokens, before + output.text);
         const seconds = (performance.now() - began) / 1000;
         const count = output.tokens.length;
         return [`${count} tokens in ${seconds.toFixed(1)} s`, output.text];

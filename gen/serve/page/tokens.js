@@ -30,26 +30,7 @@ export class Tokens {
   }
 
   addToken(token, kind) {
-    const text = token.text.includes("\uFFFD") ? "" : token.text;
-    this.add(text, surprise(token.probability), `${visible(token.text)}, ${percent(token.probability)}`, kind);
-  }
-
-  // The texts that tokens have together, where a character has several of them.
-  align(tokens, text) {
-    let at = 0;
-    for (const [place, { text: alone }] of tokens.entries()) {
-      const piece = at === 0 && !text.startsWith(alone) ? alone.trimStart() : alone;
-      if (text.startsWith(piece, at)) {
-        this.spans[place].textContent = piece;
-        at += piece.length;
-      } else if (piece.includes("\uFFFD")) {
-        const following = tokens.slice(place + 1).find((token) => token.text && !token.text.includes("\uFFFD"));
-        const end = following ? text.indexOf(following.text, at) : text.length;
-        const whole = !tokens[place + 1]?.text.includes("\uFFFD");
-        this.spans[place].textContent = whole && end > at ? text.slice(at, end) : "";
-        if (whole && end > at) at = end;
-      } else this.spans[place].textContent = "";
-    }
+    this.add(token.piece, surprise(token.probability), `${visible(token.text)}, ${percent(token.probability)}`, kind);
   }
 
   // Shades each token by a weight of 0 to 1 instead of its own heat; null undoes it.

@@ -42,12 +42,12 @@ export class TranslateView extends Panel {
       this.#others();
       this.#choose(0);
       const [best] = answer.outputs;
-      return [`${kept.length + best.tokens.length} tokens`, kept.map((token) => token.text).join("") + best.text];
+      return [`${kept.length + best.tokens.length} tokens`, kept.map((token) => token.piece).join("") + best.text];
     });
   }
 
   #others() {
-    const before = this.kept.map((token) => token.text).join("");
+    const before = this.kept.map((token) => token.piece).join("");
     const button = (output, place) =>
       el("button", { type: "button", onclick: () => this.#choose(place) }, el("span", {}, (before + output.text).trim() || "(nothing)"), el("small", {}, output.score.toFixed(2)));
     this.others.replaceChildren(...this.found.outputs.map((output, place) => el("li", {}, button(output, place))));
@@ -60,7 +60,6 @@ export class TranslateView extends Panel {
     this.attention = [...this.looked, ...(output.attention ?? [])];
     this.written.begin(this.input, this.kept);
     for (const token of output.tokens.filter((each) => each.text)) this.written.add(token);
-    if (!this.kept.length) this.written.view.align(this.written.tokens, output.text);
     this.written.view.spans.forEach((span, each) => {
       const weights = this.attention[each];
       if (weights?.length) span.setAttribute("aria-label", `${span.getAttribute("aria-label")}, ${this.looks.most(weights)}`);

@@ -90,7 +90,7 @@ export class Written {
   #show(place, top) {
     const token = this.tokens[place];
     const all = top.some((each) => each.id === token.id) ? top : [...top, token];
-    const before = this.tokens.slice(0, place).map((each) => each.text).join("");
+    const before = this.tokens.slice(0, place).map((each) => each.piece).join("");
     this.place = place;
     this.bars.show(all, { title: before ? `After “${tail(before)}”` : "At the beginning", current: token.id });
   }
