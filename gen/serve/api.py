@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gen.inputs.processors import InputProcessor, item_labels
+from gen.inputs.processors import InputProcessor, SentenceProcessor, item_labels
 from gen.search.labels import label_log_probs
 from gen.search.output import Hypothesis
 from gen.search.pieces import Pieces
@@ -125,8 +125,13 @@ async def classify(request: Request) -> Response:
 
 
 def _input(processors: Mapping[str, InputProcessor], item: Mapping[str, Any]) -> dict[str, Any]:
-    """A label per memory position, and how many of them each input has."""
-    parts = {name: len(processor.labels(item[name])) for name, processor in processors.items()}
+    """Per input what stands at each of its memory positions: of a text, the parts that joined are the text."""
+    parts = {}
+    for name, processor in processors.items():
+        parts[name] = processor.labels(item[name])
+        if isinstance(processor, SentenceProcessor):
+            spelling = Spelling(processor.tokenizer, [])
+            parts[name] = [spelling.add(i) for i in processor.encode(item[name])]
     return {"input_labels": item_labels(processors, item), "input_parts": parts}
 
 

@@ -17,7 +17,7 @@ export class Bars {
     this.element.hidden = false;
     if (title != null) this.title.textContent = title;
     const most = Math.max(...tokens.map((token) => token.probability), 1e-9);
-    const rows = tokens.map((token, place) => this.#row(this.list.children[place], token, most, token.id === current));
+    const rows = tokens.map((token, place) => this.#row(this.list.children[place], token, most, current != null && token.id === current));
     this.list.replaceChildren(...rows);
   }
 

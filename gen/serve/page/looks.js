@@ -12,11 +12,11 @@ export class Looks {
     this.labels = answer.input_labels;
     this.parts = [];
     let at = 0;
-    for (const [name, size] of Object.entries(answer.input_parts)) {
-      const [begin, end] = [at, at + size];
+    for (const [name, pieces] of Object.entries(answer.input_parts)) {
+      const [begin, end] = [at, at + pieces.length];
       at = end;
       if (model.inputs[name] === "pictures" && input[name]) this.#add(new Photo(input[name], model.pictures[name]), begin, end);
-      else if (model.inputs[name] === "sentences" && size) this.#add(this.#words(name, begin, end, turned), begin, end);
+      else if (model.inputs[name] === "sentences" && pieces.length) this.#add(this.#words(name, pieces, begin, turned), begin, end);
     }
   }
 
@@ -25,10 +25,14 @@ export class Looks {
     this.element.append(part.element);
   }
 
-  #words(name, begin, end, turned) {
+  #words(name, pieces, begin, turned) {
     const words = new Tokens(`${name}; arrow keys move`, (place) => turned(place < 0 ? -1 : begin + place));
     words.element.classList.add("source");
-    for (const label of this.labels.slice(begin, end)) words.add(label, 0, visible(label), label === "∎" ? "ending" : "");
+    const last = pieces.length - 1;
+    pieces.forEach((piece, place) => {
+      const says = visible(place === last ? "" : this.labels[begin + place]);
+      words.add(place === last ? ` ${says}` : piece, 0, says, place === last ? "ending" : "");
+    });
     return words;
   }
 

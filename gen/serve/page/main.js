@@ -10,7 +10,7 @@ import { TranslateView } from "./translate.js";
 
 const at = (id) => document.getElementById(id);
 const VIEWS = { text: TextView, labels: ClassifyView, reading: TranslateView };
-const HEADINGS = { text: "Write", labels: "Sort", translation: "Translate", pictures: "Describe" };
+const HEADINGS = { text: "Write", labels: "Classify", translation: "Translate", pictures: "Describe" };
 
 function viewOf(model) {
   if (model.labels.length) return "labels";
@@ -95,6 +95,7 @@ function choose(models) {
   at("panels").classList.toggle("several", panels.length > 1);
   const running = [...before.values()].some((panel) => panel.asked);
   for (const panel of panels) if (!panel.asked && running && inputs.ready()) panel.ask(inputs.value(), options());
+  current.begin();
   busy();
 }
 
@@ -105,6 +106,8 @@ function ask(model) {
   panels = [];
   const view = viewOf(model);
   const go = () => {
+    soon.cancel();
+    caret.cancel();
     if (inputs.ready()) for (const panel of panels) panel.ask(inputs.value(), sliders.options());
   };
   const soon = later(350, go);
@@ -117,7 +120,7 @@ function ask(model) {
   };
   const inputs = fields(model, changed, go);
   const sliders = settings(view, model.defaults, () => panels.some((panel) => panel.asked) && go());
-  const words = { text: "Write", labels: "Sort", reading: headingOf(model) === "pictures" ? "Describe" : "Translate" };
+  const words = { text: "Write", labels: "Classify", reading: headingOf(model) === "pictures" ? "Describe" : "Translate" };
   const stop = el("button", { type: "button", id: "stop", onclick: () => panels.forEach((panel) => panel.stop()) }, "Stop");
   const buttons = el("div", { class: "buttons" }, el("button", { class: "primary", id: "go" }, words[view]), stop);
   const form = at("ask");
@@ -125,14 +128,13 @@ function ask(model) {
   form.hidden = false;
   form.onsubmit = (event) => {
     event.preventDefault();
-    soon.cancel();
     go();
   };
   document.onpaste = (event) => {
     const file = [...event.clipboardData.files].find((each) => each.type.startsWith("image/"));
     if (file) form.querySelector(".picture")?.take(file);
   };
-  current = { inputs, options: sliders.options };
+  current = { inputs, options: sliders.options, begin: () => view === "text" && caret() };
 }
 
 function busy() {

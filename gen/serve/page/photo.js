@@ -11,6 +11,7 @@ export class Photo {
     this.crop = crop;
     this.image = el("img", { src: url, alt: "The picture that the model reads" });
     this.canvas = el("canvas", { "aria-hidden": "true" });
+    this.image.addEventListener("load", () => this.element.style.setProperty("--ratio", this.image.naturalWidth / this.image.naturalHeight));
     this.element = el("figure", { class: "photo" }, this.image, this.canvas);
   }
 

@@ -23,14 +23,18 @@ export class Tokens {
 
   // `heat`: 0 to 1; `says`: for those who cannot see it.
   add(text, heat, says, kind = "") {
-    const span = el("span", { class: `token ${kind}`, role: "button", tabindex: this.spans.length ? -1 : 0, "aria-label": says }, text);
+    const space = text.trim() ? text.slice(0, text.search(/\S/)) : ""; // between words nothing is coloured
+    const attributes = { class: `token ${kind}`, role: "button", tabindex: this.spans.length ? -1 : 0, "aria-label": says };
+    const span = el("span", attributes, text.slice(space.length));
     span.style.setProperty("--heat", heat.toFixed(3));
     this.spans.push(span);
-    this.element.append(span);
+    this.element.append(space, span);
   }
 
   addToken(token, kind) {
-    this.add(token.piece, surprise(token.probability), `${visible(token.text)}, ${percent(token.probability)}`, kind);
+    const says = `${visible(token.text)}, ${percent(token.probability)}`;
+    const ends = token.text === "";
+    this.add(ends ? " end" : token.piece, surprise(token.probability), says, ends ? "ending" : kind);
   }
 
   // Shades each token by a weight of 0 to 1 instead of its own heat; null undoes it.

@@ -21,8 +21,9 @@ export function drawTree(nodes, outputs, chosen) {
     x += Math.max(...widths) + GAP;
     rows = Math.max(rows, column.length);
   }
-  const useful = new Set(outputs.flatMap((output) => output.path));
-  const path = new Set(outputs[chosen]?.path ?? []);
+  const ended = ({ path }) => [...path, nodes.findIndex((node) => node.ends && node.parent === (path.at(-1) ?? -1))];
+  const useful = new Set(outputs.flatMap(ended));
+  const path = new Set(ended(outputs[chosen]));
   const kind = (id) => (path.has(id) ? "chosen" : useful.has(id) ? "kept" : "lost");
   const order = [...at.keys()].sort((a, b) => path.has(a) - path.has(b));
   const edges = order.filter((id) => nodes[id].parent >= 0).map((id) => edge(at.get(nodes[id].parent), at.get(id), nodes[id], kind(id)));
@@ -32,7 +33,7 @@ export function drawTree(nodes, outputs, chosen) {
   return svg("svg", { ...size, viewBox: `0 0 ${size.width} ${size.height}`, role: "img", "aria-label": says, class: "tree" }, ...edges, ...boxes);
 }
 
-const label = (node) => (node.ends ? "∎" : visible(node.text).replace(/^␣/, ""));
+const label = (node) => (node.ends ? "end" : visible(node.text).replace(/^␣/, ""));
 
 function edge(from, to, node, kind) {
   const [x1, y1, x2, y2] = [from.x + from.width, from.y + 13, to.x, to.y + 13];

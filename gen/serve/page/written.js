@@ -33,6 +33,7 @@ export class Written {
     this.tokens = [];
     this.unpin();
     this.ask.cancel();
+    this.caretAbort?.abort();
     this.view.clear();
     for (const token of kept) this.add(token, "kept");
   }
@@ -45,6 +46,7 @@ export class Written {
   unpin() {
     this.pinned = -1;
     this.view.mark(-1);
+    this.bars.element.classList.remove("pinned");
   }
 
   // The probabilities of the newest token.
@@ -61,7 +63,7 @@ export class Written {
       const found = await api.next({ model: this.name, input, top: TOP }, this.caretAbort.signal);
       this.unpin();
       this.place = null;
-      this.bars.show(found.tokens, { title: `After “${tail(before)}”` });
+      this.bars.show(found.tokens, { title: after(before) });
     } catch (error) {
       if (error.name !== "AbortError" && !(error instanceof api.Failure)) throw error;
     }
@@ -92,7 +94,7 @@ export class Written {
     const all = top.some((each) => each.id === token.id) ? top : [...top, token];
     const before = this.tokens.slice(0, place).map((each) => each.piece).join("");
     this.place = place;
-    this.bars.show(all, { title: before ? `After “${tail(before)}”` : "At the beginning", current: token.id });
+    this.bars.show(all, { title: after(before), current: token.id });
   }
 
   async #pick(place, byKey) {
@@ -101,6 +103,7 @@ export class Written {
     if (again) return;
     this.pinned = place;
     this.view.mark(place);
+    this.bars.element.classList.add("pinned");
     if (this.tokens[place].top) this.#show(place, this.tokens[place].top);
     else await this.#ask(place);
     if (byKey) this.bars.focus();
@@ -112,4 +115,4 @@ export class Written {
   }
 }
 
-const tail = (text) => (text.length > 18 ? `…${visible(text.slice(-17))}` : visible(text));
+const after = (text) => (text ? `After “${text.length > 18 ? "…" : ""}${visible(text.slice(-17))}”` : "At the beginning");
