@@ -25,7 +25,7 @@ from gen.inputs.processors import item_labels
 from gen.search.labels import label_log_probs
 from gen.serve import server
 from gen.serve.limits import Limits
-from tests.serving import SENTENCES, captioner, labeller, picture, running, translator, writer
+from tests.serving import SENTENCES, WORDS, captioner, labeller, picture, running, translator, writer
 
 ROOT = Path(__file__).parents[1]
 MODELS = {"writer": writer(), "en-de": translator(), "captions": captioner(), "labels": labeller()}
@@ -242,10 +242,13 @@ def test_generate_with_all_there_is(url):
     expected = MODELS["en-de"].generate(SENTENCES[1], n_best=3)
     assert [o["text"] for o in found["outputs"]] == [h.text for h in expected]
     assert found["input_labels"] == item_labels(MODELS["en-de"].processors, SENTENCES[1])
+    assert "".join(found["input_parts"]["sentence"]) == WORDS.decode(WORDS.encode(SENTENCES[1]))
+    assert len(found["input_parts"]["sentence"]) == len(found["input_labels"])
     for output, hypothesis in zip(found["outputs"], expected, strict=True):
         assert [t["id"] for t in output["tokens"]] == hypothesis.token_ids
         assert output["attention"] == [pytest.approx(row, abs=1e-4) for row in hypothesis.attention.tolist()]
         assert len(output["attention"][0]) == len(found["input_labels"])
+        assert "".join(t["piece"] for t in output["tokens"]) == output["text"]
         nodes = [found["tree"][n] for n in output["path"]]
         assert [n["id"] for n in nodes] == hypothesis.token_ids
         assert [n["parent"] for n in nodes] == [-1, *output["path"][:-1]]
@@ -298,7 +301,10 @@ def test_descriptions(url):
     schema = httpx.get(f"{url}/openapi.json").json()
     assert "requestBody" in schema["paths"]["/v1/completions"]["post"]
     assert "temperature" in schema["components"]["schemas"]["Completion"]["properties"]
-    assert httpx.get(f"{url}/").headers["content-type"].startswith("text/html")
+    assert models[2]["pictures"] == {"picture": {"cells": 36, "crop": 0.875}}
+    page = httpx.get(f"{url}/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert page.headers["content-security-policy"].startswith("default-src 'self'; img-src 'self' data: blob:;")
     metrics = httpx.get(f"{url}/metrics").text
     assert re.search(r'gen_requests_total\{path="/api/models",status="200"\} [1-9]', metrics)
     assert 'gen_rows{model="writer"} 0.0' in metrics
