@@ -17,11 +17,16 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+import torch
 from libretranslatepy import LibreTranslateAPI
 
 from gen.base.errors import UserError
 from gen.inputs.pictures import open_picture
 from gen.inputs.processors import item_labels
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders import CNNEncoder, JoinedEncoder, RNNEncoder
+from gen.models.model import Model
+from gen.search.info import ModelInfo
 from gen.search.labels import label_log_probs
 from gen.serve import server
 from gen.serve.limits import Limits
@@ -255,6 +260,19 @@ def test_generate_with_all_there_is(url):
         if nodes:
             length = len(nodes)
             assert nodes[-1]["score"] == pytest.approx(sum(hypothesis.log_probs[:length]), abs=1e-4)
+
+
+def test_inputs_that_are_not_there_have_no_place():
+    torch.manual_seed(0)
+    parts = {"sentence": RNNEncoder(WORDS, 12, 8), "picture": CNNEncoder("alexnet", "none", memory_size=16)}
+    encoder = JoinedEncoder(parts, 16, optional=["picture"])
+    joined = Model(encoder, DecoderConfig(len(WORDS), 12, 16, 1, attention="dot"), WORDS, ModelInfo("translate"))
+    with running({"joined": joined.eval()}) as (url, _):
+        for given, cells in ((None, 0), (picture(), 36)):
+            asked = {"input": {"sentence": " w3 w4", "picture": given}, "attention": True, "max_new_tokens": 2}
+            found = httpx.post(f"{url}/api/generate", json=asked).json()
+            assert list(map(len, found["input_parts"].values())) == [3, cells]
+            assert len(found["outputs"][0]["attention"][0]) == 3 + cells
 
 
 def test_generate_streams_and_goes_on(url):

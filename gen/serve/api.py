@@ -128,7 +128,8 @@ def _input(processors: Mapping[str, InputProcessor], item: Mapping[str, Any]) ->
     """Per input what stands at each of its memory positions: of a text, the parts that joined are the text."""
     parts = {}
     for name, processor in processors.items():
-        parts[name] = processor.labels(item[name])
+        absent = item[name] is None and processor.optional
+        parts[name] = [] if absent else processor.labels(item[name])
         if isinstance(processor, SentenceProcessor):
             spelling = Spelling(processor.tokenizer, [])
             parts[name] = [spelling.add(i) for i in processor.encode(item[name])]

@@ -32,8 +32,8 @@ from gen.serve.work import Work
 
 PAGE = Path(__file__).parent / "page"
 PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'; object-src 'none'",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # asked again each time, answered 304: an upgrade shows at once
@@ -106,7 +106,7 @@ class Guard:
             declared = headers.get("content-length", b"0")
             if declared.isdigit() and int(declared) > most:
                 raise _too_large(most)
-            if path.startswith(("/v1", "/api", "/metrics")):  # a translation may bring its key in the body
+            if path.startswith(("/v1/", "/api/", "/metrics")):  # a translation may bring its key in the body
                 self.key.check(headers.get("authorization", b"").decode("latin-1"))
             await self.app(scope, counted, noted)
         except ClientGone:

@@ -5,18 +5,20 @@ import { Photo } from "./photo.js";
 import { Tokens } from "./tokens.js";
 
 export class Looks {
-  // `answer`: has `input_labels` and `input_parts`; `turned(place)`: a word of the input is looked at, by its place in
-  // the memory (-1: none).
+  // `answer`: its `input_parts` are what stands at each place of the memory; `turned(place)`: a word of the input is
+  // looked at (-1: none is any more).
   constructor(model, input, answer, turned = () => {}) {
     this.element = el("div", { class: "looks" });
-    this.labels = answer.input_labels;
+    this.names = [];
     this.parts = [];
-    let at = 0;
     for (const [name, pieces] of Object.entries(answer.input_parts)) {
-      const [begin, end] = [at, at + pieces.length];
-      at = end;
-      if (model.inputs[name] === "pictures" && input[name]) this.#add(new Photo(input[name], model.pictures[name]), begin, end);
-      else if (model.inputs[name] === "sentences" && pieces.length) this.#add(this.#words(name, pieces, begin, turned), begin, end);
+      const begin = this.names.length;
+      const end = begin + pieces.length;
+      const photo = model.inputs[name] === "pictures";
+      this.names.push(...pieces.map((piece) => (photo ? piece.replace(/(.+),(.+)/, "row $1, column $2") : visible(piece.trim()))));
+      if (!pieces.length) continue;
+      if (photo) this.#add(new Photo(input[name], model.pictures[name]), begin, end);
+      else if (model.inputs[name] === "sentences") this.#add(this.#words(name, pieces, begin, turned), begin, end);
     }
   }
 
@@ -30,8 +32,8 @@ export class Looks {
     words.element.classList.add("source");
     const last = pieces.length - 1;
     pieces.forEach((piece, place) => {
-      const says = visible(place === last ? "" : this.labels[begin + place]);
-      words.add(place === last ? ` ${says}` : piece, 0, says, place === last ? "ending" : "");
+      const name = this.names[begin + place];
+      words.add(place === last ? ` ${name}` : piece, 0, name, place === last ? "ending" : "");
     });
     return words;
   }
@@ -44,6 +46,6 @@ export class Looks {
   // The place that has most of the attention, in words.
   most(weights) {
     const place = weights.indexOf(Math.max(...weights));
-    return `looked at ${visible(this.labels[place] ?? "")} (${percent(weights[place])})`;
+    return `looked at ${this.names[place] ?? "something"} (${percent(weights[place])})`;
   }
 }

@@ -38,7 +38,7 @@ const first = (value) => (Array.isArray(value) ? value[0] : value);
 function slider({ name, label, min, max, step, says }, start, values, changed) {
   const id = unique("slider");
   values[name] = Math.min(max, Math.max(min, start));
-  const shown = el("output", { for: id }, says(values[name]));
+  const shown = el("span", { class: "value", "aria-hidden": "true" }, says(values[name]));
   const input = el("input", { id, type: "range", name, min, max, step, value: values[name], "aria-valuetext": says(values[name]) });
   input.addEventListener("input", () => {
     values[name] = Number(input.value);
