@@ -383,7 +383,7 @@ def test_labels(see):
 
 @pytest.mark.parametrize(("scheme", "size"), [("light", DESK), ("dark", PHONE)], ids=["light", "dark"])
 def test_nothing_keeps_anybody_out(see, scheme, size):
-    """axe finds nothing serious, by day on a desk and by night on a phone; and nothing is wider than the screen."""
+    """axe finds nothing serious, by day on a desk and by night on a phone; nothing is wider than it."""
     page = see("writer", color_scheme=scheme, size=size)
     if size is PHONE:
         page.locator(".settings summary").click()

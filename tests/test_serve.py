@@ -264,7 +264,8 @@ def test_generate_with_all_there_is(url):
 
 def test_inputs_that_are_not_there_have_no_place():
     torch.manual_seed(0)
-    parts = {"sentence": RNNEncoder(WORDS, 12, 8), "picture": CNNEncoder("alexnet", "none", memory_size=16)}
+    sentences = RNNEncoder(WORDS, embedding_size=12, hidden_size=8)
+    parts = {"sentence": sentences, "picture": CNNEncoder("alexnet", "none", memory_size=16)}
     encoder = JoinedEncoder(parts, 16, optional=["picture"])
     joined = Model(encoder, DecoderConfig(len(WORDS), 12, 16, 1, attention="dot"), WORDS, ModelInfo("translate"))
     with running({"joined": joined.eval()}) as (url, _):

@@ -49,7 +49,7 @@ export class TranslateView extends Panel {
   #others() {
     const before = this.kept.map((token) => token.piece).join("");
     const button = (output, place) =>
-      el("button", { type: "button", onclick: () => this.#choose(place) }, el("span", {}, (before + output.text).trim() || "(nothing)"), el("small", {}, output.score.toFixed(2)));
+      el("button", { type: "button", onclick: () => this.#choose(place) }, el("span", {}, (before + output.text).trim() || "(nothing)"), el("small", { title: "The logarithm of its probability" }, signed(output.score)));
     this.others.replaceChildren(...this.found.outputs.map((output, place) => el("li", {}, button(output, place))));
     this.alternatives.hidden = this.found.outputs.length < 2;
   }
@@ -78,3 +78,5 @@ export class TranslateView extends Panel {
     view.shade(at < 0 ? null : view.spans.map((_, place) => this.attention[place]?.[at] ?? 0));
   }
 }
+
+const signed = (number) => number.toFixed(2).replace("-", "\u2212");
