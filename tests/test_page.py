@@ -324,12 +324,13 @@ def test_alternatives_and_the_tree(see):
     expect(third).to_have_attribute("aria-pressed", "true")
     assert page.locator(".text .tokens").text_content() == list(output)[2].text
     chosen = page.locator(".tree .node.chosen text").all_text_contents()
-    words = [f"w{i}" for i in (t.strip().removeprefix("w") for t in MODELS["en-de"].tokenizer.tokens()) if i]
-    path = [t.strip() for t in (MODELS["en-de"].tokenizer.tokens()[i] for i in list(output)[2].token_ids)]
+    words = [text.strip() for text in MODELS["en-de"].tokenizer.tokens()]
+    path = [words[i] for i in list(output)[2].token_ids]
     assert chosen[: len(path)] == path
     assert set(chosen) <= {*words, "end"}
     assert page.locator(".tree .node").count() > len(path)
     page.locator(".text .token").nth(1).click()
+    expect(page.get_by_role("complementary").get_by_role("heading")).to_have_text(f"After “{path[0]}”")
     bars = page.get_by_role("complementary").get_by_role("button")
     other = bars.nth(1).locator(".name").text_content().strip("␣ ")
     bars.nth(1).click()

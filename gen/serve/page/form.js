@@ -25,7 +25,10 @@ function field(model, name, kind, changed, pick) {
 function area(id, kind, changed, pick) {
   const area = el("textarea", { id, rows: 3, placeholder: HINTS[kind] ?? "", spellcheck: "false" });
   let seen = 0;
-  area.addEventListener("input", () => changed(false));
+  area.addEventListener("input", () => {
+    seen = area.selectionEnd;
+    changed(false);
+  });
   const moved = () => {
     if (area.selectionEnd !== seen) changed(true);
     seen = area.selectionEnd;

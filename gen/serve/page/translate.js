@@ -64,6 +64,7 @@ export class TranslateView extends Panel {
       const weights = this.attention[each];
       if (weights?.length) span.setAttribute("aria-label", `${span.getAttribute("aria-label")}, ${this.looks.most(weights)}`);
     });
+    this.written.follow(Math.max(0, this.kept.length - 1));
     this.tree.replaceChildren(this.found.tree ? drawTree(this.found.tree, this.found.outputs, place) : "");
   }
 

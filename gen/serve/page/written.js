@@ -49,10 +49,9 @@ export class Written {
     this.bars.element.classList.remove("pinned");
   }
 
-  // The probabilities of the newest token.
-  follow() {
-    const place = this.tokens.length - 1;
-    if (this.pinned < 0 && this.tokens[place]?.top) this.#show(place, this.tokens[place].top);
+  // The bars of a token, by default of the newest, unless the reader holds on to another one.
+  follow(place = this.tokens.length - 1) {
+    if (this.tokens[place]) this.#look(place);
   }
 
   // What may come after the text before the cursor.
@@ -99,11 +98,13 @@ export class Written {
 
   async #pick(place, byKey) {
     const again = this.pinned === place;
+    this.caretAbort?.abort();
     this.unpin();
     if (again) return;
     this.pinned = place;
     this.view.mark(place);
     this.bars.element.classList.add("pinned");
+    this.view.spans[place].scrollIntoView({ block: "nearest" });
     if (this.tokens[place].top) this.#show(place, this.tokens[place].top);
     else await this.#ask(place);
     if (byKey) this.bars.focus();
@@ -111,7 +112,7 @@ export class Written {
 
   #choose(token) {
     if (this.place == null) this.onCaret(token);
-    else this.again([...this.tokens.slice(0, this.place), token], this.place);
+    else this.again([...this.tokens.slice(0, this.place), { ...token, top: this.tokens[this.place].top }], this.place);
   }
 }
 
