@@ -330,7 +330,7 @@ def test_alternatives_and_the_tree(see):
     assert set(chosen) <= {*words, "end"}
     assert page.locator(".tree .node").count() > len(path)
     page.locator(".text .token").nth(1).click()
-    expect(page.get_by_role("complementary").get_by_role("heading")).to_have_text(f"After “{path[0]}”")
+    expect(page.get_by_role("complementary").get_by_role("heading")).to_contain_text(path[0])
     bars = page.get_by_role("complementary").get_by_role("button")
     other = bars.nth(1).locator(".name").text_content().strip("␣ ")
     bars.nth(1).click()

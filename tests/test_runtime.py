@@ -485,6 +485,8 @@ def test_the_server_works_where_there_is_no_torch(folders, wheel, tmp_path):
             assert json.load(answer)["translatedText"] == translator()(SENTENCES[1].strip())
         with urlopen(f"{url}/") as page:
             assert b"<title>" in page.read()
+        with urlopen(f"{url}/main.js") as module:
+            assert module.headers["Content-Type"].startswith("text/javascript")
         process.terminate()
         assert process.wait(60) == 0
     finally:
