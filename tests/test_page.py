@@ -245,9 +245,8 @@ def test_stop(see, served, monkeypatch):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_side_by_side(see, size):
-    page = see("writer", size=size)
+def test_side_by_side(see):
+    page = see("writer")
     page.get_by_label("prompt").fill("the ")
     page.get_by_role("button", name="Write").click()
     written(page)
@@ -260,9 +259,11 @@ def test_side_by_side(see, size):
     other = MODELS[ODD].generate("the ", max_new_tokens=LENGTH, temperature=0.8, seed=1)
     assert second.locator(".text .tokens").text_content() == other.text
     assert page.locator("i, main b").count() == 0  # nothing that is foreign is markup
-    one, two = first.bounding_box(), second.bounding_box()
-    assert (one["y"] == two["y"]) == (size is DESK)
-    assert page.evaluate("document.scrollingElement.scrollWidth") <= size["width"]
+    for size in (DESK, PHONE):
+        page.set_viewport_size(size)
+        one, two = first.bounding_box(), second.bounding_box()
+        assert (one["y"] == two["y"]) == (size is DESK)
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= size["width"]
     page.get_by_role("checkbox", name="en-de").check()  # reads something else: it is shown alone
     expect(page.locator(".panel")).to_have_count(1)
     expect(page.get_by_role("checkbox", name="writer")).not_to_be_checked()

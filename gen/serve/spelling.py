@@ -22,7 +22,7 @@ class Spelling:
         >>> from gen.inputs.tokenizer import WordTokenizer
         >>> spelling = Spelling(WordTokenizer([" a", " cat"]), [])
         >>> [spelling.add(i) for i in (4, 5)], spelling.piece(4)
-        (['a', ' cat'], ' a')
+        ([' a', ' cat'], ' a')
     """
 
     def __init__(self, tokenizer: Tokenizer, before: Sequence[int]) -> None:
