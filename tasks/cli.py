@@ -69,6 +69,8 @@ COMMANDS = {
     "compare": Command("tasks.commands.compare:compare_command", "RUN RUN...", "several runs side by side"),
     "export": Command("tasks.commands.export:export_command", "RUN -o FOLDER [--int8]",
                       "write a model as a folder that runs fast, and without torch"),
+    "serve": Command("tasks.commands.serve:serve_command", "RUN...",
+                     "serve models to OpenAI's and LibreTranslate's clients, and a page to play with them"),
     "push": Command("tasks.commands.push:push_command", "RUN USER/NAME", "share a model on the Hugging Face Hub"),
 }
 # fmt: on

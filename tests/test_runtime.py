@@ -8,6 +8,8 @@ import subprocess
 import sys
 import zipfile
 from itertools import chain
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -446,7 +448,7 @@ def test_the_distribution_holds_what_it_imports(wheel):
         "import sys; from importlib import import_module\n"
         "sys.modules['torch'] = sys.modules['fcntl'] = None\n"
         "import gen.runtime, tasks.cli, tasks.completion\n"
-        "import tasks.text.generate, tasks.translate.command, tasks.caption.command\n"
+        "import tasks.text.generate, tasks.translate.command, tasks.caption.command, tasks.commands.serve\n"
         "for name in sys.argv[1:]: import_module(name)\n"
         "print(*[n for n in sys.modules if n.split('.')[0] in ('gen', 'tasks')])"
     )
@@ -456,3 +458,37 @@ def test_the_distribution_holds_what_it_imports(wheel):
     assert set(needed.stdout.split()) <= held
     done = subprocess.run([*command, *sorted(held)], capture_output=True, text=True, cwd=torchfree.ROOT)
     assert set(done.stdout.split()) == held, done.stderr
+
+
+def test_the_server_works_where_there_is_no_torch(folders, wheel, tmp_path):
+    pytest.importorskip("starlette")
+    python = torchfree.make(tmp_path / "venv", wheel, extra="serve")
+    command = [
+        python,
+        "-I",
+        "-m",
+        "gen",
+        "serve",
+        folders / "text",
+        f"en-de={folders / 'translate'}",
+        "--port",
+        "0",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        url = process.stderr.readline().split()[-1]
+        text = json.dumps({"model": "text", "prompt": "abc", "temperature": 0, "max_tokens": 20}).encode()
+        with urlopen(f"{url}/v1/completions", text) as answer:
+            expected = writer().generate("abc", temperature=0.0, max_new_tokens=20).text
+            assert json.load(answer)["choices"][0]["text"] == expected
+        with urlopen(f"{url}/translate", urlencode({"q": SENTENCES[1], "target": "de"}).encode()) as answer:
+            assert json.load(answer)["translatedText"] == translator()(SENTENCES[1].strip())
+        with urlopen(f"{url}/") as page:
+            assert b"<title>" in page.read()
+        with urlopen(f"{url}/main.js") as module:
+            assert module.headers["Content-Type"].startswith("text/javascript")
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()

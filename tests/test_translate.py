@@ -20,14 +20,14 @@ from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import PairOptions, build_pairs
 from gen.inputs.processors import SentenceProcessor
-from gen.inputs.sentences import sentence_ends
+from gen.inputs.sentences import continued, sentence_ends, split_line
 from gen.inputs.tokenizer import WordTokenizer
 from gen.metrics.scores import translation_metrics
 from gen.search.ensemble import Ensemble
 from gen.search.generation import GenerationMixin
 from gen.training.averages import Averages, copy_of, mean, swapped
 from tasks.cli import main
-from tasks.translate.lines import _continued, _words, _words_before, align_words, split_line
+from tasks.translate.lines import _words, _words_before, align_words
 
 SMALL = (
     *(
@@ -403,9 +403,9 @@ def test_words_are_counted_across_pieces_and_unknown_ones():
     assert _words(words, words.encode("the zyx dog zyx")) == [0, 1, 2, 3]
     assert [_words_before("ab cd ef", at) for at in (0, 1, 3, 4, 6)] == [0, 0, 1, 1, 2]
     assert _words_before("你好。世界。", 3) == 0
-    assert _continued(_continued("", "A."), "B.") == "A. B."
-    assert _continued("你好。", "世界。") == "你好。世界。"
-    assert _continued("A.", "") == "A."
+    assert continued(continued("", "A."), "B.") == "A. B."
+    assert continued("你好。", "世界。") == "你好。世界。"
+    assert continued("A.", "") == "A."
 
 
 def test_streaming_spells_what_generate_says(reverser):

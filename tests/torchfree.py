@@ -10,6 +10,8 @@ import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -46,12 +48,9 @@ def _name(requirement: str) -> str:
 
 
 def _here(requirement: str) -> bool:
-    """Whether a requirement holds for this Python and system: those that do are installed."""
-    try:
-        distribution(_name(requirement))
-    except ModuleNotFoundError:
-        return False
-    return "python_version <" not in requirement and "sys_platform ==" not in requirement
+    """Whether a requirement holds for this Python and system."""
+    marker = Requirement(requirement).marker
+    return marker is None or marker.evaluate({"extra": ""})
 
 
 def size(names: set[str]) -> int:

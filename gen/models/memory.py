@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,6 +50,29 @@ class Memory:
         cache = self.attention_cache and tuple(part[index] for part in self.attention_cache)
         return Memory(self.values[index], self.mask[index], self.summary[index], cache)
 
+    @staticmethod
+    def join(memories: Sequence[Memory]) -> Memory:
+        """The inputs of several memories of one model, padded to the longest."""
+        caches = [memory.attention_cache for memory in memories]
+        parts = zip(*(cache for cache in caches if cache is not None), strict=True)
+        return Memory(
+            _padded([memory.values for memory in memories]),
+            _padded([memory.mask for memory in memories]),
+            torch.cat([memory.summary for memory in memories]),
+            None if caches[0] is None else tuple(map(_padded, parts)),
+        )
+
     def with_attention_cache(self, cache: tuple[Tensor, ...]) -> Memory:
         """The same memory with ``attention_cache`` filled in."""
         return replace(self, attention_cache=cache)
+
+
+def _padded(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors below one another, each filled up with zeros (a mask: False) to the largest in every other axis."""
+    largest = [max(sizes) for sizes in zip(*(t.shape[1:] for t in tensors), strict=True)]
+    return torch.cat([_filled(t, largest) for t in tensors])
+
+
+def _filled(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
+    wanted = [n for size, own in zip(sizes, tensor.shape[1:], strict=True) for n in (size - own, 0)]
+    return torch.nn.functional.pad(tensor, wanted[::-1]) if any(wanted) else tensor

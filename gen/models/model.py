@@ -59,6 +59,13 @@ class _Reading:
     def keep(self, inputs: np.ndarray, rows: np.ndarray) -> _Reading:
         return _Reading(self.decoder.select(rows), self.memory.select(inputs))
 
+    @staticmethod
+    def join(states: Sequence[_Reading], memory: Memory) -> _Reading:
+        """The rows of several states, one after another, over a memory of one row per row."""
+        return _Reading(DecoderState.join([state.decoder for state in states]), memory)
+
+    join_memory = staticmethod(Memory.join)
+
 
 class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
     """An encoder, the decoder and the tokenizer of the output.

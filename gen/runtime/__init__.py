@@ -63,6 +63,30 @@ class _State:
     def keep(self, inputs: np.ndarray, rows: np.ndarray) -> _State:
         return _State(tuple(a[rows] for a in self.arrays), {n: a[inputs] for n, a in self.memory.items()})
 
+    @staticmethod
+    def join(states: Sequence[_State], memory: dict[str, np.ndarray]) -> _State:
+        """The rows of several states, one after another, over a memory of one row per row."""
+        arrays = zip(*(state.arrays for state in states), strict=True)
+        return _State(tuple(np.concatenate(a) for a in arrays), memory)
+
+    @staticmethod
+    def join_memory(memories: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The rows of several memories, padded to the longest."""
+        return {name: _padded([memory[name] for memory in memories]) for name in memories[0]}
+
+
+def _padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays below one another, each filled up with zeros (a mask: False) to the largest in every other axis."""
+    shapes = {a.shape[1:] for a in arrays}
+    if len(shapes) == 1:
+        return np.concatenate(arrays)
+    joined = np.zeros((sum(map(len, arrays)), *map(max, zip(*shapes, strict=True))), arrays[0].dtype)
+    row = 0
+    for a in arrays:
+        joined[(slice(row, row + len(a)), *map(slice, a.shape[1:]))] = a
+        row += len(a)
+    return joined
+
 
 class Runtime(GenerationMixin):
     """An exported model; see `load`. In float32 its outputs are those of the original model in float32.

@@ -8,44 +8,24 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from math import isnan
 from typing import Any, Unpack, overload
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from gen.base.errors import ConfigError, UserError
-from gen.inputs.processors import known_item
 from gen.inputs.tokenizer import Tokenizer
-from gen.inputs.words import CLUSTERS, CONTINUES
 from gen.search.info import ModelInfo
-from gen.search.loop import NOT_FINITE, Step, StepRecord, drain, search
-from gen.search.ops import Ops
+from gen.search.loop import NOT_FINITE, StepRecord, answered, drain
 from gen.search.options import GenerateKeywords, SearchOptions
 from gen.search.output import Hypothesis, Output
+from gen.search.pieces import Pieces
+from gen.search.prepare import PreparedSearch, SearchInput, prepare
 from gen.search.sample import fresh_seed
 from gen.search.strategy import Strategy
 
-
-@dataclass(frozen=True)
-class SearchInput:
-    """What a search starts from.
-
-    Attributes:
-        step: the model; see `gen.search.loop.Step`.
-        state: its first state, one row per item.
-        prompts: the beginning of each output, as text.
-        ops: array operations of the library that the model uses.
-        mask: (B, S) bool, the real positions of each item's memory; None without a memory.
-    """
-
-    step: Step
-    state: Any
-    prompts: list[str]
-    ops: Ops
-    mask: np.ndarray | None = None
+__all__ = ["GenerationMixin", "Score", "SearchInput"]
 
 
 @dataclass(frozen=True)
@@ -196,50 +176,29 @@ class GenerationMixin:
         if not own and chosen.beam is None and chosen.num_outputs > 1:
             several = "several values of --temperature" if len(chosen.temperature) > 1 else "--num-samples"
             raise ConfigError([f"{several}: a stream is one text; use generate for several"])
-        tokenizer = self.tokenizer
-        stops = [tokenizer.normalize(text) for text in chosen.stop]
-        prompt = "" if self.reads_input and not isinstance(item, Mapping) else item
-        prompt = str(prompt.get("prompt", "")) if isinstance(prompt, Mapping) else str(prompt)
-        space = prompt[len(_open_end(prompt, tokenizer)) :]
-        joins = any(map(CONTINUES.match, _token_texts(tokenizer)))
-        written: list[
-            int
-        ] = []  # before the pending ones: some tokens decode differently at the beginning of a text
-        pending: list[int] = []
-        held = ""  # decoded, but may begin a stop string
-        running = self._search([item], **options)
         with self._evaluating():
+            prepared = self.prepare([item], **options)
+            pieces = Pieces(self.tokenizer, prepared.texts[0], prepared.stops)
+            running = answered(prepared.start.step, prepared.unroll())
             while True:
                 try:
                     column = next(running)
                 except StopIteration as stop:
                     hypothesis: Hypothesis = stop.value[0][0]
                     break
-                if column.parents is not None or not bool(column.live[0]):
-                    continue
-                pending.append(int(column.token_ids[0]))
-                text = self._after(written, pending)
-                text, space = text.removeprefix(space), "" if text else space
-                if text.endswith("\N{REPLACEMENT CHARACTER}"):  # the first bytes of a character
-                    continue
-                written, pending, held = pending, [], held + text
-                if _cut(held, stops) == held:
-                    free = held[: len(held) - _begun(held, stops)]
-                    if joins and (clusters := CLUSTERS.findall(free)):  # the last one may go on
-                        free = free[: len(free) - len(clusters[-1])]
-                    held = held[len(free) :]
-                    if free:
-                        yield free
-        if column.parents is None:
-            rest = held + self._after(written, pending).removeprefix(space)
-        else:
-            rest = hypothesis.text
-        if rest := _cut(rest, stops):
+                revised = column.parents is not None
+                if not revised and bool(column.live[0]) and (piece := pieces.add(int(column.token_ids[0]))):
+                    yield piece
+        if rest := hypothesis.text if revised else pieces.rest():
             yield rest
 
-    def _after(self, written: list[int], pending: list[int]) -> str:
-        """The text of tokens that follow others."""
-        return self.tokenizer.decode(written + pending).removeprefix(self.tokenizer.decode(written))
+    def prepare(self, items: Sequence[Any], **given: Unpack[GenerateKeywords]) -> PreparedSearch:
+        """What `generate` does before the first step: reads and encodes items, and turns options into objects.
+
+        Raises:
+            UserError, ConfigError: as `generate` does.
+        """
+        return prepare(self, items, self._options(given), given)
 
     def _options(self, given: GenerateKeywords) -> SearchOptions:
         """The search options: those given, over the model's defaults."""
@@ -252,95 +211,14 @@ class GenerationMixin:
         self, items: list[Any], **given: Unpack[GenerateKeywords]
     ) -> Generator[StepRecord, None, list[list[Hypothesis]]]:
         """`search` over items, with the options turned into objects and the results into text."""
-        options, strategy = self._options(given), given.get("strategy")
         if not items:
+            self._options(given)
             return []
-        for item in items:
-            if isinstance(item, list | tuple | set | Iterator):
-                raise UserError(
-                    f"a {type(item).__name__} is no item: give one item, a list of items, or a mapping "
-                    "{name: item} to a model that reads several inputs"
-                )
-        tokenizer = self.tokenizer
-        never = (tokenizer.bos_id, tokenizer.unk_id)
-        processors = getattr(self, "processors", None)  # none where all that a model does is to continue prompts
-        if options.unknown and processors:
-            items = [known_item(processors, item, options.unknown) for item in items]
-        start = self.start_search(items)
-        mask = np.zeros((len(items), 0), bool) if start.mask is None else start.mask
-        limits = options.limits(mask.sum(1).tolist())
-        wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer, limits=limits)
-        own = given.get("strategy")
-        strategy = own if isinstance(own, Strategy) else options.build_strategy()
-        several = strategy is not own and options.beam is not None and options.num_outputs > 1
-        if several:
-            strategy.num_return = strategy.width  # several may have the same text
-        spell = partial(tokenizer.encode_known, unknown=options.unknown)
-        results = yield from search(
-            start.step,
-            start.state,
-            [[tokenizer.bos_id, *spell(_open_end(prompt, tokenizer))] for prompt in start.prompts],
-            strategy,
-            ops=start.ops,
-            eos_id=tokenizer.eos_id,
-            pad_id=tokenizer.pad_id,
-            max_new_tokens=limits,
-            never=never,
-            processors=[*wanted, *given.get("processors", ())],
-            keep_attention=given.get("attention", True),
-        )
-        spelled = _token_texts(tokenizer)
-        stops = [tokenizer.normalize(text) for text in options.stop]
-        for real, prompt, hypotheses in zip(mask, start.prompts, results, strict=True):
-            space = prompt[len(_open_end(prompt, tokenizer)) :]
-            for hypothesis in hypotheses:
-                if hypothesis.attention is not None:
-                    hypothesis.attention = hypothesis.attention[:, real]
-                text = tokenizer.decode(hypothesis.token_ids).removeprefix(space)
-                hypothesis.text = _cut(text, stops)
-                hypothesis.tokens = [spelled[i] for i in hypothesis.token_ids]
-            if several:
-                hypotheses[:] = _distinct(hypotheses, tokenizer)[: options.num_outputs]
-        return results
+        prepared = self.prepare(items, **given)
+        return (yield from answered(prepared.start.step, prepared.unroll()))
 
 
 def _length(item: Any) -> int:
     """The length of an item's texts in characters; 0 for other inputs."""
     parts = item.values() if isinstance(item, Mapping) else [item]
     return sum(len(part) for part in parts if isinstance(part, str))
-
-
-def _distinct(hypotheses: list[Hypothesis], tokenizer: Tokenizer) -> list[Hypothesis]:
-    """Of hypotheses with the same text, in its normal form, the first: the best."""
-    best: dict[str, Hypothesis] = {}
-    for hypothesis in hypotheses:
-        best.setdefault(tokenizer.normalize(hypothesis.text).strip(), hypothesis)
-    return list(best.values())
-
-
-def _open_end(prompt: str, tokenizer: Tokenizer) -> str:
-    """A prompt without the space at its end, where the next word brings its own: where tokens are words."""
-    return prompt.removesuffix(" ") if tokenizer.kind == "word" else prompt
-
-
-_texts: WeakKeyDictionary[Tokenizer, list[str]] = WeakKeyDictionary()
-
-
-def _token_texts(tokenizer: Tokenizer) -> list[str]:
-    """The text of each token id, computed once per tokenizer."""
-    texts = _texts.get(tokenizer)
-    if texts is None:
-        texts = _texts[tokenizer] = tokenizer.tokens()
-    return texts
-
-
-def _cut(text: str, stops: Sequence[str]) -> str:
-    """``text`` up to the first of the stop strings."""
-    ends = [at for s in stops if (at := text.find(s)) >= 0]
-    return text[: min(ends)] if ends else text
-
-
-def _begun(text: str, stops: Sequence[str]) -> int:
-    """How many characters at the end of ``text`` may begin a stop string."""
-    begun = (n for s in stops for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n]))
-    return max(begun, default=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,19 @@ Step = Callable[[Array, Any], tuple[Array, Any, Array | None]]
 """The interface of the model: (token_ids (R, T) int64, state) → (log-probabilities (R, V) float32 of what comes
 after the last token, state, attention (R, S) or None). Before the first call the state has one row per input,
 afterwards W. It needs two methods: ``select(rows)``, which may copy and leave out rows of an input, and
-``keep(inputs, rows)``, which leaves out other inputs. Search may modify the log-probabilities in place."""
+``keep(inputs, rows)``, which leaves out other inputs. Search may modify the log-probabilities in place.
+
+What shares steps between searches (`gen.serve`) needs three things more: ``memory``, and the static methods
+``join(states, memory)``, the rows of several states with a memory of one row per row, and
+``join_memory(memories)``, which pads. A step then takes the rows of any searches of its model together."""
+
+
+class Wish(NamedTuple):
+    """A step of the decoder that a search waits for; the answer is what a `Step` returns for it."""
+
+    token_ids: Array
+    state: Any
+
 
 NOT_FINITE = (
     "the model computes NaN instead of probabilities: its weights, or its input, hold NaN or infinite values; use "
@@ -76,8 +88,41 @@ class _Rows:
         self.moved[len(self.columns) - 1] = rows
 
 
+Events = Generator[Wish | StepRecord, "tuple[Array, Any, Array | None] | None", list[list[Hypothesis]]]
+"""A search that asks for its steps: each `Wish` wants the answer sent, each `StepRecord` None."""
+
+
 def search(
-    step: Step,
+    step: Step, state: Any, prompts: Sequence[Sequence[int]], strategy: Strategy, **settings: Any
+) -> Generator[StepRecord, None, list[list[Hypothesis]]]:
+    """Unrolls the decoder: yields one `StepRecord` per step, returns the hypotheses of every input.
+
+    Args:
+        step: the model; see `Step`.
+        state, prompts, strategy, settings: see `unroll`.
+
+    Raises:
+        UserError: the model's log-probabilities are NaN.
+    """
+    return (yield from answered(step, unroll(state, prompts, strategy, **settings)))
+
+
+def answered(step: Step, events: Events) -> Generator[StepRecord, None, list[list[Hypothesis]]]:
+    """The records of a search whose wishes ``step`` answers."""
+    answer = None
+    while True:
+        try:
+            event = events.send(answer)
+        except StopIteration as stop:
+            return stop.value
+        answer = None
+        if isinstance(event, Wish):
+            answer = step(*event)
+        else:
+            yield event
+
+
+def unroll(
     state: Any,
     prompts: Sequence[Sequence[int]],
     strategy: Strategy,
@@ -89,8 +134,9 @@ def search(
     never: Sequence[int] = (),
     processors: Sequence[Processor] = (),
     keep_attention: bool = False,
-) -> Generator[StepRecord, None, list[list[Hypothesis]]]:
-    """Unrolls the decoder: yields one `StepRecord` per step, returns the hypotheses of every input.
+) -> Events:
+    """Unrolls the decoder: yields a `Wish` for each step and then its `StepRecord`, returns the hypotheses of
+    every input.
 
     Prompts of different lengths need no padding: the length that all have is read in one pass, the rest is
     forced token by token while rows with shorter prompts already generate. A row that has ended takes PAD at cost
@@ -98,7 +144,6 @@ def search(
     enough of them.
 
     Args:
-        step: the model; see `Step`.
         state: the decoder's first state, one row per input.
         prompts: B lists of token ids, each with at least one (BOS).
         strategy: chooses the tokens; see `Strategy`.
@@ -116,7 +161,9 @@ def search(
     R = B * W
     shared = min(len(p) for p in prompts)
     input_of_row = ops.asarray(np.repeat(np.arange(B), W), "int64")  # input-major
-    log_probs, state, attention = step(ops.asarray([list(p[:shared]) for p in prompts], "int64"), state)
+    answer = yield Wish(ops.asarray([list(p[:shared]) for p in prompts], "int64"), state)
+    assert answer is not None
+    log_probs, state, attention = answer
     if W > 1:
         log_probs, state = log_probs[input_of_row], state.select(input_of_row)
         attention = None if attention is None else attention[input_of_row]
@@ -189,7 +236,9 @@ def search(
                 processor.keep(at)
         elif parents is not None:
             state = state.select(parents)
-        log_probs, state, attention = step(token_ids[:, None], state)
+        answer = yield Wish(token_ids[:, None], state)
+        assert answer is not None
+        log_probs, state, attention = answer
 
 
 def drain(running: Generator[StepRecord, None, list[list[Hypothesis]]]) -> list[list[Hypothesis]]:

@@ -192,8 +192,12 @@ class StopStrings(Processor):
             (*self._tails[p], token_id)[-self._window :] if is_live else self._tails[p]
             for p, token_id, is_live in new
         ]
-        texts = [self.decode(list(tail)) for tail in self._tails]
-        return self.ops.asarray([any(s in text for s in self.strings) for text in texts], "bool")
+        return self.ops.asarray([self.found(tail) for tail in self._tails], "bool")
+
+    def found(self, token_ids: Sequence[int]) -> bool:
+        """Whether the last of these tokens completes a stop string."""
+        text = self.decode(list(token_ids[-self._window :]))
+        return any(s in text for s in self.strings)
 
     def keep(self, rows: np.ndarray) -> None:
         self._tails = [self._tails[r] for r in rows]

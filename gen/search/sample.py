@@ -101,26 +101,48 @@ class Sample(Strategy):
         return None, token_ids, scores + self.ops.at(log_probs, token_ids)
 
     def _choose(self, log_probs: Array, uniform: Array) -> Array:
-        """Inverts the cumulative distribution at ``uniform`` (R,) in [0, 1)."""
-        cut = self.top_k > 0 or self.top_p < 1
-        # Only top-k and top-p need an order; the others draw from the tokens where they stand.
-        k = self.top_k if self.top_k > 0 else log_probs.shape[-1]
-        kept, token_ids = self.ops.topk(log_probs, k) if cut else (log_probs, None)
         temperature: Any = self.temperatures[0]
         if self._several:
             each = self._temperature_of_row  # (R,)
             temperature = self.ops.where(each > 0, each, each + 1)[:, None]
-        best = kept[:, 0] if cut else self.ops.at(kept, kept.argmax(-1))
-        # The best token's weight is 1. In float64 a draw (at most 1 - 2⁻²⁴) times the total is always less than
-        # the total.
-        with np.errstate(invalid="ignore"):  # where everything is forbidden
-            weights = self.ops.exp((kept - best[:, None]) / temperature)
-        cumulative = self.ops.cumsum(weights)
-        if self.top_p < 1:
-            weights = weights * (cumulative - weights < self.top_p * cumulative[:, -1:])
-        if self.min_p > 0:
-            weights = weights * (weights >= self.min_p)
-        if self.top_p < 1 or self.min_p > 0:
-            cumulative = self.ops.cumsum(weights)
-        found = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(-1)
-        return found if token_ids is None else self.ops.at(token_ids, found)
+        return draw(
+            self.ops, log_probs, uniform, temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p
+        )
+
+    def stream(self, row: int) -> np.random.Generator:
+        """The random numbers of row 0 ≤ ``row`` < W of every input, from the beginning; after `start`."""
+        return np.random.default_rng((self._drawn_seed, row % self.num_samples))
+
+
+def draw(
+    ops: Ops, log_probs: Array, uniform: Array, temperature: Any, *, top_k: int, top_p: float, min_p: float
+) -> Array:
+    """Inverts the cumulative distribution of every row at ``uniform`` (R,) in [0, 1).
+
+    Args:
+        ops: array operations.
+        log_probs: (R, V) float32.
+        uniform: (R,) float32.
+        temperature: above 0: one, or (R, 1) float32.
+        top_k, top_p, min_p: see `Sample`.
+
+    Returns:
+        token_ids (R,) int64.
+    """
+    cut = top_k > 0 or top_p < 1
+    # Only top-k and top-p need an order; the others draw from the tokens where they stand.
+    kept, token_ids = ops.topk(log_probs, top_k or log_probs.shape[-1]) if cut else (log_probs, None)
+    best = kept[:, 0] if cut else ops.at(kept, kept.argmax(-1))
+    # The best token's weight is 1. In float64 a draw (at most 1 - 2⁻²⁴) times the total is always less than
+    # the total.
+    with np.errstate(invalid="ignore"):  # where everything is forbidden
+        weights = ops.exp((kept - best[:, None]) / temperature)
+    cumulative = ops.cumsum(weights)
+    if top_p < 1:
+        weights = weights * (cumulative - weights < top_p * cumulative[:, -1:])
+    if min_p > 0:
+        weights = weights * (weights >= min_p)
+    if top_p < 1 or min_p > 0:
+        cumulative = ops.cumsum(weights)
+    found = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(-1)
+    return found if token_ids is None else ops.at(token_ids, found)

@@ -25,7 +25,7 @@ COMMANDS = {"text": "generate"}
 
 
 def load_model(
-    run: str, device: str = "auto", task: str = "", precision: Precision = "fp32"
+    run: str, device: str = "auto", task: str = "", precision: Precision = "fp32", threads: int = 0
 ) -> Model | runtime.Runtime:
     """Loads a model or an exported model.
 
@@ -34,6 +34,7 @@ def load_model(
         device: as in the options.
         task: the required task of the model; "" for any.
         precision: number format of the matrix products.
+        threads: threads per step; 0: chosen.
 
     Raises:
         UserError: no model there, or one of another task.
@@ -43,13 +44,17 @@ def load_model(
             raise UserError(f"--device {device}: exported models run on the CPU")
         if precision not in ("fp32", "auto"):
             raise UserError(f"--precision {precision}: exported models have a fixed one; see gen export --int8")
-        model: Model | runtime.Runtime = runtime.load(run)
+        model: Model | runtime.Runtime = runtime.load(run, threads)
     else:
         from gen.models.device import pick_device
         from gen.models.model import Model
         from gen.training.machine import tune_cpu
 
         tune_cpu()
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
         model = Model.load(run, pick_device(device), precision)
     made_by = model.info.task
     if task and made_by not in ("", task):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import sys
-import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gen.inputs.sentences import sentence_ends
+from gen.inputs.sentences import Pieces, continued, split_line
 from gen.inputs.tokenizer import Tokenizer
 from gen.runtime import Runtime
 from gen.search import Hypothesis
@@ -21,13 +18,6 @@ from gen.search.ensemble import Ensemble
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
-
-
-class Pieces(NamedTuple):
-    """The pieces of a line (none for an empty line), and whether a sentence was cut."""
-
-    texts: list[str]
-    cut: bool
 
 
 @dataclass
@@ -100,47 +90,6 @@ def _items(item: Any, texts: Sequence[str]) -> list[Any]:
     return [{**item, "sentence": text} for text in texts] if isinstance(item, Mapping) else list(texts)
 
 
-_PAUSES = r"(?<=[,;:—])\s+|(?<=[，；：、])"
-
-
-def split_line(processor: Any, line: str) -> Pieces:
-    """Splits a line into pieces to translate.
-
-    A model trained on single sentences skips some if there are several. So a line is split at sentence ends, and
-    neighbours are joined up to the usual length of lines of several sentences in training. A sentence more than
-    twice as long as all in training is cut: at pauses, between words, or anywhere.
-    """
-    most = 2 * processor.max_length or sys.maxsize
-
-    def split(text: str, ends: Callable[[str], list[int]], limit: int) -> list[str]:
-        def fits(part: str) -> bool:
-            # A character has at most four tokens (bytes), so only long texts are encoded.
-            return 4 * len(part) + 2 <= limit or len(processor.encode(part)) <= limit
-
-        return [text] if fits(text) else _cut(text, ends(text), fits)
-
-    sentences = split(line, sentence_ends, processor.multi_sentence_p90 or most) if line else []
-    texts = sentences
-    for boundary in (_PAUSES, r"\s+", ""):
-        texts = [part for text in texts for part in split(text, partial(_ends_of, boundary), most)]
-    return Pieces(texts, len(texts) > len(sentences))
-
-
-def _ends_of(boundary: str, text: str) -> list[int]:
-    return [match.end() for match in re.finditer(boundary, text)]
-
-
-def _cut(text: str, ends: list[int], fits: Callable[[str], bool]) -> list[str]:
-    """Cuts a text at as few of ``ends`` as the parts fit."""
-    cuts = sorted({*ends, len(text)})
-    parts, begin = [], 0
-    for cut, following in zip(cuts, [*cuts[1:], None], strict=True):
-        if following is None or not fits(text[begin:following].strip()):
-            parts.append(text[begin:cut].strip())
-            begin = cut
-    return [part for part in parts if part]
-
-
 def _join(
     model: Model | Ensemble | Runtime, line: str, pieces: Pieces, found: Sequence[Sequence[Hypothesis]]
 ) -> Translation:
@@ -155,7 +104,7 @@ def _join(
         links: list[tuple[int, int]] = []
         written = ""
         for text, source_words, hypothesis in zip(pieces.texts, begins, several, strict=True):
-            written = _continued(written, hypothesis.text)
+            written = continued(written, hypothesis.text)
             if hypothesis.attention is not None:
                 target_words = _words_before(written, len(written) - len(hypothesis.text))
                 pairs = align_words(model, text, hypothesis)
@@ -177,12 +126,6 @@ def _join(
         hypotheses.append(joined)
         alignments.append(links)
     return Translation(line, hypotheses, alignments, pieces.cut)
-
-
-def _continued(text: str, further: str) -> str:
-    """Joins two pieces of a text, with a space if the script uses spaces."""
-    wide = text and unicodedata.category(text[-1])[0] == "P" and unicodedata.east_asian_width(text[-1]) in "WF"
-    return f"{text} {further}" if text and further and not wide else text + further
 
 
 def _words_before(text: str, at: int) -> int:

@@ -24,6 +24,7 @@ BENCHES = (
     "startup",
     "linear",
     "peers",
+    "serve",
 )
 
 

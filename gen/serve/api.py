@@ -1,0 +1,259 @@
+"""Our own interface: what a page needs that shows how a model chooses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any
+
+import numpy as np
+from msgspec import Meta, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gen.inputs.processors import InputProcessor, SentenceProcessor, item_labels
+from gen.search.labels import label_log_probs
+from gen.search.output import Hypothesis
+from gen.search.pieces import Pieces
+from gen.search.prepare import cut, token_texts
+from gen.serve.errors import Refusal
+from gen.serve.job import Job, Token
+from gen.serve.models import Models
+from gen.serve.spelling import Spelling
+from gen.serve.wire import Search, Top, answer, events, read
+from gen.serve.work import Work, item_of
+
+Ids = Annotated[list[int], Meta(max_length=4096)]
+
+
+class Asked(Struct, kw_only=True):
+    """What a model is to read. ``input``: a text, a picture as a ``data:`` URL, or one of them per input name."""
+
+    model: str | None = None
+    input: str | dict[str, str | None] = ""
+
+
+class Next(Asked, kw_only=True):
+    """`POST /api/next`. ``from_ids``: the output so far."""
+
+    from_ids: Ids = []
+    top: Annotated[int, Meta(ge=1, le=1000)] = 10
+
+
+class Generate(Search, kw_only=True):
+    """`POST /api/generate`. ``from_ids``: the beginning of the output, as token ids; the answer continues it."""
+
+    model: str | None = None
+    input: str | dict[str, str | None] = ""
+    from_ids: Ids = []
+    top: Top = 0
+    attention: bool = False
+    tree: bool = False
+    stream: bool = False
+
+
+class Classify(Asked, kw_only=True):
+    """`POST /api/classify`."""
+
+    top: Annotated[int, Meta(ge=1, le=1000)] = 10
+
+
+async def models(request: Request) -> Response:
+    """The models, what they read, and how they search."""
+    found: Models = request.app.state.models
+    return answer({"models": [served.describe() for served in found.served.values()]})
+
+
+async def next_tokens(request: Request) -> Response:
+    """The likeliest next tokens."""
+    asked = await read(request, Next)
+    models: Models = request.app.state.models
+    served = models.find(asked.model)
+    options = {"temperature": 0.0, "max_new_tokens": 1}
+    item = item_of(served, asked.input, models.limits)
+    async with Work(request, served) as work:
+        job = await work.begin(item, options, top=asked.top, from_ids=asked.from_ids)
+        await work.results()
+    spelling = Spelling(work.model.tokenizer, job.search.prompts[0])
+    tokens = _tops(work, job.tops[0][0], spelling)
+    return answer({"model": served.name, "tokens": tokens, "prompt_tokens": work.prompt_tokens})
+
+
+async def generate(request: Request) -> Response:
+    """Writes texts, with what the model thought of each token and looked at."""
+    asked = await read(request, Generate)
+    models: Models = request.app.state.models
+    served = models.find(asked.model)
+    item = item_of(served, asked.input, models.limits)
+    work = Work(request, served)
+    job = await work.begin(
+        item,
+        asked.options(),
+        top=asked.top,
+        streams=asked.stream,
+        tree=asked.tree,
+        attention=asked.attention,
+        from_ids=asked.from_ids,
+    )
+    if asked.stream:
+        return events(request, _events(work, job, item, asked))
+    async with work:
+        (found,) = await work.results()
+    return answer(_whole(work, job, item, asked, found))
+
+
+async def classify(request: Request) -> Response:
+    """The likeliest labels, and what the model looked at."""
+    asked = await read(request, Classify)
+    models: Models = request.app.state.models
+    served = models.find(asked.model)
+    if not served.labels:
+        raise Refusal(f"{served.name} does not choose among labels: it is for /api/generate", param="model")
+    item = item_of(served, asked.input, models.limits)
+    async with Work(request, served) as work:
+        log_probs, looks = await work.apart(lambda: label_log_probs(work.model, [item]))
+    order = np.argsort(-log_probs[0], kind="stable")[: asked.top].tolist()
+    labels = [{"label": served.labels[k], "probability": _probability(log_probs[0, k])} for k in order]
+    return answer(
+        {
+            "model": served.name,
+            "labels": labels,
+            **_input(served.inputs, item),
+            "attention": [round(float(w), 5) for w in looks[0]],
+        }
+    )
+
+
+def _input(processors: Mapping[str, InputProcessor], item: Mapping[str, Any]) -> dict[str, Any]:
+    """Per input what stands at each of its memory positions: of a text, the parts that joined are the text."""
+    parts = {}
+    for name, processor in processors.items():
+        absent = item[name] is None and processor.optional
+        parts[name] = [] if absent else processor.labels(item[name])
+        if isinstance(processor, SentenceProcessor):
+            spelling = Spelling(processor.tokenizer, [])
+            parts[name] = [spelling.add(i) for i in processor.encode(item[name])]
+    return {"input_labels": item_labels(processors, item), "input_parts": parts}
+
+
+def _probability(log_prob: float) -> float:
+    return float(f"{math.exp(log_prob):.6g}")
+
+
+def _tops(work: Work, top: list[tuple[int, float]], spelling: Spelling) -> list[dict[str, Any]]:
+    """``text`` is a token's own text, ``piece`` what it adds to the text so far."""
+    texts = token_texts(work.model.tokenizer)
+    return [
+        {"id": i, "text": texts[i], "piece": spelling.piece(i), "probability": _probability(p)} for i, p in top
+    ]
+
+
+def _token(work: Work, token: Token, spelling: Spelling) -> dict[str, Any]:
+    """A token as it is written; the next one comes after it."""
+    found: dict[str, Any] = _tops(work, [(token.token_id, token.log_prob)], spelling)[0]
+    found["log_prob"] = token.log_prob
+    if token.top:
+        found["top"] = _tops(work, token.top, spelling)
+    spelling.add(token.token_id)
+    return found
+
+
+def _weights(attention: np.ndarray | None) -> list[Any] | None:
+    return None if attention is None else np.round(attention.astype(float), 5).tolist()
+
+
+async def _events(work: Work, job: Job, item: Any, asked: Generate) -> AsyncIterator[dict[str, Any]]:
+    """A ``token`` for each token, then ``done`` with the whole answer."""
+    search = job.search
+    tokenizer = work.model.tokenizer
+    writers = [Pieces(tokenizer, search.texts[0], search.stops, job.from_ids) for _ in range(job.width)]
+    spellings = [Spelling(tokenizer, search.prompts[0]) for _ in range(job.width)]
+    async with work:
+        async for _, said, found in work.stream():
+            for token in said:
+                text = writers[token.text].add(token.token_id)
+                content = _token(work, token, spellings[token.text])
+                event = {"type": "token", "index": token.text, "piece": text, "token": content}
+                if asked.attention:
+                    event["attention"] = _weights(token.attention)
+                yield event
+            if found is not None:
+                yield {"type": "done", **_whole(work, job, item, asked, found)}
+
+
+def _whole(work: Work, job: Job, item: Any, asked: Generate, found: list[Hypothesis]) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "model": work.served.name,
+        **_input(work.model.processors, item),
+        "outputs": [_output(work, job, place, h, asked) for place, h in enumerate(found)],
+        "usage": {"prompt_tokens": work.prompt_tokens, "tokens": work.tokens},
+    }
+    if job.records is not None:
+        tree = _tree(work, job)
+        content["tree"] = tree
+        for output, hypothesis in zip(content["outputs"], found, strict=True):
+            output["path"] = _path(tree, hypothesis.token_ids)
+    return content
+
+
+def _output(work: Work, job: Job, place: int, hypothesis: Hypothesis, asked: Generate) -> dict[str, Any]:
+    tops = job.tops[place] if place < len(job.tops) else []
+    written = zip(hypothesis.token_ids, hypothesis.log_probs, strict=False)
+    tokens = [Token(place, i, p, tops[t] if t < len(tops) else [], None) for t, (i, p) in enumerate(written)]
+    spelling = Spelling(work.model.tokenizer, job.search.prompts[0])
+    text = hypothesis.text
+    if job.from_ids:
+        decode = work.model.tokenizer.decode
+        text = cut(
+            decode(job.from_ids + hypothesis.token_ids).removeprefix(decode(job.from_ids)), job.search.stops
+        )
+    output: dict[str, Any] = {
+        "text": text,
+        "score": hypothesis.score,
+        "finished": hypothesis.finished,
+        **hypothesis.drawn(),
+        "tokens": [_token(work, token, spelling) for token in tokens],
+    }
+    if asked.attention:
+        output["attention"] = _weights(hypothesis.attention)
+    return output
+
+
+def _tree(work: Work, job: Job) -> list[dict[str, Any]]:
+    """The steps of a beam search: every token that was kept, with the one before it (-1: the beginning)."""
+    ops, texts, records = job.search.start.ops, token_texts(work.model.tokenizer), job.records or []
+    nodes: list[dict[str, Any]] = []
+    at = [-1] * job.width
+    for step, record in enumerate(records):
+        parents = range(job.width) if record.parents is None else ops.numpy(record.parents).tolist()
+        before, at = at, []
+        columns = (ops.numpy(a).tolist() for a in (record.token_ids, record.log_probs, record.live))
+        for parent, token_id, log_prob, live in zip(parents, *columns, strict=True):
+            if not live:
+                at.append(before[parent])
+                continue
+            score = log_prob + (nodes[before[parent]]["score"] if before[parent] >= 0 else 0.0)
+            nodes.append(
+                {
+                    "parent": before[parent],
+                    "step": step,
+                    "id": token_id,
+                    "text": texts[token_id],
+                    "probability": _probability(log_prob),
+                    "score": score,
+                    "ends": token_id == work.model.tokenizer.eos_id,
+                }
+            )
+            at.append(len(nodes) - 1)
+    return nodes
+
+
+def _path(tree: list[dict[str, Any]], token_ids: list[int]) -> list[int]:
+    """The nodes of a text, from its first token on."""
+    path, last = [], -1
+    for token_id in token_ids:
+        last = next((n for n, node in enumerate(tree) if node["parent"] == last and node["id"] == token_id), -2)
+        if last == -2:
+            break
+        path.append(last)
+    return path

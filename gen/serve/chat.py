@@ -1,0 +1,177 @@
+"""OpenAI's chat: a picture in, its description out; a text in, its translation out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gen.serve.choices import Choices, Shared, envelope_of, reason, tokens_of
+from gen.serve.errors import Refusal
+from gen.serve.job import Token
+from gen.serve.models import Served
+from gen.serve.translation import Translating
+from gen.serve.wire import answer, events, read
+from gen.serve.work import Work, item_of, several
+
+
+class ImageURL(Struct):
+    url: str
+    detail: str | None = None
+
+
+class Part(Struct):
+    """A part of a message: a text, or a picture as a ``data:`` URL."""
+
+    type: str
+    text: str | None = None
+    image_url: ImageURL | None = None
+
+
+class Message(Struct):
+    role: str
+    content: str | list[Part] | None = None
+
+
+class Chat(Shared, kw_only=True):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+
+
+async def chat(request: Request) -> Response:
+    """Describes a picture, translates a text, or continues one: what the last user message holds."""
+    asked = await read(request, Chat)
+    served = request.app.state.models.find(asked.model)
+    n = asked.n or 1
+    options = asked.search(served)
+    if asked.max_completion_tokens is not None:
+        options["max_new_tokens"] = asked.max_completion_tokens
+    options = several(served, options, n)
+    text, pictures = _said(asked.messages)
+    limits = request.app.state.models.limits
+    envelope = envelope_of(served, "chat.completion", "chatcmpl")
+    top = (asked.top_logprobs or 0) if asked.logprobs else None
+    translating = Translating(served, text) if Translating.does(served) and not pictures else None
+    if translating is not None and translating.is_one:
+        text, translating = translating.texts[0], None  # like any input
+    if translating is not None and asked.logprobs:
+        raise Refusal("logprobs: a text of several sentences has none; send one", param="logprobs")
+    inputs = translating.texts if translating else [_input(served, text, pictures)]
+    if len(inputs) > limits.queue:
+        raise Refusal("too much text at once: send it in parts", param="messages")
+    items = [item_of(served, each, limits) for each in inputs]
+    work = Work(request, served)
+    for item in items:
+        streams = bool(asked.stream) and translating is None
+        await work.begin(item, options, top=top or 0, streams=streams)
+    choices = Choices(work, n, top)
+    if asked.stream:
+        usage = asked.stream_options is not None and asked.stream_options.include_usage
+        chunks = _chunks(choices, {**envelope, "object": "chat.completion.chunk"}, translating, usage)
+        return events(request, chunks, b"[DONE]")
+    async with work:
+        found = await work.results()
+    best = translating.joined(found)[:n] if translating else choices.wanted(work.jobs[0], found[0])
+    made = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": hypothesis.text, "refusal": None},
+            "logprobs": None if top is None else _logprobs(choices, tokens_of(work.jobs[0], place, hypothesis)),
+            "finish_reason": reason(hypothesis),
+        }
+        for index, (place, hypothesis) in enumerate(best)
+    ]
+    return answer({**envelope, "choices": made, "usage": choices.usage()})
+
+
+def _said(messages: list[Message]) -> tuple[str, list[str]]:
+    """The text and the pictures of the last user message."""
+    last = next((m for m in reversed(messages) if m.role == "user"), None)
+    if last is None or last.content is None:
+        raise Refusal("messages: there is none of the user", param="messages")
+    if isinstance(last.content, str):
+        return last.content, []
+    texts, pictures = [], []
+    for part in last.content:
+        if part.type in ("text", "input_text") and part.text is not None:
+            texts.append(part.text)
+        elif part.type == "image_url" and part.image_url is not None:
+            pictures.append(part.image_url.url)
+        else:
+            raise Refusal(
+                f"a part of type {part.type!r} is not read here: text and image_url are", param="messages"
+            )
+    return "\n".join(texts), pictures
+
+
+def _input(served: Served, text: str, pictures: list[str]) -> dict[str, str]:
+    """What the inputs of a model get: the first that reads text the message's text, others its pictures."""
+    slots = [name for name, processor in served.inputs.items() if processor.kind == "pictures"]
+    needed = [name for name in slots if not served.inputs[name].optional]
+    if not len(needed) <= len(pictures) <= len(slots):
+        much = "one picture" if len(slots) == 1 else f"{len(slots) or 'no'} pictures"
+        found = len(pictures) or "none"
+        raise Refusal(f"{served.name} reads {much}, and the message has {found}", param="messages")
+    texts = [name for name, processor in served.inputs.items() if processor.kind in ("sentences", "prompts")]
+    return {**dict.fromkeys(texts[:1], text), **dict(zip(slots, pictures, strict=False))}
+
+
+def _logprobs(choices: Choices, tokens: list[Token]) -> dict[str, Any]:
+    def entry(text: str, log_prob: float) -> dict[str, Any]:
+        return {"token": text, "logprob": log_prob, "bytes": list(text.encode())}
+
+    return {
+        "content": [
+            {
+                **entry(choices.spelled[t.token_id], t.log_prob),
+                "top_logprobs": [entry(*a) for a in choices.alternatives(t.token_id, t.log_prob, t.top)]
+                if choices.top
+                else [],
+            }
+            for t in tokens
+        ],
+        "refusal": None,
+    }
+
+
+async def _chunks(
+    choices: Choices, envelope: dict[str, Any], translating: Translating | None, usage: bool
+) -> AsyncIterator[dict[str, Any]]:
+    begun: set[int] = set()
+
+    def chunk(choice: int, text: str, tokens: list[Token], ended: str | None) -> dict[str, Any]:
+        delta: dict[str, Any] = {"content": text} if text else {}
+        if choice not in begun:
+            delta = {"role": "assistant", "content": text}
+            begun.add(choice)
+        tokens = [t for t in tokens if t.token_id != choices.tokenizer.eos_id]
+        logprobs = None if choices.top is None else _logprobs(choices, tokens)
+        return {
+            **envelope,
+            "choices": [{"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": ended}],
+        }
+
+    async with choices.work as work:
+        if translating is None:
+            async for choice, text, tokens, hypothesis in choices.pieces():
+                yield chunk(choice, text, tokens, None if hypothesis is None else reason(hypothesis))
+        else:  # sentence by sentence
+            sent = [""] * choices.n
+            if not work.jobs:
+                yield chunk(0, "", [], "stop")
+            for number, job in enumerate(work.jobs):
+                await work.results([job])
+                found = [work.outcome(each) for each in work.jobs[: number + 1]]
+                last = number + 1 == len(work.jobs)
+                for choice, whole in translating.joined(found, whole=last)[: choices.n]:
+                    new, sent[choice] = whole.text[len(sent[choice]) :], whole.text
+                    yield chunk(choice, new, [], reason(whole) if last else None)
+        if usage:
+            yield {**envelope, "choices": [], "usage": choices.usage()}

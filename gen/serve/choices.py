@@ -1,0 +1,131 @@
+"""What OpenAI's completions and chat have in common: their options, and a choice per text, whole or in pieces."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
+from uuid import uuid4
+
+from msgspec import Meta, Struct
+
+from gen.search.output import Hypothesis
+from gen.search.pieces import Pieces
+from gen.search.prepare import token_texts
+from gen.serve.errors import Refusal
+from gen.serve.job import Job, Token
+from gen.serve.models import Served
+from gen.serve.wire import Count, Search
+from gen.serve.work import Work
+
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+
+
+class StreamOptions(Struct):
+    include_usage: bool = False
+
+
+class Shared(Search, kw_only=True):
+    """What completions and chat have in common. Options of `gen generate` may be given besides OpenAI's."""
+
+    model: str
+    n: Count | None = None
+    max_tokens: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[str, float] | None = None
+    user: str | None = None
+
+    def search(self, served: Served) -> dict[str, Any]:
+        """The search options. Raises `Refusal` for what there is none of."""
+        for name in ("presence_penalty", "frequency_penalty", "logit_bias"):
+            if getattr(self, name):
+                hint = "; repetition_penalty is there" if name != "logit_bias" else "; ban is there"
+                raise Refusal(f"{name} is not supported{hint}", param=name, code="unsupported_parameter")
+        if isinstance(self.stop, list) and len(self.stop) > 16:
+            raise Refusal("stop: at most 16 strings", param="stop")
+        options = self.options()
+        if self.max_tokens is not None:
+            options["max_new_tokens"] = self.max_tokens
+        samples = {"temperature", "top_k", "top_p", "min_p"} & set(options)
+        if "beam" in options or (served.defaults().beam and not samples):
+            options.pop("seed", None)  # clients send one always, and a beam has nothing to draw
+        return options
+
+
+class Choices:
+    """What completions and chat share: a choice per text, whole or in pieces.
+
+    Args:
+        work: with the jobs, n texts each.
+        n: texts per job that are returned.
+        top: alternatives per token; None for no log-probabilities.
+    """
+
+    def __init__(self, work: Work, n: int, top: int | None) -> None:
+        self.work, self.n, self.top = work, n, top
+        self.tokenizer = work.model.tokenizer
+        self.spelled = token_texts(self.tokenizer)
+
+    def wanted(self, job: Job, found: Sequence[Hypothesis]) -> list[tuple[int, Hypothesis]]:
+        """The n best of a job's hypotheses, each with its place: of more samples, the most probable per token.
+        Where all samples are the same text, it is there n times."""
+        ranked = list(enumerate(found))
+        if len(ranked) > self.n:
+            ranked.sort(key=lambda pair: -pair[1].score / max(len(pair[1].log_probs), 1))
+        ranked = ranked[: self.n]
+        if len(ranked) < self.n and job.width == 1:
+            ranked += [ranked[0]] * (self.n - len(ranked))
+        return ranked
+
+    def usage(self) -> dict[str, int]:
+        prompt, written = self.work.prompt_tokens, self.work.tokens
+        return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+
+    def alternatives(
+        self, token_id: int, log_prob: float, top: list[tuple[int, float]]
+    ) -> list[tuple[str, float]]:
+        """The likeliest tokens and the one picked: (text, log-probability)."""
+        own = [] if token_id in dict(top) else [(token_id, log_prob)]
+        return [(self.spelled[i], p) for i, p in [*top, *own]]
+
+    async def pieces(self) -> AsyncIterator[tuple[int, str, list[Token], Hypothesis | None]]:
+        """(choice, piece of its text, the tokens of it, the whole once it is there)."""
+        writers: dict[int, Pieces] = {}
+        async for number, said, found in self.work.stream():
+            job = self.work.jobs[number]
+            search = job.search
+            texts: dict[int, str] = {}
+            tokens: dict[int, list[Token]] = {}
+            for token in said:
+                choice = number * self.n + token.text
+                if choice not in writers:
+                    writers[choice] = Pieces(self.tokenizer, search.texts[0], search.stops)
+                texts[choice] = texts.get(choice, "") + writers[choice].add(token.token_id)
+                tokens.setdefault(choice, []).append(token)
+            for choice, text in texts.items():
+                if (text or self.top is not None) and found is None:
+                    yield choice, text, tokens[choice], None
+            for place, (_, hypothesis) in enumerate(self.wanted(job, found) if found is not None else []):
+                choice = number * self.n + place
+                rest = writers[choice].rest() if choice in writers else hypothesis.text
+                yield choice, texts.get(choice, "") + rest, tokens.get(choice, []), hypothesis
+
+
+def reason(hypothesis: Hypothesis) -> str:
+    """Why a text ended."""
+    return "stop" if hypothesis.finished else "length"
+
+
+def envelope_of(served: Served, kind: str, prefix: str) -> dict[str, Any]:
+    """What every answer begins with."""
+    return {"id": f"{prefix}-{uuid4().hex}", "object": kind, "created": int(time.time()), "model": served.name}
+
+
+def tokens_of(job: Job, place: int, hypothesis: Hypothesis) -> list[Token]:
+    """The tokens of a hypothesis, with their alternatives where those were kept."""
+    tops = job.tops[place] if place < len(job.tops) else []
+    written = zip(hypothesis.token_ids, hypothesis.log_probs, strict=False)
+    return [Token(place, i, p, tops[t] if t < len(tops) else [], None) for t, (i, p) in enumerate(written)]

@@ -1,0 +1,265 @@
+"""Continuous batching: all requests of a model share the steps of its decoder.
+
+A recurrent state has a fixed size, so a request joins by one concatenation, whatever it has written, and leaves by
+one selection. Rows that sample are picked for together (`Rows`); a request of another kind (beam search,
+processors) runs its own `search`, unchanged, and only its steps are shared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from gen.base.errors import UserError
+from gen.search.loop import Events, StepRecord, Wish
+from gen.search.ops import Array
+from gen.serve.job import Job, Top
+from gen.serve.rows import Rows, shares_rows
+
+MOST_AT_ONCE = 64
+"""Tokens of a prompt that are read in one step: others wait so long, and a request that went away is noticed."""
+
+
+class Busy(Exception):
+    """The queue is full."""
+
+
+class _Own:
+    """A search of its own, up to its next wish.
+
+    Attributes:
+        over: it has ended, and its job is done.
+        state: what its next step starts from.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.over = job, False
+        self._events: Events = job.search.unroll()
+        self._best: list[Top] = []
+        self._read = 0  # tokens of the wish that the decoder has seen
+        self._wish: Wish
+        self.state: Any
+        self._advance(None)
+
+    @property
+    def ahead(self) -> int:
+        """How many next tokens are known."""
+        return self._wish.token_ids.shape[1] - self._read
+
+    @property
+    def rows(self) -> int:
+        return len(self._wish.token_ids)
+
+    def next_ids(self, count: int) -> Array:
+        """The next tokens, (rows, count)."""
+        return self._wish.token_ids[:, self._read : self._read + count]
+
+    def observe(self, log_probs: Array, state: Any, attention: Array | None, read: int) -> None:
+        """Takes the answer to a step of ``read`` tokens."""
+        self._read, self.state = self._read + read, state
+        if not self.ahead:
+            self._best = self.job.best(log_probs) if self.job.top else []
+            self._advance((log_probs, state, attention))
+
+    def _advance(self, answer: Any) -> None:
+        try:
+            while not isinstance(event := self._events.send(answer), Wish):
+                answer = None
+                self._record(event)
+            self._wish, self.state, self._read = event, event.state, 0
+        except StopIteration as stop:
+            self.job.finish(stop.value[0])
+            self.over = True
+        except UserError as error:
+            self.job.fail(str(error))
+            self.over = True
+
+    def _record(self, record: StepRecord) -> None:
+        """What the job wants to know of a step. A beam's tokens are not told: they may be revised."""
+        job, ops = self.job, self.job.search.start.ops
+        if job.records is not None:
+            job.records.append(record)
+        if record.parents is not None or not (job.streams or job.top):
+            return
+        columns = (ops.numpy(a).tolist() for a in (record.token_ids, record.log_probs, record.live))
+        for row, (token_id, log_prob, live) in enumerate(zip(*columns, strict=True)):
+            if not live:
+                continue
+            if job.top:  # after the prompt there is one row for all
+                job.tops[row].append(self._best[row if len(self._best) > 1 else 0])
+            if job.streams:
+                seen = None if record.attention is None else ops.numpy(record.attention)[row]
+                job.say(row, token_id, log_prob, seen)
+
+
+class Engine:
+    """Runs the searches of one model in a thread of its own.
+
+    Args:
+        model: of torch or exported.
+        most_rows: rows in a step; further requests wait.
+        most_waiting: requests that may wait.
+    """
+
+    def __init__(self, model: Any, most_rows: int = 256, most_waiting: int = 1024) -> None:
+        self.model, self.most_rows, self.most_waiting = model, most_rows, most_waiting
+        self.steps = self.tokens = 0
+        self._shared, self._own = Rows(), list[_Own]()
+        self._waiting: deque[Job] = deque()
+        self._condition = threading.Condition()
+        self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._memories: tuple[list[Any], Any] = ([], None)
+        self._runs = False
+
+    @property
+    def rows(self) -> int:
+        """Rows in the current step."""
+        return len(self._shared) + sum(own.job.width for own in self._own)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have not begun."""
+        return len(self._waiting)
+
+    def submit(self, job: Job) -> None:
+        """Lets a job join, from the thread of an event loop, which is told of its news.
+
+        Raises:
+            Busy: too many are waiting.
+        """
+        self._loop = asyncio.get_running_loop()
+        with self._condition:
+            if len(self._waiting) >= self.most_waiting:
+                raise Busy
+            self._waiting.append(job)
+            self._condition.notify()
+            if not self._runs:  # it has not begun; or it has been closed, and somebody still had it in hand
+                self._runs = True
+                threading.Thread(target=self._run, name="gen-serve", daemon=True).start()
+
+    def cancel(self, job: Job) -> None:
+        """Frees a job's rows before the next step."""
+        with self._condition:
+            job.cancelled = True
+            self._condition.notify()
+
+    def close(self) -> None:
+        """Ends the thread when everything that was submitted is done."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+
+    def _run(self) -> None:
+        with self.model._evaluating():
+            while True:
+                with self._condition:
+                    while not (self._waiting or self._shared.rows or self._own):
+                        if self._closing:
+                            self._runs = False
+                            return
+                        self._condition.wait()
+                    taken = self._take()
+                self._guarded(taken)
+
+    def _guarded(self, taken: list[Job]) -> None:
+        """A step; what it raises is the error of all jobs in it, and later ones begin anew."""
+        try:
+            self._tick(taken)
+        except Exception as error:  # a damaged graph, memory that is not there: the server must go on
+            jobs = {*taken, *(row.job for row in self._shared.rows), *(own.job for own in self._own)}
+            self._shared, self._own = Rows(), []
+            for job in jobs:
+                job.fail(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+            self._tell(jobs)
+
+    def _take(self) -> list[Job]:
+        """The waiting jobs whose rows fit in, in their order."""
+        taken: list[Job] = []
+        room = self.most_rows - self.rows
+        while self._waiting:
+            job = self._waiting[0]
+            if not job.cancelled:
+                if job.width > room and room < self.most_rows:
+                    break
+                room -= job.width
+                taken.append(job)
+            self._waiting.popleft()
+        return taken
+
+    def _tick(self, taken: list[Job]) -> None:
+        """Takes jobs in, and does one step for all."""
+        shared = self._shared
+        if gone := {row.job for row in shared.rows if row.job.cancelled}:
+            shared.drop(gone)
+        self._own = [own for own in self._own if not own.job.cancelled]
+        if sharing := [job for job in taken if shares_rows(job.search)]:
+            shared.add(sharing)
+        self._own += [_Own(job) for job in taken if not shares_rows(job.search)]
+        own, R = self._own, len(shared)
+        if not R and not own:
+            return
+        read = min(n for n in (MOST_AT_ONCE, shared.ahead, *(o.ahead for o in own)) if n)
+        start = shared.rows[0].job.search.start if R else own[0].job.search.start
+        token_ids = [start.ops.asarray(shared.next_ids(read), "int64")] if R else []
+        token_ids += [o.next_ids(read) for o in own]
+        joined = token_ids[0] if len(token_ids) == 1 else start.ops.concat(token_ids, 0)
+        log_probs, state, attention = start.step(joined, self._joined())
+        self.steps += 1
+        jobs = {row.job for row in shared.rows} | {o.job for o in own}
+        if own:
+            self._give(log_probs, state, attention, read)
+        elif R:
+            shared.state = state
+        if R:
+            shared.observe(log_probs[:R], None if attention is None else attention[:R], read)
+        self.tokens += sum(len(h.log_probs) for job in jobs if job.done for h in job.hypotheses)
+        self._tell(jobs)
+
+    def _joined(self) -> Any:
+        """The state of all rows, each with a memory of its own."""
+        shared, own = self._shared, self._own
+        if not own:
+            return shared.state
+        memories = shared.memories + [o.state.memory for o in own for _ in range(o.rows)]
+        kind = type(own[0].state)
+        known, memory = self._memories
+        if list(map(id, known)) != list(map(id, memories)):  # else nobody came or went
+            memory = kind.join_memory(memories)
+            self._memories = memories, memory
+        return kind.join([*([shared.state] if shared.rows else []), *(o.state for o in own)], memory)
+
+    def _give(self, log_probs: Array, state: Any, attention: Array | None, read: int) -> None:
+        """Hands out a step's answer: to each search of its own its part, and to the shared rows their state."""
+        kind, R = type(state), len(self._shared)
+        if R:
+            self._shared.state = kind.join([state.select(np.arange(R))], self._shared.state.memory)
+        for own in self._own:
+            rows = np.arange(R, R + own.rows)
+            R += own.rows
+            seen = None if attention is None else attention[rows[0] : R, : own.job.search.mask.shape[1]]
+            part = kind.join([state.select(rows)], own.state.memory)
+            own.observe(log_probs[rows[0] : R], part, seen, read)
+        self._own = [own for own in self._own if not own.over]
+        if not self._own:
+            self._memories = [], None
+
+    def _tell(self, jobs: Iterable[Job]) -> None:
+        """Wakes the requests that have news, all with one call."""
+        told = [job for job in jobs if job.has_news]
+        for job in told:
+            job.has_news = False
+        if told and self._loop is not None:
+            with suppress(RuntimeError):  # the loop has closed: nobody is left to be told
+                self._loop.call_soon_threadsafe(_wake, told)
+
+
+def _wake(jobs: list[Job]) -> None:
+    for job in jobs:
+        job.news.set()

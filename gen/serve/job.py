@@ -1,0 +1,103 @@
+"""A request's part in the engine: one item, its options, and what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from gen.search.loop import StepRecord
+from gen.search.ops import Array
+from gen.search.output import Hypothesis
+from gen.search.prepare import PreparedSearch
+
+Top = list[tuple[int, float]]
+"""The likeliest tokens in a place: (token id, log-probability)."""
+
+
+class Token(NamedTuple):
+    """A token of text ``text`` of a job, with the likeliest tokens in its place."""
+
+    text: int
+    token_id: int
+    log_prob: float
+    top: Top
+    attention: np.ndarray | None = None
+
+
+@dataclass
+class Echo:
+    """The tokens of a prompt: their log-probabilities, and the likeliest in their place."""
+
+    log_probs: list[float] = field(default_factory=list)
+    tops: list[Top] = field(default_factory=list)
+
+
+class Job:
+    """One search among others.
+
+    Args:
+        search: of one item.
+        top: alternatives per token to keep.
+        streams: whether tokens are told as they come.
+        echo: keep the prompt's own log-probabilities.
+        tree: keep the steps of a beam search.
+        from_ids: the beginning of the output that the prompt ends with.
+
+    Attributes:
+        width: texts or beams: rows of a step.
+        limit: the most tokens of a text.
+        tops: per text and token the alternatives.
+        said: tokens that were not read yet.
+        news: set, in the event loop, when there are tokens or the job is done.
+        error: why it failed; "" where it did not.
+    """
+
+    def __init__(
+        self,
+        search: PreparedSearch,
+        *,
+        top: int = 0,
+        streams: bool = False,
+        echo: bool = False,
+        tree: bool = False,
+        from_ids: list[int] | None = None,
+    ) -> None:
+        self.search, self.top, self.streams = search, top, streams
+        self.from_ids = from_ids or []
+        self.width, self.limit = search.strategy.width, search.limits[0]
+        self.echo = Echo() if echo else None
+        self.records: list[StepRecord] | None = [] if tree else None
+        self.tops: list[list[Top]] = [[] for _ in range(self.width)]
+        self.said: deque[Token] = deque()  # the engine's thread fills it, the event loop empties it
+        self.news = asyncio.Event()
+        self.has_news = self.done = self.cancelled = False
+        self.error = ""
+        self.hypotheses: list[Hypothesis] = []
+
+    def best(self, log_probs: Array) -> list[Top]:
+        """The likeliest tokens of each row of (R, V)."""
+        ops = self.search.start.ops
+        values, token_ids = (ops.numpy(a).tolist() for a in ops.topk(log_probs, self.top))
+        pairs = (zip(*row, strict=True) for row in zip(token_ids, values, strict=True))
+        return [[(i, p) for i, p in row if p > -np.inf] for row in pairs]
+
+    def say(self, text: int, token_id: int, log_prob: float, attention: np.ndarray | None) -> None:
+        """Tells of a token; the engine wakes the request after the step."""
+        top = self.tops[text][-1] if self.top else []
+        attention = None if attention is None else attention[self.search.mask[0]]
+        self.said.append(Token(text, token_id, log_prob, top, attention))
+        self.has_news = True
+
+    def fail(self, message: str) -> None:
+        """Ends the job with an error."""
+        self.error = self.error or message
+        self.done = self.has_news = True
+
+    def finish(self, hypotheses: list[Hypothesis]) -> None:
+        """Ends the job: with its hypotheses, best first; samples in the order drawn."""
+        self.hypotheses = hypotheses
+        self.done = self.has_news = True

@@ -1,0 +1,202 @@
+"""The models that are served: by name, each with its engine, loaded again when their folder changes."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from gen.base.errors import UserError, notify
+from gen.base.folders import whole_folder
+from gen.inputs.labels import LabelProcessor, LabelTokenizer
+from gen.inputs.processors import InputProcessor, PictureProcessor
+from gen.search.options import SearchOptions
+from gen.serve.engine import Engine
+from gen.serve.errors import Refusal
+from gen.serve.limits import Limits
+
+Load = Callable[[str], Any]
+"""The folder of a run or of an exported model → the model."""
+
+
+class Served:
+    """A model behind a name.
+
+    Attributes:
+        name: what requests call it.
+        run: the folder it is from.
+        model, engine: replaced together when the folder has a better one; see `reload`.
+        languages: of a translation model, (source, target), where they are known.
+    """
+
+    def __init__(self, name: str, run: str, load: Load, limits: Limits) -> None:
+        self.name, self.run = name, run
+        self._load, self._limits = load, limits
+        self._stamp = _stamp(run)
+        self.model = load(run)
+        self.engine = self._engine()
+        self.created = int(time.time())
+        self.languages = _languages(name, self.model)
+
+    def _engine(self) -> Engine:
+        return Engine(self.model, self._limits.rows, self._limits.queue)
+
+    @property
+    def inputs(self) -> Mapping[str, InputProcessor]:
+        """Input name → its processor."""
+        return self.model.processors
+
+    @property
+    def labels(self) -> list[str]:
+        """What a classifier chooses among; empty for others."""
+        tokenizer = self.model.tokenizer
+        return tokenizer.labels if isinstance(tokenizer, LabelTokenizer) else []
+
+    def defaults(self) -> SearchOptions:
+        """How the model searches where a request does not say."""
+        return SearchOptions.make(self.model.search_defaults, {})
+
+    def describe(self) -> dict[str, Any]:
+        """What `/api/models` says."""
+        model = self.model
+        return {
+            "name": self.name,
+            "task": model.info.task,
+            "inputs": {name: processor.kind for name, processor in self.inputs.items()},
+            "optional": [name for name, processor in self.inputs.items() if processor.optional],
+            "choices": {n: p.tokenizer.labels for n, p in self.inputs.items() if isinstance(p, LabelProcessor)},
+            "pictures": {n: _seen(p) for n, p in self.inputs.items() if isinstance(p, PictureProcessor)},
+            "defaults": {k: list(v) if isinstance(v, tuple) else v for k, v in self.defaults().given().items()},
+            "labels": self.labels,
+            "languages": list(self.languages or ()),
+            "tokenizer": model.tokenizer.kind,
+            "vocabulary": len(model.tokenizer),
+            "ends": model.info.ends_with_eos,
+            "metrics": {k: v for k, v in model.info.metrics.items() if isinstance(v, int | float)},
+        }
+
+    def reload(self) -> bool:
+        """Loads the model again if its folder has changed. Requests under way end with the old one."""
+        stamp = _stamp(self.run)
+        if stamp == self._stamp or stamp is None:
+            return False
+        try:
+            model = self._load(self.run)
+        except UserError as error:
+            notify(f"{self.name}: not loaded again: {error}")
+            self._stamp = stamp
+            return False
+        old, self.model, self._stamp = self.engine, model, stamp
+        self.engine = self._engine()
+        old.close()
+        notify(f"{self.name}: loaded again from {self.run}")
+        return True
+
+
+class Models:
+    """All that is served.
+
+    Args:
+        runs: name → folder; the first is the one that requests without a name mean.
+        load: loads one.
+        limits: what requests may ask for.
+    """
+
+    def __init__(self, runs: Mapping[str, str], load: Load, limits: Limits) -> None:
+        self.limits = limits
+        self.served = {name: Served(name, run, load, limits) for name, run in runs.items()}
+        self.pool = ThreadPoolExecutor(2, "gen-serve-read")
+        """Decodes pictures and runs encoders: a step of the others does not wait for them."""
+
+    def find(self, name: str | None) -> Served:
+        """The model that a request names. Raises `Refusal` with the nearest name."""
+        if name is None:
+            return next(iter(self.served.values()))
+        if name in self.served:
+            return self.served[name]
+        near = get_close_matches(name, self.served, 1, 0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, self.served))}"
+        shown = name if len(name) <= 80 else name[:79] + "…"
+        raise Refusal(f"unknown model {shown!r}: {hint}", 404, param="model", code="model_not_found")
+
+    def close(self) -> None:
+        """Ends all engines when what they do is done."""
+        for served in self.served.values():
+            served.engine.close()
+        self.pool.shutdown(wait=False)
+
+
+def names_of(runs: list[str]) -> dict[str, str]:
+    """Names for folders: ``NAME=FOLDER``, or the folder's own name, with its parent's where two have the same.
+
+    Raises:
+        UserError: two have the same name.
+
+    Example:
+        >>> names_of(["runs/book", "de=runs/en-de/best", "a/run", "b/run"])
+        {'book': 'runs/book', 'de': 'runs/en-de/best', 'a/run': 'a/run', 'b/run': 'b/run'}
+    """
+    pairs = []
+    for run in runs:
+        name, equals, folder = run.partition("=")
+        pairs.append((name, folder) if equals and not Path(run).exists() else ("", run))
+    own = [name or _folder_name(run, 1) for name, run in pairs]
+    names = [
+        n if own.count(n) == 1 or given else _folder_name(run, 2)
+        for n, (given, run) in zip(own, pairs, strict=True)
+    ]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two models are called {name!r}: name one, as in other={pairs[names.index(name)][1]}")
+    return {name: run for name, (_, run) in zip(names, pairs, strict=True)}
+
+
+def _folder_name(run: str, parts: int) -> str:
+    path = [part for part in Path(run.removeprefix("hf:")).parts if part not in ("/", ".", "..")]
+    if len(path) > 1 and path[-1] in ("best", "last"):
+        path = path[:-1]
+    if not path:
+        path = [Path(run).resolve().name]
+    return "/".join(path[-parts:])
+
+
+def _stamp(run: str) -> tuple[int, ...] | None:
+    """Changes when the folder's model is replaced; None while it is not there."""
+    path = whole_folder(Path(run))
+    found = []
+    for folder in (path, path / "best", path / "last"):
+        for name in ("runtime.json", "config.yaml"):
+            try:
+                about = (folder / name).stat()
+            except OSError:
+                continue
+            found += [about.st_mtime_ns, about.st_ino]
+        if found:
+            return tuple(found)
+    return None
+
+
+def _seen(processor: PictureProcessor) -> dict[str, Any]:
+    """What a model sees of a picture: the cells of its grid, and how much of the shorter side the square in the
+    middle has (0: the whole picture)."""
+    seen = processor.preprocessing
+    return {"cells": processor.num_cells, "crop": seen.size / seen.resize if seen.resize else 0}
+
+
+_PAIR = re.compile(r"(?:^|[-_./])([a-z]{2,3})[-_2]([a-z]{2,3})$")
+
+
+def _languages(name: str, model: Any) -> tuple[str, str] | None:
+    """The languages of a translation model: from its name (``en-de``), or from the names of its training files."""
+    if match := _PAIR.search(name.lower()):
+        return match[1], match[2]
+    files = model.info.options().get("train")
+    if isinstance(files, list) and len(files) == 2:
+        endings = [re.search(r"\.([a-z]{2,3})$", str(file)) for file in files]
+        if all(endings):
+            return tuple(e[1] for e in endings if e)  # type: ignore[return-value]
+    return None

@@ -1,0 +1,171 @@
+"""OpenAI's interface: models and completions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gen.search.output import Hypothesis
+from gen.search.pieces import Pieces
+from gen.serve.choices import Choices, Shared, envelope_of, reason, tokens_of
+from gen.serve.errors import Refusal
+from gen.serve.job import Job, Token
+from gen.serve.models import Models, Served
+from gen.serve.wire import Count, Texts, answer, events, read
+from gen.serve.work import Work, item_of, several
+
+
+class Completion(Shared, kw_only=True):
+    """`POST /v1/completions`."""
+
+    prompt: Texts = None
+    best_of: Count | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    suffix: str | None = None
+
+
+async def models(request: Request) -> Response:
+    """The models that are served."""
+    found: Models = request.app.state.models
+    return answer({"object": "list", "data": [_model(served) for served in found.served.values()]})
+
+
+async def model(request: Request) -> Response:
+    """One of them."""
+    found: Models = request.app.state.models
+    return answer(_model(found.find(request.path_params["name"])))
+
+
+def _model(served: Served) -> dict[str, Any]:
+    return {"id": served.name, "object": "model", "created": served.created, "owned_by": "gen"}
+
+
+async def completions(request: Request) -> Response:
+    """Continues prompts."""
+    asked = await read(request, Completion)
+    models: Models = request.app.state.models
+    served = models.find(asked.model)
+    n = asked.n or 1
+    options, prompts = _wanted(asked, served), asked.prompt
+    prompts = prompts if isinstance(prompts, list) else [prompts or ""]
+    if not 1 <= len(prompts) <= models.limits.rows:
+        raise Refusal(f"prompt: give 1 to {models.limits.rows} of them", param="prompt")
+    items = [item_of(served, prompt, models.limits) for prompt in prompts]
+    work = Work(request, served)
+    echoes = bool(asked.echo) and asked.logprobs is not None
+    for item in items:
+        await work.begin(item, options, top=asked.logprobs or 0, streams=bool(asked.stream), echo=echoes)
+    choices = Choices(work, n, asked.logprobs)
+    envelope = envelope_of(served, "text_completion", "cmpl")
+    if asked.stream:
+        usage = asked.stream_options is not None and asked.stream_options.include_usage
+        chunks = _chunks(choices, envelope, prompts if asked.echo else None, usage)
+        return events(request, chunks, b"[DONE]")
+    async with work:
+        found = await work.results()
+    made = [
+        _choice(choices, asked, prompt, job, place, hypothesis)
+        for prompt, job, each in zip(prompts, work.jobs, found, strict=True)
+        for place, hypothesis in choices.wanted(job, each)
+    ]
+    numbered = [{"index": index, **choice} for index, choice in enumerate(made)]
+    return answer({**envelope, "choices": numbered, "usage": choices.usage()})
+
+
+def _wanted(asked: Completion, served: Served) -> dict[str, Any]:
+    """The search options. Raises `Refusal` where OpenAI's own contradict each other."""
+    if asked.suffix:
+        raise Refusal("suffix is not supported", param="suffix", code="unsupported_parameter")
+    n = asked.n or 1
+    drawn = asked.best_of or n
+    if drawn < n:
+        raise Refusal("best_of must be at least n", param="best_of")
+    if asked.stream and drawn > n:
+        raise Refusal("best_of above n does not go with stream", param="best_of")
+    options = asked.search(served)
+    if asked.max_tokens == 0:
+        if not asked.echo or asked.stream:
+            raise Refusal("max_tokens 0 goes with echo, and without stream", param="max_tokens")
+        options["max_new_tokens"] = 1
+    return several(served, options, drawn)
+
+
+def _choice(
+    choices: Choices, asked: Completion, prompt: str, job: Job, place: int, hypothesis: Hypothesis
+) -> dict[str, Any]:
+    """A text as a choice."""
+    silent = asked.max_tokens == 0  # only the prompt's own log-probabilities are wanted
+    text = (prompt if asked.echo else "") + ("" if silent else hypothesis.text)
+    logprobs = None
+    if asked.logprobs is not None:
+        tokens = [] if silent else tokens_of(job, place, hypothesis)
+        logprobs = _logprobs(choices, job, prompt, tokens, text, bool(asked.echo))
+    ended = "length" if silent else reason(hypothesis)
+    return {"text": text, "logprobs": logprobs, "finish_reason": ended, **hypothesis.drawn()}
+
+
+def _logprobs(
+    choices: Choices, job: Job, prompt: str, tokens: list[Token], text: str, echo: bool, at: int = 0
+) -> dict[str, Any]:
+    """OpenAI's four lists: tokens, their log-probabilities, alternatives, and where each begins in the text."""
+    if echo and job.echo is not None:
+        ids = job.search.prompts[0][1:]
+        own = zip(ids, job.echo.log_probs, job.echo.tops, strict=True)
+        tokens = [*(Token(0, i, p, top, None) for i, p, top in own), *tokens]
+    elif not at:
+        at = len(prompt)
+    writer, offsets = Pieces(choices.tokenizer, "" if echo else prompt), []
+    for token in tokens:
+        offsets.append(at)
+        at += len(writer.add(token.token_id))
+    end = len(text) if echo else len(prompt) + len(text)
+    if job.search.stops:  # tokens of the stop string are no part of the text
+        tokens = [token for token, offset in zip(tokens, offsets, strict=True) if offset < end]
+    return {
+        "tokens": [choices.spelled[token.token_id] for token in tokens],
+        "token_logprobs": [token.log_prob for token in tokens],
+        "top_logprobs": [dict(choices.alternatives(t.token_id, t.log_prob, t.top)) for t in tokens]
+        if choices.top
+        else None,
+        "text_offset": offsets[: len(tokens)],
+    }
+
+
+async def _chunks(
+    choices: Choices, envelope: dict[str, Any], prompts: list[str] | None, usage: bool
+) -> AsyncIterator[dict[str, Any]]:
+    async with choices.work as work:
+        offsets: dict[int, int] = {}
+        async for choice, text, tokens, hypothesis in choices.pieces():
+            job = work.jobs[choice // choices.n]
+            first = choice not in offsets
+            echoed = prompts[choice // choices.n] if prompts is not None and first else ""
+            logprobs = None
+            if choices.top is not None:
+                tokens = [t for t in tokens if t.token_id != choices.tokenizer.eos_id]
+                at = offsets.get(choice, len(job.search.texts[0]))
+                logprobs = _logprobs(choices, job, "", tokens, text, False, at)
+                if echoed and job.echo is not None:
+                    begin = _logprobs(choices, job, "", [], echoed, True)
+                    logprobs = {name: (begin[name] or []) + (logprobs[name] or []) for name in logprobs}
+                offsets[choice] = at + len(text)
+            else:
+                offsets[choice] = 0
+            yield {
+                **envelope,
+                "choices": [
+                    {
+                        "text": echoed + text,
+                        "index": choice,
+                        "logprobs": logprobs,
+                        "finish_reason": None if hypothesis is None else reason(hypothesis),
+                    }
+                ],
+            }
+        if usage:
+            yield {**envelope, "choices": [], "usage": choices.usage()}

@@ -1,0 +1,70 @@
+"""Texts of several sentences, translated sentence by sentence, as `gen translate` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gen.inputs.sentences import continued, split_line
+from gen.search.output import Hypothesis
+from gen.serve.models import Served
+
+
+class Translating:
+    """A text and its pieces.
+
+    Args:
+        served: a model for which `does` is true.
+        text: any number of lines.
+
+    Attributes:
+        texts: what is translated, in order.
+    """
+
+    def __init__(self, served: Served, text: str) -> None:
+        processor = served.inputs["sentence"]
+        self._lines = [split_line(processor, line.strip()).texts for line in text.split("\n")]
+        self.texts = [piece for line in self._lines for piece in line]
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is one sentence, which needs no joining."""
+        return len(self._lines) == len(self.texts) == 1
+
+    @staticmethod
+    def does(served: Served) -> bool:
+        """Whether a model needs a sentence and nothing else, and writes text."""
+        needed = {name: p.kind for name, p in served.inputs.items() if not p.optional}
+        return needed == {"sentence": "sentences"} and not served.labels
+
+    def joined(self, found: Sequence[Sequence[Hypothesis]], whole: bool = True) -> list[tuple[int, Hypothesis]]:
+        """The n-th best of the pieces joined, for each n: (n - 1, the text).
+
+        Args:
+            found: hypotheses of the pieces, or of the first of them.
+            whole: with the ends of lines after the last piece.
+        """
+        several = min(map(len, found), default=1)
+        return [(n, self._one([each[n] for each in found], whole)) for n in range(several)]
+
+    def _one(self, pieces: list[Hypothesis], whole: bool) -> Hypothesis:
+        left = iter(pieces)
+        lines: list[str] = []
+        for line in self._lines:
+            written = ""
+            begun = not line
+            for _ in line:
+                piece = next(left, None)
+                if piece is not None:
+                    begun = True
+                    written = continued(written, piece.text)
+            if not begun:
+                break
+            lines.append(written)
+        if not whole:
+            while lines and not lines[-1]:
+                lines.pop()
+        log_probs = [p for h in pieces for p in h.log_probs]
+        token_ids = [i for h in pieces for i in h.token_ids]
+        return Hypothesis(
+            token_ids, sum(log_probs), log_probs, all(h.finished for h in pieces), text="\n".join(lines)
+        )

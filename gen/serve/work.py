@@ -1,0 +1,282 @@
+"""One request's searches: begun, waited for, and given up where nobody waits any more."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import io
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from starlette.requests import Request
+
+from gen.base.errors import ConfigError, UserError
+from gen.inputs.pictures import PictureError
+from gen.inputs.processors import named_item
+from gen.search.options import SearchOptions
+from gen.search.output import Hypothesis
+from gen.serve.engine import Busy
+from gen.serve.errors import ClientGone, Refusal
+from gen.serve.job import Job, Token
+from gen.serve.limits import Limits
+from gen.serve.models import Models, Served
+
+T = TypeVar("T")
+
+
+class Work:
+    """The jobs of a request.
+
+    Leaving it (``async with``) frees what is not done. A client that goes away frees it at once.
+    """
+
+    def __init__(self, request: Request, served: Served) -> None:
+        self.request, self.served = request, served
+        self.models: Models = request.app.state.models
+        self.model, self.engine = (
+            served.model,
+            served.engine,
+        )  # of one kind, even if they are loaded again meanwhile
+        self.jobs: list[Job] = []
+        self.prompt_tokens = 0
+        self.gone = False
+        self.news = asyncio.Event()
+        self.deadline = time.monotonic() + self.limits.seconds
+        self._watch = asyncio.create_task(self._until_gone())
+        request.scope["gen"].work = self
+
+    @property
+    def limits(self) -> Limits:
+        return self.models.limits
+
+    @property
+    def tokens(self) -> int:
+        """Tokens written, of what is done."""
+        return sum(len(h.log_probs) for job in self.jobs for h in job.hypotheses)
+
+    async def __aenter__(self) -> Work:
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees what is not done."""
+        self._watch.cancel()
+        self._give_up()
+
+    async def _until_gone(self) -> None:
+        while (await self.request.receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        self._give_up()
+        self.news.set()
+
+    def _give_up(self) -> None:
+        for job in self.jobs:
+            if not job.done:
+                self.engine.cancel(job)
+
+    async def begin(
+        self,
+        item: Any,
+        options: Mapping[str, Any],
+        *,
+        top: int = 0,
+        streams: bool = False,
+        echo: bool = False,
+        tree: bool = False,
+        attention: bool = False,
+        from_ids: list[int] | None = None,
+    ) -> Job:
+        """Reads an item and lets it join the others.
+
+        Args:
+            item: what the model reads; see `item_of`.
+            options: search options.
+            top: alternatives per token.
+            streams: tell of tokens as they come.
+            echo: keep the prompt's log-probabilities.
+            tree: keep the steps of a beam search.
+            attention: keep the attention.
+            from_ids: the beginning of the output, as token ids.
+
+        Raises:
+            Refusal: the item or the options are wrong, or too many requests wait.
+        """
+
+        def prepare() -> Job:
+            with self.model._evaluating():
+                search = self.model.prepare([item], **options, attention=attention)
+            if from_ids:
+                if not all(0 <= i < len(self.model.tokenizer) for i in from_ids):
+                    raise Refusal(f"from_ids: token ids are below {len(self.model.tokenizer)}", param="from_ids")
+                search.prompts[0] = [*search.prompts[0], *from_ids]
+            read = max(len(search.prompts[0]) - 1, search.mask.shape[1])
+            if read > self.limits.input_tokens:
+                raise Refusal(f"the input has {read:,} tokens, and at most {self.limits.input_tokens:,} are read")
+            self.prompt_tokens += read
+            return Job(search, top=top, streams=streams, echo=echo, tree=tree, from_ids=from_ids)
+
+        try:
+            if self.engine.waiting >= self.limits.queue:
+                raise Busy
+            check(self.served, options, self.limits)
+            job = await self.apart(prepare)
+            job.news = self.news
+            if self.gone:
+                raise ClientGone
+            self.engine.submit(job)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, Busy):
+                wait = {"Retry-After": "1"}
+                message = "too many requests are waiting: try again later"
+                raise Refusal(message, 429, code="rate_limit_exceeded", headers=wait) from error
+            raise
+        self.jobs.append(job)
+        return job
+
+    async def apart(self, do: Callable[[], T]) -> T:
+        """What is no search, computed in a thread of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self.models.pool, refused, do)
+
+    async def wait(self) -> None:
+        """Until a job has news. Raises `ClientGone`; `Refusal` where time is over."""
+        try:
+            await asyncio.wait_for(self.news.wait(), self.deadline - time.monotonic())
+        except TimeoutError:
+            message = f"not done within {self.limits.seconds:g} seconds: ask for fewer tokens, or try again later"
+            raise Refusal(message, 408, code="timeout") from None
+        self.news.clear()
+        if self.gone:
+            raise ClientGone
+
+    def outcome(self, job: Job) -> list[Hypothesis]:
+        """What a job that is done has found."""
+        if job.error:
+            raise Refusal(job.error, 500, code="model_error")
+        return job.hypotheses
+
+    async def results(self, jobs: list[Job] | None = None) -> list[list[Hypothesis]]:
+        """The hypotheses of all jobs."""
+        jobs = self.jobs if jobs is None else jobs
+        while not all(job.done for job in jobs):
+            await self.wait()
+        return [self.outcome(job) for job in jobs]
+
+    async def stream(self) -> AsyncIterator[tuple[int, list[Token], list[Hypothesis] | None]]:
+        """(number of a job, tokens since the last time, its hypotheses once it is done)."""
+        left = dict(enumerate(self.jobs))
+        while left:
+            for number, job in list(left.items()):
+                done = job.done
+                said = [job.said.popleft() for _ in range(len(job.said))]
+                if said and self.request.scope["gen"].first is None:
+                    self.request.scope["gen"].first = time.perf_counter()
+                if done:
+                    del left[number]
+                if said or done:
+                    yield number, said, self.outcome(job) if done else None
+            if left:
+                await self.wait()
+
+
+def refused(do: Any, *arguments: Any) -> Any:
+    """Calls it; bad input becomes a `Refusal`."""
+    try:
+        return do(*arguments)
+    except ConfigError as error:
+        raise Refusal("; ".join(str(error).splitlines())) from error
+    except PictureError as error:
+        raise Refusal(str(error), code="invalid_image") from error
+    except UserError as error:
+        raise Refusal(str(error)) from error
+
+
+def check(served: Served, options: Mapping[str, Any], limits: Limits) -> SearchOptions:
+    """The options that a request would have. Raises `Refusal` where they are wrong or too much."""
+    chosen: SearchOptions = refused(SearchOptions.make, served.model.search_defaults, dict(options))
+    if chosen.length_limit > limits.tokens:
+        raise Refusal(f"max_new_tokens {chosen.length_limit:,}: at most {limits.tokens:,} tokens are written")
+    width = chosen.beam or chosen.num_outputs
+    if width > limits.rows:
+        raise Refusal(f"{width:,} texts or beams at once: at most {limits.rows:,} are searched")
+    return chosen
+
+
+def several(served: Served, options: dict[str, Any], n: int) -> dict[str, Any]:
+    """Options for ``n`` outputs: as many samples, or the best of a beam."""
+    if n == 1:
+        return options
+    chosen: SearchOptions = refused(SearchOptions.make, served.model.search_defaults, options)
+    if chosen.beam is not None:
+        return {**options, "beam": max(chosen.beam, n), "n_best": n}
+    return {**options, "num_samples": n}
+
+
+# -- items -------------------------------------------------------------------------------------------------
+
+
+def item_of(served: Served, given: str | Mapping[str, str | None], limits: Limits) -> Any:
+    """What a model reads, from the texts and ``data:`` URLs of a request.
+
+    Args:
+        served: the model.
+        given: one text or ``data:`` URL, or one per input name.
+        limits: of pixels and characters.
+
+    Raises:
+        Refusal: a picture where a text should be, or the reverse; unknown names; too much of it.
+    """
+    inputs = served.inputs
+    named = refused(named_item, inputs, given)
+    item: dict[str, Any] = {}
+    for name, value in named.items():
+        if value is None:
+            item[name] = None  # an optional input
+        elif inputs[name].kind == "pictures":
+            item[name] = picture_bytes(value, limits)
+        else:
+            if len(value) > 16 * limits.input_tokens:
+                raise Refusal(
+                    f"{name}: {len(value):,} characters, and at most {limits.input_tokens:,} tokens are read"
+                )
+            item[name] = " ".join(value.split()) if served.labels else value
+    return item
+
+
+def picture_bytes(url: str, limits: Limits) -> bytes:
+    """The file in a ``data:`` URL. Nothing is ever fetched.
+
+    Raises:
+        Refusal: another kind of address, no base64, no picture, or too many pixels.
+    """
+    head, comma, rest = url.partition(",")
+    if not comma or not head[:5].lower() == "data:":
+        raise Refusal(
+            "a picture comes as a data: URL (data:image/jpeg;base64,…); this server fetches nothing",
+            code="invalid_image_url",
+        )
+    data = unquote_to_bytes(rest)
+    try:
+        if head.lower().endswith(";base64"):
+            data = base64.b64decode(data, validate=True)
+    except (ValueError, binascii.Error):
+        raise Refusal("the data: URL of the picture is no base64", code="invalid_image") from None
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+    except Exception:  # what is no picture is refused where it is decoded, with the reason
+        return data
+    if width * height > limits.pixels:
+        raise Refusal(
+            f"the picture has {width:,} × {height:,} pixels, and at most {limits.pixels:,} are read",
+            code="image_too_large",
+        )
+    return data

@@ -1,0 +1,408 @@
+"""The page of `gen serve`, in a browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from base64 import b64decode
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gen.inputs.labels import LabelTokenizer
+from gen.inputs.pictures import open_picture
+from gen.inputs.tokenizer import CharTokenizer
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders import LabelEncoder
+from gen.models.model import Model
+from gen.search.info import ModelInfo
+from gen.search.labels import label_log_probs
+from gen.serve.engine import Engine
+from tests.conftest import TEXT, make_model
+from tests.serving import SENTENCES, WORDS, captioner, labeller, picture, running, translator, writer
+
+sync_api = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+expect = sync_api.expect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to look at the page with")
+QUIET = ("background-networking", "component-update", "sync", "quic")
+ARGUMENTS = [*(f"--disable-{each}" for each in QUIET), *(["--no-sandbox"] if os.getuid() == 0 else [])]
+DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+ODD = "<i>other</i>"
+LENGTH = 60
+
+
+def topics():
+    torch.manual_seed(0)
+    encoder = LabelEncoder({"topic": LabelTokenizer(["news", "sports"])}, 16)
+    tokenizer = CharTokenizer.train([TEXT])
+    config = DecoderConfig(len(tokenizer), embedding_size=12, hidden_size=16, num_layers=1)
+    model = Model(encoder, config, tokenizer, ModelInfo("text"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 6
+    return model.eval()
+
+
+def endless(seed=0):
+    model = writer() if seed == 0 else make_model(CharTokenizer.train(["<b>the cat</b>. \n"]), seed)
+    model.info = replace(model.info, search={"max_new_tokens": LENGTH})
+    with torch.no_grad():
+        model.decoder.output.bias[model.tokenizer.eos_id] = -1e9
+    return model
+
+
+MODELS = {
+    "writer": endless(),
+    ODD: endless(1),
+    "topics": topics(),
+    "en-de": translator(),
+    "captions": captioner(),
+    "labels": labeller(),
+}
+
+
+@pytest.fixture(scope="module")
+def served():
+    with running(MODELS) as (url, models):
+        yield url, models
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def see(served, browser):
+    """Opens the page with some models. At the end nothing must have gone wrong or been fetched elsewhere."""
+    contexts, wrong = [], []
+
+    def open_page(*names, url=served[0], size=DESK, **settings):
+        context = browser.new_context(viewport=size, reduced_motion="reduce", **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        page.on(
+            "request",
+            lambda request: None if request.url.startswith((url, "data:")) else wrong.append(request.url),
+        )
+        page.goto(f"{url}/#{'+'.join(map(encoded, names))}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [each for each in wrong if "400 (Bad Request)" not in each and "401 (Unauthorized)" not in each] == []
+
+
+def encoded(name):
+    return name.replace("<", "%3C").replace(">", "%3E").replace("/", "%2F")
+
+
+def settled(page):
+    """Waits until no model is at work."""
+    page.wait_for_timeout(50)
+    expect(page.locator(".panel[aria-busy]")).to_have_count(0, timeout=20_000)
+
+
+def written(page):
+    """The output once the model has stopped."""
+    settled(page)
+    return page.locator(".text .tokens").first.text_content()
+
+
+def write(prompt, **options):
+    return MODELS["writer"].generate(
+        prompt, **{"max_new_tokens": LENGTH, "temperature": 0.8, "seed": 1, **options}
+    )
+
+
+def best(prompt, count=10):
+    """The likeliest next characters."""
+    model, found = MODELS["writer"], {}
+    for text, score in zip(
+        texts := model.tokenizer.tokens(), model.score([prompt + t for t in texts]), strict=True
+    ):
+        if text:
+            found[text] = score.log_probs[len(prompt)]
+    return sorted(found, key=found.get, reverse=True)[:count]
+
+
+def heats(tokens, name="--heat"):
+    return tokens.evaluate_all("(all, name) => all.map((e) => Number(e.style.getPropertyValue(name)))", name)
+
+
+# -- text --------------------------------------------------------------------------------------------------
+
+
+def test_type_write_and_slide(see):
+    page = see("writer")
+    page.get_by_label("prompt").fill("the ")
+    page.get_by_role("button", name="Write").click()
+    output = write("the ")
+    assert written(page) == output.text
+    assert page.locator(".prompt").text_content() == "the "
+    expect(page.get_by_role("status")).to_contain_text(f"{LENGTH} tokens")
+    expected = np.minimum(1, -np.array(output.log_probs) / np.log(2) / 8)
+    assert heats(page.locator(".text .token")) == pytest.approx(expected.tolist(), abs=0.002)
+    page.get_by_label("Temperature").press("Home")  # a slider that is let go writes anew
+    assert written(page) == write("the ", temperature=0.0).text
+    page.get_by_label("Temperature").press("End")
+    page.get_by_label("Top-k").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.get_by_label("Seed").press("ArrowRight")
+    page.get_by_label("Length").press("Home")
+    assert written(page) == write("the ", temperature=2.0, top_k=3, seed=2, max_new_tokens=10).text
+
+
+def test_the_bars_follow_the_cursor(see):
+    page = see("writer")
+    bars = page.get_by_role("complementary")
+    expect(bars.get_by_role("heading")).to_have_text("At the beginning")
+    area = page.get_by_label("prompt")
+    area.fill("the ca")
+    expect(bars.get_by_role("heading")).to_have_text("After “the ca”")
+    shown = [text.replace("␣", " ") for text in bars.locator(".name").all_text_contents()]
+    assert [text for text in shown if text not in ("end", "↵")] == [t for t in best("the ca") if t != "\n"][
+        : len(shown)
+    ]
+    area.press("ArrowLeft")
+    expect(bars.get_by_role("heading")).to_have_text("After “the c”")
+    second = best("the c")[1]
+    bars.get_by_role("button").nth(1).click()  # what is pressed is written where the cursor is
+    expect(area).to_have_value(f"the c{second}a")
+    page.get_by_role("button", name="Write").click()
+    written(page)
+    page.locator(".text .token").nth(5).hover()
+    expect(bars.locator(".current .name")).to_have_text(written(page)[5].replace(" ", "␣").replace("\n", "↵"))
+
+
+def test_another_token(see):
+    page = see("writer")
+    page.get_by_label("prompt").fill("the ")
+    page.get_by_role("button", name="Write").click()
+    text = written(page)
+    page.locator(".text .token").nth(3).click()
+    bars = page.get_by_role("complementary").get_by_role("button")
+    other = next(t for t in best("the " + text[:3]) if t not in (text[3], " ", "\n"))
+    bars.filter(has_text=other).filter(has=page.get_by_text(other, exact=True)).click()
+    changed = written(page)
+    assert changed.startswith(text[:3] + other)
+    assert len(changed) == 4 + LENGTH
+    page.get_by_label("Temperature").press("Home")  # a slider begins anew
+    assert written(page) == write("the ", temperature=0.0).text
+
+
+def test_by_keyboard(see):
+    page = see("writer")
+    page.get_by_label("prompt").fill("the ")
+    page.keyboard.press("Control+Enter")
+    text = written(page)
+    tokens = page.locator(".text .token")
+    assert tokens.evaluate_all("(all) => all.filter((e) => e.tabIndex === 0).length") == 1
+    tokens.first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(tokens.nth(2)).to_be_focused()
+    page.keyboard.press("Enter")
+    bars = page.get_by_role("complementary").get_by_role("button")
+    expect(bars.first).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(tokens.nth(2)).to_be_focused()
+    page.keyboard.press("Enter")  # once more: it is let go
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowDown")
+    expect(bars.nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    assert written(page)[:2] == text[:2]
+
+
+def test_stop(see, served, monkeypatch):
+    tick = Engine._tick
+    monkeypatch.setattr(Engine, "_tick", lambda self, taken: (time.sleep(0.02), tick(self, taken)))
+    page = see("writer")
+    page.get_by_label("Length").press("End")
+    page.get_by_role("button", name="Write").click()
+    expect(page.locator(".text .token").nth(5)).to_be_attached()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("status")).to_have_text("stopped")
+    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+    assert 5 < page.locator(".text .token").count() < 900
+    engine = served[1].served["writer"].engine
+    while engine.rows:
+        time.sleep(0.01)
+
+
+def test_side_by_side(see):
+    page = see("writer")
+    page.get_by_label("prompt").fill("the ")
+    page.get_by_role("button", name="Write").click()
+    written(page)
+    page.get_by_role("checkbox", name=ODD).check()
+    expect(page.locator(".panel")).to_have_count(2)
+    expect(page.get_by_role("heading", level=2).nth(1)).to_have_text(ODD)
+    written(page)
+    first, second = (page.locator(".panel").nth(i) for i in range(2))
+    assert first.locator(".text .tokens").text_content() == write("the ").text
+    other = MODELS[ODD].generate("the ", max_new_tokens=LENGTH, temperature=0.8, seed=1)
+    assert second.locator(".text .tokens").text_content() == other.text
+    assert page.locator("i, main b").count() == 0  # nothing that is foreign is markup
+    for size in (DESK, PHONE):
+        page.set_viewport_size(size)
+        one, two = first.bounding_box(), second.bounding_box()
+        assert (one["y"] == two["y"]) == (size is DESK)
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= size["width"]
+    page.get_by_role("checkbox", name="en-de").check()  # reads something else: it is shown alone
+    expect(page.locator(".panel")).to_have_count(1)
+    expect(page.get_by_role("checkbox", name="writer")).not_to_be_checked()
+
+
+def test_a_label_to_write_about(see):
+    page = see("topics")
+    page.get_by_role("combobox").select_option("sports")
+    page.get_by_role("button", name="Write").click()
+    options = {"max_new_tokens": 200, "temperature": 0.8, "seed": 1}
+    text = written(page).removesuffix(" end")
+    assert text == MODELS["topics"].generate({"topic": "sports", "prompt": ""}, **options).text
+    assert text != MODELS["topics"].generate({"topic": "news", "prompt": ""}, **options).text
+
+
+def test_what_the_server_refuses_is_said(see):
+    page = see("writer")
+    page.get_by_label("prompt").fill("€")
+    page.get_by_role("button", name="Write").click()
+    expect(page.locator(".wrong")).to_contain_text("'€'")
+    with running({"writer": MODELS["writer"]}, api_key="sesame") as (url, _):
+        page = see(url=url)
+        page.get_by_label("API key").fill("sesame")
+        page.get_by_role("button", name="Use it").click()
+        page.get_by_label("prompt").fill("the ")
+        page.get_by_role("button", name="Write").click()
+        assert written(page) == write("the ").text
+
+
+# -- translations, pictures, labels --------------------------------------------------------------------------
+
+
+def test_translations(see):
+    page = see("en-de")
+    page.get_by_label("sentence").fill(SENTENCES[1])
+    output = MODELS["en-de"].generate(SENTENCES[1], n_best=3, attention=True)
+    expect(page.locator(".others button span")).to_have_text([h.text for h in output])
+    tokens, source = page.locator(".text .token"), page.locator(".source .token")
+    assert page.locator(".source").text_content() == f"{WORDS.decode(WORDS.encode(SENTENCES[1]))} end"
+    tokens.nth(2).hover()
+    weights = output.attention[2]
+    expect(source.nth(int(weights.argmax()))).to_have_attribute("style", "--heat: 0.000; --look: 1.000;")
+    assert heats(source, "--look") == pytest.approx((weights / weights.max()).tolist(), abs=0.002)
+    tokens.nth(2).press("ArrowRight")  # by keyboard, too
+    weights = output.attention[3]
+    assert heats(source, "--look") == pytest.approx((weights / weights.max()).tolist(), abs=0.002)
+    assert "looked at" in tokens.nth(3).get_attribute("aria-label")
+    source.nth(1).hover()  # and from a word to where it was looked at
+    column = output.attention[: len(output.token_ids), 1]
+    assert heats(tokens, "--look") == pytest.approx((column / column.max()).tolist(), abs=0.002)
+
+
+def test_alternatives_and_the_tree(see):
+    page = see("en-de")
+    page.get_by_label("sentence").fill(SENTENCES[1])
+    output = MODELS["en-de"].generate(SENTENCES[1], n_best=3)
+    third = page.locator(".others button").nth(2)
+    third.click()
+    expect(third).to_have_attribute("aria-pressed", "true")
+    assert page.locator(".text .tokens").text_content() == list(output)[2].text
+    chosen = page.locator(".tree .node.chosen text").all_text_contents()
+    words = [text.strip() for text in MODELS["en-de"].tokenizer.tokens()]
+    path = [words[i] for i in list(output)[2].token_ids]
+    assert chosen[: len(path)] == path
+    assert set(chosen) <= {*words, "end"}
+    assert page.locator(".tree .node").count() > len(path)
+    page.locator(".text .token").nth(1).click()
+    expect(page.get_by_role("complementary").get_by_role("heading")).to_contain_text(path[0])
+    bars = page.get_by_role("complementary").get_by_role("button")
+    other = bars.nth(1).locator(".name").text_content().strip("␣ ")
+    bars.nth(1).click()
+    written(page)
+    assert page.locator(".text .tokens").text_content().split()[:2] == [path[0], other]
+
+
+def test_a_picture_is_dropped(see):
+    page = see("captions")
+    drop = """async (zone, url) => {
+        const bytes = Uint8Array.from(atob(url.split(",")[1]), (c) => c.charCodeAt(0));
+        const data = new DataTransfer();
+        data.items.add(new File([bytes], "blue.png", { type: "image/png" }));
+        zone.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+    }"""
+    page.locator(".drop").evaluate(drop, picture("blue"))
+    item = open_picture(b64decode(picture("blue").partition(",")[2]))
+    output = MODELS["captions"].generate(item, n_best=3, attention=True)
+    expect(page.locator(".text .tokens")).to_have_text(output.text)
+    canvas = page.locator(".photo canvas")
+    expect(canvas).not_to_have_class("lit")
+    page.locator(".text .token").first.hover()
+    expect(canvas).to_have_class("lit")
+    shade = """(canvas, side) => {
+        const pen = canvas.getContext("2d");
+        const [width, height] = [canvas.width / side, canvas.height / side];
+        const middle = (i) => [((i % side) + 0.5) * width, (Math.floor(i / side) + 0.5) * height];
+        return [...Array(side * side).keys()].map((i) => pen.getImageData(...middle(i), 1, 1).data[3]);
+    }"""
+    weights = output.attention[0]
+    shades = canvas.evaluate(shade, round(len(weights) ** 0.5))
+    assert shades[int(weights.argmax())] == min(shades)
+    assert max(shades) > min(shades)
+
+
+def test_labels(see):
+    page = see("labels")
+    page.get_by_label("sentence").fill(SENTENCES[1])
+    log_probs, looks = label_log_probs(MODELS["labels"], [SENTENCES[1]])
+    order = np.argsort(-log_probs[0])
+    names = page.locator(".bar .name")
+    expect(names).to_have_text([MODELS["labels"].tokenizer.labels[i] for i in order])
+    shares = [float(share.strip("< %")) for share in page.locator(".share").all_text_contents()]
+    assert shares == pytest.approx((100 * np.exp(log_probs[0][order])).tolist(), abs=0.6)
+    expected = looks[0] / looks[0].max()
+    assert heats(page.locator(".source .token"), "--look") == pytest.approx(expected.tolist(), abs=0.002)
+
+
+# -- for everybody -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scheme", "size"), [("light", DESK), ("dark", PHONE)], ids=["light", "dark"])
+def test_nothing_keeps_anybody_out(see, scheme, size):
+    """axe finds nothing serious, by day on a desk and by night on a phone; nothing is wider than it."""
+    page = see("writer", color_scheme=scheme, size=size)
+    if size is PHONE:
+        page.locator(".settings summary").click()
+    page.get_by_label("Length").press("Home")
+    buttons = {"writer": "Write", "en-de": "Translate", "captions": "Describe", "labels": "Classify"}
+    for name, button in buttons.items():
+        page.get_by_role("checkbox", name=name, exact=True).check()
+        if name == "captions":
+            file = {"name": "red.png", "mimeType": "image/png", "buffer": b64decode(picture().partition(",")[2])}
+            page.locator("input[type=file]").set_input_files(file)
+        else:
+            page.get_by_role("textbox").fill("the cat " if name == "writer" else SENTENCES[3])
+            page.get_by_role("button", name=button).click()
+        expect(page.locator(".answer")).to_be_visible()
+        settled(page)
+        if name in ("writer", "en-de"):
+            page.locator(".text .token").nth(1).click()
+        found = axe.Axe().run(page).response["violations"]
+        assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= size["width"]

@@ -1,0 +1,553 @@
+"""`gen serve`, through clients that know nothing of it."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from base64 import b64decode
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import torch
+from libretranslatepy import LibreTranslateAPI
+
+from gen.base.errors import UserError
+from gen.inputs.pictures import open_picture
+from gen.inputs.processors import item_labels
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders import CNNEncoder, JoinedEncoder, RNNEncoder
+from gen.models.model import Model
+from gen.search.info import ModelInfo
+from gen.search.labels import label_log_probs
+from gen.serve import server
+from gen.serve.limits import Limits
+from tests.serving import SENTENCES, WORDS, captioner, labeller, picture, running, translator, writer
+
+ROOT = Path(__file__).parents[1]
+MODELS = {"writer": writer(), "en-de": translator(), "captions": captioner(), "labels": labeller()}
+
+
+@pytest.fixture(scope="module")
+def served():
+    with running(MODELS, Limits(body=2_000_000, pixels=100_000, tokens=5000, rows=64)) as (url, models):
+        yield url, models
+
+
+@pytest.fixture
+def url(served):
+    return served[0]
+
+
+@pytest.fixture
+def client(url):
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def write(prompt, **options):
+    return MODELS["writer"].generate(prompt, **options)
+
+
+# -- OpenAI ------------------------------------------------------------------------------------------------
+
+
+def test_models(client):
+    assert [model.id for model in client.models.list()] == list(MODELS)
+    assert client.models.retrieve("en-de").owned_by == "gen"
+    with pytest.raises(openai.NotFoundError, match="did you mean 'writer'"):
+        client.models.retrieve("writter")
+
+
+def test_completions(client):
+    options = {"temperature": 0.8, "top_p": 0.9, "seed": 5}
+    made = client.completions.create(model="writer", prompt="the ", max_tokens=20, **options)
+    expected = write("the ", max_new_tokens=20, **options)
+    assert made.choices[0].text == expected.text
+    assert made.choices[0].finish_reason == ("stop" if expected.finished else "length")
+    assert made.usage.completion_tokens == len(expected.log_probs)
+    assert made.usage.prompt_tokens == 4
+
+
+def test_prompts_texts_and_stops(client):
+    options = {"seed": 2, "stop": ["at", "q"]}
+    made = client.completions.create(model="writer", prompt=["the ", "a", ""], n=2, max_tokens=30, **options)
+    expected = [h for p in ("the ", "a", "") for h in write(p, num_samples=2, max_new_tokens=30, **options)]
+    assert [c.text for c in made.choices] == [h.text for h in expected]
+    assert [c.index for c in made.choices] == list(range(6))
+    assert [c.finish_reason for c in made.choices] == ["stop" if h.finished else "length" for h in expected]
+
+
+def test_the_best_of_several(client):
+    made = client.completions.create(model="writer", prompt="the", n=2, best_of=6, seed=1, max_tokens=8)
+    drawn = write("the", num_samples=6, seed=1, max_new_tokens=8)
+    best = sorted(drawn, key=lambda h: -h.score / len(h.log_probs))[:2]
+    assert [c.text for c in made.choices] == [h.text for h in best]
+    same = client.completions.create(model="writer", prompt="the", n=3, temperature=0, max_tokens=5)
+    assert [c.text for c in same.choices] == [write("the", temperature=0.0, max_new_tokens=5).text] * 3
+
+
+def test_search_options_besides(client):
+    extra = {"beam": 4, "repetition_penalty": 1.3, "ban": "cat"}
+    made = client.completions.create(model="writer", prompt="the ", n=2, max_tokens=9, extra_body=extra)
+    expected = write("the ", n_best=2, max_new_tokens=9, **extra)
+    assert [c.text for c in made.choices] == [h.text for h in expected]
+
+
+def test_log_probabilities_and_echo(client):
+    made = client.completions.create(model="writer", prompt="the", max_tokens=4, seed=1, logprobs=3, echo=True)
+    expected = write("the", seed=1, max_new_tokens=4)
+    choice = made.choices[0]
+    assert choice.text == "the" + expected.text
+    assert "".join(choice.logprobs.tokens) == choice.text
+    assert choice.logprobs.text_offset == list(range(len(choice.text)))
+    (score,) = MODELS["writer"].score([choice.text])
+    assert choice.logprobs.token_logprobs == pytest.approx(score.log_probs[: len(choice.text)], abs=1e-4)
+    for token, log_prob, top in zip(
+        choice.logprobs.tokens, choice.logprobs.token_logprobs, choice.logprobs.top_logprobs, strict=True
+    ):
+        assert top[token] == log_prob
+        assert 3 <= len(top) <= 4
+        assert max(top.values()) >= log_prob
+    scored = client.completions.create(model="writer", prompt="the", max_tokens=0, logprobs=0, echo=True).choices[
+        0
+    ]
+    assert scored.text == "the"
+    assert scored.logprobs.token_logprobs == choice.logprobs.token_logprobs[:3]
+
+
+@pytest.mark.parametrize("extra", [{}, {"beam": 3}, {"repetition_penalty": 1.2}])
+def test_streams(client, extra):
+    asked = {"model": "writer", "prompt": ["the ", "a"], "n": 2, "max_tokens": 25, "seed": 4, "stop": "do"}
+    whole = client.completions.create(**asked, extra_body=extra)
+    usage = {"include_usage": True}
+    chunks = list(client.completions.create(**asked, stream=True, stream_options=usage, extra_body=extra))
+    assert chunks[-1].usage == whole.usage
+    texts, reasons = [""] * 4, [None] * 4
+    for chunk in chunks[:-1]:
+        (choice,) = chunk.choices
+        texts[choice.index] += choice.text
+        reasons[choice.index] = choice.finish_reason
+    assert texts == [c.text for c in whole.choices]
+    assert reasons == [c.finish_reason for c in whole.choices]
+
+
+def test_streams_have_log_probabilities(client):
+    asked = {"model": "writer", "prompt": "the", "max_tokens": 12, "seed": 4, "logprobs": 2, "echo": True}
+    whole = client.completions.create(**asked).choices[0]
+    found = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+    for chunk in client.completions.create(**asked, stream=True):
+        for name, values in found.items():
+            values += getattr(chunk.choices[0].logprobs, name)
+    assert found == {name: getattr(whole.logprobs, name) for name in found}
+
+
+def test_chat_translates(client):
+    def ask(text, **options):
+        messages = [{"role": "system", "content": "x"}, {"role": "user", "content": text}]
+        return client.chat.completions.create(model="en-de", messages=messages, **options)
+
+    one = ask(SENTENCES[1], n=2, logprobs=True, top_logprobs=2)
+    expected = MODELS["en-de"].generate(SENTENCES[1], n_best=2)
+    assert [c.message.content for c in one.choices] == [h.text for h in expected]
+    assert len(one.choices[0].logprobs.content) == len(expected.tokens)
+    lines = "\n".join([SENTENCES[0], "", SENTENCES[3]])
+    several = ask(lines).choices[0].message.content
+    assert several == "\n".join(MODELS["en-de"](s) if s else "" for s in lines.split("\n"))
+    streamed = [c.choices[0].delta.content or "" for c in ask(lines, stream=True) if c.choices]
+    assert "".join(streamed) == several
+    assert len([text for text in streamed if text]) > 1
+    sampled = {"temperature": 0.7, "seed": 3}
+    streamed = [c.choices[0].delta.content or "" for c in ask(SENTENCES[1], stream=True, **sampled)]
+    assert "".join(streamed) == MODELS["en-de"](SENTENCES[1], **sampled)
+
+
+def test_chat_describes_pictures(client):
+    content = [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": picture("blue")}},
+    ]
+    messages = [{"role": "user", "content": content}]
+    made = client.chat.completions.create(model="captions", messages=messages)
+    item = open_picture(b64decode(picture("blue").partition(",")[2]))
+    assert made.choices[0].message.content == MODELS["captions"](item)
+    content[1]["image_url"]["url"] = "http://127.0.0.1:9/picture.png"
+    with pytest.raises(openai.BadRequestError, match="fetches nothing"):
+        client.chat.completions.create(model="captions", messages=messages)
+    with pytest.raises(openai.BadRequestError, match="reads one picture"):
+        client.chat.completions.create(model="captions", messages=[{"role": "user", "content": "hello"}])
+
+
+def test_sixty_four_at_once_get_what_they_would_get_alone(url):
+    """All kinds of requests together, on every model."""
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+
+        def one(i):
+            options = {"seed": i, "temperature": (0.0, 0.7, 1.0)[i % 3], "max_tokens": 5 + i}
+            extra = {"top_k": 5} if i % 4 == 1 else {}
+            if i % 5 == 0:
+                options, extra = {"max_tokens": 5 + i}, {"beam": 1 + i % 3}
+            prompt = "the cat sat on the mat. "[: i % 20]
+            made = client.completions.create(model="writer", prompt=prompt, **options, extra_body=extra)
+            options["max_new_tokens"] = options.pop("max_tokens")
+            return made.choices[0].text, prompt, {**options, **extra}
+
+        with concurrent.futures.ThreadPoolExecutor(64) as pool:
+            found = list(pool.map(one, range(64)))
+    for text, prompt, options in found:
+        assert text == write(prompt, **options).text
+
+
+# -- LibreTranslate ----------------------------------------------------------------------------------------
+
+
+def test_libretranslate(url):
+    client = LibreTranslateAPI(url)
+    assert client.translate(SENTENCES[1], "en", "de") == MODELS["en-de"](SENTENCES[1])
+    names = {each["code"]: each["name"] for each in client.languages()}
+    assert names == {"en": "English", "de": "German"}
+    asked = {"q": SENTENCES[:2], "source": "auto", "target": "de", "alternatives": 2, "format": "text"}
+    found = httpx.post(f"{url}/translate", json=asked).json()
+    expected = [MODELS["en-de"].generate(s, n_best=3) for s in SENTENCES[:2]]
+    assert found["translatedText"] == [output.text for output in expected]
+    assert found["alternatives"] == [[h.text for h in output.alternatives] for output in expected]
+    assert found["detectedLanguage"][0]["language"] == "en"
+    refused = httpx.post(f"{url}/translate", json={**asked, "target": "fr"})
+    assert refused.status_code == 400
+    assert refused.json() == {"error": "auto to fr is not supported: there is en to de"}
+    assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+
+
+# -- ours --------------------------------------------------------------------------------------------------
+
+
+def test_what_may_come_next(url):
+    asked = {"model": "writer", "input": "the ca", "top": 3}
+    found = httpx.post(f"{url}/api/next", json=asked).json()["tokens"]
+    best = write("the ca", temperature=0.0, max_new_tokens=1)
+    assert found[0]["text"] == best.text
+    assert found[0]["probability"] == pytest.approx(2.718281828**best.score, rel=1e-4)
+    assert [t["probability"] for t in found] == sorted((t["probability"] for t in found), reverse=True)
+    further = httpx.post(f"{url}/api/next", json={**asked, "from_ids": [found[0]["id"]]}).json()["tokens"]
+    again = httpx.post(f"{url}/api/next", json={**asked, "input": "the ca" + best.text}).json()["tokens"]
+    assert [t["id"] for t in further] == [t["id"] for t in again]
+
+
+def test_generate_with_all_there_is(url):
+    asked = {"model": "en-de", "input": SENTENCES[1], "n_best": 3, "attention": True, "tree": True}
+    found = httpx.post(f"{url}/api/generate", json=asked).json()
+    expected = MODELS["en-de"].generate(SENTENCES[1], n_best=3)
+    assert [o["text"] for o in found["outputs"]] == [h.text for h in expected]
+    assert found["input_labels"] == item_labels(MODELS["en-de"].processors, SENTENCES[1])
+    assert "".join(found["input_parts"]["sentence"]) == WORDS.decode(WORDS.encode(SENTENCES[1]))
+    assert len(found["input_parts"]["sentence"]) == len(found["input_labels"])
+    for output, hypothesis in zip(found["outputs"], expected, strict=True):
+        assert [t["id"] for t in output["tokens"]] == hypothesis.token_ids
+        assert output["attention"] == [pytest.approx(row, abs=1e-4) for row in hypothesis.attention.tolist()]
+        assert len(output["attention"][0]) == len(found["input_labels"])
+        assert "".join(t["piece"] for t in output["tokens"]) == output["text"]
+        nodes = [found["tree"][n] for n in output["path"]]
+        assert [n["id"] for n in nodes] == hypothesis.token_ids
+        assert [n["parent"] for n in nodes] == [-1, *output["path"][:-1]]
+        if nodes:
+            length = len(nodes)
+            assert nodes[-1]["score"] == pytest.approx(sum(hypothesis.log_probs[:length]), abs=1e-4)
+
+
+def test_inputs_that_are_not_there_have_no_place():
+    torch.manual_seed(0)
+    sentences = RNNEncoder(WORDS, embedding_size=12, hidden_size=8)
+    parts = {"sentence": sentences, "picture": CNNEncoder("alexnet", "none", memory_size=16)}
+    encoder = JoinedEncoder(parts, 16, optional=["picture"])
+    joined = Model(encoder, DecoderConfig(len(WORDS), 12, 16, 1, attention="dot"), WORDS, ModelInfo("translate"))
+    with running({"joined": joined.eval()}) as (url, _):
+        for given, cells in ((None, 0), (picture(), 36)):
+            asked = {"input": {"sentence": " w3 w4", "picture": given}, "attention": True, "max_new_tokens": 2}
+            found = httpx.post(f"{url}/api/generate", json=asked).json()
+            assert list(map(len, found["input_parts"].values())) == [3, cells]
+            assert len(found["outputs"][0]["attention"][0]) == 3 + cells
+
+
+def test_generate_streams_and_goes_on(url):
+    asked = {"model": "writer", "input": "the ", "seed": 3, "top": 2, "max_new_tokens": 12}
+    whole = httpx.post(f"{url}/api/generate", json=asked).json()
+    events = []
+    with httpx.stream("POST", f"{url}/api/generate", json={**asked, "stream": True}) as response:
+        for line in response.iter_lines():
+            if line:
+                events.append(json.loads(line.removeprefix("data: ")))
+    done = events.pop()
+    assert done.pop("type") == "done"
+    assert done == whole
+    (output,) = whole["outputs"]
+    tokens = [e["token"] for e in events if e["token"]["text"]]
+    assert tokens == output["tokens"]
+    assert all(len(t["top"]) == 2 for t in tokens)
+    assert output["text"].startswith("".join(e["piece"] for e in events))
+    ids = [t["id"] for t in output["tokens"]][:5]
+    best = {"model": "writer", "input": "the ", "temperature": 0, "max_new_tokens": 9, "from_ids": ids}
+    on = httpx.post(f"{url}/api/generate", json=best).json()["outputs"][0]
+    assert on["text"] == write("the " + output["text"][:5], temperature=0.0, max_new_tokens=9).text
+
+
+def test_labels(url):
+    found = httpx.post(f"{url}/api/classify", json={"model": "labels", "input": SENTENCES[1], "top": 2}).json()
+    log_probs, looks = label_log_probs(MODELS["labels"], [SENTENCES[1]])
+    labels = MODELS["labels"].tokenizer.labels
+    best = sorted(zip(log_probs[0].tolist(), labels, strict=True), reverse=True)[:2]
+    assert [each["label"] for each in found["labels"]] == [label for _, label in best]
+    assert found["attention"] == pytest.approx(looks[0].tolist(), abs=1e-4)
+    assert len(found["input_labels"]) == len(found["attention"])
+
+
+def test_descriptions(url):
+    models = httpx.get(f"{url}/api/models").json()["models"]
+    assert [m["name"] for m in models] == list(MODELS)
+    assert [m["inputs"] for m in models][:3] == [
+        {"prompt": "prompts"},
+        {"sentence": "sentences"},
+        {"picture": "pictures"},
+    ]
+    assert models[1]["defaults"] == {"beam": 3, "max_ratio": 2.0}
+    schema = httpx.get(f"{url}/openapi.json").json()
+    assert "requestBody" in schema["paths"]["/v1/completions"]["post"]
+    assert "temperature" in schema["components"]["schemas"]["Completion"]["properties"]
+    assert models[2]["pictures"] == {"picture": {"cells": 36, "crop": 0.875}}
+    page = httpx.get(f"{url}/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert page.headers["content-security-policy"].startswith("default-src 'self'; img-src 'self' data: blob:;")
+    metrics = httpx.get(f"{url}/metrics").text
+    assert re.search(r'gen_requests_total\{path="/api/models",status="200"\} [1-9]', metrics)
+    assert 'gen_rows{model="writer"} 0.0' in metrics
+
+
+# -- what cannot be answered -------------------------------------------------------------------------------
+
+COMPLETION = {"model": "writer", "prompt": "a"}
+USER = {"role": "user"}
+BAD = {
+    "no JSON": ("/v1/completions", b'{"model": ', 400, "no JSON"),
+    "no UTF-8": ("/v1/completions", b'{"model": "writer", "prompt": "\xff\xfe"}', 400, ""),
+    "half a surrogate": ("/v1/completions", b'{"model": "writer", "prompt": "\\ud800"}', 400, ""),
+    "deep": ("/v1/completions", b'{"model": "writer", "logit_bias": ' + b"[" * 100_000, 400, ""),
+    "a list": ("/v1/completions", [], 400, "Expected `object`"),
+    "nothing": ("/v1/completions", b"", 400, ""),
+    "no model": ("/v1/completions", {"prompt": "a"}, 400, "model"),
+    "unknown model": ("/v1/completions", {**COMPLETION, "model": "writre"}, 404, "did you mean 'writer'"),
+    "type": ("/v1/completions", {**COMPLETION, "max_tokens": "many"}, 400, "max_tokens: Expected `int"),
+    "n": ("/v1/completions", {**COMPLETION, "n": 10**9}, 400, "n: Expected `int` <= 128"),
+    "rows": ("/v1/completions", {**COMPLETION, "n": 100}, 400, "at most 64"),
+    "huge": ("/v1/completions", {**COMPLETION, "max_tokens": 10**9}, 400, "max_new_tokens"),
+    "more than there may be": ("/v1/completions", {**COMPLETION, "max_tokens": 9999}, 400, "at most 5,000"),
+    "temperature": ("/v1/completions", {**COMPLETION, "temperature": -1}, 400, "temperature must be"),
+    "infinite": ("/v1/completions", b'{"model": "writer", "temperature": 1e999}', 400, ""),
+    "top_p": ("/v1/completions", {**COMPLETION, "top_p": 2}, 400, "top_p must be"),
+    "seed": ("/v1/completions", {**COMPLETION, "seed": -1}, 400, "seed must be"),
+    "best_of": ("/v1/completions", {**COMPLETION, "n": 3, "best_of": 2}, 400, "best_of"),
+    "penalty": ("/v1/completions", {**COMPLETION, "presence_penalty": 1}, 400, "not supported"),
+    "exclusive": ("/v1/completions", {**COMPLETION, "beam": 2, "temperature": 1}, 400, "exclude each other"),
+    "unknown character": ("/v1/completions", {**COMPLETION, "prompt": "☃"}, 400, "☃"),
+    "empty stop": ("/v1/completions", {**COMPLETION, "stop": [""]}, 400, "stop"),
+    "too many prompts": ("/v1/completions", {**COMPLETION, "prompt": ["a"] * 1000}, 400, "prompt"),
+    "long prompt": ("/v1/completions", {**COMPLETION, "prompt": "a" * 20_000}, 400, "tokens"),
+    "longer prompt": ("/v1/completions", {**COMPLETION, "prompt": "a" * 1_000_000}, 400, "tokens"),
+    "no message": ("/v1/chat/completions", {"model": "en-de", "messages": []}, 400, "messages"),
+    "no user": ("/v1/chat/completions", {"model": "en-de", "messages": [{"role": "x"}]}, 400, "messages"),
+    "audio": (
+        "/v1/chat/completions",
+        {"model": "en-de", "messages": [{**USER, "content": [{"type": "input_audio"}]}]},
+        400,
+        "input_audio",
+    ),
+    "no picture": (
+        "/v1/chat/completions",
+        {
+            "model": "captions",
+            "messages": [
+                {
+                    **USER,
+                    "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}],
+                }
+            ],
+        },
+        400,
+        "no picture",
+    ),
+    "no base64": ("/api/generate", {"model": "captions", "input": "data:image/png;base64,%%%"}, 400, "base64"),
+    "file": ("/api/generate", {"model": "captions", "input": "file:///etc/passwd"}, 400, "fetches nothing"),
+    "large picture": ("/api/generate", {"model": "captions", "input": picture(size=(400, 300))}, 400, "pixels"),
+    "input name": (
+        "/api/generate",
+        {"model": "en-de", "input": {"sentense": "a"}},
+        400,
+        "did you mean 'sentence'",
+    ),
+    "ids": ("/api/next", {"model": "writer", "from_ids": [10**6]}, 400, "from_ids"),
+    "no labels": ("/api/classify", {"model": "writer", "input": "a"}, 400, "labels"),
+    "no target": ("/translate", {"q": "w1"}, 400, "target"),
+    "html": ("/translate", {"q": "w1", "source": "en", "target": "de", "format": "html"}, 400, "html"),
+    "path": ("/v2/completions", {}, 405, ""),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_requests_are_refused_in_the_interfaces_own_form(url, case):
+    path, body, status, phrase = BAD[case]
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = httpx.post(url + path, content=content, headers={"content-type": "application/json"})
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    message = error if path == "/translate" else error["message"]
+    assert isinstance(message, str)
+    assert phrase in message
+    assert "\n" not in message
+    assert len(message) < 400
+    if path != "/translate":
+        assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_errors_of_the_client_package(client):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(model="writer", prompt="a", n=10**9)
+    assert caught.value.param == "n"
+    assert caught.value.type == "invalid_request_error"
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.completions.create(model="nothing", prompt="a")
+    assert missing.value.code == "model_not_found"
+
+
+def test_large_bodies_are_refused_before_they_come(url):
+    host = url.removeprefix("http://")
+    connection = http.client.HTTPConnection(host, timeout=60)
+    connection.putrequest("POST", "/v1/completions")
+    connection.putheader("Content-Length", str(100 << 20))
+    connection.endheaders()
+    response = connection.getresponse()
+    assert response.status == 413
+    assert "bytes" in json.load(response)["error"]["message"]
+    connection.close()
+    assert httpx.post(f"{url}/v1/completions", content=b"x" * (30 << 20)).status_code == 413
+    chunks = (b"x" * (1 << 16) for _ in range(100))
+    assert httpx.post(f"{url}/v1/completions", content=chunks).status_code == 413
+
+
+# -- a service ---------------------------------------------------------------------------------------------
+
+
+def until(what):
+    """Waits until it is so."""
+    end = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+ENDLESS = {"model": "writer", "prompt": "the ", "max_tokens": 5000, "min_new_tokens": 5000}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_hangs_up_frees_its_rows(served, stream):
+    url, models = served
+    engine = models.served["writer"].engine
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+        body = json.dumps({**ENDLESS, "stream": stream, "n": 2}).encode()
+        connection.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+        until(lambda: engine.rows == 2)
+        if stream:
+            assert connection.recv(10)
+    until(lambda: engine.rows == 0)
+
+
+def test_limits_keys_origins_and_the_log(capfd):
+    limits = Limits(rows=1, queue=1, seconds=0.5, tokens=200_000)
+    settings = {"api_key": "sesame", "cors": ["https://example.org"], "log": "json"}
+    with running({"writer": MODELS["writer"], "en-de": MODELS["en-de"]}, limits, **settings) as (url, models):
+        assert httpx.get(f"{url}/v1/models").status_code == 401
+        assert httpx.get(f"{url}/metrics").status_code == 401
+        assert httpx.get(f"{url}/health").status_code == 200
+        asked = {"q": SENTENCES[0], "source": "en", "target": "de"}
+        assert httpx.post(f"{url}/translate", json={**asked, "api_key": "no"}).status_code == 401
+        header = {"Authorization": "Bearer sesame", "Origin": "https://example.org"}
+        answer = httpx.get(f"{url}/v1/models", headers=header)
+        assert answer.headers["access-control-allow-origin"] == "https://example.org"
+        endless = {"max_tokens": 200_000, "extra_body": {"min_new_tokens": 200_000}}
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="sesame", max_retries=0) as client:
+            with pytest.raises(openai.APIStatusError, match=r"not done within 0\.5 seconds") as late:
+                client.completions.create(model="writer", prompt="the cat sat", **endless)
+            assert late.value.status_code == 408
+            engine = models.served["writer"].engine
+            until(lambda: engine.rows == 0)
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                asked = {"model": "writer", "prompt": "", "max_tokens": 4000}
+                tries = [
+                    pool.submit(client.completions.create, **asked, extra_body={"ban": "."}) for _ in range(8)
+                ]
+                errors = [each.exception() for each in tries]
+            busy = [e for e in errors if isinstance(e, openai.RateLimitError)]
+            assert busy
+            assert busy[0].response.headers["retry-after"] == "1"
+        client = LibreTranslateAPI(url, api_key="sesame")
+        assert client.languages()
+    log = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    assert {"status": 408, "model": "writer", "path": "/v1/completions"}.items() <= next(
+        line for line in log if line["status"] == 408
+    ).items()
+    assert "cat" not in json.dumps(log)
+
+
+def test_sigterm_finishes_what_is_under_way(tmp_path):
+    MODELS["writer"].save(tmp_path / "book")
+    words = ["serve", tmp_path / "book", "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gen", *map(str, words)], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    try:
+        line = process.stderr.readline()
+        port = re.search(r"serving on http://127.0.0.1:(\d+)$", line.strip())[1]
+        url = f"http://127.0.0.1:{port}/v1/completions"
+        asked = {"model": "book", "prompt": "the ", "seed": 1, "max_tokens": 1500, "min_new_tokens": 1500}
+        text, ended = "", False
+        with httpx.stream("POST", url, json={**asked, "stream": True}, timeout=60) as response:
+            for line in response.iter_lines():
+                if not text:
+                    process.send_signal(signal.SIGTERM)
+                if line.startswith("data: {"):
+                    text += json.loads(line[6:])["choices"][0]["text"]
+                ended = ended or line == "data: [DONE]"
+        assert ended
+        assert text == write("the ", seed=1, max_new_tokens=1500, min_new_tokens=1500).text
+        assert process.wait(60) == 0
+        assert "Traceback" not in process.stderr.read()
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_command_says_what_is_wrong(gen, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, _, err = gen("serve", tmp_path, "--port", port)
+    assert status == 2
+    assert f"--port {port}: cannot listen there" in err
+    status, _, err = gen("serve", tmp_path, "--port", "0")
+    assert status == 2
+    assert "not a model folder" in err
+    status, _, err = gen("serve", "--port", "99999", "--max-rows", "0")
+    assert status == 2
+    assert "name folders" in err
+    assert "--port must be" in err
+    assert "--max-rows must be" in err
+    with pytest.raises(UserError, match="cannot listen there"):
+        server.listen("no such host", 0)
