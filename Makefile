@@ -26,6 +26,7 @@ bench: $(READY)
 # Kills, damaged and hostile input, for an hour and more.
 soak: $(READY)
 	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.soak_serve
 
 # The small distribution that runs exported models without torch, as a wheel in dist/.
 runtime: $(READY)

@@ -212,15 +212,16 @@ class Engine:
         joined = token_ids[0] if len(token_ids) == 1 else start.ops.concat(token_ids, 0)
         log_probs, state, attention = start.step(joined, self._joined())
         self.steps += 1
-        jobs = {row.job for row in shared.rows} | {o.job for o in own}
+        done = []
         if own:
             self._give(log_probs, state, attention, read)
+            done = [o.job for o in own if o.over]
         elif R:
             shared.state = state
         if R:
-            shared.observe(log_probs[:R], None if attention is None else attention[:R], read)
-        self.tokens += sum(len(h.log_probs) for job in jobs if job.done for h in job.hypotheses)
-        self._tell(jobs)
+            done += shared.observe(log_probs[:R], None if attention is None else attention[:R], read)
+        self.tokens += sum(len(h.log_probs) for job in done for h in job.hypotheses)
+        self._tell([*done, *(o.job for o in own), *(row.job for row in shared.rows if row.job.streams)])
 
     def _joined(self) -> Any:
         """The state of all rows, each with a memory of its own."""
@@ -252,9 +253,11 @@ class Engine:
 
     def _tell(self, jobs: Iterable[Job]) -> None:
         """Wakes the requests that have news, all with one call."""
-        told = [job for job in jobs if job.has_news]
-        for job in told:
-            job.has_news = False
+        told = []
+        for job in jobs:
+            if job.has_news:
+                job.has_news = False
+                told.append(job)
         if told and self._loop is not None:
             with suppress(RuntimeError):  # the loop has closed: nobody is left to be told
                 self._loop.call_soon_threadsafe(_wake, told)

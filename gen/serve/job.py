@@ -13,6 +13,7 @@ from gen.search.loop import StepRecord
 from gen.search.ops import Array
 from gen.search.output import Hypothesis
 from gen.search.prepare import PreparedSearch
+from gen.search.processors import StopStrings
 
 Top = list[tuple[int, float]]
 """The likeliest tokens in a place: (token id, log-probability)."""
@@ -69,6 +70,7 @@ class Job:
         self.search, self.top, self.streams = search, top, streams
         self.from_ids = from_ids or []
         self.width, self.limit = search.strategy.width, search.limits[0]
+        self.stops = [p for p in search.processors if isinstance(p, StopStrings)]
         self.echo = Echo() if echo else None
         self.records: list[StepRecord] | None = [] if tree else None
         self.tops: list[list[Top]] = [[] for _ in range(self.width)]

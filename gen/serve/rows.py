@@ -59,12 +59,11 @@ class Row:
     attention: list[np.ndarray] = field(default_factory=list)
     finished: bool = False
 
-    def uniform(self) -> float:
-        """The next random number."""
-        if not self.drawn:
-            assert self.stream is not None
-            self.drawn = self.stream.random(_BLOCK, dtype=np.float32).tolist()[::-1]
-        return self.drawn.pop()
+    def draw(self) -> list[float]:
+        """The next random numbers, last first."""
+        assert self.stream is not None
+        self.drawn = self.stream.random(_BLOCK, dtype=np.float32).tolist()[::-1]
+        return self.drawn
 
     def hypothesis(self) -> Hypothesis:
         """What was written, as `search` returns it."""
@@ -75,6 +74,31 @@ class Row:
         found = Hypothesis(token_ids, sum(self.log_probs), self.log_probs, self.finished, weights)
         found.seed, found.temperature = search.strategy.origin(self.text)
         return found
+
+
+class _Kind:
+    """Rows that are picked for together: those at temperature 0, or those with the same `Cut`.
+
+    Args:
+        rows: all that write.
+        members: places of this kind's among them.
+    """
+
+    def __init__(self, rows: list[Row], members: list[int]) -> None:
+        self.rows = [rows[r] for r in members]
+        first = self.rows[0]
+        ops = first.job.search.start.ops
+        self.cut = first.cut if first.temperature > 0 else None
+        self.index = None if len(members) == len(rows) else ops.asarray(members, "int64")
+        self.temperature = ops.asarray([[row.temperature] for row in self.rows], "float32")
+
+    def pick(self, ops: Ops, log_probs: Array) -> Array:
+        """A token for each, (R,) int64."""
+        if self.cut is None:
+            return log_probs.argmax(-1)
+        uniform = ops.asarray([(row.drawn or row.draw()).pop() for row in self.rows], "float32")
+        top_k, top_p, min_p = self.cut
+        return draw(ops, log_probs, uniform, self.temperature, top_k=top_k, top_p=top_p, min_p=min_p)
 
 
 class Rows:
@@ -89,6 +113,7 @@ class Rows:
         self.rows: list[Row] = []
         self.state: Any = None
         self._reading: list[Row] = []  # those with a prompt to read
+        self._kinds: list[_Kind] = []  # of the others; none: not known
         self._wishing = False  # whether anybody wants more than the text
         self._found: dict[Job, dict[int, Hypothesis]] = {}
 
@@ -133,7 +158,7 @@ class Rows:
         """Goes on with ``rows``, whose states are ``states``. Memories are joined anew from each row's own, so
         that the longest, once it has gone, leaves no padding."""
         self.rows = rows
-        self._reading = [row for row in rows if row.unread]
+        self._reading, self._kinds = [row for row in rows if row.unread], []
         self._wishing = any(r.job.top or r.job.streams or r.job.search.keep_attention for r in rows)
         kind = type(states[0])
         self.state = kind.join(states, kind.join_memory(self.memories)) if rows else None
@@ -162,25 +187,25 @@ class Rows:
             if len(at) < len(log_probs) or at != list(range(len(at))):
                 index = self.rows[0].job.search.start.ops.asarray(at, "int64")
                 log_probs, attention = log_probs[index], None if attention is None else attention[index]
-        rows = [row for row in self.rows if not row.unread]
+        rows = [row for row in self.rows if not row.unread] if self._reading else self.rows
         search = rows[0].job.search
         ops, tokenizer = search.start.ops, search.tokenizer
         is_nan = log_probs[:, 0] != log_probs[:, 0]
         log_probs = ops.ban(log_probs, None, ops.asarray([tokenizer.pad_id, *search.never], "int64"))
-        token_ids = _picked(ops, rows, log_probs)
+        token_ids = self._picked(ops, rows, log_probs)
         picked = ops.at(log_probs, token_ids)
         for r in np.flatnonzero(ops.numpy(is_nan | (picked != picked))):
             rows[r].job.fail(NOT_FINITE)
         written = list(zip(rows, ops.numpy(token_ids).tolist(), ops.numpy(picked).tolist(), strict=True))
         if self._wishing:
             self._tell(ops, written, log_probs, None if attention is None else ops.numpy(attention))
-        ended = []
+        ended, eos_id = [], tokenizer.eos_id
         for row, token_id, log_prob in written:
             row.token_ids.append(token_id)
             row.log_probs.append(log_prob)
-            stops: Any = row.job.search.processors
-            row.finished = token_id == tokenizer.eos_id or any(stop.found(row.token_ids) for stop in stops)
-            if row.finished or len(row.token_ids) >= row.job.limit or row.job.error:
+            job = row.job
+            row.finished = token_id == eos_id or (bool(job.stops) and job.stops[0].found(row.token_ids))
+            if row.finished or len(row.token_ids) >= job.limit or job.error:
                 ended.append(row)
         return self._let_go(ended) if ended else []
 
@@ -203,8 +228,22 @@ class Rows:
         if len(rows) > len(self.rows):
             self._take(rows, [self.state.select(np.array(at))])
         else:
-            self.rows, self._reading = rows, [row for row in rows if row.unread]
+            self.rows, self._reading, self._kinds = rows, [row for row in rows if row.unread], []
         return [place for place, row in zip(at, rows, strict=True) if not row.unread]
+
+    def _picked(self, ops: Ops, rows: list[Row], log_probs: Array) -> Array:
+        """A token for every row that writes, (R,) int64."""
+        if not self._kinds:
+            kinds: dict[Cut | None, list[int]] = {}
+            for r, row in enumerate(rows):
+                kinds.setdefault(row.cut if row.temperature > 0 else None, []).append(r)
+            self._kinds = [_Kind(rows, members) for members in kinds.values()]
+        if len(self._kinds) == 1:
+            return self._kinds[0].pick(ops, log_probs)
+        found = ops.full((len(rows),), 0, "int64")
+        for kind in self._kinds:
+            found[kind.index] = kind.pick(ops, log_probs[kind.index])
+        return found
 
     def _tell(self, ops: Ops, written: Sequence[Any], log_probs: Array, attention: np.ndarray | None) -> None:
         """Alternatives, attention and streams, for the rows that want them."""
@@ -243,27 +282,3 @@ def _texts(job: Job) -> list[Row]:
         Row(job, i, temperature=temperature, cut=cut, stream=strategy.stream(i) if temperature > 0 else None)
         for i, temperature in enumerate(each)
     ]
-
-
-def _picked(ops: Ops, rows: list[Row], log_probs: Array) -> Array:
-    """A token for every row, (R,) int64."""
-    kinds: dict[Cut | None, list[int]] = {}
-    for r, row in enumerate(rows):
-        kinds.setdefault(row.cut if row.temperature > 0 else None, []).append(r)
-    if len(kinds) == 1:
-        return _drawn(ops, next(iter(kinds)), rows, log_probs)
-    found = ops.full((len(rows),), 0, "int64")
-    for cut, members in kinds.items():
-        index = ops.asarray(members, "int64")
-        found[index] = _drawn(ops, cut, [rows[r] for r in members], log_probs[index])
-    return found
-
-
-def _drawn(ops: Ops, cut: Cut | None, rows: list[Row], log_probs: Array) -> Array:
-    """Tokens for rows of one kind; None: the best."""
-    if cut is None:
-        return log_probs.argmax(-1)
-    uniform = ops.asarray([row.uniform() for row in rows], "float32")
-    temperature = ops.asarray([[row.temperature] for row in rows], "float32")
-    top_k, top_p, min_p = cut
-    return draw(ops, log_probs, uniform, temperature, top_k=top_k, top_p=top_p, min_p=min_p)

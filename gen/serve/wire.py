@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from gen.serve.errors import ClientGone, Refusal, form
@@ -70,6 +70,8 @@ async def body(request: Request) -> bytes:
     """The bytes of a request. Raises `Refusal` where they do not come in time."""
     try:
         return await asyncio.wait_for(request.body(), request.app.state.models.limits.body_seconds)
+    except ClientDisconnect:
+        raise ClientGone from None
     except TimeoutError:
         raise Refusal(
             "the body of the request did not come", 408, code="timeout", headers={"Connection": "close"}

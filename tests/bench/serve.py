@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,10 +49,15 @@ def serving(*words):
     process = subprocess.Popen([*command, "--threads", "1"], stderr=subprocess.PIPE, text=True)
     try:
         line = process.stderr.readline()
-        yield int(re.search(r":(\d+)$", line.strip())[1]), process, time.perf_counter() - began
-    finally:
+        seconds = time.perf_counter() - began
+        process.said = []
+        threading.Thread(target=lambda: process.said.extend(process.stderr), daemon=True).start()
+        yield int(re.search(r":(\d+)$", line.strip())[1]), process, seconds
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(200)
+    finally:
+        process.kill()
+        process.wait()
 
 
 class Client:
