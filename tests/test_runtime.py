@@ -265,7 +265,7 @@ def test_int8_that_loses_too_much_is_refused(saved, capsys, monkeypatch):
     [
         (["MODEL"], "-o FOLDER"),
         (["MODEL", "-o", "OUT", "--max-loss", "1"], "goes with --int8"),
-        (["MODEL", "-o", "OUT", "--int8", "--data", "x"], "unknown option --data"),
+        (["MODEL", "-o", "OUT", "--int8", "--nonsense", "x"], "unknown option --nonsense"),
         (["MODEL", "-o", "OUT", "--int8", "--src", "x"], "--src and --ref go together"),
         (["MODEL", "-o", "MODEL"], "is no exported model"),
         (["MODEL", "-o", "NOTES"], "is no exported model"),
