@@ -16,7 +16,7 @@ from tasks.classify.task import Classify
 from tasks.text.task import Text
 from tasks.translate.task import Translate
 
-PATHS = {"images", "captions", "valid_images", "valid_captions", "weights", "init_from"}
+PATHS = {"images", "valid_images", "weights", "init_from"}
 """Options of one text that is, or may be, a path."""
 
 NO_PATHS = {"freeze"}
@@ -93,6 +93,8 @@ def _type(hint: Any) -> str:
 
 def _default(value: Any) -> str:
     """A default as source; the value matters only where it is short."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_default, value))}{',' if len(value) == 1 else ''})"
     return _text(value) if isinstance(value, str) else repr(value)
 
 

@@ -128,7 +128,7 @@ def test_a_state_of_an_older_version_is_resumed(train):
 
 def test_averages_of_an_older_state(model):
     averages = Averages(model, count=2, best=True)
-    weights = [torch.ones(1)]
+    weights = [torch.ones_like(p) for p in model.parameters()]
     averages.load_state_dict({"moving": None, "kept": [(0.0, weights)]}, model)
     for rank in ((0.0, 1.0), (0.0, 3.0), (0.0, 2.0)):
         averages.validated(weights, rank)

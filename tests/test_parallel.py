@@ -12,6 +12,7 @@ from gen.base.errors import UserError
 from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import PairOptions, build_pairs
+from gen.training.config import make_config
 from tasks.translate.data import TranslateSplit
 from tasks.translate.task import Translate
 
@@ -70,7 +71,7 @@ def test_columns_of_ids_are_no_sentences(tmp_path):
     for fields in (("1", "2"), ("2", "3")):
         with pytest.raises(UserError, match=r"holds numbers, no sentences; .* those of text are '2', '4'"):
             list(PairFiles([name], *fields))
-    with pytest.raises(UserError, match=r"tgt=5: no such field; there are '1', '2', '3', '4'"):
+    with pytest.raises(UserError, match=r"tgt=5: no such column; there are '1', '2', '3', '4'"):
         list(PairFiles([name], "2", "5"))
     codes = write(tmp_path / "codes.tsv", [f"{i}\teng\t{a}\tdeu\t{b}" for i, (a, b) in enumerate(PAIRS)])
     assert list(PairFiles([codes])) == PAIRS
@@ -134,7 +135,7 @@ def test_parquet_and_datasets(tmp_path):
         ("a.tsv", b"a\tb\nno tab\n", (), r"a\.tsv: line 2 has 0 tabs where 1 are needed"),
         ("a.tsv", b"x\ten\tzz\na\tb\tc\n", ("en", "de"), r"a\.tsv: tgt de: .* 'x', 'en', 'zz'"),
         ("a.csv", b"en,de\na\n", ("en", "de"), r"a\.csv: line 2 has no field 'de'"),
-        ("a.csv", b"en,fr\na,b\n", ("en", "de"), r"tgt de: no such field; there are 'en', 'fr'"),
+        ("a.csv", b"en,fr\na,b\n", ("en", "de"), r"tgt de: no such column; there are 'en', 'fr'"),
         ("a.csv", b"en,fr\na,b\n", (), "name the fields to use with src and tgt"),
         ("a.jsonl", b'{"en": "a", "de": "b"}\n{"en": "a"}\n', ("en", "de"), r"line 2 has no field 'de'"),
         ("a.jsonl", b'{"en": "a", "de": 3}\n', ("en", "de"), r"line 1 has no text in field 'de'"),
@@ -244,8 +245,8 @@ def test_subword_dropout_spells_the_same_text_in_many_ways(tmp_path):
     assert len(versions) > 1
     assert {pairs.target_tokenizer.decode(v) for v in versions} == {sentences[0].upper()}
     assert all((pairs.source[i] == again.source[i]).all() for i in range(len(pairs.source)))
-    config = SimpleNamespace(data=SimpleNamespace(batch_tokens=200), train=SimpleNamespace(seed=1))
-    batches = Translate(config).make_batches(None, TranslateSplit(pairs), config)
+    config = make_config(Translate, {"train": ["t.en", "t.de"], "batch_tokens": 200})
+    batches = Translate(config).make_batches(SimpleNamespace(encoder=None), TranslateSplit(pairs), config)
     t = pairs.target_tokenizer
     for epoch in (0, 1, 9):
         read = [row for batch in batches.epoch(epoch) for row in batch.target_ids.tolist()]

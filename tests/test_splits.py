@@ -126,7 +126,7 @@ def corpus_of(tmp_path, lines):
     corpus = build_corpus(files, None, TokenizerOptions(), unit="line", cache=tmp_path / "cache")
     offsets = np.asarray(corpus.train.offsets).tolist()
     train = [corpus.tokenizer.decode(corpus.train.tokens.read(a, b - a)) for a, b in pairwise(offsets)]
-    return corpus, train, corpus.held_out.read_text(encoding="utf-8").splitlines()
+    return corpus, train, corpus.held_out[0].read_text(encoding="utf-8").splitlines()
 
 
 def test_lines_stay_on_one_side(tmp_path):
@@ -148,7 +148,7 @@ def test_any_lines_stay_on_one_side(tmp_path_factory, lines):
 
 def picture_split(tmp_path, rows):
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return read_split(CaptionData(images=str(tmp_path / "images"), captions=str(tmp_path / "c.jsonl")))
+    return read_split(CaptionData(images=str(tmp_path / "images"), captions=(str(tmp_path / "c.jsonl"),)))
 
 
 def test_a_picture_under_two_names_stays_on_one_side(tmp_path):

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,14 +95,16 @@ def _delete(path: Path) -> None:
 def read_folder(find: Callable[[], Path], read: Callable[[Path], T]) -> T:
     """What ``read`` makes of the folder that ``find`` finds; again, if `write_folder` replaced that meanwhile, as
     it may have seen files of both then."""
-    for _ in range(100):
+    for attempt in range(100):
         folder = find()
         with _kept(folder) as before:
             try:
                 made = read(folder)
             except UserError:
-                if _identity(find()) == before:  # not the old folder either, which was found in between
+                # Not the old folder either, which was found in between; where there is none, it may be on its way.
+                if _identity(find()) == before and (before or attempt > 2):
                     raise
+                time.sleep(0.001)
             else:
                 if _identity(folder) == before:
                     return made
@@ -113,6 +116,9 @@ def _kept(folder: Path) -> Iterator[tuple[int, int] | None]:
     """The identity of a folder, which no other one gets within the context: it is open."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        yield None
+        return
     except OSError:  # Windows opens no folders
         yield _identity(folder)
         return

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class TextSplit:
     """A corpus; see `gen.training.interfaces.Split`."""
 
     corpus: Corpus
-    labels: dict[str, LabelTokenizer]
+    labels: dict[str, LabelTokenizer] = field(default_factory=dict)
 
     @property
     def valid(self) -> Part:
