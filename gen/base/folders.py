@@ -10,7 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,7 +79,8 @@ def _replace(new: Path, path: Path, old: Path) -> None:
             return
         except BaseException as error:
             if not path.exists() and old.exists():  # interrupted between the two renames
-                old.rename(path)
+                with suppress(OSError):  # another process has put its own there
+                    old.rename(path)
             another = getattr(error, "errno", 0) in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
             if not (another and left and new.exists()):  # a process that writes the same folder
                 raise
@@ -100,9 +101,11 @@ def read_folder(find: Callable[[], Path], read: Callable[[Path], T]) -> T:
         with _kept(folder) as before:
             try:
                 made = read(folder)
-            except UserError:
-                # Not the old folder either, which was found in between; where there is none, it may be on its way.
-                if _identity(find()) == before and (before or attempt > 2):
+            except UserError as error:
+                found = find()
+                same = found == folder and _identity(found) == before  # else it was moved
+                away = not before or isinstance(error.__cause__, FileNotFoundError)  # it may be on its way back
+                if same and (attempt > 9 or not away):
                     raise
                 time.sleep(0.001)
             else:
