@@ -333,8 +333,8 @@ def test_saving_between_validations(tokens, tokenizer, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("exchanges", [True, False])
 def test_many_writers_and_readers_of_one_folder(tmp_path, monkeypatch, exchanges):
-    """The last writer wins; a reader sees one writer's files, never some of two. Where folders cannot be exchanged in
-    one step, that is promised for one writer at a time."""
+    """The last writer wins; a reader sees one writer's files, never some of two. Where folders cannot be
+    exchanged in one step, that is promised for one writer at a time."""
     if not exchanges:
         monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
     path, writers = tmp_path / "made", 8 if exchanges else 1
