@@ -95,7 +95,7 @@ def _said(messages: list[Message]) -> tuple[str, list[str]]:
     """The text and the pictures of the last user message."""
     last = next((m for m in reversed(messages) if m.role == "user"), None)
     if last is None or last.content is None:
-        raise Refusal("messages: there is none of the user", param="messages")
+        raise Refusal("messages: one must have the role 'user', and a content", param="messages")
     if isinstance(last.content, str):
         return last.content, []
     texts, pictures = [], []

@@ -39,7 +39,7 @@ class Shared(Search, kw_only=True):
     user: str | None = None
 
     def search(self, served: Served) -> dict[str, Any]:
-        """The search options. Raises `Refusal` for what there is none of."""
+        """The search options. Raises `Refusal` for what a model cannot do."""
         for name in ("presence_penalty", "frequency_penalty", "logit_bias"):
             if getattr(self, name):
                 hint = "; repetition_penalty is there" if name != "logit_bias" else "; ban is there"

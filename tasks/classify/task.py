@@ -80,19 +80,8 @@ class Classify(Task):
                 dropout=sizes.dropout,
             )
         else:
-            encoder = RNNEncoder(
-                sources["sentence"],
-                embedding_size=sizes.embedding_size,
-                hidden_size=sizes.encoder_size,
-                num_layers=sizes.encoder_layers,
-                cell=sizes.cell,
-                bidirectional=sizes.bidirectional,
-                dropout=sizes.dropout,
-                embedding_dropout=sizes.embedding_dropout,
-                weight_dropout=sizes.weight_dropout,
-                lowercase=self.config.data.lowercase,
-                pooling=sizes.pooling,
-            )
+            lowercase = self.config.data.lowercase
+            encoder = RNNEncoder.of(sources["sentence"], sizes, lowercase=lowercase, pooling=sizes.pooling)
         return Model(encoder, DecoderConfig.of(len(labels), sizes), labels)
 
     def defaults(self, facts: Facts) -> Choices:

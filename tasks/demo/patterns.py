@@ -18,7 +18,7 @@ from tasks.demo.translation import LANGUAGES
 from tasks.display import console, say
 
 ARRANGEMENTS = {"above": "one above the other", "below": "one above the other"}
-BESIDE = "side by side"
+SIDE_BY_SIDE = "side by side"
 SENTENCES, PICTURES = 1500, 1000
 
 
@@ -65,7 +65,7 @@ def write_arrangements(out: Path) -> Path:
 
 def arranged(caption: str) -> str:
     """How the two things of a caption lie."""
-    return next((name for word, name in ARRANGEMENTS.items() if f" {word} " in caption), BESIDE)
+    return next((name for word, name in ARRANGEMENTS.items() if f" {word} " in caption), SIDE_BY_SIDE)
 
 
 def _written(path: Path, text: str) -> Path:

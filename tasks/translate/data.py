@@ -49,6 +49,7 @@ class TranslateSplit:
         return len(self.pairs.target.tokens) // self.pairs.spellings
 
     def table(self) -> dict[str, str]:
+        """What the table of the data says: name → text."""
         pairs = self.pairs
         dropped = "; ".join(f"{n:,} with {reason}" for reason, n in pairs.dropped.items())
         one = pairs.source_tokenizer is pairs.target_tokenizer

@@ -19,16 +19,9 @@ def make_encoder(pairs: Pairs, further: Further, sizes: Any, *, lowercase: bool)
         sizes: the options, with all choices made.
         lowercase: convert sentences to lower case first.
     """
-    sentence = RNNEncoder(
+    sentence = RNNEncoder.of(
         pairs.source_tokenizer,
-        embedding_size=sizes.embedding_size,
-        hidden_size=sizes.encoder_size,
-        num_layers=sizes.encoder_layers,
-        cell=sizes.cell,
-        bidirectional=sizes.bidirectional,
-        dropout=sizes.dropout,
-        embedding_dropout=sizes.embedding_dropout,
-        weight_dropout=sizes.weight_dropout,
+        sizes,
         lowercase=lowercase,
         share_embeddings=sizes.tie == "all",
         max_length=pairs.max_source_length,

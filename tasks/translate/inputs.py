@@ -202,7 +202,8 @@ def attended(model: Any, item: Any) -> dict[str, slice]:
 
 
 def plot_inputs(model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
-    """Plots the attention on the words, and for each picture the attention on it beside ``to``."""
+    """Plots the attention on the words into the file ``to``. That on a picture goes into a file of its own, in the
+    same folder, whose name ends with the name of the input."""
     parts, weights = attended(model, item), np.asarray(hypothesis.attention)
     words: list[int] = []
     for name, columns in parts.items():

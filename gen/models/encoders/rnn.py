@@ -95,6 +95,13 @@ class RNNEncoder(Encoder):
             "pooling": pooling,
         }
 
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, sizes: Any, **own: Any) -> RNNEncoder:
+        """From the options of a task, and what else is its own."""
+        names = ("embedding_size", "cell", "bidirectional", "dropout", "embedding_dropout", "weight_dropout")
+        shared = {name: getattr(sizes, name) for name in names}
+        return cls(tokenizer, hidden_size=sizes.encoder_size, num_layers=sizes.encoder_layers, **shared, **own)
+
     def adopt(self, embedding: nn.Embedding, scale: float) -> None:
         if self.share_embeddings:
             if len(self.tokenizer) != embedding.num_embeddings:
