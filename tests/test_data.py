@@ -300,6 +300,17 @@ def test_a_line_without_end_is_named_and_not_read(tmp_path):
         next(lines)
 
 
+def test_every_command_takes_the_limit_of_a_line(gen, tmp_path):
+    (tmp_path / "pairs.tsv").write_text("a\tb\n" + "long " * 20 + "\tc\n")
+    command = ("train", "translate", "--data", tmp_path / "pairs.tsv", "--out", tmp_path / "run")
+    status, _, err = gen(*command, "--max-line-bytes", "50")
+    assert status == 2
+    assert "pairs.tsv: line 2 has more than 50 bytes" in err
+    assert "--max-line-bytes" in err
+    assert "pairs.tsv: line" not in gen(*command, "--dry-run")[2]  # the limit was of that call only
+    assert gen("info", tmp_path, "--max-line-bytes", "0")[2].startswith("gen: --max-line-bytes must be")
+
+
 def test_only_regular_files_of_a_known_size_are_read_whole(tmp_path):
     (tmp_path / "file").write_bytes(b"four")
     os.mkfifo(tmp_path / "pipe")

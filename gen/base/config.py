@@ -14,6 +14,7 @@ import yaml
 from gen.base.errors import ConfigError, UserError
 from gen.base.fields import Arg, build, convert, describe, flag, options_of
 from gen.base.files import read_whole
+from gen.base.lines import MAX_LINE_BYTES, set_max_line_bytes
 from gen.base.parser import from_words, make_parser, near, repeat_numbers, unknown_options
 
 T = TypeVar("T")
@@ -138,6 +139,7 @@ def parse_given(
             typed[option.name] = places if option.many else places[0]
             places = [] if option.many else places[1:]
     path = typed.pop("config", "")
+    set_max_line_bytes(_number_of_bytes(typed.pop("max_line_bytes", str(MAX_LINE_BYTES)), errors))
     values = _checked(config, _options_of_file(path), path, errors, renamed or {}) if path else {}
     given = set(typed) | {o.name for o in options if values.get(o.name, o.default) != o.default}
     for option in options_of(config):
@@ -153,6 +155,13 @@ def parse_given(
     if errors:
         raise ConfigError(errors)
     return build(config, values), frozenset(given)
+
+
+def _number_of_bytes(text: str, errors: list[str]) -> int:
+    if re.fullmatch("[0-9]{1,12}", text) and int(text):
+        return int(text)
+    errors.append(f"--max-line-bytes must be a number from 1 to 10^12, not {text!r}")
+    return MAX_LINE_BYTES
 
 
 class _Loader(yaml.SafeLoader):

@@ -18,7 +18,16 @@ from gen.base.distributed import is_main
 from gen.base.errors import UserError, encode_leniently
 
 MAX_LINE_BYTES = 16 << 20
-"""Longest line that is read. A file without line ends, such as a disk image, would otherwise fill the memory."""
+"""Longest line that is read, if nobody says otherwise."""
+
+_max_line_bytes = MAX_LINE_BYTES
+
+
+def set_max_line_bytes(number: int) -> None:
+    """Sets the longest line that is read in this process, as ``--max-line-bytes`` does. A file without line ends,
+    such as a disk image, would otherwise fill the memory."""
+    global _max_line_bytes
+    _max_line_bytes = number
 
 
 def suffix(name: str) -> str:
@@ -31,25 +40,27 @@ def suffix(name: str) -> str:
     return Path(name.removesuffix(".gz")).suffix.lower()
 
 
-def read_lines(name: str, max_bytes: int = MAX_LINE_BYTES) -> Iterator[str]:
+def read_lines(name: str, max_bytes: int | None = None) -> Iterator[str]:
     """The lines of a UTF-8 file (or .gz) or, for "-", of standard input, without their ends, one at a time.
 
     Lines end with a line feed. Only where the file begins without any, carriage returns end lines, too.
 
     Args:
         name: the file.
-        max_bytes: of a line, its end included; no more of a longer one is read.
+        max_bytes: of a line, its end included; no more of a longer one is read. None: see `set_max_line_bytes`.
 
     Raises:
         UserError: the file cannot be read, is cut short, or a line is too long or not UTF-8 (names it).
     """
     where = "standard input" if name == "-" else name
+    most = _max_line_bytes if max_bytes is None else max_bytes
     try:
         with _open(name) as file:
-            for number, line in enumerate(_raw_lines(file, max_bytes + 1), 1):
-                if len(line) > max_bytes:
+            for number, line in enumerate(_raw_lines(file, most + 1), 1):
+                if len(line) > most:
                     raise UserError(
-                        f"{where}: line {number} has more than {max_bytes:,} bytes: is it text, with line ends?"
+                        f"{where}: line {number} has more than {most:,} bytes: is it text, with line ends? "
+                        "(--max-line-bytes sets the limit)"
                     )
                 text = line.decode().rstrip("\r\n")
                 yield text.removeprefix("\ufeff") if number == 1 else text

@@ -14,8 +14,12 @@ from typing import Any, NoReturn
 
 from gen.base.errors import ConfigError
 from gen.base.fields import Option, convert, describe, flag
+from gen.base.lines import MAX_LINE_BYTES
 
 NUMBERS = "a number, or several"
+
+GENERAL = ("--config", "--max-line-bytes")
+"""Options of every command."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,6 +76,11 @@ def make_parser(
             _add(group, option, repeat)
         if title in ("Options", "Other options"):
             group.add_argument("--config", metavar="FILE", help="Take what is not given here from this YAML file.")
+            group.add_argument(
+                "--max-line-bytes",
+                metavar="N",
+                help=f"Refuse longer lines of text files. Default: {MAX_LINE_BYTES}.",
+            )
             group.add_argument("-h", "--help", action="store_true", help="Print this.")
     return parser
 
@@ -132,7 +141,7 @@ def unknown_options(
     words: list[str], options: Sequence[Option], command: str, hidden: Collection[str], renamed: Any
 ) -> list[str]:
     """A line per option that the command does not have."""
-    errors, known = [], {"--config", *(name for option in options for name in option.flags)}
+    errors, known = [], {*GENERAL, *(name for option in options for name in option.flags)}
     for name in (word.split("=")[0] for word in words):
         field = name[2:].replace("-", "_")
         new = renamed.get(field) or ""
