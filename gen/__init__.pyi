@@ -60,7 +60,7 @@ def train(
     cell: Literal["rnn", "gru", "lstm"] = "lstm",
     embedding_size: int | None = None,
     hidden_size: int | None = None,
-    num_layers: int = 1,
+    num_layers: int | None = None,
     dropout: float | None = None,
     embedding_dropout: float | None = None,
     weight_dropout: float | None = None,

@@ -131,7 +131,10 @@ class Text(Task):
         passes = facts.passes
         tokens = min(facts.tokens, 60 * facts.num_tokens)
         growth = (tokens / 10e6) ** 0.34 if tokens > 10e6 else min(tokens / 4e6, 1.0) ** 0.12
-        hidden = int(np.clip(round_size(384 * growth), 128, 1536))
+        # The first layer reads no label: of 400 titles from one layer of 384, a classifier recognised the label of
+        # 59 %; from two of 256, 76 %.
+        layers = 2 if self.config.data.given else 1
+        hidden = int(np.clip(round_size((384 if layers == 1 else 256) * growth), 128, 1536))
         again = float(np.log10(max(passes, 1e-3) / 10))
         rate = float(np.clip(8e-3 * 2 ** (-again / 0.78), 2e-3, 8e-3))
         batch_size = self.config.data.batch_size
@@ -143,6 +146,9 @@ class Text(Task):
         return {
             "tie": Choice(tie, level),
             "embedding_size": Choice(embedding, level),
+            "num_layers": Choice(
+                layers, "the upper one reads the labels" if layers > 1 else "best of those tried"
+            ),
             "hidden_size": Choice(hidden, f"{facts.tokens:,.0f} tokens fit into the budget at size 384"),
             "dropout": Choice(round(float(np.clip(0.1 + 0.33 * again, 0.1, 0.5)), 2), read),
             "embedding_dropout": Choice(0.1, "best of those tried on several texts"),
