@@ -25,11 +25,11 @@ METRICS = {
     "bits per character": "the same in bits: as much room as the text needs, compressed with the model.",
     "perplexity": "e to the nats: as if it chose among so many equally likely characters each time.",
     "exactly right": "translations that equal the reference word for word.",
-    "BLEU": "how many runs of one to four words are those of the reference, in percent; 100 is the reference itself.",
+    "BLEU": "how many runs of one to four words are those of the reference, in percent; 100: all of them.",
     "chrF": "the same with runs of up to six characters, so that a wrong ending costs less.",
     "word for word right": "captions that equal one of the picture's references.",
-    "CIDEr-D": "runs of words shared with the references, rare ones counting more; 100 is good on photographs, and "
-    "there is no upper end.",
+    "CIDEr-D": "runs of words shared with the references, rare ones counting more; on photographs 100 is good, "
+    "and there is no upper end.",
     "BLEU-4": "how many runs of one to four words are in a reference, in percent.",
 }
 """What each metric means, in a line; a table of numbers has no other columns."""
@@ -277,7 +277,8 @@ def write_page(
     contents = "".join(f'<li><a href="#part-{i}">{escape(s.title)}</a></li>' for i, s in enumerate(sections, 1))
     nav = f'<nav class="panel" aria-labelledby="contents"><h2 id="contents">Contents</h2><ol>{contents}</ol></nav>'
     parts = "".join(
-        f'<section class="panel" aria-labelledby="part-{i}"><h2 id="part-{i}">{escape(s.title)}</h2>{s.body}</section>'
+        f'<section class="panel" aria-labelledby="part-{i}"><h2 id="part-{i}">{escape(s.title)}</h2>'
+        f"{s.body}</section>"
         for i, s in enumerate(sections, 1)
     )
     write_text(

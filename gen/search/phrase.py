@@ -19,8 +19,8 @@ PLACES = 40
 
 @dataclass(frozen=True)
 class Fit:
-    """How well words fit an item: ``score``, their log-probability per token (nats) where they fit best in ``text``,
-    the model's greedy output."""
+    """How well words fit an item: ``score``, their log-probability per token (nats) where they fit best in
+    ``text``, the model's greedy output."""
 
     score: float
     text: str

@@ -55,8 +55,8 @@ class CaptionCommand:
     """Write each caption into an XMP sidecar next to its picture, photo.jpg.xmp, as darktable and digiKam read it.
     What else a sidecar holds stays."""
     xmp_copies: Annotated[str, Arg("FOLDER")] = ""
-    """Write copies of the pictures into this folder, with the captions in them as XMP and IPTC, where Lightroom and
-    others read them. The pictures themselves stay as they are."""
+    """Write copies of the pictures into this folder, with the captions in them as XMP and IPTC, where Lightroom
+    and others read them. The pictures themselves stay as they are."""
     language: str = ""
     """Language of the captions, such as de or pt-BR, for --xmp, --xmp-copies and --show. Unset: of the label of
     --given, or of the training file (captions.de.jsonl)."""

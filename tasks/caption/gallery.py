@@ -30,15 +30,17 @@ def write_gallery(path: Path, run: str, shown: Sequence[Shown], words: str = "",
             path,
             captions,
             name=os.path.relpath(picture, common),
-            remark="" if score is None else f"{score:.2f} nats per token",
+            remark="" if score is None else f"score {score:.2f}".replace("-", "−"),
             lang=language,
         )
         for picture, captions, score in shown
     ]
-    said = f"{len(shown):,} picture{'s' * (len(shown) != 1)} captioned by {run}."
+    count = f"{len(shown):,} picture{'s' * (len(shown) != 1)}"
+    said = f"{count} captioned by {run}."
     if words:
         said = (
-            f"{said[:-1]}, those first that “{words}” fits best: the score is the log-probability of these words."
+            f"{count}, best first. The score is the log-probability per token of these words, where they fit best "
+            f"into the caption by {run}."
         )
     script = files("tasks").joinpath("gallery.js").read_text("utf-8")
     body = report.SEARCH_FIELD + report.gallery(cards)

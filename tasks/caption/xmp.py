@@ -60,7 +60,7 @@ def in_sidecar(sidecar: bytes | None, caption: str, language: str = "", *, overw
 
 
 def in_picture(picture: bytes, caption: str, language: str = "", *, overwrite: bool = False) -> bytes:
-    """A picture with a caption as XMP and, in formats that have it, IPTC. Its pixels stay as they are, bit for bit.
+    """A picture with a caption as XMP and, in formats that have it, IPTC. No pixel changes.
 
     Args:
         picture: the content of its file.

@@ -114,7 +114,10 @@ def _attention(model: Model, pairs: Sequence[tuple[str, str]], found: Sequence[H
     for i in range(len(LANGUAGES)):  # the longest sentence in each language has the most to show
         longest = max(range(i, len(pairs), len(LANGUAGES)), key=lambda row: lengths[row])
         parts.append(_heat_map(model, pairs[longest][0], found[longest]))
-    said = "The attention of each generated word (rows) to each word of the source (columns): the more colour, the more attention."
+    said = (
+        "The attention of each generated word (rows) to each word of the source (columns): the more colour, the "
+        "more attention."
+    )
     return report.section("Attention on sentences", said, *parts)
 
 
