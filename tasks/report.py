@@ -134,7 +134,7 @@ def loss_curve(
     """The loss over time, and optionally another metric by its name for people; see `plot_losses`."""
 
     def draw(buffer: io.BytesIO) -> None:
-        plot_losses([dict(r) for r in records], buffer, baseline, metric, label=label, size=(4.6, 3.0))
+        plot_losses([dict(r) for r in records], buffer, baseline, metric, label=label, size=(4.2, 2.9))
 
     also = f", and {label} on held-out data (right axis)" if metric else ""
     said = f"The loss while it trained: −ln p of each token, lower is better{also}."

@@ -43,7 +43,7 @@ def phrase_fits(model: GenerationMixin, items: Sequence[Any], phrase: str) -> li
         UserError: the vocabulary lacks a word; or the model's log-probabilities are NaN.
     """
     tokenizer = model.tokenizer
-    phrase_ids = phrase_tokens(model, phrase)
+    phrases = phrase_tokens(model, phrase)
     with model._evaluating():
         start = model.start_search(items)
         ops, B = start.ops, len(items)
@@ -51,12 +51,13 @@ def phrase_fits(model: GenerationMixin, items: Sequence[Any], phrase: str) -> li
         def all_of(token_id: int) -> Any:
             return ops.asarray(np.full((B, 1), token_id), "int64")
 
-        columns = [all_of(i) for i in phrase_ids]
+        never = ops.asarray([tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id], "int64")
         token_ids, state = all_of(tokenizer.bos_id), start.state
         best, written = np.full(B, -np.inf), np.empty((B, 0), np.int64)
         going = np.full(B, True)
-        for _ in range(PLACES):
+        for place in range(PLACES):
             log_probs, state, _ = start.step(token_ids, state)
+            columns = [all_of(i) for i in phrases[min(place, 1)]]
             found, inner = log_probs, state
             fit = np.array(ops.numpy(ops.at(found, columns[0][:, 0])), np.float64)
             for before, column in pairwise(columns):
@@ -64,25 +65,32 @@ def phrase_fits(model: GenerationMixin, items: Sequence[Any], phrase: str) -> li
                 fit += ops.numpy(ops.at(found, column[:, 0]))
             if np.isnan(fit).any():
                 raise UserError(NOT_FINITE)
-            best = np.where(going, np.maximum(best, fit), best)
-            never = ops.asarray([tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id], "int64")
+            best = np.where(going, np.maximum(best, fit / len(columns)), best)
             token_ids = ops.ban(log_probs, None, never).argmax(-1)[:, None]
             chosen = ops.numpy(token_ids)[:, 0]
             going = going & (chosen != tokenizer.eos_id)
             if not going.any():
                 break
             written = np.column_stack([written, np.where(going, chosen, tokenizer.pad_id)])
-    scores = (best / len(phrase_ids)).tolist()
-    return [Fit(s, tokenizer.decode(row.tolist()).strip()) for s, row in zip(scores, written, strict=True)]
+    texts = [tokenizer.decode([i for i in row if i != tokenizer.pad_id]).strip() for row in written.tolist()]
+    return [Fit(*each) for each in zip(best.tolist(), texts, strict=True)]
 
 
-def phrase_tokens(model: GenerationMixin, phrase: str) -> list[int]:
-    """The token ids of some words. Raises `UserError` if there are none, or the vocabulary lacks one."""
-    tokenizer = model.tokenizer
-    lacking = [w for w in phrase.split() if tokenizer.unk_id in tokenizer.encode(w)]
-    if lacking:
+def phrase_tokens(model: GenerationMixin, phrase: str) -> tuple[list[int], list[int]]:
+    """The token ids of some words at the beginning of a text, and further on, with a space before them.
+
+    Raises:
+        UserError: there are no words, or the vocabulary lacks one.
+    """
+    tokenizer, words = model.tokenizer, phrase.split()
+
+    def lacks(text: str) -> bool:
+        return tokenizer.unk_id in tokenizer.encode(text)
+
+    if lacking := [w for i, w in enumerate(words) if lacks(f" {w}") and (i or lacks(w))]:
         raise UserError(f"{', '.join(map(repr, lacking))}: not in the vocabulary: no training text has it")
-    token_ids = tokenizer.encode(phrase)
-    if not token_ids:
+    if not words:
         raise UserError("there are no words to look for")
-    return token_ids
+    text = " ".join(words)
+    first, further = text if not lacks(text) else f" {text}", f" {text}" if not lacks(f" {text}") else text
+    return tokenizer.encode(first), tokenizer.encode(further)
