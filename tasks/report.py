@@ -49,7 +49,7 @@ def section(title: str, text: str, *parts: str) -> Section:
 
 def numbers(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table of metrics, and what each means. The first column has names."""
-    meanings = "".join(f"<div><dt>{escape(m)}</dt>: <dd>{escape(METRICS[m])}</dd></div>" for m in header[1:])
+    meanings = "".join(f"<div><dt>{escape(m)}</dt> <dd>{escape(METRICS[m])}</dd></div>" for m in header[1:])
     return f'{_table("numbers", header, rows)}<dl class="metrics">{meanings}</dl>'
 
 
