@@ -65,7 +65,7 @@ def _table(kind: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> s
         name = f'<th scope="row">{escape(str(first))}</th>'
         body += f"<tr>{name}{''.join(f'<td>{escape(str(value))}</td>' for value in rest)}</tr>"
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="{kind}">{_scroll(table, "table")}</div>'
+    return f'<div class="{kind}">{_scroll(table, ", ".join(filter(None, header)))}</div>'
 
 
 def _scroll(content: str, name: str) -> str:

@@ -8,9 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from tasks import report
-
-Shown = tuple[Path, Sequence[str], float | None]
-"""A picture, its captions, and how well the words fit that were looked for."""
+from tasks.caption.pictures import Shown
 
 
 def write_gallery(path: Path, run: str, shown: Sequence[Shown], words: str = "", language: str = "") -> None:
