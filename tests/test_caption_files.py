@@ -9,12 +9,16 @@ import json
 import os
 import re
 import shutil
+import sys
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
 from PIL import Image
 
+from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.models.model import Model
+from gen.search.info import ModelInfo
 from gen.search.phrase import phrase_fits
 from tasks.caption.command import _language
 from tests.serving import captioner
@@ -135,18 +139,20 @@ def test_a_format_without_captions_and_equal_names(gen, model, photos, tmp_path)
     assert contents(tmp_path / "copies").keys() == {"same.jpg"}
 
 
-def test_the_language_is_known_from_the_training_file():
-    model = Model.__new__(Model)
-    for files, expected in (
-        (["x/captions.de.jsonl"], "de"),
-        (["captions.jsonl"], ""),
-        (["a.de.json", "a.fr.json"], ""),
-        ([], ""),
-        ("a.de.json", ""),
-        (None, ""),
+def test_the_language_of_captions():
+    """Of a label, where all labels are codes of languages; else that in the name of the training file."""
+    labels = {labels: LabelProcessor(LabelTokenizer(labels.split())) for labels in ("de en pt-BR", "de cat dog")}
+    for files, given, expected in (
+        (["x/captions.de.jsonl"], {}, "de"),
+        (["captions.jsonl"], {}, ""),
+        (["a.de.json", "a.fr.json"], {}, ""),
+        (["a.de.json", "a.fr.json"], {"de en pt-BR": "pt-BR"}, "pt-BR"),
+        (["a.de.json", "a.fr.json"], {"de cat dog": "de"}, ""),
+        ("a.de.json", {}, ""),
+        (None, {}, ""),
     ):
-        model.info = type(captioner().info)("caption", training={"data": {"captions": files}})
-        assert _language(model, {}) == expected
+        info = ModelInfo("caption", training={"data": {"captions": files}})
+        assert _language(SimpleNamespace(info=info, processors=labels), given) == expected
 
 
 # -- search ----------------------------------------------------------------------------------------------------
@@ -201,7 +207,7 @@ def test_wrong_options(gen, model, photos, tmp_path, monkeypatch, words, message
 
 
 def test_without_the_library(gen, model, photos, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "exiv2", None)
+    monkeypatch.setitem(sys.modules, "exiv2", None)
     for words in (("--xmp",), ("--xmp-copies", photos.parent / "copies")):
         status, out, err = gen("caption", model, photos, *words)
         assert (status, out) == (2, "")
