@@ -1,77 +1,93 @@
-"""Parts of a self-contained HTML report, without scripts, fonts or other files."""
+"""Parts of a self-contained HTML page in the style of the page of `gen serve`, without fonts or other files."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
+from gen.base.errors import printable
 from gen.base.folders import write_text
 from gen.inputs.pictures import open_picture
-from gen.metrics.plots import plot_attention, plot_looks, plot_losses
+from gen.metrics.plots import COLOURS, lit, plot_attention, plot_losses
 
-_STYLE = """
-:root { color-scheme: light; --ink: #1d2430; --soft: #667085; --line: #e3e6ea; --paper: #fff; --accent: #b5442e; }
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: #f5f6f8; margin: 0; }
-main { max-width: 60rem; margin: 2rem auto; padding: 2rem 2.5rem; background: var(--paper); border-radius: 8px; }
-h1 { margin: 0 0 .25rem; font-size: 1.8rem; } h2 { margin: 2.5rem 0 .5rem; font-size: 1.25rem; }
-p { max-width: 46rem; } .soft { color: var(--soft); }
-table { border-collapse: collapse; margin: .75rem 0; }
-th, td { text-align: left; padding: .35rem 1.25rem .35rem 0; border-bottom: 1px solid var(--line); }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-.samples { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; }
-.samples figure, .wide { margin: 0; border: 1px solid var(--line); border-radius: 6px; padding: .75rem 1rem; }
-figcaption { font-weight: 600; margin-bottom: .35rem; } figcaption span { font-weight: 400; color: var(--soft); }
-pre, code { font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
-svg, img { max-width: 100%; height: auto; }
-.patterns { display: grid; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); gap: 1rem; }
-.patterns figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; padding: .75rem 1rem; }
-.patterns img { width: 7rem; border-radius: 6px; display: block; } .patterns p { margin: .35rem 0 0; }
-.patterns svg { display: block; width: 100%; max-width: 13rem; margin: .5rem 0; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
-.gallery figure { margin: 0; } .gallery img { border-radius: 6px; display: block; }
-.gallery p { margin: .35rem 0 0; line-height: 1.35; }
-@media (max-width: 700px) { .samples { grid-template-columns: 1fr; } main { padding: 1rem; } }
-"""
+METRICS = {
+    "nats per character": "the mean of −ln p of each character; lower is better.",
+    "bits per character": "the same in bits: as much room as the text needs, compressed with the model.",
+    "perplexity": "e to the nats: as if it chose among so many equally likely characters each time.",
+    "exactly right": "translations that equal the reference word for word.",
+    "BLEU": "how many runs of one to four words are those of the reference, in percent; 100: all of them.",
+    "chrF": "the same with runs of up to six characters, so that a wrong ending costs less.",
+    "word for word right": "captions that equal one of the picture's references.",
+    "CIDEr-D": "runs of words shared with the references, rare ones counting more; on photographs 100 is good, "
+    "and there is no upper end.",
+    "BLEU-4": "how many runs of one to four words are in a reference, in percent.",
+}
+"""What each metric means, in a line; a table of numbers has no other columns."""
 
 
-def section(title: str, text: str, *parts: str) -> str:
+class Section(NamedTuple):
+    """A part of a page with a heading."""
+
+    title: str
+    body: str
+
+
+def section(title: str, text: str, *parts: str) -> Section:
     """A heading, a paragraph of plain text (if any), and parts made by the other functions."""
-    paragraph = f"<p>{escape(text)}</p>" if text else ""
-    return f"<section><h2>{escape(title)}</h2>{paragraph}{''.join(parts)}</section>"
+    return Section(title, "".join([f"<p>{escape(text)}</p>" if text else "", *parts]))
 
 
-def figures(header: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: bool = True) -> str:
-    """A table; columns after the first are right-aligned unless ``numbers`` is False."""
-
-    def cells(tag: str, values: Sequence[Any]) -> str:
-        kinds = ["", *["n" if numbers else ""] * (len(values) - 1)]
-        return "".join(f'<{tag} class="{k}">{escape(str(v))}</{tag}>' for k, v in zip(kinds, values, strict=True))
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f"<table><tr>{cells('th', header)}</tr>{body}</table>"
+def numbers(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table of metrics, and what each means. The first column has names."""
+    meanings = "".join(f"<div><dt>{escape(m)}</dt> <dd>{escape(METRICS[m])}</dd></div>" for m in header[1:])
+    return f'{_table("numbers", header, rows)}<dl class="metrics">{meanings}</dl>'
 
 
-def samples(texts: Sequence[tuple[str, str, str]]) -> str:
+def texts(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table of texts, whose cells stand below one another on a narrow screen."""
+    return _table("texts", header, rows)
+
+
+def _table(kind: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    head = "".join(f'<th scope="col">{escape(each)}</th>' if each else "<td></td>" for each in header)
+    body = ""
+    for first, *rest in rows:
+        name = f'<th scope="row">{escape(str(first))}</th>'
+        body += f"<tr>{name}{''.join(f'<td>{escape(str(value))}</td>' for value in rest)}</tr>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="{kind}">{_scroll(table, ", ".join(filter(None, header)))}</div>'
+
+
+def _scroll(content: str, name: str) -> str:
+    """Content that scrolls within itself where it is wider than the page, by keyboard, too."""
+    return f'<div class="scroll" role="region" aria-label="{escape(name)}" tabindex="0">{content}</div>'
+
+
+def samples(written: Sequence[tuple[str, str, str]]) -> str:
     """Texts side by side: (title, remark, text) each."""
     cells = "".join(
         f"<figure><figcaption>{escape(title)} <span>{escape(remark)}</span></figcaption>"
         f"<pre>{escape(text)}</pre></figure>"
-        for title, remark, text in texts
+        for title, remark, text in written
     )
     return f'<div class="samples">{cells}</div>'
 
 
-_BOX = '<rect x="{x}" y="{y}" width="26" height="26" rx="5" fill="{fill}"/>'  # an input, a state or an output
-_ARROW = '<path d="M{x1} {y1}L{x2} {y2}" stroke="#667085" stroke-width="1.5" marker-end="url(#tip)"/>'
+_BOX = '<rect x="{x}" y="{y}" width="26" height="26" rx="5" class="{kind}"/>'  # an input, a state or an output
+_ARROW = '<path d="M{x1} {y1}L{x2} {y2}" class="arrow" marker-end="url(#tip)"/>'
 _TIP = (
     '<defs><marker id="tip" viewBox="0 0 6 6" refX="5" refY="3" markerWidth="5" markerHeight="5" orient="auto">'
-    '<path d="M0 0L6 3L0 6z" fill="#667085"/></marker></defs>'
+    '<path d="M0 0L6 3L0 6z" class="tip"/></marker></defs>'
 )
 
 
@@ -82,32 +98,85 @@ Pattern = tuple[str, str, tuple[int, int], str | bytes, str]
 def patterns(examples: Sequence[Pattern]) -> str:
     """Patterns of a recurrent network side by side."""
     found = []
-    for title, remark, (inputs, outputs), given, answer in examples:
-        shown = (
-            f'<img alt="" src="{_data(given, "jpeg")}">' if isinstance(given, bytes) else f"<p>{escape(given)}</p>"
-        )
+    for number, (title, remark, (inputs, outputs), given, answer) in enumerate(examples):
+        shown = f'<img alt="" src="{_jpeg(given)}">' if isinstance(given, bytes) else f"<p>{escape(given)}</p>"
+        drawn = _unrolled(inputs, outputs, f"{title}: {remark}", _TIP if not number else "")
         found.append(
             f"<figure><figcaption>{escape(title)} <span>{escape(remark)}</span></figcaption>"
-            f"{_unrolled(inputs, outputs, f'{title}: {remark}')}{shown}<p><b>→ {escape(answer)}</b></p></figure>"
+            f"{drawn}{shown}<p><b>→ {escape(answer)}</b></p></figure>"
         )
     return f'<div class="patterns">{"".join(found)}</div>'
 
 
-def _unrolled(inputs: int, outputs: int, name: str) -> str:
+def _unrolled(inputs: int, outputs: int, name: str, before: str) -> str:
     """A network unrolled: inputs below, states between, outputs above."""
     states = inputs + outputs - 1 if inputs > 1 else outputs
     xs = [6 + 34 * i for i in range(states)]
-    parts = [_TIP]
+    parts = [before]
     for i, x in enumerate(xs):
-        parts.append(_BOX.format(x=x, y=44, fill="#8fa8bd"))
+        parts.append(_BOX.format(x=x, y=44, kind="state"))
         if i < inputs:
-            parts += [_BOX.format(x=x, y=86, fill="#d9a79a"), _ARROW.format(x1=x + 13, y1=86, x2=x + 13, y2=72)]
+            parts += [_BOX.format(x=x, y=86, kind="given"), _ARROW.format(x1=x + 13, y1=86, x2=x + 13, y2=72)]
         if i >= states - outputs:
-            parts += [_BOX.format(x=x, y=2, fill="#a5c2a8"), _ARROW.format(x1=x + 13, y1=44, x2=x + 13, y2=30)]
+            parts += [_BOX.format(x=x, y=2, kind="said"), _ARROW.format(x1=x + 13, y1=44, x2=x + 13, y2=30)]
         if i:
             parts.append(_ARROW.format(x1=x - 8, y1=57, x2=x - 1, y2=57))
     size = f'viewBox="0 0 {6 + 34 * 7} 114"'
     return f'<svg role="img" aria-label="{escape(name)}" {size}>{"".join(parts)}</svg>'
+
+
+# -- plots -------------------------------------------------------------------------------------------------
+
+
+def loss_curve(
+    records: Sequence[Mapping[str, Any]], baseline: float | None = None, metric: str = "", label: str = ""
+) -> str:
+    """The loss over time, and optionally another metric by its name for people; see `plot_losses`."""
+
+    def draw(buffer: io.BytesIO) -> None:
+        plot_losses([dict(r) for r in records], buffer, baseline, metric, label=label, size=(4.2, 2.9))
+
+    also = f", and {label} on held-out data (right axis)" if metric else ""
+    said = f"The loss while it trained: −ln p of each token, lower is better{also}."
+    return f'<figure class="plot">{_drawn(draw, said)}<figcaption>{escape(said)}</figcaption></figure>'
+
+
+def heat_map(weights: Any, targets: Sequence[str], sources: Sequence[str]) -> str:
+    """The attention of target tokens on source tokens; see `plot_attention`."""
+    said = f"Attention of “{''.join(targets).strip()}” on “{''.join(sources).strip()}”"
+    drawn = _drawn(lambda buffer: plot_attention(weights, targets, sources, buffer), said)
+    return f'<figure class="plot">{_scroll(drawn, said)}</figure>'
+
+
+def _drawn(draw: Callable[[io.BytesIO], None], name: str) -> str:
+    """What a function draws, as inline SVG in the page's colours."""
+    buffer = io.BytesIO()
+    draw(buffer)
+    svg = buffer.getvalue().decode()
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg[svg.index("<svg") :])  # several plots would have the same
+    svg = re.sub(r"<defs>\s*<style.*?</defs>", "", svg, flags=re.DOTALL)  # it would hold for the page
+    svg = svg.replace("#000000", "currentColor")
+    for role, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{role})")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(name)}"', 1)
+
+
+def surprise(pieces: Sequence[tuple[str, float]]) -> str:
+    """A text with improbable tokens on darker background; (token, log-probability) each."""
+    spans = []
+    for text, log_prob in pieces:
+        strength = min(-log_prob / math.log(2) / 10, 1.0)  # 10 bits or more are darkest
+        spans.append(f'<span class="token" style="--heat: {strength:.2f}">{escape(text)}</span>')
+    scale = '<p class="legend">expected <span class="scale"></span> surprising</p>'
+    return f'{scale}<pre class="surprise">{"".join(spans)}</pre>'
+
+
+def commands(lines: Sequence[str]) -> str:
+    """Commands to copy."""
+    return f"<pre>{escape(chr(10).join(lines))}</pre>"
+
+
+# -- pictures ----------------------------------------------------------------------------------------------
 
 
 def small_picture(picture: Any, side: int = 224) -> bytes:
@@ -119,29 +188,40 @@ def small_picture(picture: Any, side: int = 224) -> bytes:
     return buffer.getvalue()
 
 
-def loss_curve(records: Sequence[Mapping[str, Any]], baseline: float | None = None, metric: str = "") -> str:
-    """The loss over time, and optionally another metric, as inline SVG."""
-    return _inside(lambda buffer: plot_losses([dict(r) for r in records], buffer, baseline, metric))
-
-
-def heat_map(weights: Any, targets: Sequence[str], sources: Sequence[str]) -> str:
-    """The attention of target tokens on source tokens as inline SVG; see `plot_attention`."""
-    return _inside(lambda buffer: plot_attention(weights, targets, sources, buffer))
-
-
 def looks(picture: Any, weights: Any, words: Sequence[str]) -> str:
-    """A picture and the attention on it per word, as an inline picture; see `plot_looks`."""
-    buffer = io.BytesIO()
-    plot_looks(picture, weights, words, buffer, format="png")
-    return f'<img alt="" src="{_data(buffer.getvalue(), "png")}">'
+    """A picture and the attention on it for each word (at most 24); see `lit`."""
+    from PIL import Image
+
+    shown = [("", picture), *((word, lit(picture, row)) for word, row in zip(words[:24], weights, strict=False))]
+    found = "".join(
+        f'<figure><img alt="" src="{_jpeg(small_picture(Image.fromarray(pixels)))}">'
+        f"<figcaption>{escape(word.strip())}</figcaption></figure>"
+        for word, pixels in shown
+    )
+    return f'<div class="looks">{found}</div>'
 
 
-def card(picture: Any, lines: Sequence[str], remark: str = "", side: int = 320) -> str:
-    """A small copy of a picture with lines of text."""
-    said = "".join(f"<p>{escape(line)}</p>" for line in lines)
+def card(
+    picture: Path, page: Path, lines: Sequence[str], *, name: str = "", remark: str = "", lang: str = ""
+) -> str:
+    """A small copy of a picture, which links to its file, with lines of text.
+
+    Args:
+        picture: its file.
+        page: the file of the page.
+        lines: captions.
+        name: of the picture; "" for that of its file.
+        remark: a line below.
+        lang: the language of the captions; "" if nobody knows.
+    """
+    shown = _readable(name or picture.name)
+    language = f' lang="{escape(lang)}"' if lang else ""
+    said = "".join(f"<p{language}>{escape(line)}</p>" for line in lines)
+    small = "".join(f"<small>{escape(each)}</small>" for each in (shown, remark) if each)
     return (
-        f'<figure><img alt="" src="{_data(small_picture(picture, side), "jpeg")}">{said}'
-        f"<figcaption><span>{escape(remark)}</span></figcaption></figure>"
+        f'<figure><a href="{_link(picture, page)}">'
+        f'<img alt="{escape(shown)}" src="{_jpeg(small_picture(picture, 320))}"></a>'
+        f"<figcaption>{said}{small}</figcaption></figure>"
     )
 
 
@@ -150,39 +230,68 @@ def gallery(cards: Sequence[str]) -> str:
     return f'<div class="gallery">{"".join(cards)}</div>'
 
 
-def _data(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+SEARCH_FIELD = (
+    '<div class="find" role="search" hidden><label for="find">Search captions</label>'
+    '<input id="find" type="search" autocomplete="off"><span role="status"></span></div>'
+)
+"""Finds cards by their words; for a page with the script ``gallery.js``."""
 
 
-def _inside(draw: Callable[[io.BytesIO], None]) -> str:
-    """What a function draws, as inline SVG."""
-    buffer = io.BytesIO()
-    draw(buffer)
-    svg = buffer.getvalue().decode()
-    return svg[svg.index("<svg") :]
+def _link(file: Path, page: Path) -> str:
+    """The address of a file on a page: relative, so that both can be moved."""
+    try:
+        relative = os.path.relpath(file, page.absolute().parent)
+    except ValueError:  # on another drive
+        return escape(file.absolute().as_uri())
+    return quote(os.fsencode(relative.replace(os.sep, "/")))
 
 
-def surprise(pieces: Sequence[tuple[str, float]]) -> str:
-    """A text with improbable tokens on darker background; (token, log-probability) each."""
-    spans = []
-    for text, log_prob in pieces:
-        strength = min(-log_prob / math.log(2) / 10, 1.0)  # 10 bits or more are darkest
-        spans.append(f'<span style="background: rgba(181, 68, 46, {strength:.2f})">{escape(text)}</span>')
-    return f'<div class="wide"><pre>{"".join(spans)}</pre></div>'
+def _readable(name: str) -> str:
+    """A file name in printable form; names from old archives need not be UTF-8."""
+    return printable(os.fsencode(name).decode(errors="replace"))
 
 
-def commands(lines: Sequence[str]) -> str:
-    """Commands to copy."""
-    return f'<div class="wide"><pre>{escape(chr(10).join(lines))}</pre></div>'
+def _jpeg(content: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
 
 
-def write_page(path: Path, title: str, subtitle: str, sections: Sequence[str]) -> None:
-    """Writes the page."""
+# -- the page ----------------------------------------------------------------------------------------------
+
+
+def write_page(
+    path: Path, title: str, subtitle: str, sections: Sequence[Section], *, body: str = "", script: str = ""
+) -> None:
+    """Writes a page. It runs no script but ``script`` and fetches nothing, whatever foreign text is on it.
+
+    Args:
+        path: its file.
+        title, subtitle: plain text.
+        sections: parts with headings, which a list of contents names.
+        body: further HTML, above them.
+        script: JavaScript.
+    """
+    style = "".join(files(package).joinpath(name).read_text("utf-8") for package, name in _STYLES)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    policy += f"; script-src 'sha256-{digest}'" if script else ""
+    contents = "".join(f'<li><a href="#part-{i}">{escape(s.title)}</a></li>' for i, s in enumerate(sections, 1))
+    nav = f'<nav class="panel" aria-labelledby="contents"><h2 id="contents">Contents</h2><ol>{contents}</ol></nav>'
+    parts = "".join(
+        f'<section class="panel" aria-labelledby="part-{i}"><h2 id="part-{i}">{escape(s.title)}</h2>'
+        f"{s.body}</section>"
+        for i, s in enumerate(sections, 1)
+    )
     write_text(
         path,
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>"
-        f'<h1>{escape(title)}</h1><p class="soft">{escape(subtitle)}</p>{"".join(sections)}'
-        "</main></body></html>\n",
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>"
+        f"<header><h1>{escape(title)}</h1><p>{escape(subtitle)}</p></header>"
+        f"<main>{nav if sections else ''}{body}{parts}</main>"
+        f"{f'<script>{script}</script>' if script else ''}</body></html>\n",
     )
+
+
+_STYLES = (("gen.serve", "page/theme.css"), ("tasks", "report.css"))

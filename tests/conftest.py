@@ -18,6 +18,8 @@ from gen.models.model import Model
 from gen.search.info import ModelInfo
 from tasks.cli import main
 
+pytest.register_assert_rewrite("tests.browsing")
+
 TEXT = "the cat sat on the mat. the dog ran to the cat, and the cat ran off the mat.\n"
 
 
@@ -100,3 +102,14 @@ def trained(gen, book, tmp_path):
     status, _, err = gen("train", "text", "--data", book, "--out", out, "--budget", "30 steps", *TINY)
     assert status == 0, err
     return out
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; tests of pages are marked with `needs_browser`."""
+    from tests.browsing import ARGUMENTS, CHROMIUM, sync_api
+
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()

@@ -7,8 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from gen.datasets.captions import plain_caption
-from gen.inputs.ptb import ptb_tokens
+from gen.inputs.ptb import plain_caption, ptb_tokens
 from gen.metrics.captions import CaptionScorer, CiderD, bleu, caption_metrics, rouge_l
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from base64 import b64decode
 from dataclasses import replace
@@ -21,18 +19,12 @@ from gen.models.model import Model
 from gen.search.info import ModelInfo
 from gen.search.labels import label_log_probs
 from gen.serve.engine import Engine
+from tests.browsing import DESK, PHONE, needs_browser, nothing_serious, sync_api
 from tests.conftest import TEXT, make_model
 from tests.serving import SENTENCES, WORDS, captioner, labeller, picture, running, translator, writer
 
-sync_api = pytest.importorskip("playwright.sync_api")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 expect = sync_api.expect
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to look at the page with")
-QUIET = ("background-networking", "component-update", "sync", "quic")
-ARGUMENTS = [*(f"--disable-{each}" for each in QUIET), *(["--no-sandbox"] if os.getuid() == 0 else [])]
-DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+pytestmark = needs_browser
 ODD = "<i>other</i>"
 LENGTH = 60
 
@@ -71,14 +63,6 @@ MODELS = {
 def served():
     with running(MODELS) as (url, models):
         yield url, models
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -403,6 +387,4 @@ def test_nothing_keeps_anybody_out(see, scheme, size):
         settled(page)
         if name in ("writer", "en-de"):
             page.locator(".text .token").nth(1).click()
-        found = axe.Axe().run(page).response["violations"]
-        assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
-        assert page.evaluate("document.scrollingElement.scrollWidth") <= size["width"]
+        nothing_serious(page)

@@ -28,6 +28,7 @@ from gen.search import Beam, Greedy, Sample
 from gen.search.ensemble import Ensemble
 from gen.search.info import ModelInfo
 from gen.search.ops import NumpyOps
+from gen.search.phrase import phrase_fits
 from tasks.cli import main
 from tests import torchfree
 
@@ -75,6 +76,14 @@ def folders(tmp_path_factory):
 
 def flat(results):
     return [(h.token_ids, h.text, h.finished) for hypotheses in results for h in hypotheses]
+
+
+def test_words_fit_as_well_as_with_torch(folders):
+    found, expected = (
+        phrase_fits(model, SENTENCES, "w7 w8") for model in (runtime.load(folders / "translate"), translator())
+    )
+    assert [f.text for f in found] == [f.text for f in expected]
+    assert [f.score for f in found] == pytest.approx([f.score for f in expected], abs=1e-4)
 
 
 WAYS = {

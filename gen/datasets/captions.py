@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from gen.datasets.batches import Sequences, TokenFile
 from gen.datasets.caption_files import caption_rows
 from gen.datasets.corpus import Reiterable, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
 from gen.datasets.splits import SPLITS
-from gen.inputs.ptb import BRACKETS, ptb_tokens
+from gen.inputs.ptb import plain_caption
 from gen.inputs.tokenizer import Tokenizer
 
 _IN_FOLDER = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.json", "captions.csv", "captions.txt")
@@ -155,17 +154,6 @@ def _found_in(images: str) -> dict[str, str]:
 
 CAPTION_WORDS = "captions"
 """How to find words in captions, for `WordTokenizer`: clitics ('s, 't) are separate tokens."""
-
-
-def plain_caption(caption: str) -> str:
-    """Normalizes a caption as usual for training: lower-case, single spaces, no punctuation.
-
-    Example:
-        >>> plain_caption("A man's dog runs .")
-        "a man's dog runs"
-    """
-    joined = " ".join(token for token in ptb_tokens(caption) if token not in BRACKETS)
-    return re.sub(r" (n't|'(?:s|m|d|re|ve|ll))(?!\S)", r"\1", joined)
 
 
 @dataclass(frozen=True)

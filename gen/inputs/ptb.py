@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import regex
 
 PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
@@ -70,3 +72,14 @@ def ptb_tokens(text: str) -> list[str]:
         named = _NAMES.get(lower, "..." if lower.startswith("..") else lower)
         found.extend(_SPLIT.get(named, (named,)))
     return [token for token in found if token not in PUNCTUATION]
+
+
+def plain_caption(caption: str) -> str:
+    """Normalizes a caption as usual for training: lower-case, single spaces, no punctuation.
+
+    Example:
+        >>> plain_caption("A man's dog runs .")
+        "a man's dog runs"
+    """
+    joined = " ".join(token for token in ptb_tokens(caption) if token not in BRACKETS)
+    return re.sub(r" (n't|'(?:s|m|d|re|ve|ll))(?!\S)", r"\1", joined)

@@ -9,9 +9,21 @@ from typing import Any
 
 from gen.base.folders import write_bytes
 
+COLOURS = {"accent": "#3457d5", "other": "#2c7a4b", "field": "#8a8d96", "line": "#e2e2dd"}
+"""The colours of plots, by their names in the style of pages (``theme.css``), where a dark page has others."""
+
+SIZE = (7.0, 3.6)
+"""Width and height of a plot in inches."""
+
 
 def plot_losses(
-    records: Sequence[dict[str, Any]], to: Path | io.BytesIO, baseline: float | None = None, metric: str = ""
+    records: Sequence[dict[str, Any]],
+    to: Path | io.BytesIO,
+    baseline: float | None = None,
+    metric: str = "",
+    *,
+    label: str = "",
+    size: tuple[float, float] = SIZE,
 ) -> None:
     """Plots training and validation loss over time.
 
@@ -20,24 +32,26 @@ def plot_losses(
         to: a file (its extension gives the format), or a buffer for SVG.
         baseline: the Markov chain's loss, drawn as a horizontal line.
         metric: a validation metric to plot on a second axis; "" for none.
+        label: the metric's name for people; "" for ``metric``.
+        size: width and height in inches.
     """
     from matplotlib.figure import Figure  # not pyplot, which keeps global state
 
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     steps = [r for r in records if "validation" not in r]
     validations = [r for r in records if "validation" in r]
-    axes.plot([r["seconds"] for r in steps], [r["loss"] for r in steps], color="#9db4c8", label="training")
+    axes.plot([r["seconds"] for r in steps], [r["loss"] for r in steps], color=COLOURS["field"], label="training")
     axes.plot(
         [r["seconds"] for r in validations],
         [r["validation"]["loss"] for r in validations],
-        color="#b5442e",
+        color=COLOURS["accent"],
         marker="o",
         markersize=4,
         label="validation",
     )
     if baseline is not None:
-        axes.axhline(baseline, color="#666666", linestyle="--", linewidth=1, label="Markov chain")
+        axes.axhline(baseline, color=COLOURS["other"], linestyle="--", linewidth=1, label="Markov chain")
     axes.set_xlabel("seconds")
     axes.set_ylabel("nats per token")
     axes.spines[["top", "right"]].set_visible(False)
@@ -45,8 +59,8 @@ def plot_losses(
         other = axes.twinx()
         seconds = [r["seconds"] for r in validations]
         values = [r["validation"][metric] for r in validations]
-        other.plot(seconds, values, color="#3d7a4f", marker="s", markersize=4)
-        other.set_ylabel(metric, color="#3d7a4f")
+        other.plot(seconds, values, color=COLOURS["other"], marker="s", markersize=4)
+        other.set_ylabel(label or metric, color=COLOURS["other"])
         other.set_ylim(0, 1.05 * max([*values, 1e-9]))
         other.spines[["top", "left"]].set_visible(False)
     axes.legend(frameon=False, loc="center right" if metric else "best")
@@ -63,7 +77,7 @@ def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], to: Path | io.BytesI
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     for name, records in runs.items():
         validations = [r for r in records if metric in r.get("validation", {})]
@@ -87,10 +101,10 @@ def plot_rates(rates: Sequence[float], losses: Sequence[float], best: float, to:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
-    axes.plot(rates[: len(losses)], losses, color="#b5442e")
-    axes.axvline(best, color="#666666", linestyle="--", linewidth=1, label=f"falls fastest: {best:.2g}")
+    axes.plot(rates[: len(losses)], losses, color=COLOURS["accent"])
+    axes.axvline(best, color=COLOURS["field"], linestyle="--", linewidth=1, label=f"falls fastest: {best:.2g}")
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
     axes.set_ylabel("nats per token, smoothed")
@@ -111,21 +125,22 @@ def plot_attention(
         to: a file (its extension gives the format), or a buffer for SVG.
         title: the title; "" for none.
     """
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
     T, S = len(targets), len(sources)
+    ink = COLOURS["accent"]
+    shades = LinearSegmentedColormap.from_list("", [f"{ink}00", f"{ink}ff"])  # nothing where there is no weight
     figure = Figure(figsize=(2 + 0.38 * S, 1.4 + 0.3 * T), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(S), [s.strip() or "␣" for s in sources], rotation=60, ha="left", rotation_mode="anchor")
-    axes.set_yticks(range(T), [t.strip() or "␣" for t in targets])
+    axes.pcolormesh(weights, cmap=shades, vmin=0, vmax=1, edgecolors=COLOURS["line"], linewidth=0.6)
+    axes.invert_yaxis()
+    words = [s.strip() or "␣" for s in sources]
+    axes.set_xticks([i + 0.5 for i in range(S)], words, rotation=60, ha="left", rotation_mode="anchor")
+    axes.set_yticks([i + 0.5 for i in range(T)], [t.strip() or "␣" for t in targets])
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xticks([i - 0.5 for i in range(1, S)], minor=True)
-    axes.set_yticks([i - 0.5 for i in range(1, T)], minor=True)
-    axes.grid(which="minor", color="#dddddd", linewidth=0.6)
-    axes.tick_params(which="minor", length=0)
     if title:
         figure.suptitle(title, fontsize=10)
     _save(figure, to)
@@ -168,7 +183,6 @@ def plot_looks(
     *,
     columns: int = 5,
     width: float = 2.0,
-    format: str = "svg",
 ) -> None:
     """Plots a picture, then a copy per caption word (at most 24) whose brightness is the attention weight.
 
@@ -179,15 +193,10 @@ def plot_looks(
         to: a file (its extension gives the format), or a buffer.
         columns: pictures per row.
         width: the width of a picture in inches.
-        format: the format for a buffer.
     """
-    import numpy as np
     from matplotlib.figure import Figure
-    from PIL import Image
 
     words = words[:24]  # an untrained model may not stop
-    size = picture.shape[:2]
-    side = round(np.shape(weights)[1] ** 0.5)
     rows = -(-(len(words) + 1) // columns)
     figure = Figure(figsize=(width * columns, (width + 0.25) * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
@@ -195,21 +204,34 @@ def plot_looks(
         each.axis("off")
     axes[0].imshow(picture)
     for each, word, row in zip(axes[1:], words, weights, strict=False):
-        map_ = np.asarray(row, np.float32).reshape(side, side)
-        light = Image.fromarray(map_ / max(float(map_.max()), 1e-9)).resize(size[::-1], Image.Resampling.BICUBIC)
-        strength = 0.2 + 0.8 * np.clip(np.asarray(light), 0, 1)[..., None]
-        each.imshow((picture * strength).astype(np.uint8))
+        each.imshow(lit(picture, row))
         each.set_title(word.strip(), fontsize=10)
-    _save(figure, to, format)
+    _save(figure, to)
 
 
-def _save(figure: Any, to: Path | io.BytesIO, format: str = "svg") -> None:
+def lit(picture: Any, weights: Any) -> Any:
+    """A picture, (H, W, 3) uint8, as bright as the attention on it, (S,) over the cells of a square grid."""
+    import numpy as np
+    from PIL import Image
+
+    side = round(len(weights) ** 0.5)
+    map_ = np.asarray(weights, np.float32).reshape(side, side)
+    size = picture.shape[1::-1]
+    light = Image.fromarray(map_ / max(float(map_.max()), 1e-9)).resize(size, Image.Resampling.BICUBIC)
+    strength = 0.2 + 0.8 * np.clip(np.asarray(light), 0, 1)[..., None]
+    return (picture * strength).astype(np.uint8)
+
+
+def _save(figure: Any, to: Path | io.BytesIO) -> None:
+    from matplotlib import rc_context
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):  # labels are data: a dollar sign begins no mathematics
         text.set_parse_math(False)
-    if isinstance(to, io.BytesIO):
-        figure.savefig(to, format=format)
+    if isinstance(to, io.BytesIO):  # for a page, whose text and colours it takes
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        with rc_context({"svg.fonttype": "none"}):
+            figure.savefig(to, format="svg", transparent=True, metadata=nothing)
     else:
         made = io.BytesIO()
         figure.savefig(made, dpi=130, format=to.suffix[1:])

@@ -16,10 +16,11 @@ import torch
 from gen.base.distributed import gather, shard, size
 from gen.base.errors import UserError, few, notify
 from gen.datasets.batches import Sequences
-from gen.datasets.captions import Captioned, CaptionSet, plain_caption, read_labelled
+from gen.datasets.captions import Captioned, CaptionSet, read_labelled
 from gen.datasets.picture_sources import Source
 from gen.datasets.splits import connected, hold_out, split_notes
 from gen.inputs.labels import LabelProcessor
+from gen.inputs.ptb import plain_caption
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.captions import CaptionScorer, CiderD, caption_tokenizer
 from gen.models.batch import Batch, sequence_batch

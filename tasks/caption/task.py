@@ -14,7 +14,7 @@ from gen.base.distributed import all_reduce_sum
 from gen.base.errors import UserError
 from gen.base.folders import write_text
 from gen.datasets.batches import Background, Batches, SequenceBatches
-from gen.datasets.captions import CaptionCorpus, Captioned, build_captions, plain_caption, read_labelled
+from gen.datasets.captions import CaptionCorpus, Captioned, build_captions, read_labelled
 from gen.datasets.picture_sources import Source, cached_source, decoded_source, unusable
 from gen.inputs.labels import LabelProcessor, LabelTokenizer, unknown_label
 from gen.inputs.processors import PictureProcessor
@@ -30,7 +30,6 @@ from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts,
 from gen.training.registry import register
 from gen.training.self_critical import SelfCritical
 from gen.training.task import Task
-from tasks.caption.command import caption_pictures, expand
 from tasks.caption.data import (
     PictureBatches,
     Split,
@@ -41,6 +40,7 @@ from tasks.caption.data import (
     read_split,
 )
 from tasks.caption.options import CaptionData, CaptionHeldOut, CaptionReward, CaptionSizes
+from tasks.caption.pictures import as_captions, caption_pictures, expand
 from tasks.options import self_critical_errors
 
 
@@ -257,9 +257,7 @@ class Caption(Task):
     # -- a trained model -----------------------------------------------------------------------------------
 
     def normalise(self, model: Any, text: str) -> str:
-        """Lower-case words without punctuation, unless trained with ``verbatim``."""
-        text = model.tokenizer.normalize(text)
-        return text if model.info.options().get("verbatim") else plain_caption(text)
+        return as_captions(model, text)
 
     def parse(self, words: Sequence[str]) -> Iterator[Path]:
         yield from expand(words)

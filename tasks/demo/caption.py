@@ -20,7 +20,7 @@ from tasks.display import console, say
 TRAINING, HELD_OUT = 4000, 200
 
 
-def caption_part(out: Path, budget: str) -> list[str]:
+def caption_part(out: Path, budget: str) -> list[report.Section]:
     """Trains the caption model. Returns its sections of the report."""
     console.print("[bold]Captions[/bold]: drawn pictures, encoded by a CNN pretrained on photographs\n")
     pictures = out / "pictures"
@@ -47,7 +47,7 @@ def caption_part(out: Path, budget: str) -> list[str]:
     found = [h[0] for h in model.generate([c.picture for c in held_out])]
     return [
         _figures(held_out, found, list(session.folder.records())),
-        _captions(held_out, found),
+        _captions(held_out, found, out / "report.html"),
         _attention(model, held_out, found),
     ]
 
@@ -57,11 +57,13 @@ def right(caption: str, picture: Captioned) -> bool:
     return caption in picture.captions
 
 
-def _figures(pictures: Sequence[Captioned], found: Sequence[Hypothesis], records: Sequence[dict[str, Any]]) -> str:
+def _figures(
+    pictures: Sequence[Captioned], found: Sequence[Hypothesis], records: Sequence[dict[str, Any]]
+) -> report.Section:
     captions = [h.text for h in found]
     scores = caption_metrics(captions, [c.captions for c in pictures])
     exact = sum(map(right, captions, pictures)) / len(pictures)
-    row = ("", f"{exact:.1%}", f"{scores['cider']:.0f}", f"{scores['bleu4']:.1f}")
+    row = ("held-out pictures", f"{exact:.1%}", f"{scores['cider']:.0f}", f"{scores['bleu4']:.1f}")
     say(f"Captions: {exact:.1%} word for word right, CIDEr-D {scores['cider']:.0f}, BLEU-4 {scores['bleu4']:.1f}")
     said = (
         f"{TRAINING:,} drawn pictures with three captions each; {clock(records[-1]['seconds'])} of training on "
@@ -71,17 +73,20 @@ def _figures(pictures: Sequence[Captioned], found: Sequence[Hypothesis], records
     return report.section(
         "Describing pictures",
         said,
-        report.figures(("held-out pictures", "word for word right", "CIDEr-D", "BLEU-4"), [row]),
-        report.loss_curve(records, metric="cider"),
+        report.numbers(("", "word for word right", "CIDEr-D", "BLEU-4"), [row]),
+        report.loss_curve(records, metric="cider", label="CIDEr-D"),
     )
 
 
-def _captions(pictures: Sequence[Captioned], found: Sequence[Hypothesis]) -> str:
+def _captions(pictures: Sequence[Captioned], found: Sequence[Hypothesis], page: Path) -> report.Section:
     wrong = [i for i, (h, c) in enumerate(zip(found, pictures, strict=True)) if not right(h.text, c)]
     shown = [i for i in range(len(pictures)) if i not in wrong][:6] + wrong[:2]
     cards = [
         report.card(
-            pictures[i].picture, [found[i].text], f"drawn as: {pictures[i].captions[0]}" if i in wrong else ""
+            pictures[i].picture,
+            page,
+            [found[i].text],
+            remark=f"drawn as: {pictures[i].captions[0]}" if i in wrong else "",
         )
         for i in shown
     ]
@@ -91,7 +96,7 @@ def _captions(pictures: Sequence[Captioned], found: Sequence[Hypothesis]) -> str
     return report.section("Held-out pictures", remark, report.gallery(cards))
 
 
-def _attention(model: Model, pictures: Sequence[Captioned], found: Sequence[Hypothesis]) -> str:
+def _attention(model: Model, pictures: Sequence[Captioned], found: Sequence[Hypothesis]) -> report.Section:
     chosen = [i for i, (h, c) in enumerate(zip(found, pictures, strict=True)) if right(h.text, c)][:2] or [0]
     parts = [report.looks(*looks_of(model, pictures[i].picture, found[i])) for i in chosen]
     said = "The picture, and the attention on it for each word."

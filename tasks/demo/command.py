@@ -36,7 +36,7 @@ def demo_command(argv: list[str], command: str) -> None:
     sections = patterns_part(out, config.label_budget) + sections
     sections.append(report.section("Next", "", report.commands(next_commands(out))))
     path = out / "report.html"
-    subtitle = "One recurrent decoder, trained five times on this machine a moment ago. Made by `gen demo`."
+    subtitle = "One recurrent decoder, trained five times on this machine a moment ago. Made by gen demo."
     report.write_page(path, "What the networks learned", subtitle, sections)
     console.print(f"\n[bold]Report: {path}[/bold]   (open it in a browser)\n\nNext:\n")
     for line in next_commands(out):

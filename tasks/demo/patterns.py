@@ -22,7 +22,7 @@ SIDE_BY_SIDE = "side by side"
 SENTENCES, PICTURES = 1500, 1000
 
 
-def patterns_part(out: Path, budget: str) -> list[str]:
+def patterns_part(out: Path, budget: str) -> list[report.Section]:
     """Trains the two classifiers. Returns the section that shows all four patterns; the translation model and the
     caption model are in ``out`` already."""
     console.print("[bold]Labels[/bold]: the language of a sentence, the arrangement of a picture\n")
@@ -74,7 +74,7 @@ def _written(path: Path, text: str) -> Path:
     return path
 
 
-def _patterns(out: Path, language: Model, arrangement: Model) -> str:
+def _patterns(out: Path, language: Model, arrangement: Model) -> report.Section:
     picture = read_captions(str(out / "pictures")).split("valid")[0].picture
     source, _ = next(iter(PairFiles([str(out / "phrase-book-held-out.tsv")])))
     sentence = source.partition(": ")[2]

@@ -20,7 +20,7 @@ PROMPT = "The "
 LENGTH = 420
 
 
-def text_part(out: Path, budget: str) -> list[str]:
+def text_part(out: Path, budget: str) -> list[report.Section]:
     """Trains the text model. Returns its sections of the report."""
     console.print("[bold]Text[/bold]: a character model of Python's own documentation\n")
     text = python_documentation()
@@ -59,7 +59,7 @@ def write_samples(model: Model, markov: GenerationMixin, order: int) -> list[tup
     ]
 
 
-def _learning(network: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
+def _learning(network: dict[str, Any], records: Sequence[dict[str, Any]]) -> report.Section:
     markov, order = network["markov"], network["markov"]["order"]
     last = records[-1]
     rows = [
@@ -69,17 +69,17 @@ def _learning(network: dict[str, Any], records: Sequence[dict[str, Any]]) -> str
     speed = max((r["tokens_per_second"] for r in records), default=0)
     said = (
         f"{clock(last['seconds'])} of training, {last['step']:,} steps, up to {speed:,} characters per second. "
-        "The table shows how well each predicts held-out text; lower is better."
+        "The table shows how well each predicts held-out text."
     )
     return report.section(
         "Learning",
         said,
-        report.figures(("", "nats per character", "bits per character", "perplexity"), rows),
+        report.numbers(("", "nats per character", "bits per character", "perplexity"), rows),
         report.loss_curve(records, markov["loss"]),
     )
 
 
-def _writing(written: Sequence[tuple[str, str, str]]) -> str:
+def _writing(written: Sequence[tuple[str, str, str]]) -> report.Section:
     return report.section(
         "Writing",
         "The same beginning, continued character by character. Dividing the log-probabilities by the "
@@ -88,7 +88,7 @@ def _writing(written: Sequence[tuple[str, str, str]]) -> str:
     )
 
 
-def _surprise(model: Model, text: str) -> str:
+def _surprise(model: Model, text: str) -> report.Section:
     tail = text[-3000:]
     passage = tail[tail.index("\n\n") + 2 :][:600]
     scored = model.score([passage])[0]
@@ -99,9 +99,9 @@ def _surprise(model: Model, text: str) -> str:
     )
 
 
-def _suggestions(model: Model) -> str:
+def _suggestions(model: Model) -> report.Section:
     rows = []
     for typed in ("The sta", "If the na", "an exc"):
         words = ", ".join(f"{word} {p:.0%}" for word, p in model.suggest(typed, n_best=4))
         rows.append((typed + "…", words))
-    return report.section("Completing words", "", report.figures(("typed", "completions"), rows, numbers=False))
+    return report.section("Completing words", "", report.texts(("typed", "completions"), rows))

@@ -21,7 +21,7 @@ LANGUAGES = ("French", "German")
 TRAINING, HELD_OUT = 30_000, 500  # English sentences, each with both translations
 
 
-def translation_part(out: Path, budget: str) -> list[str]:
+def translation_part(out: Path, budget: str) -> list[report.Section]:
     """Trains the translation model. Returns its sections of the report."""
     console.print("[bold]Translation[/bold]: English into French and German, from a phrase book\n")
     table, held_out = (str(path) for path in write_phrase_book(out))
@@ -71,7 +71,7 @@ def write_phrase_book(out: Path) -> tuple[Path, Path]:
 
 def _translation_figures(
     pairs: Sequence[tuple[str, str]], found: Sequence[Hypothesis], records: Sequence[dict[str, Any]]
-) -> str:
+) -> report.Section:
     rows = []
     for i, language in enumerate(LANGUAGES):
         hypotheses, references = [h.text for h in found[i::2]], [b for _, b in pairs[i::2]]
@@ -89,12 +89,12 @@ def _translation_figures(
     return report.section(
         "Translating",
         said,
-        report.figures(("", "exactly right", "BLEU", "chrF"), rows),
-        report.loss_curve(records, metric="bleu"),
+        report.numbers(("", "exactly right", "BLEU", "chrF"), rows),
+        report.loss_curve(records, metric="bleu", label="BLEU"),
     )
 
 
-def _translations(pairs: Sequence[tuple[str, str]], found: Sequence[Hypothesis]) -> str:
+def _translations(pairs: Sequence[tuple[str, str]], found: Sequence[Hypothesis]) -> report.Section:
     wrong = [i for i, (h, (_, b)) in enumerate(zip(found, pairs, strict=True)) if h.text != b]
     shown = [*range(8), *wrong[:2]]
     rows = [(pairs[i][0], found[i].text, "" if i not in wrong else f"should be: {pairs[i][1]}") for i in shown]
@@ -104,17 +104,20 @@ def _translations(pairs: Sequence[tuple[str, str]], found: Sequence[Hypothesis])
     return report.section(
         "Held-out sentences",
         remark,
-        report.figures(("asked", "answered", ""), rows, numbers=False),
+        report.texts(("asked", "answered", ""), rows),
     )
 
 
-def _attention(model: Model, pairs: Sequence[tuple[str, str]], found: Sequence[Hypothesis]) -> str:
+def _attention(model: Model, pairs: Sequence[tuple[str, str]], found: Sequence[Hypothesis]) -> report.Section:
     lengths = [len(h.token_ids) for h in found]
     parts = []
     for i in range(len(LANGUAGES)):  # the longest sentence in each language has the most to show
         longest = max(range(i, len(pairs), len(LANGUAGES)), key=lambda row: lengths[row])
         parts.append(_heat_map(model, pairs[longest][0], found[longest]))
-    said = "The attention of each generated word (rows) to each word of the source (columns)."
+    said = (
+        "The attention of each generated word (rows) to each word of the source (columns): the more colour, the "
+        "more attention."
+    )
     return report.section("Attention on sentences", said, *parts)
 
 

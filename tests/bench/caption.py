@@ -24,7 +24,7 @@ from gen.training import machine
 from gen.training.options import TrainOptions
 from gen.training.step import Stepper
 from gen.training.task import Task
-from tasks.caption.command import caption_pictures
+from tasks.caption.pictures import caption_pictures
 from tasks.caption.task import Caption
 from tests.bench.decode import alone, exported
 from tests.bench.translation import InputFeeding

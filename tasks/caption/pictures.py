@@ -1,0 +1,101 @@
+"""Any number of pictures through a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from gen.base.errors import UserError
+from gen.inputs.pictures import PictureError, ahead, find_pictures
+from gen.inputs.processors import PictureProcessor
+from gen.inputs.ptb import plain_caption
+from gen.runtime import Runtime
+from gen.search import Hypothesis
+from gen.search.phrase import Fit, phrase_fits
+
+if TYPE_CHECKING:  # exported models run where there is no torch
+    from gen.models.model import Model
+
+T = TypeVar("T")
+
+Shown = tuple[Path, Sequence[str], float | None]
+"""A picture of the gallery, its captions, and how well the words fit that were looked for."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """The captions of a picture: hypotheses, best first, or the error."""
+
+    path: Path
+    hypotheses: Sequence[Hypothesis]
+    error: PictureError | None = None
+
+
+def caption_pictures(
+    model: Model | Runtime, items: Iterable[Any], *, batch_size: int = 64, **options: Any
+) -> Iterator[Caption]:
+    """Captions any number of pictures; yields in order. The next pictures are read while the model runs.
+
+    A picture that cannot be read gets an error; the others are not affected.
+
+    Args:
+        model: of pictures, torch or exported.
+        items: paths of pictures; for a model of several inputs, mappings with a path under "picture".
+        batch_size: pictures at once.
+        options: as for `generate`.
+    """
+    work = partial(model.generate, attention=False, **options)
+    for path, found in _through(model, items, work, batch_size):
+        yield Caption(path, [], found) if isinstance(found, PictureError) else Caption(path, found)
+
+
+def search_pictures(
+    model: Model | Runtime, items: Iterable[Any], phrase: str, *, batch_size: int = 64
+) -> Iterator[tuple[Path, Fit | PictureError]]:
+    """How well words fit any number of pictures; as `caption_pictures`."""
+    return _through(model, items, lambda batch: phrase_fits(model, batch, phrase), batch_size)
+
+
+def _through(
+    model: Model | Runtime, items: Iterable[Any], work: Callable[[list[Any]], Sequence[T]], batch_size: int
+) -> Iterator[tuple[Path, T | PictureError]]:
+    """The path of each picture, and what ``work`` makes of it or its error."""
+    processor = model.processors.get("picture")
+    if not isinstance(processor, PictureProcessor):
+        raise UserError(f"a {model.info.task} model does not read pictures")
+
+    def look(item: Any) -> np.ndarray:
+        return processor.preprocessing.pixels(_path(item))
+
+    for batch in ahead(items, look, batch_size):
+        good = [
+            {**item, "picture": pixels} if isinstance(item, Mapping) else pixels
+            for item, pixels in batch
+            if isinstance(pixels, np.ndarray)
+        ]
+        found = iter(work(good) if good else [])
+        for item, pixels in batch:
+            yield _path(item), next(found) if isinstance(pixels, np.ndarray) else PictureError(str(pixels))
+
+
+def _path(item: Any) -> Path:
+    return item["picture"] if isinstance(item, Mapping) else item
+
+
+def expand(names: Iterable[str]) -> Iterator[Path]:
+    """Replaces folders by the pictures in them. A folder without pictures stays, and is an error when opened."""
+    for name in names:
+        path = Path(name)
+        yield from (find_pictures(path) if path.is_dir() else []) or [path]
+
+
+def as_captions(model: Model | Runtime, text: str) -> str:
+    """A text in the form of the captions the model writes: lower-case words without punctuation, unless it was
+    trained with ``verbatim``."""
+    text = model.tokenizer.normalize(text)
+    return text if model.info.options().get("verbatim") else plain_caption(text)
