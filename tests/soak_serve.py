@@ -120,7 +120,7 @@ class Soak:
         asked, _ = rng.choice(self.asked)
         body = json.dumps({**asked, "max_new_tokens": 2000, "stream": rng.random() < 0.5}).encode()
         _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
-        head = f"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        head = f"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         data = head + body
         writer.write(data[: rng.randint(1, len(data))] if rng.random() < 0.2 else data)
         await asyncio.sleep(rng.random() * 0.2)
