@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 COVERAGE := --cov=gen --cov=tasks --cov-report=
 
-.PHONY: demo test check bench soak runtime clean
+.PHONY: demo test check bench soak clients runtime clean
 
 demo: $(READY)
 	$(BIN)/gen demo
@@ -27,6 +27,10 @@ bench: $(READY)
 soak: $(READY)
 	$(BIN)/python -m tests.soak
 	$(BIN)/python -m tests.soak_serve
+
+# The JavaScript package `openai` against `gen serve`; needs node and npm.
+clients: $(READY)
+	$(BIN)/python -m tests.clients
 
 # The small distribution that runs exported models without torch, as a wheel in dist/.
 runtime: $(READY)

@@ -163,7 +163,7 @@ async def soak(url, process, asked, seconds):
 
 def main() -> int:
     seconds = 60 * float(sys.argv[1] if len(sys.argv) > 1 else 10)
-    with tempfile.TemporaryDirectory(prefix="gen-soak-") as name:
+    with tempfile.TemporaryDirectory(prefix="gen-soak-serve-") as name:
         folder = write_model(Path(name)).parent / "float32"  # in int8, rows depend a little on the others
         asked = requests(runtime.load(folder, 1), 300, random.Random(0))
         with serving(folder) as (port, process, _):
