@@ -569,7 +569,7 @@ def test_who_is_slow_is_let_go(monkeypatch):
 def test_what_is_no_http():
     with running({"writer": MODELS["writer"]}) as (url, _):
         for data, status in (
-            (b"GET /health HTTP/1.1\r\n" + b"x: y\r\n" * 11_000, 431),
+            (b"GET /health HTTP/1.1\r\n" + b"x: y\r\n" * 14_000, 431),
             (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 400),
         ):
             answer = exchange(url, data)

@@ -46,19 +46,20 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._expect_request()
-        self._header_bytes += len(data)
+        if self._in_headers:
+            self._header_bytes += len(data)
         super().data_received(data)
         if self._in_headers and self._header_bytes > HEADER_BYTES:
             self._refuse(431, f"the headers have more than {HEADER_BYTES:,} bytes")
 
     def on_message_begin(self) -> None:
-        self._in_headers, self._header_bytes = True, 0
+        self._in_headers = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         if self._request_due is not None:
             self._request_due.cancel()
-        self._request_due, self._in_headers = None, False
+        self._request_due, self._in_headers, self._header_bytes = None, False, 0
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
