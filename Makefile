@@ -25,6 +25,7 @@ bench: $(READY)
 
 # Kills, damaged and hostile input, for an hour and more.
 soak: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4'
 	$(BIN)/python -m tests.soak
 	$(BIN)/python -m tests.soak_serve
 

@@ -1,4 +1,4 @@
-"""`make clients`: clients in other languages than Python against `gen serve`. Needs Node and npm; what they install
+"""`make clients`: clients in other languages than Python against `gen serve`. Needs Node and npm; what those install
 is kept in the user's cache, outside of the repository."""
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ def main() -> int:
     CACHE.mkdir(parents=True, exist_ok=True)
     command = ["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", CACHE, PACKAGE]
     subprocess.run(command, check=True)
-    script = shutil.copy(Path(__file__).with_name("openai.mjs"), CACHE)  # node looks for packages beside the script
+    script = shutil.copy(
+        Path(__file__).with_name("openai.mjs"), CACHE
+    )  # node looks for packages beside the script
     with running({"writer": writer(), "en-de": translator(), "captions": captioner()}) as (url, _):
         return subprocess.run(["node", script, url, picture("blue")]).returncode
 
