@@ -1,5 +1,7 @@
-"""`make clients`: clients in other languages than Python against `gen serve`. Needs Node and npm; what those install
-is kept in the user's cache, outside of the repository."""
+"""`make clients`: clients in other languages than Python against `gen serve`.
+
+Needs Node and npm; what those install is kept in the user's cache, outside of the repository.
+"""
 
 from __future__ import annotations
 
