@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 COVERAGE := --cov=gen --cov=tasks --cov-report=
 
-.PHONY: demo test check bench soak runtime clean
+.PHONY: demo test check bench soak clients runtime clean
 
 demo: $(READY)
 	$(BIN)/gen demo
@@ -25,8 +25,13 @@ bench: $(READY)
 
 # Kills, damaged and hostile input, for an hour and more.
 soak: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4'
 	$(BIN)/python -m tests.soak
 	$(BIN)/python -m tests.soak_serve
+
+# The JavaScript package `openai` against `gen serve`; needs node and npm.
+clients: $(READY)
+	$(BIN)/python -m tests.clients
 
 # The small distribution that runs exported models without torch, as a wheel in dist/.
 runtime: $(READY)

@@ -1,4 +1,5 @@
-"""`make soak`: `gen serve` under 64 clients, a third of which hang up, read slowly, or send rubbish.
+"""`make soak`: `gen serve` under 64 clients, a third of which hang up, read slowly, or send rubbish. Some of it is
+made by schemathesis from the OpenAPI description (`pip install schemathesis`).
 
     python -m tests.soak_serve [minutes]
 
@@ -19,8 +20,14 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.core import NotSet
 
 from gen import runtime
+from gen.serve.app import ENDPOINTS
+from gen.serve.schema import describe
 from tests.bench.serve import memory, serving, write_model
 
 CLIENTS = 64
@@ -56,6 +63,33 @@ PATHS = (
 )
 
 
+def malformed(most=40):
+    """(path, body) pairs that schemathesis makes from the OpenAPI description, half of them as it allows; where a
+    body names a model, half the time it is the one that is there."""
+    schema = schemathesis.openapi.from_dict(describe(ENDPOINTS))
+    found = []
+    for operation in (each.ok() for each in schema.get_all_operations()):
+        for mode in GenerationMode if operation.method.upper() == "POST" else ():
+
+            @settings(
+                max_examples=most,
+                database=None,
+                deadline=None,
+                derandomize=True,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(operation.as_strategy(generation_mode=mode))
+            def collect(case):
+                body = None if isinstance(case.body, NotSet) else case.body
+                if isinstance(body, dict) and "model" in body and len(found) % 2:
+                    body = {**body, "model": "float32"}
+                found.append((case.path, body if isinstance(body, bytes) else json.dumps(body).encode()))
+
+            collect()
+    return found
+
+
 def requests(model, count, rng):
     """(request, its text) pairs."""
     asked = []
@@ -72,8 +106,8 @@ def requests(model, count, rng):
 class Soak:
     """The clients, and what went wrong with them."""
 
-    def __init__(self, url, asked):
-        self.url, self.asked = url, asked
+    def __init__(self, url, asked, rubbish):
+        self.url, self.asked, self.rubbish = url, asked, rubbish
         self.wrong: list[str] = []
         self.counts: Counter[str] = Counter()
         self.stopping = False
@@ -120,26 +154,26 @@ class Soak:
         asked, _ = rng.choice(self.asked)
         body = json.dumps({**asked, "max_new_tokens": 2000, "stream": rng.random() < 0.5}).encode()
         _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
-        head = f"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        head = f"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         data = head + body
         writer.write(data[: rng.randint(1, len(data))] if rng.random() < 0.2 else data)
         await asyncio.sleep(rng.random() * 0.2)
         writer.close()
 
     async def _rubbish(self, client, rng):
-        content = rng.choice(RUBBISH)
-        if rng.random() < 0.5:  # a request with a byte changed
+        path, content = rng.choice(self.rubbish)
+        if rng.random() < 0.25:  # a request with a byte changed
             data = bytearray(json.dumps(rng.choice(self.asked)[0]).encode())
             data[rng.randrange(len(data))] = rng.randrange(256)
             content = bytes(data)
-        answer = await client.post(rng.choice(PATHS), content=content)
+        answer = await client.post(path, content=content)
         if answer.status_code >= 500 or (answer.status_code >= 400 and "error" not in answer.json()):
             self._note(f"{answer.status_code} for {content[:200]!r}: {answer.text[:200]}")
 
 
-async def soak(url, process, asked, seconds):
+async def soak(url, process, asked, rubbish, seconds):
     """Runs the clients, with a SIGTERM at the end; returns what went wrong."""
-    run = Soak(url, asked)
+    run = Soak(url, asked, rubbish)
     began = time.monotonic()
     clients = [asyncio.create_task(run.client(i, began + seconds + 60)) for i in range(CLIENTS)]
     sizes = []
@@ -163,11 +197,12 @@ async def soak(url, process, asked, seconds):
 
 def main() -> int:
     seconds = 60 * float(sys.argv[1] if len(sys.argv) > 1 else 10)
-    with tempfile.TemporaryDirectory(prefix="gen-soak-") as name:
+    with tempfile.TemporaryDirectory(prefix="gen-soak-serve-") as name:
         folder = write_model(Path(name)).parent / "float32"  # in int8, rows depend a little on the others
         asked = requests(runtime.load(folder, 1), 300, random.Random(0))
+        rubbish = [*malformed(), *((path, content) for path in PATHS for content in RUBBISH)]
         with serving(folder) as (port, process, _):
-            problems = asyncio.run(soak(f"http://127.0.0.1:{port}", process, asked, seconds))
+            problems = asyncio.run(soak(f"http://127.0.0.1:{port}", process, asked, rubbish, seconds))
     print(*problems[:20], f"{len(problems)} problems", sep="\n")
     return int(bool(problems))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import re
@@ -28,7 +29,7 @@ from gen.models.encoders import CNNEncoder, JoinedEncoder, RNNEncoder
 from gen.models.model import Model
 from gen.search.info import ModelInfo
 from gen.search.labels import label_log_probs
-from gen.serve import server
+from gen.serve import protocol, server
 from gen.serve.limits import Limits
 from tests.serving import SENTENCES, WORDS, captioner, labeller, picture, running, translator, writer
 
@@ -395,6 +396,7 @@ BAD = {
     "no target": ("/translate", {"q": "w1"}, 400, "target"),
     "html": ("/translate", {"q": "w1", "source": "en", "target": "de", "format": "html"}, 400, "html"),
     "path": ("/v2/completions", {}, 405, ""),
+    "method": ("/v1/models", {}, 405, "POST is not answered"),
 }
 
 
@@ -503,6 +505,98 @@ def test_limits_keys_origins_and_the_log(capfd):
         line for line in log if line["status"] == 408
     ).items()
     assert "cat" not in json.dumps(log)
+
+
+def exchange(url, data, seconds=30):
+    """What a connection answers to ``data``, until it is closed."""
+    found = b""
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=seconds) as connection:
+        connection.sendall(data)
+        with contextlib.suppress(ConnectionResetError):
+            while part := connection.recv(1 << 16):
+                found += part
+    return found
+
+
+HOSTS = {
+    "localhost:1234": 200,
+    "LOCALHOST": 200,
+    "127.0.0.1": 200,
+    "[::1]:80": 200,
+    "gpu.example.org:8000": 200,
+    "evil.example.org": 403,
+    "localhost.evil.example.org:8000": 403,
+    "127.0.0.1.evil.example.org": 403,
+    "[::1].evil.example.org": 403,
+    "192.168.1.1:8000": 403,
+    "": 403,
+}
+
+
+def test_names_by_which_it_is_asked():
+    names = [*server.local_names("127.0.0.1"), "GPU.example.org"]
+    with running({"writer": MODELS["writer"]}, hosts=names) as (url, _):
+        for host, status in HOSTS.items():
+            for path in ("/v1/models", "/", "/translate"):
+                answer = httpx.get(url + path, headers={"Host": host})
+                assert answer.status_code == (405 if (status, path) == (200, "/translate") else status), (
+                    host,
+                    path,
+                )
+            if status == 403:
+                assert "--allow-host" in answer.json()["error"]
+        several = b"GET /v1/models HTTP/1.1\r\nConnection: close\r\n%s\r\n"
+        for hosts in (b"", b"Host: localhost\r\nHost: evil.example.org\r\n"):
+            assert exchange(url, several % hosts).startswith(b"HTTP/1.1 403")
+    with running({"writer": MODELS["writer"]}, hosts=[*names, "*"]) as (url, _):
+        assert httpx.get(f"{url}/health", headers={"Host": "evil.example.org"}).status_code == 200
+
+
+def test_who_is_slow_is_let_go(monkeypatch):
+    monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.2)
+    begun = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+    health = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with running({"writer": MODELS["writer"]}, Limits(body_seconds=0.2)) as (url, _):
+        assert exchange(url, b"") == b""
+        assert exchange(url, begun) == b""
+        assert exchange(url, b"\r\n\r\n") == b""
+        assert exchange(url, health + begun).endswith(b'{"status":"ok"}')
+        late = exchange(url, begun + b"Content-Length: 100\r\n\r\n{")
+        assert late.startswith(b"HTTP/1.1 408")
+        assert json.loads(late.partition(b"\r\n\r\n")[2])["error"]["code"] == "timeout"
+
+
+def test_what_is_no_http():
+    with running({"writer": MODELS["writer"]}) as (url, _):
+        for data, status in (
+            (b"GET /health HTTP/1.1\r\n" + b"x: y\r\n" * 14_000, 431),
+            (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 400),
+        ):
+            answer = exchange(url, data)
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+            assert set(json.loads(answer.partition(b"\r\n\r\n")[2])["error"]) == {
+                "message",
+                "type",
+                "param",
+                "code",
+            }
+
+
+def test_who_reads_nothing_is_let_go(monkeypatch):
+    monkeypatch.setattr(protocol, "READ_SECONDS", 0.2)
+    body = json.dumps({**ENDLESS, "n": 8, "logprobs": 20, "stream": True}).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with (
+        running({"writer": MODELS["writer"]}, Limits(tokens=5000)) as (url, models),
+        socket.socket() as connection,
+    ):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+        connection.sendall(head + body)
+        engine = models.served["writer"].engine
+        until(lambda: engine.rows == 8)
+        until(lambda: engine.rows == 0)
+        assert engine.tokens == 0  # given up, not done
 
 
 def test_sigterm_finishes_what_is_under_way(tmp_path):

@@ -299,6 +299,7 @@ def _session(path: Path, threads: int, data: bytes | None) -> Any:
     if not threads and hasattr(os, "sched_getaffinity"):  # in a container, fewer than the machine has
         threads = len(os.sched_getaffinity(0))
     options.intra_op_num_threads = threads
+    options.enable_mem_pattern = False  # it keeps a plan for every number of rows: a server meets hundreds
     _limit_memory()
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry(

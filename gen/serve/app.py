@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
-import json
-import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,16 +14,16 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from gen.serve import api, chat, libretranslate, openai
-from gen.serve.errors import ClientGone, Refusal, form
+from gen.serve.errors import Refusal, form
+from gen.serve.guard import Guard, Hosts, Key
 from gen.serve.metrics import Metrics
 from gen.serve.models import Models
 from gen.serve.schema import describe
 from gen.serve.wire import answer
-from gen.serve.work import Work
 
 PAGE = Path(__file__).parent / "page"
 PAGE_HEADERS = {
@@ -62,126 +57,6 @@ ENDPOINTS = (
     Endpoint("/api/generate", "POST", api.generate, api.Generate),
     Endpoint("/api/classify", "POST", api.classify, api.Classify),
 )
-
-
-@dataclass(eq=False)
-class Note:
-    """What is written down of a request: never its text."""
-
-    began: float
-    status: int = 0
-    first: float | None = None
-    work: Work | None = None
-
-
-class Guard:
-    """Around every request: its size, its key, a line in the log, and the metrics."""
-
-    def __init__(self, app: Any, models: Models, metrics: Metrics, key: Key, log: str) -> None:
-        self.app, self.models, self.metrics, self.key, self.log = app, models, metrics, key, log
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        note = scope["gen"] = Note(time.perf_counter())
-        path, most, received, begun = scope["path"], self.models.limits.body, 0, False
-        headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
-
-        async def counted() -> Any:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > most:
-                raise _Stop(_too_large(most))
-            return message
-
-        async def noted(message: Any) -> None:
-            nonlocal begun
-            if message["type"] == "http.response.start":
-                begun, note.status = True, message["status"]
-            await send(message)
-
-        try:
-            declared = headers.get("content-length", b"0")
-            if declared.isdigit() and int(declared) > most:
-                raise _too_large(most)
-            if path.startswith(("/v1/", "/api/", "/metrics")):  # a translation may bring its key in the body
-                self.key.check(headers.get("authorization", b"").decode("latin-1"))
-            await self.app(scope, counted, noted)
-        except ClientGone:
-            note.status = note.status or 499
-        except (Refusal, _Stop) as error:
-            refusal = error if isinstance(error, Refusal) else error.args[0]
-            if not begun:
-                await _refuse(path, refusal, receive, noted, drain=refusal.status == 413)
-        except Exception:
-            note.status = 500
-            raise
-        finally:
-            self._write_down(scope, note)
-
-    def _write_down(self, scope: Any, note: Note) -> None:
-        seconds = time.perf_counter() - note.began
-        work, route = note.work, scope.get("route")
-        place = getattr(route, "path", "") or "other"
-        self.metrics.request(place, note.status, seconds, None if note.first is None else note.first - note.began)
-        record: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "client": scope["client"][0] if scope.get("client") else "",
-            "method": scope["method"],
-            "path": place if place != "other" else scope["path"][:80],
-            "status": note.status,
-            "ms": round(1000 * seconds, 1),
-        }
-        if work is not None:
-            record |= {"model": work.served.name, "prompt_tokens": work.prompt_tokens, "tokens": work.tokens}
-        if self.log == "json":
-            print(json.dumps(record), file=sys.stderr, flush=True)
-        elif self.log == "text":
-            print(
-                " ".join(ascii(v)[1:-1] if isinstance(v, str) else str(v) for v in record.values()),
-                file=sys.stderr,
-                flush=True,
-            )
-
-
-class Key:
-    """The API key; "" asks for none."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key.encode()
-
-    def check(self, authorization: str, other: str = "") -> None:
-        """Raises `Refusal` unless the header ``Authorization``, or ``other``, has the key."""
-        given = [authorization.removeprefix("Bearer ").encode(), other.encode()]
-        if self._key and not any(hmac.compare_digest(each, self._key) for each in given):
-            wanted = {"WWW-Authenticate": "Bearer"}
-            raise Refusal("the API key is missing or wrong", 401, code="invalid_api_key", headers=wanted)
-
-
-class _Stop(Exception):
-    """A refusal that ends the request from within its body."""
-
-
-def _too_large(most: int) -> Refusal:
-    return Refusal(
-        f"the body has more than {most:,} bytes", 413, code="request_too_large", headers={"Connection": "close"}
-    )
-
-
-async def _refuse(path: str, refusal: Refusal, receive: Any, send: Any, drain: bool = False) -> None:
-    """Sends a refusal. A client that is still sending would not see it if the connection were closed at once: it
-    may send for a moment more, into nothing."""
-    response = answer(form(path, refusal), refusal.status, refusal.headers)
-    await send({"type": "http.response.start", "status": refusal.status, "headers": response.raw_headers})
-    await send({"type": "http.response.body", "body": response.body, "more_body": drain})
-    if drain:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(5):
-                while (await receive()).get("more_body"):
-                    pass
-        await send({"type": "http.response.body", "body": b""})
 
 
 async def _on_refusal(request: Request, error: Exception) -> Response:
@@ -219,6 +94,7 @@ class Page(StaticFiles):
 def application(
     models: Models,
     *,
+    hosts: Sequence[str] = (),
     api_key: str = "",
     cors: Sequence[str] = (),
     log: str = "text",
@@ -228,6 +104,7 @@ def application(
 
     Args:
         models: what is served.
+        hosts: names under which it may be asked, without ports; none for any.
         api_key: required of requests; "" for none.
         cors: origins whose pages may ask; "*" for all.
         log: a line per request: "text", "json" or "none".
@@ -254,19 +131,22 @@ def application(
         *(Route(e.path, e.handler, methods=[e.method]) for e in ENDPOINTS),
         Route("/metrics", measured),
         Route("/openapi.json", schema),
-        Mount("/", Page(directory=PAGE, html=True)),
     ]
-    around = (
-        [Middleware(CORSMiddleware, allow_origins=list(cors), allow_methods=["*"], allow_headers=["*"])]
-        if cors
-        else []
-    )
+    middleware = [Middleware(Guard, models=models, metrics=metrics, hosts=Hosts(hosts), key=key, log=log)]
+    if cors:  # around the guard: what it refuses is told to other origins, too
+        any_ = ("*",)
+        middleware.insert(
+            0, Middleware(CORSMiddleware, allow_origins=cors, allow_methods=any_, allow_headers=any_)
+        )
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[*around, Middleware(Guard, models=models, metrics=metrics, key=key, log=log)],
+        middleware=middleware,
         exception_handlers={Refusal: _on_refusal, HTTPException: _on_http, Exception: _on_error},
     )
+    app.router.default = Page(
+        directory=PAGE, html=True
+    )  # no route for "/": it would answer wrong methods with 404
     app.state.models, app.state.key = models, key
     return app
 

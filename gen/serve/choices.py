@@ -50,7 +50,7 @@ class Shared(Search, kw_only=True):
         if self.max_tokens is not None:
             options["max_new_tokens"] = self.max_tokens
         samples = {"temperature", "top_k", "top_p", "min_p"} & set(options)
-        if "beam" in options or (served.defaults().beam and not samples):
+        if "beam" in options or (served.defaults.beam and not samples):
             options.pop("seed", None)  # clients send one always, and a beam has nothing to draw
         return options
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ class Job:
 
     Args:
         search: of one item.
+        news: set, in the event loop, when there are tokens or the job is done; jobs may share one.
         top: alternatives per token to keep.
         streams: whether tokens are told as they come.
         echo: keep the prompt's own log-probabilities.
@@ -51,31 +53,35 @@ class Job:
     Attributes:
         width: texts or beams: rows of a step.
         limit: the most tokens of a text.
+        eos_id: the token that ends a text.
         tops: per text and token the alternatives.
         said: tokens that were not read yet.
-        news: set, in the event loop, when there are tokens or the job is done.
+        has_news: since the engine last set ``news``.
+        done: with hypotheses, or an error; nothing comes after it.
+        cancelled: its rows are to be freed.
         error: why it failed; "" where it did not.
     """
 
     def __init__(
         self,
         search: PreparedSearch,
+        news: asyncio.Event | None = None,
         *,
         top: int = 0,
         streams: bool = False,
         echo: bool = False,
         tree: bool = False,
-        from_ids: list[int] | None = None,
+        from_ids: Sequence[int] = (),
     ) -> None:
-        self.search, self.top, self.streams = search, top, streams
-        self.from_ids = from_ids or []
-        self.width, self.limit = search.strategy.width, search.limits[0]
+        self.search, self.news = search, news or asyncio.Event()
+        self.top, self.streams = top, streams
+        self.from_ids = list(from_ids)
+        self.width, self.limit, self.eos_id = search.strategy.width, search.limits[0], search.tokenizer.eos_id
         self.stops = [p for p in search.processors if isinstance(p, StopStrings)]
         self.echo = Echo() if echo else None
         self.records: list[StepRecord] | None = [] if tree else None
         self.tops: list[list[Top]] = [[] for _ in range(self.width)]
         self.said: deque[Token] = deque()  # the engine's thread fills it, the event loop empties it
-        self.news = asyncio.Event()
         self.has_news = self.done = self.cancelled = False
         self.error = ""
         self.hypotheses: list[Hypothesis] = []

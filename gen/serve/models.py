@@ -30,6 +30,7 @@ class Served:
         name: what requests call it.
         run: the folder it is from.
         model, engine: replaced together when the folder has a better one; see `reload`.
+        defaults: how the model searches where a request does not say.
         languages: of a translation model, (source, target), where they are known.
     """
 
@@ -37,13 +38,13 @@ class Served:
         self.name, self.run = name, run
         self._load, self._limits = load, limits
         self._stamp = _stamp(run)
-        self.model = load(run)
-        self.engine = self._engine()
+        self._take(load(run))
         self.created = int(time.time())
         self.languages = _languages(name, self.model)
 
-    def _engine(self) -> Engine:
-        return Engine(self.model, self._limits.rows, self._limits.queue)
+    def _take(self, model: Any) -> None:
+        self.model, self.defaults = model, SearchOptions.make(model.search_defaults, {})
+        self.engine = Engine(model, self._limits.rows, self._limits.queue)
 
     @property
     def inputs(self) -> Mapping[str, InputProcessor]:
@@ -56,10 +57,6 @@ class Served:
         tokenizer = self.model.tokenizer
         return tokenizer.labels if isinstance(tokenizer, LabelTokenizer) else []
 
-    def defaults(self) -> SearchOptions:
-        """How the model searches where a request does not say."""
-        return SearchOptions.make(self.model.search_defaults, {})
-
     def describe(self) -> dict[str, Any]:
         """What `/api/models` says."""
         model = self.model
@@ -70,7 +67,7 @@ class Served:
             "optional": [name for name, processor in self.inputs.items() if processor.optional],
             "choices": {n: p.tokenizer.labels for n, p in self.inputs.items() if isinstance(p, LabelProcessor)},
             "pictures": {n: _seen(p) for n, p in self.inputs.items() if isinstance(p, PictureProcessor)},
-            "defaults": {k: list(v) if isinstance(v, tuple) else v for k, v in self.defaults().given().items()},
+            "defaults": {k: list(v) if isinstance(v, tuple) else v for k, v in self.defaults.given().items()},
             "labels": self.labels,
             "languages": list(self.languages or ()),
             "tokenizer": model.tokenizer.kind,
@@ -90,8 +87,8 @@ class Served:
             notify(f"{self.name}: not loaded again: {error}")
             self._stamp = stamp
             return False
-        old, self.model, self._stamp = self.engine, model, stamp
-        self.engine = self._engine()
+        old, self._stamp = self.engine, stamp
+        self._take(model)
         old.close()
         notify(f"{self.name}: loaded again from {self.run}")
         return True

@@ -65,10 +65,19 @@ class Row:
         self.drawn = self.stream.random(_BLOCK, dtype=np.float32).tolist()[::-1]
         return self.drawn
 
+    def write(self, token_id: int, log_prob: float) -> bool:
+        """Takes the next token; whether it is the last."""
+        token_ids, job = self.token_ids, self.job
+        token_ids.append(token_id)
+        self.log_probs.append(log_prob)
+        if token_id == job.eos_id or (job.stops and job.stops[0].found(token_ids)):
+            self.finished = True
+        return self.finished or len(token_ids) >= job.limit
+
     def hypothesis(self) -> Hypothesis:
         """What was written, as `search` returns it."""
         search, token_ids, seen = self.job.search, self.token_ids, self.attention
-        if token_ids[-1] == search.tokenizer.eos_id:
+        if token_ids[-1] == self.job.eos_id:
             token_ids, seen = token_ids[:-1], seen[:-1]
         weights = np.array(seen, np.float32).reshape(len(seen), -1) if self.attention else None
         found = Hypothesis(token_ids, sum(self.log_probs), self.log_probs, self.finished, weights)
@@ -165,8 +174,6 @@ class Rows:
 
     def next_ids(self, count: int) -> list[list[int]]:
         """The next ``count`` tokens of every row; see `ahead`."""
-        if not self._reading:
-            return [row.token_ids[-1:] for row in self.rows]
         return [row.unread[:count] if row.unread else row.token_ids[-1:] for row in self.rows]
 
     def observe(self, log_probs: Array, attention: Array | None, read: int) -> list[Job]:
@@ -194,20 +201,14 @@ class Rows:
         log_probs = ops.ban(log_probs, None, ops.asarray([tokenizer.pad_id, *search.never], "int64"))
         token_ids = self._picked(ops, rows, log_probs)
         picked = ops.at(log_probs, token_ids)
-        for r in np.flatnonzero(ops.numpy(is_nan | (picked != picked))):
-            rows[r].job.fail(NOT_FINITE)
+        failed = [rows[r] for r in np.flatnonzero(ops.numpy(is_nan | (picked != picked)))]
+        for row in failed:
+            row.job.fail(NOT_FINITE)
         written = list(zip(rows, ops.numpy(token_ids).tolist(), ops.numpy(picked).tolist(), strict=True))
         if self._wishing:
             self._tell(ops, written, log_probs, None if attention is None else ops.numpy(attention))
-        ended, eos_id = [], tokenizer.eos_id
-        for row, token_id, log_prob in written:
-            row.token_ids.append(token_id)
-            row.log_probs.append(log_prob)
-            job = row.job
-            row.finished = token_id == eos_id or (bool(job.stops) and job.stops[0].found(row.token_ids))
-            if row.finished or len(row.token_ids) >= job.limit or job.error:
-                ended.append(row)
-        return self._let_go(ended) if ended else []
+        ended = [row for row, token_id, log_prob in written if row.write(token_id, log_prob)]
+        return self._let_go([*ended, *failed]) if ended or failed else []
 
     def _read(self, log_probs: Array, read: int) -> list[int]:
         """Moves on in the prompts. One that has been read becomes as many rows as its job has texts. Returns where

@@ -7,11 +7,13 @@ import socket
 import sys
 from contextlib import suppress
 from contextvars import Context
+from ipaddress import ip_address
 from typing import Any
 
 import uvicorn
 
 from gen.base.errors import UserError, notify
+from gen.serve.protocol import Protocol
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -35,10 +37,25 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"--host {host} --port {port}: cannot listen there ({reason})") from error
 
 
+def local_names(host: str) -> list[str]:
+    """The names by which this machine alone is asked, with ``host``; none where others may ask.
+
+    Example:
+        >>> local_names("127.0.0.1"), local_names("0.0.0.0")
+        (['localhost', '127.0.0.1', '[::1]', '127.0.0.1'], [])
+    """
+    address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    if not ip_address(address).is_loopback:
+        return []
+    return ["localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host]
+
+
 def serving(app: Any, seconds: float) -> uvicorn.Server:
     """The server of an application. At its end, requests under way may take ``seconds``."""
     config = uvicorn.Config(
         app,
+        http=Protocol,
+        ws="none",
         access_log=False,
         log_level="warning",
         server_header=False,

@@ -7,7 +7,7 @@ import base64
 import binascii
 import io
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -36,15 +36,12 @@ class Work:
     def __init__(self, request: Request, served: Served) -> None:
         self.request, self.served = request, served
         self.models: Models = request.app.state.models
-        self.model, self.engine = (
-            served.model,
-            served.engine,
-        )  # of one kind, even if they are loaded again meanwhile
+        self.model, self.engine = served.model, served.engine  # of one kind, whatever is loaded again meanwhile
         self.jobs: list[Job] = []
         self.prompt_tokens = 0
-        self.gone = False
         self.news = asyncio.Event()
-        self.deadline = time.monotonic() + self.limits.seconds
+        self._over: ClientGone | Refusal | None = None
+        self._timer = asyncio.get_running_loop().call_later(self.limits.seconds, self._end, _late(self.limits))
         self._watch = asyncio.create_task(self._until_gone())
         request.scope["gen"].work = self
 
@@ -66,43 +63,39 @@ class Work:
     def close(self) -> None:
         """Frees what is not done."""
         self._watch.cancel()
-        self._give_up()
+        self._timer.cancel()
+        for job in self.jobs:
+            if not job.done:
+                self.engine.cancel(job)
 
     async def _until_gone(self) -> None:
         while (await self.request.receive())["type"] != "http.disconnect":
             pass
-        self.gone = True
-        self._give_up()
-        self.news.set()
+        self._end(ClientGone())
 
-    def _give_up(self) -> None:
-        for job in self.jobs:
-            if not job.done:
-                self.engine.cancel(job)
+    def _end(self, reason: ClientGone | Refusal) -> None:
+        """Lets `wait` raise why there will be no answer."""
+        self._over = reason
+        self.close()
+        self.news.set()
 
     async def begin(
         self,
         item: Any,
         options: Mapping[str, Any],
         *,
-        top: int = 0,
-        streams: bool = False,
-        echo: bool = False,
-        tree: bool = False,
         attention: bool = False,
-        from_ids: list[int] | None = None,
+        from_ids: Sequence[int] = (),
+        **wanted: Any,
     ) -> Job:
         """Reads an item and lets it join the others.
 
         Args:
             item: what the model reads; see `item_of`.
             options: search options.
-            top: alternatives per token.
-            streams: tell of tokens as they come.
-            echo: keep the prompt's log-probabilities.
-            tree: keep the steps of a beam search.
             attention: keep the attention.
             from_ids: the beginning of the output, as token ids.
+            wanted: what else to keep and to tell; see `Job`.
 
         Raises:
             Refusal: the item or the options are wrong, or too many requests wait.
@@ -111,24 +104,22 @@ class Work:
         def prepare() -> Job:
             with self.model._evaluating():
                 search = self.model.prepare([item], **options, attention=attention)
-            if from_ids:
-                if not all(0 <= i < len(self.model.tokenizer) for i in from_ids):
-                    raise Refusal(f"from_ids: token ids are below {len(self.model.tokenizer)}", param="from_ids")
-                search.prompts[0] = [*search.prompts[0], *from_ids]
+            if not all(0 <= i < len(self.model.tokenizer) for i in from_ids):
+                raise Refusal(f"from_ids: token ids are below {len(self.model.tokenizer)}", param="from_ids")
+            search.prompts[0] = [*search.prompts[0], *from_ids]
             read = max(len(search.prompts[0]) - 1, search.mask.shape[1])
             if read > self.limits.input_tokens:
                 raise Refusal(f"the input has {read:,} tokens, and at most {self.limits.input_tokens:,} are read")
             self.prompt_tokens += read
-            return Job(search, top=top, streams=streams, echo=echo, tree=tree, from_ids=from_ids)
+            return Job(search, self.news, from_ids=from_ids, **wanted)
 
         try:
             if self.engine.waiting >= self.limits.queue:
                 raise Busy
             check(self.served, options, self.limits)
             job = await self.apart(prepare)
-            job.news = self.news
-            if self.gone:
-                raise ClientGone
+            if self._over:
+                raise self._over
             self.engine.submit(job)
         except BaseException as error:
             self.close()
@@ -146,14 +137,10 @@ class Work:
 
     async def wait(self) -> None:
         """Until a job has news. Raises `ClientGone`; `Refusal` where time is over."""
-        try:
-            await asyncio.wait_for(self.news.wait(), self.deadline - time.monotonic())
-        except TimeoutError:
-            message = f"not done within {self.limits.seconds:g} seconds: ask for fewer tokens, or try again later"
-            raise Refusal(message, 408, code="timeout") from None
+        await self.news.wait()
+        if self._over:
+            raise self._over
         self.news.clear()
-        if self.gone:
-            raise ClientGone
 
     def outcome(self, job: Job) -> list[Hypothesis]:
         """What a job that is done has found."""
@@ -183,6 +170,11 @@ class Work:
                     yield number, said, self.outcome(job) if done else None
             if left:
                 await self.wait()
+
+
+def _late(limits: Limits) -> Refusal:
+    message = f"not done within {limits.seconds:g} seconds: ask for fewer tokens, or try again later"
+    return Refusal(message, 408, code="timeout")
 
 
 def refused(do: Any, *arguments: Any) -> Any:

@@ -27,6 +27,8 @@ class ServeCommand:
     """Address to listen on; 0.0.0.0 for all."""
     port: int = 8000
     """Port to listen on; 0 for any free one."""
+    allow_host: tuple[str, ...] = ()
+    """Name by which a server for this machine only may be asked besides localhost; * for any; may be repeated."""
     api_key: str = ""
     """Key that requests must bring (Authorization: Bearer KEY); better in the environment, as GEN_API_KEY."""
     cors: tuple[str, ...] = ()
@@ -95,8 +97,15 @@ def serve_command(argv: list[str], command: str) -> None:
         load_model, device=config.device, precision=config.precision, threads=config.threads or _threads()
     )
     models = Models(names_of(list(config.run)), load, limits)
-    key = config.api_key or os.environ.get("GEN_API_KEY", "")
-    server.run(application(models, api_key=key, cors=config.cors, log=config.log), listening, config.timeout)
+    local = server.local_names(config.host)
+    app = application(
+        models,
+        hosts=(*local, *config.allow_host) if local else (),
+        api_key=config.api_key or os.environ.get("GEN_API_KEY", ""),
+        cors=config.cors,
+        log=config.log,
+    )
+    server.run(app, listening, config.timeout)
 
 
 def _threads() -> int:

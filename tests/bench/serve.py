@@ -72,7 +72,7 @@ class Client:
 
     def send(self, **asked):
         body = json.dumps({"model": "int8", "prompt": PROMPT, "temperature": 0.8, **asked}).encode()
-        head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
         self.writer.write(head.encode() + body)
 
     async def complete(self):
