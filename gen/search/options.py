@@ -12,9 +12,12 @@ from typing import Any, TypedDict, get_args, get_origin, get_type_hints
 
 from gen.base.errors import ConfigError, UserError
 from gen.inputs.tokenizer import Tokenizer
-from gen.search.ban import BannedTexts, banned_text
+from gen.search.ban import BannedTexts
 from gen.search.beam import Beam
+from gen.search.constrained import ConstrainedBeam
 from gen.search.diverse_beam import DiverseBeam
+from gen.search.must import Must
+from gen.search.phrases import whole_words
 from gen.search.processors import (
     BannedTokens,
     ForcedPrefix,
@@ -51,6 +54,7 @@ class SearchKeywords(TypedDict, total=False):
     no_repeat_ngram: int | None
     prefix: str | None
     ban: str | Sequence[str] | None
+    must: str | Sequence[str] | None
     stop: str | Sequence[str] | None
 
 
@@ -116,6 +120,8 @@ class SearchOptions:
     """Every output begins with this text."""
     ban: tuple[str, ...] = ()
     """A word, or several, that never comes; may be repeated."""
+    must: tuple[str, ...] = ()
+    """A word, or several, that comes in every output, found by a beam; may be repeated. Alternatives: car|cars."""
     stop: tuple[str, ...] = ()
     """End before this string; may be repeated."""
 
@@ -228,6 +234,11 @@ class SearchOptions:
             ),
             ("" in self.stop, "--stop must not be empty"),
             ("" in self.ban, "--ban must not be empty"),
+            *((True, f"--must {text!r}: is empty, or has an empty alternative") for text in empty_in(self.must)),
+            (
+                bool(self.must) and (self.beam is None or self.beam_groups is not None),
+                f"--must is searched by --beam: leave out {self._other_way()}",
+            ),
             (
                 self.strategy is not None and self.strategy not in STRATEGIES,
                 f"--strategy must be one of {', '.join(sorted(STRATEGIES))}, not {self.strategy!r}",
@@ -256,10 +267,21 @@ class SearchOptions:
             raise ConfigError(found)
         return self
 
-    def build_strategy(self) -> Strategy:
-        """The strategy that the options ask for: beam, one by name, or sampling."""
+    def _other_way(self) -> str:
+        """The first option that asks for another search than one beam."""
+        names = ("strategy", *_SAMPLE, "beam_groups")
+        return next((_flag(name) for name in names if getattr(self, name) not in (None, ())), "sampling")
+
+    def build_strategy(self, must: Must | None = None) -> Strategy:
+        """The strategy that the options ask for: beam, one by name, or sampling.
+
+        Args:
+            must: the processor of what has to come, which a beam searches with.
+        """
         if self.beam is not None:
             penalty, n_best = _or(self.length_penalty, 1.0), self.n_best or 1
+            if must is not None:
+                return ConstrainedBeam(must, self.beam, length_penalty=penalty, n_best=n_best)
             if self.beam_groups is None:
                 return Beam(self.beam, length_penalty=penalty, n_best=n_best)
             return DiverseBeam(
@@ -310,7 +332,7 @@ class SearchOptions:
             if unknown := sorted(set(begin) & {*banned, *never}):
                 lacks = ", ".join(repr(decode([i])) for i in unknown)
                 raise UserError(f"--prefix {self.prefix!r}: no output can begin so: {lacks} is unknown or banned")
-            if held := [text for text in spelled if banned_text(text).search(tokenizer.normalize(self.prefix))]:
+            if held := [text for text in spelled if whole_words(text).search(tokenizer.normalize(self.prefix))]:
                 raise UserError(f"--prefix {self.prefix!r}: no output can begin so: --ban {held[0]!r}")
             processors.append(ForcedPrefix(begin))
         if self.stop:
@@ -332,6 +354,8 @@ class SearchOptions:
         # A seed or a number of samples alone still means the model's own way to sample.
         if chosen & (ways - {"seed", "num_samples", "n_best", "length_penalty", "beam_groups", "diversity"}):
             defaults = {name: value for name, value in defaults.items() if name not in ways}
+        elif given.get("must") and "beam" not in {**defaults, **given}:
+            defaults = {**{name: value for name, value in defaults.items() if name not in ways}, "beam": 5}
         return cls(**{**defaults, **given}).check()
 
 
@@ -417,6 +441,11 @@ def _as_one_token(text: str, never: Sequence[int], tokenizer: Tokenizer) -> list
     if not found and set(tokenizer.encode(text, strict=True)) & set(tokenizer.encode(f" {text}")) & set(never):
         raise UserError(f"--ban {text!r}: never comes, since the vocabulary lacks a part of it; leave it out")
     return found
+
+
+def empty_in(wanted: Sequence[str]) -> list[str]:
+    """Those of the constraints that have an empty alternative."""
+    return [text for text in wanted if not all(map(str.strip, text.split("|")))]
 
 
 def _or(value: float | None, default: float) -> float:
