@@ -90,6 +90,7 @@ WAYS = {
         "ban": (" w3",),
     },
     "prefix": {"beam": 2, "prefix": " w7 w8"},
+    "must": {"beam": 3, "n_best": 2, "must": ("w4 w11|w5 w2", "w3")},
 }
 
 

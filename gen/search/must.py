@@ -59,7 +59,7 @@ class Goal(Phrases):
         ]
         for text, forms in zip(self.wanted, spelled, strict=True):
             if not forms:
-                raise UserError(f"--must {text!r}: cannot be written, since the vocabulary lacks a part of it")
+                raise UserError(f"{text!r} must come, and cannot be written: the vocabulary lacks a part of it")
         super().__init__([[form for form, _ in each] for each in spelled], tokenizer)
         self._tokenizer = tokenizer
         self._spellings = {
@@ -132,9 +132,19 @@ class Goal(Phrases):
         return place.notes[left]
 
 
-def goals_of(wanted: Sequence[Sequence[str]], tokenizer: Tokenizer) -> list[Goal | None]:
-    """The goal of each output; one for all that want the same, and None where nothing is wanted."""
+def goals_of(wanted: Sequence[Sequence[str]], tokenizer: Tokenizer, banned: Sequence[str]) -> list[Goal | None]:
+    """The goal of each output; one for all that want the same, and None where nothing is wanted.
+
+    Raises:
+        UserError: something cannot be written, or is banned.
+    """
     known = {each: Goal(each, tokenizer) for each in {tuple(each) for each in wanted} if each}
+    patterns = {text: whole_words(tokenizer.normalize(text)) for text in banned}
+    for goal in known.values():
+        for text, forms in zip(goal.wanted, goal.forms, strict=True):
+            for ban, pattern in patterns.items():
+                if all(pattern.search(form.text) for form in forms):
+                    raise UserError(f"--must {text!r} and --ban {ban!r} exclude each other")
     return [known.get(tuple(each)) for each in wanted]
 
 

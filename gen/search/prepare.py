@@ -138,20 +138,20 @@ def prepare(
                 f"a {type(item).__name__} is no item: give one item, a list of items, or a mapping "
                 "{name: item} to a model that reads several inputs"
             )
+    each_must = [(*options.must, *_own_must(item)) for item in items]
+    items = [_without_must(item) for item in items]
     tokenizer = model.tokenizer
     never = (tokenizer.bos_id, tokenizer.unk_id)
     # None where all that a model does is to continue prompts
     readers: Mapping[str, InputProcessor] | None = getattr(model, "processors", None)
     if options.unknown and readers:
         items = [known_item(readers, item, options.unknown) for item in items]
-    each_must = [(*options.must, *_own_must(item)) for item in items]
-    items = [_without_must(item) for item in items]
     start = model.start_search(items)
     mask = np.zeros((len(items), 0), bool) if start.mask is None else start.mask
     limits = options.limits(mask.sum(1).tolist())
     spell = partial(tokenizer.encode_known, unknown=options.unknown)
     prompts = [[tokenizer.bos_id, *spell(open_end(prompt, tokenizer))] for prompt in start.prompts]
-    goals = goals_of(each_must, tokenizer)
+    goals = goals_of(each_must, tokenizer, options.ban)
     must = None
     if any(goals):
         first = len(tokenizer.encode(options.prefix)) if options.prefix else 0

@@ -26,6 +26,7 @@ from gen.runtime import Runtime
 from gen.search import Hypothesis
 from gen.search.options import SearchOptions
 from tasks.commands.models import Precision, labels_of, load_model, record
+from tasks.commands.must import unsaid, with_must
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
@@ -45,6 +46,8 @@ class CaptionCommand:
     """What kind of caption to write, for a model trained with labels: a label, such as a language."""
     stdin: bool = False
     """Read picture paths from standard input, one per line."""
+    must_each: str = ""
+    """File in step with the pictures: what each caption must say besides --must, divided by tabs."""
     num_captions: int = 1
     """Captions per picture: by diverse beam search, the best of --beam, or samples with --sample."""
     sample: bool = False
@@ -88,8 +91,8 @@ class CaptionCommand:
             errors.append(f"--show {self.show}: name an .html file")
         if self.show and not Path(self.show).parent.is_dir():
             errors.append(f"--show {self.show}: there is no folder {Path(self.show).parent}")
-        if self.sample and {"beam", "strategy"} & set(given):
-            errors.append("--sample and --beam exclude each other: choose one way to search")
+        if self.sample and (beam := sorted({"beam", "strategy", "must"} & set(given))):
+            errors.append(f"--sample and --{beam[0]} exclude each other: choose one way to search")
         if errors:
             raise ConfigError(errors)
         if self.sample or {"temperature", "top_k", "top_p", "min_p"} & set(given):
@@ -97,7 +100,7 @@ class CaptionCommand:
         if self.num_captions > 1:
             width = given.get("beam", self.num_captions)
             # Without --beam, each caption is a group of its own.
-            groups = {} if "beam" in given else {"beam_groups": self.num_captions}
+            groups = {} if {"beam", "must"} & set(given) or self.must_each else {"beam_groups": self.num_captions}
             return {"beam": width, "n_best": self.num_captions, **groups, **given}
         return given
 
@@ -177,12 +180,16 @@ def caption_command(argv: list[str], command: str) -> int:
             file.write(_csv(["image", "caption", "score"]))
         describe = partial(caption_pictures, model, batch_size=config.batch_size, **options)
         given = labels_of(model, config.given)
-        items = ({"picture": path, **given} if given else path for path in expand(names))
+        items: Iterable[Any] = ({"picture": path, **given} if given else path for path in expand(names))
+        if config.must_each:
+            items = with_must(items, config.must_each, "picture", model.tokenizer)
         for caption in distributed.share_out(items, describe):
             done += 1
             if caption.error:
                 failed += 1
                 notify(str(caption.error))
+            if caption.hypotheses and (missing := caption.hypotheses[0].missing):
+                raise unsaid(str(caption.path), missing[0])
             _write(file, caption, config)
             if config.sidecar and caption.hypotheses:
                 unwritten += not _write_sidecar(caption, sidecars, config.overwrite)
