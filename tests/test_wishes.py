@@ -78,6 +78,16 @@ def test_a_ban_where_words_have_no_spaces():
     assert "猫吃" not in chain.generate("", max_new_tokens=300, seed=1, ban="猫吃").text
 
 
+def test_a_ban_of_what_bytes_spell_or_a_space_before_the_text():
+    text = "un café noir et un thé. " * 20
+    bytes_only = SubwordTokenizer.train(["un caf noir et un th. " * 20], at_most=True)
+    for tokenizer in (bytes_only, WordTokenizer.train([text], dummy_prefix=True)):
+        chain = MarkovChain.fit(tokenizer.encode_array(text), tokenizer, 4)
+        plain, banned = (chain.generate("", ban=ban, max_new_tokens=90, seed=1).text for ban in ((), "café noir"))
+        assert whole_words("café noir").search(plain)
+        assert not whole_words("café noir").search(banned)
+
+
 def test_a_prefix_that_is_banned_is_an_error(model):
     with pytest.raises(UserError, match=r"prefix='a cat ': no output can begin so: ban='cat'"):
         model.generate("", prefix="a cat ", ban="cat")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gen.search.beam import Beam
@@ -21,13 +23,12 @@ class ConstrainedBeam(Beam):
         must: the processor that knows where each row is; see `Must`.
         width: the beam width of an input without constraints. For others it is two rows per constraint and one,
             if that is more, up to three times ``width``.
-        length_penalty, n_best: as for `Beam`.
+        n_best, options: as for `Beam`.
     """
 
-    def __init__(self, must: Must, width: int = 5, *, length_penalty: float = 1.0, n_best: int = 1) -> None:
+    def __init__(self, must: Must, width: int = 5, *, n_best: int = 1, **options: Any) -> None:
         own = [max(width, min(2 * len(goal.forms) + 1, 3 * width)) if goal else width for goal in must.goals]
-        super().__init__(max(own), length_penalty=length_penalty, n_best=n_best)
-        self.num_return = self.width  # the best of those that say all is found in the end
+        super().__init__(max(own), n_best=max(own), **options)  # what says most is found in the end
         self._own, self._must, self._n_best = own, must, n_best
 
     def start(self, ops: Ops, rows: int) -> None:
@@ -36,6 +37,7 @@ class ConstrainedBeam(Beam):
         self._behind = np.zeros(rows, np.float32)  # per row, how far it was behind the best when it began
 
     def keep(self, rows: np.ndarray) -> None:
+        super().keep(rows)
         self._slots = self._slots[rows[:: self.width] // self.width]
         self._behind = self._behind[rows]
 
@@ -47,7 +49,9 @@ class ConstrainedBeam(Beam):
         same = (length == 0) & (np.arange(R) % W > 0) & ~ended  # at first all W rows of an input are identical
         token_ids, values = self._candidates(log_probs)  # (R, C)
         total = np.where(same, np.float32(-np.inf), was)[:, None] + values
-        ranking = self._normalise(total, (length + ~ended)[:, None])
+        bonus = self._bonus(finished, lengths)
+        adjusted = total if bonus is None else total + ops.numpy(bonus)[:, None]
+        ranking = self._normalise(adjusted, (length + ~ended)[:, None])
         best = np.where(ended[:, None], -np.inf, total).reshape(B, -1).max(1)
         best = np.where(best > -np.inf, best, 0)
         behind = total - np.repeat(best, W)[:, None]

@@ -46,6 +46,8 @@ class SearchKeywords(TypedDict, total=False):
     seed: int | None
     beam: int | None
     length_penalty: float | None
+    coverage_penalty: float | None
+    length_reward: float | None
     n_best: int | None
     beam_groups: int | None
     diversity: float | None
@@ -104,6 +106,10 @@ class SearchOptions:
     """Beam search of this width instead of sampling."""
     length_penalty: float | None = None
     """Beam: 0 prefers short outputs, larger values longer ones."""
+    coverage_penalty: float | None = None
+    """Beam: prefer outputs that looked at all of the input; 0.2 is usual. For models with attention."""
+    length_reward: float | None = None
+    """Beam: add this for every token, in nats, before the length penalty divides."""
     n_best: int | None = None
     """Beam: return the n best outputs."""
     beam_groups: int | None = None
@@ -211,6 +217,14 @@ class SearchOptions:
                 f"--length-penalty must be a number, not {self.length_penalty}",
             ),
             (
+                self.coverage_penalty is not None and not 0 <= self.coverage_penalty < float("inf"),
+                f"--coverage-penalty must be 0 or more, not {self.coverage_penalty}",
+            ),
+            (
+                self.length_reward is not None and not abs(self.length_reward) < float("inf"),
+                f"--length-reward must be a number, not {self.length_reward}",
+            ),
+            (
                 self.n_best is not None and not 1 <= self.n_best <= (self.beam or 1),
                 f"--n-best must be between 1 and --beam ({self.beam or 1}), not {self.n_best}",
             ),
@@ -279,18 +293,17 @@ class SearchOptions:
             must: the processor of what has to come, which a beam searches with.
         """
         if self.beam is not None:
-            penalty, n_best = _or(self.length_penalty, 1.0), self.n_best or 1
+            options: dict[str, Any] = {
+                "length_penalty": _or(self.length_penalty, 1.0),
+                "coverage_penalty": self.coverage_penalty or 0.0,
+                "length_reward": self.length_reward or 0.0,
+                "n_best": self.n_best or 1,
+            }
             if must is not None:
-                return ConstrainedBeam(must, self.beam, length_penalty=penalty, n_best=n_best)
+                return ConstrainedBeam(must, self.beam, **options)
             if self.beam_groups is None:
-                return Beam(self.beam, length_penalty=penalty, n_best=n_best)
-            return DiverseBeam(
-                self.beam,
-                groups=self.beam_groups,
-                diversity=_or(self.diversity, 0.5),
-                length_penalty=penalty,
-                n_best=n_best,
-            )
+                return Beam(self.beam, **options)
+            return DiverseBeam(self.beam, groups=self.beam_groups, diversity=_or(self.diversity, 0.5), **options)
         if self.strategy is not None:
             return STRATEGIES[self.strategy]()
         return Sample(
@@ -352,7 +365,7 @@ class SearchOptions:
         ways = {*_BEAM, *_SAMPLE, "strategy"}
         chosen = ways & set(given)
         # A seed or a number of samples alone still means the model's own way to sample.
-        if chosen & (ways - {"seed", "num_samples", "n_best", "length_penalty", "beam_groups", "diversity"}):
+        if chosen & (ways - {"seed", "num_samples", *_BEAM[1:]}):
             defaults = {name: value for name, value in defaults.items() if name not in ways}
         elif given.get("must") and "beam" not in {**defaults, **given}:
             defaults = {**{name: value for name, value in defaults.items() if name not in ways}, "beam": 5}
@@ -370,7 +383,7 @@ UNKNOWN = ("error", "skip", "replace")
 MOST_BEAMS = 1000
 """Memory grows with the beam, and quality no longer does."""
 
-_BEAM = ("beam", "length_penalty", "n_best", "beam_groups", "diversity")
+_BEAM = ("beam", "length_penalty", "coverage_penalty", "length_reward", "n_best", "beam_groups", "diversity")
 _SAMPLE = ("temperature", "top_k", "top_p", "min_p", "num_samples", "seed")
 
 

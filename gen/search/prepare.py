@@ -13,6 +13,7 @@ import numpy as np
 from gen.base.errors import UserError
 from gen.inputs.processors import InputProcessor, known_item
 from gen.inputs.tokenizer import Tokenizer
+from gen.search.beam import Beam
 from gen.search.loop import Events, Step, unroll
 from gen.search.must import Goal, Must, goals_of
 from gen.search.ops import Ops
@@ -164,6 +165,8 @@ def prepare(
     if must and own is None and options.beam is None:
         raise UserError("what an output must say is searched by a beam: add --beam 5")
     strategy = own if isinstance(own, Strategy) else options.build_strategy(must)
+    if isinstance(strategy, Beam):
+        strategy.mask = mask
     several = strategy is not own and options.beam is not None and (options.num_outputs > 1 or must is not None)
     if several:
         strategy.num_return = strategy.width  # several may have the same text

@@ -19,7 +19,7 @@ class Terms:
         tokenizer: of the translations.
 
     Raises:
-        UserError: the table cannot be read, has not two columns, or a term cannot be written (names file and line).
+        UserError: the table cannot be read, has not two columns, or a term cannot be written; names the line.
     """
 
     def __init__(self, name: str, tokenizer: Tokenizer) -> None:
