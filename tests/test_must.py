@@ -16,6 +16,8 @@ from gen.search.constrained import ConstrainedBeam
 from gen.search.must import Goal, Must
 from gen.search.ops import NumpyOps, TorchOps
 from gen.search.phrases import Phrases, whole_words
+from tasks.commands.must import with_must
+from tasks.translate.terms import Terms
 from tests.conftest import TEXT
 from tests.test_search import BOS, EOS, PAD, State, make_table, score_of, table_step
 from tests.test_wishes import CHAINS, TOKENIZERS, quick
@@ -145,3 +147,33 @@ def test_any_strategy_says_what_it_must():
             processors=[must, BannedTokens([BOS, 3])],
         )
         assert not goal.missing(tokenizer.decode(drain(running)[0][0].token_ids))
+
+
+def test_terms_are_found_as_whole_words_longest_first(tmp_path):
+    path = tmp_path / "terms.tsv"
+    path.write_text("town\tcat\ntown hall\tmat| dog\nMay\tthe\nc++\tran\ntown\tsat\n")
+    terms = Terms(str(path), TOKENIZERS["char"])
+    assert terms.constraints("The Town Hall, a townhouse and a town: it may") == ["mat|dog", "cat|sat"]
+    assert terms.constraints("In May, C++ in May") == ["the", "ran"]
+    assert "cat|sat" in terms
+    wrong = {"a\tcat\tb\nx\ty\n": "line 1 has 3 columns", "a\tcat\n\tcat\n": "line 2: a source or"}
+    for text, message in {**wrong, "a\tcat\nb\tZ\u00e9bu\n": "line 2: 'Z\u00e9bu' must come"}.items():
+        path.write_text(text)
+        with pytest.raises(UserError, match=rf"terms.tsv: {message}"):
+            Terms(str(path), TOKENIZERS["char"])
+
+
+def test_constraints_in_step_with_the_inputs(tmp_path):
+    path, tokenizer = tmp_path / "must.tsv", TOKENIZERS["char"]
+    path.write_text("cat|dog\tmat\n\nsat\n")
+    items = list(with_must(["a", "b", {"prompt": "c"}], str(path), "prompt", tokenizer))
+    assert items == [{"prompt": "a", "must": ["cat|dog", "mat"]}, "b", {"prompt": "c", "must": ["sat"]}]
+    cases = {
+        "cat\n": "has 1 lines",
+        "cat\n\n\ndog\n": "has more lines than the 2",
+        "a||b\n\n": "line 1: a text, or",
+    }
+    for text, message in {**cases, "\nZ\n": "line 2: 'Z' must come"}.items():
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            list(with_must(["a", "b"], str(path), "prompt", tokenizer))

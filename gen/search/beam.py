@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gen.base.errors import UserError
+from gen.search.coverage import Coverage
 from gen.search.ops import Array, Ops
 from gen.search.strategy import Strategy, register
 
@@ -59,48 +59,39 @@ class Beam(Strategy):
 
     def start(self, ops: Ops, rows: int) -> None:
         super().start(ops, rows)
-        self._seen: np.ndarray | None = None  # (R, S), the attention that each position has had
-        self._next: np.ndarray | None = None  # (R, S), of the next token
-        self._real = None if self.mask is None else np.repeat(self.mask, self.width, axis=0)
+        mask = None if self.mask is None else np.repeat(self.mask, self.width, axis=0)
+        self._coverage = Coverage(ops, mask) if self.coverage_penalty else None
 
     def look(self, attention: Array | None) -> None:
-        if not self.coverage_penalty:
-            return
-        if attention is None or not attention.shape[1]:
-            raise UserError("--coverage-penalty: this model has no attention")
-        self._next = self.ops.numpy(attention)
-        self._seen = np.zeros_like(self._next) if self._seen is None else self._seen
+        if self._coverage:
+            self._coverage.look(attention)
 
     def observe(self, parents: Array | None) -> None:
-        if self._seen is not None and parents is not None:
-            self._seen = self._seen[self.ops.numpy(parents)]
+        if self._coverage:
+            self._coverage.select(self.ops.numpy(parents))
 
     def keep(self, rows: np.ndarray) -> None:
-        self._seen = None if self._seen is None else self._seen[rows]
-        self._real = None if self._real is None else self._real[rows]
+        if self._coverage:
+            self._coverage.keep(rows)
 
     def _normalise(self, scores: Array, lengths: Array) -> Array:
-        return scores / self._penalty(lengths)
-
-    def _penalty(self, lengths: Array) -> Array:
-        return ((5 + lengths) / 6) ** self.length_penalty
+        return scores / ((5 + lengths) / 6) ** self.length_penalty
 
     def _extra(self, lengths: np.ndarray, rows: Any = ...) -> np.ndarray:
         """(R,) what is added to scores before they are normalised."""
         extra = self.length_reward * lengths
-        if self._seen is not None:
-            covered = np.log(np.clip(self._seen[rows], 1e-9, 1))
-            covered = covered if self._real is None else covered * self._real[rows]
-            extra = extra + self.coverage_penalty * covered.sum(1) * self._penalty(lengths)
+        if self._coverage:
+            covered = self.coverage_penalty * self._coverage.penalty(rows)
+            extra = extra + covered * ((5 + lengths) / 6) ** self.length_penalty
         return extra.astype(np.float32)
 
     def _bonus(self, finished: Array, lengths: Array) -> Array | None:
         """`_extra` of each row with one token more, (R,), whose attention then counts; None where it is 0."""
-        if not (self.coverage_penalty or self.length_reward):
+        if not (self._coverage or self.length_reward):
             return None
         running = ~self.ops.numpy(finished)
-        if self._seen is not None and self._next is not None:
-            self._seen = self._seen + self._next * running[:, None]
+        if self._coverage:
+            self._coverage.add(running)
         return self.ops.asarray(self._extra(self.ops.numpy(lengths) + running), "float32")
 
     def pick(self, log_probs: Array, scores: Array, finished: Array, lengths: Array) -> tuple[Array, Array, Array]:
