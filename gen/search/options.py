@@ -107,7 +107,7 @@ class SearchOptions:
     length_penalty: float | None = None
     """Beam: 0 prefers short outputs, larger values longer ones."""
     coverage_penalty: float | None = None
-    """Beam: prefer outputs that looked at all of the input; 0.2 is usual. For models with attention."""
+    """Beam: prefer outputs that looked at all of the input; 0.1 is much. For models with attention."""
     length_reward: float | None = None
     """Beam: add this for every token, in nats, before the length penalty divides."""
     n_best: int | None = None

@@ -194,10 +194,10 @@ MUST = "must"
 def _own_must(item: Any) -> tuple[str, ...]:
     """What the output of one item must say; see `SearchOptions.must`. Raises `UserError` for anything else."""
     found = item.get(MUST) if isinstance(item, Mapping) else None
-    found = (found,) if isinstance(found, str) else tuple(found or ())
-    if not all(isinstance(text, str) for text in found) or (found and empty_in(found)):
-        raise UserError(f"--must {list(found)!r}: must be texts, without an empty alternative")
-    return found
+    texts = [found] if isinstance(found, str) else [] if found is None else found
+    if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts) or empty_in(texts):
+        raise UserError(f"--must {found!r}: give a text, or a list of texts, without an empty alternative")
+    return tuple(texts)
 
 
 def _without_must(item: Any) -> Any:
