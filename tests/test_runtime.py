@@ -99,6 +99,9 @@ WAYS = {
         "ban": (" w3",),
     },
     "prefix": {"beam": 2, "prefix": " w7 w8"},
+    "coverage": {"beam": 4, "n_best": 3, "coverage_penalty": 0.4, "length_reward": 0.3},
+    "coverage of groups": {"beam": 4, "beam_groups": 2, "n_best": 4, "coverage_penalty": 2.0},
+    "must": {"beam": 3, "n_best": 2, "must": ("w4 w11|w5 w2", "w3")},
 }
 
 
@@ -126,11 +129,12 @@ def test_text_is_that_of_torch(folders, strategy):
 
 def test_the_batch_changes_nothing(folders):
     exported = runtime.load(folders / "translate")
-    together = exported.generate(SENTENCES, max_new_tokens=12)
-    alone = [exported.generate(s, max_new_tokens=12) for s in SENTENCES]
-    many = list(exported.generate_many(SENTENCES * 5, batch_size=3, max_new_tokens=12))
-    assert flat(together) == flat(alone)
-    assert flat(many) == flat(together) * 5
+    for how in ({}, WAYS["coverage"], WAYS["must"]):
+        together = exported.generate(SENTENCES, max_new_tokens=12, **how)
+        alone = [exported.generate(s, max_new_tokens=12, **how) for s in SENTENCES]
+        many = list(exported.generate_many(SENTENCES * 5, batch_size=3, max_new_tokens=12, **how))
+        assert flat(together) == flat(alone)
+        assert flat(many) == flat(together) * 5
 
 
 def test_scores_are_those_of_torch(folders):

@@ -374,6 +374,41 @@ def test_groups_avoid_each_other(ops):
             assert h.score == pytest.approx(score_of(table, prompt, h.token_ids + [EOS] * h.finished), rel=1e-4)
 
 
+@pytest.mark.parametrize("reward", [0.0, 0.7])
+@pytest.mark.parametrize("seed", range(3))
+def test_coverage_and_length_are_rewarded_as_in_an_exhaustive_search(ops, seed, reward):
+    table, longest, beta, penalty = make_table(5, seed, sharp=1.0), 4, 0.8, 0.6
+    mask = np.array([[True, True, True, False]])
+
+    def weights(history):  # of the token after it
+        raw = np.exp(table[history[-1], history[-2] if len(history) > 1 else PAD, :4]) * mask[0]
+        return raw / raw.sum()
+
+    step = table_step(table, ops)
+
+    def looking(token_ids, state):
+        log_probs, state, _ = step(token_ids, state)
+        return log_probs, state, ops.asarray(np.stack([weights(h) for h in state.history]), "float32")
+
+    def value(y):
+        covered = sum(weights([BOS, *y[:n]]) for n in range(len(y)))[:3]
+        norm = ((5 + len(y)) / 6) ** penalty
+        return (score_of(table, [BOS], y) + reward * len(y)) / norm + beta * np.log(np.minimum(covered, 1)).sum()
+
+    free = [t for t in range(5) if t not in (PAD, EOS)]
+    everything = [[*body, EOS] for n in range(longest) for body in itertools.product(free, repeat=n)]
+    everything += [list(body) for body in itertools.product(free, repeat=longest)]
+    best = sorted(everything, key=value, reverse=True)[:3]
+    strategy = Beam(256, n_best=3, length_penalty=penalty, coverage_penalty=beta, length_reward=reward)
+    strategy.mask = mask
+    settings = {"ops": ops, "eos_id": EOS, "pad_id": PAD, "max_new_tokens": longest}
+    found = drain(search(looking, State([[]]), [[BOS]], strategy, **settings))[0]
+    assert [h.token_ids + [EOS] * h.finished for h in found] == best
+    assert found[0].score == pytest.approx(score_of(table, [BOS], best[0]), abs=1e-4)
+    with pytest.raises(UserError, match="has no attention"):
+        run(table, ops, strategy)
+
+
 def test_groups_divide_the_beam():
     with pytest.raises(UserError, match="beam_groups 3 does not divide beam=4"):
         DiverseBeam(4, groups=3)

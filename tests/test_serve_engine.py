@@ -38,6 +38,7 @@ WAYS = {
     },
     "banned beam": {"beam": 3, "ban": ("a",), "min_new_tokens": 5},
     "prefix": {"beam": 2, "prefix": "the"},
+    "must": {"beam": 3, "n_best": 2, "must": ("mat|zz", "dog")},
 }
 PROMPTS = ["", "t", "the cat ", "the dog ran to the cat, and"]
 

@@ -16,7 +16,7 @@ from gen.inputs.subword import SubwordTokenizer
 from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 from gen.metrics.markov import MarkovChain
 from gen.search import SearchOptions
-from gen.search.ban import banned_text
+from gen.search.phrases import whole_words
 from gen.search.suggest import suggest
 from tests.conftest import TEXT, make_model
 
@@ -50,7 +50,7 @@ def test_banned_texts_never_come(kind, ban, seed, length, beam):
         known = [b for b in ban if kind != "word" or b != "t"]  # a word that the vocabulary lacks is an error
         for hypothesis in CHAINS[kind].generate(prompt, ban=known, max_new_tokens=length, **way):
             text = prompt + hypothesis.text
-            assert not [b for b in known if banned_text(b).search(text, len(prompt))], text
+            assert not [b for b in known if whole_words(b).search(text, len(prompt))], text
 
 
 def test_a_ban_leaves_pieces_and_longer_words():
@@ -64,8 +64,8 @@ def test_a_ban_leaves_pieces_and_longer_words():
         how = {"max_new_tokens": 400, "num_samples": 3, "seed": 0}
         plain = " ".join(h.text for h in chain.generate("in ", **how))
         banned = " ".join(h.text for h in chain.generate("in ", ban="new york", **how))
-        assert banned_text("new york").search(plain)
-        assert not banned_text("new york").search(banned)
+        assert whole_words("new york").search(plain)
+        assert not whole_words("new york").search(banned)
         assert "new yorkers" in banned
         assert "in york" in banned
         assert "new day" in banned
@@ -76,6 +76,16 @@ def test_a_ban_where_words_have_no_spaces():
     chain = chain_of("char", text)
     assert "猫吃" in chain.generate("", max_new_tokens=300, seed=1).text
     assert "猫吃" not in chain.generate("", max_new_tokens=300, seed=1, ban="猫吃").text
+
+
+def test_a_ban_of_what_bytes_spell_or_a_space_before_the_text():
+    text = "un café noir et un thé. " * 20
+    bytes_only = SubwordTokenizer.train(["un caf noir et un th. " * 20], at_most=True)
+    for tokenizer in (bytes_only, WordTokenizer.train([text], dummy_prefix=True)):
+        chain = MarkovChain.fit(tokenizer.encode_array(text), tokenizer, 4)
+        plain, banned = (chain.generate("", ban=ban, max_new_tokens=90, seed=1).text for ban in ((), "café noir"))
+        assert whole_words("café noir").search(plain)
+        assert not whole_words("café noir").search(banned)
 
 
 def test_a_prefix_that_is_banned_is_an_error(model):

@@ -242,6 +242,9 @@ class WordTokenizer(Tokenizer):
         text = "".join([self._texts[i] for i in token_ids])
         return text.removeprefix(" ") if self.dummy_prefix else text
 
+    def tokens(self) -> list[str]:
+        return ["" if i < len(SPECIALS) else text for i, text in enumerate(self._texts)]
+
     def to_bytes(self) -> bytes:
         fields = {
             "words": self._texts[len(SPECIALS) :],

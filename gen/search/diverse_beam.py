@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gen.base.errors import UserError
 from gen.search.beam import Beam
 from gen.search.ops import Array
@@ -19,7 +21,7 @@ class DiverseBeam(Beam):
         width: the beam width W of all groups together.
         groups: the number of groups; it divides ``width``.
         diversity: the penalty of a token, in nats, per row of an earlier group that picked it in this step.
-        length_penalty, n_best: as for `Beam`.
+        options: as for `Beam`.
 
     Raises:
         UserError: ``groups`` does not divide ``width``.
@@ -38,12 +40,11 @@ class DiverseBeam(Beam):
         *,
         groups: int = 3,
         diversity: float = 0.5,
-        length_penalty: float = 1.0,
-        n_best: int = 1,
+        **options: Any,
     ) -> None:
         if width % groups:
             raise UserError(f"--beam-groups {groups} does not divide --beam {width}")
-        super().__init__(width, length_penalty=length_penalty, n_best=n_best)
+        super().__init__(width, **options)
         self.groups = groups
         self.diversity = diversity
 
@@ -54,12 +55,14 @@ class DiverseBeam(Beam):
         index = ops.arange(len(log_probs)).reshape(B, self.groups, w)
         counts = ops.full((B, V), 0.0, "float32")
         found = []
+        bonus = self._bonus(finished, lengths)
         for g in range(self.groups):
             rows = index[:, g].reshape(-1)  # (B*w,)
             inputs = rows // self.width
             penalty = ops.where(finished[rows][:, None], 0 * counts[inputs], self.diversity * counts[inputs])
             own, done = log_probs[rows], finished[rows]
-            parents, token_ids, best = self._best(own, own - penalty, scores[rows], done, lengths[rows], w)
+            choice = own - penalty if bonus is None else own - penalty + bonus[rows][:, None]
+            parents, token_ids, best = self._best(own, choice, scores[rows], done, lengths[rows], w)
             found.append([a.reshape(B, w) for a in (rows[parents], token_ids, best)])
             chosen = token_ids.reshape(B, w)[..., None] == ops.arange(V)  # (B, w, V)
             counts = counts + chosen.sum(1)

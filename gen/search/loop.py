@@ -188,6 +188,7 @@ def unroll(
             choice = processor(choice, rows.lengths)
         if some_ended:
             choice = ops.put(choice, rows.ended, pad_only)
+        strategy.look(attention)
         parents, token_ids, scores = strategy.pick(choice, rows.scores, rows.ended, rows.lengths)
         stuck = scores == -np.inf  # everything was forbidden, or a beam row that is not in use yet
         live = ~stuck & ~(rows.ended if parents is None else rows.ended[parents])
@@ -208,6 +209,7 @@ def unroll(
         rows.scores = scores
         rows.lengths = rows.lengths + live
         rows.finished = rows.finished | (live & (token_ids == eos_id))
+        strategy.observe(parents)
         for processor in processors:
             stopped = processor.observe(parents, token_ids, live)
             rows.finished = rows.finished if stopped is None else rows.finished | (stopped & live)
@@ -291,7 +293,7 @@ def _hypotheses(
     results: list[list[Hypothesis]] = []
     for b in range(len(inputs)):
         mine = slice(b * W, (b + 1) * W)
-        order = b * W + strategy.rank(scores[mine], lengths[mine])
+        order = b * W + strategy.rank(scores[mine], lengths[mine], last[mine])
         possible = [r for r in order if scores[r] > -np.inf] or list(order[:1])
         results.append([])
         for r in possible[: strategy.num_return]:

@@ -12,9 +12,12 @@ from typing import Any, TypedDict, get_args, get_origin, get_type_hints
 
 from gen.base.errors import ConfigError, UserError
 from gen.inputs.tokenizer import Tokenizer
-from gen.search.ban import BannedTexts, banned_text
+from gen.search.ban import BannedTexts
 from gen.search.beam import Beam
+from gen.search.constrained import ConstrainedBeam
 from gen.search.diverse_beam import DiverseBeam
+from gen.search.must import Must
+from gen.search.phrases import whole_words
 from gen.search.processors import (
     BannedTokens,
     ForcedPrefix,
@@ -43,6 +46,8 @@ class SearchKeywords(TypedDict, total=False):
     seed: int | None
     beam: int | None
     length_penalty: float | None
+    coverage_penalty: float | None
+    length_reward: float | None
     n_best: int | None
     beam_groups: int | None
     diversity: float | None
@@ -51,6 +56,7 @@ class SearchKeywords(TypedDict, total=False):
     no_repeat_ngram: int | None
     prefix: str | None
     ban: str | Sequence[str] | None
+    must: str | Sequence[str] | None
     stop: str | Sequence[str] | None
 
 
@@ -100,6 +106,10 @@ class SearchOptions:
     """Beam search of this width instead of sampling."""
     length_penalty: float | None = None
     """Beam: 0 prefers short outputs, larger values longer ones."""
+    coverage_penalty: float | None = None
+    """Beam: prefer outputs that looked at all of the input; 0.1 is much. For models with attention."""
+    length_reward: float | None = None
+    """Beam: add this for every token, in nats, before the length penalty divides."""
     n_best: int | None = None
     """Beam: return the n best outputs."""
     beam_groups: int | None = None
@@ -116,6 +126,8 @@ class SearchOptions:
     """Every output begins with this text."""
     ban: tuple[str, ...] = ()
     """A word, or several, that never comes; may be repeated."""
+    must: tuple[str, ...] = ()
+    """A word, or several, that comes in every output, found by a beam; may be repeated. Alternatives: car|cars."""
     stop: tuple[str, ...] = ()
     """End before this string; may be repeated."""
 
@@ -205,6 +217,14 @@ class SearchOptions:
                 f"--length-penalty must be a number, not {self.length_penalty}",
             ),
             (
+                self.coverage_penalty is not None and not 0 <= self.coverage_penalty < float("inf"),
+                f"--coverage-penalty must be 0 or more, not {self.coverage_penalty}",
+            ),
+            (
+                self.length_reward is not None and not abs(self.length_reward) < float("inf"),
+                f"--length-reward must be a number, not {self.length_reward}",
+            ),
+            (
                 self.n_best is not None and not 1 <= self.n_best <= (self.beam or 1),
                 f"--n-best must be between 1 and --beam ({self.beam or 1}), not {self.n_best}",
             ),
@@ -228,6 +248,11 @@ class SearchOptions:
             ),
             ("" in self.stop, "--stop must not be empty"),
             ("" in self.ban, "--ban must not be empty"),
+            *((True, f"--must {text!r}: is empty, or has an empty alternative") for text in empty_in(self.must)),
+            (
+                bool(self.must) and (self.beam is None or self.beam_groups is not None),
+                f"--must is searched by --beam: leave out {self._other_way()}",
+            ),
             (
                 self.strategy is not None and self.strategy not in STRATEGIES,
                 f"--strategy must be one of {', '.join(sorted(STRATEGIES))}, not {self.strategy!r}",
@@ -256,19 +281,29 @@ class SearchOptions:
             raise ConfigError(found)
         return self
 
-    def build_strategy(self) -> Strategy:
-        """The strategy that the options ask for: beam, one by name, or sampling."""
+    def _other_way(self) -> str:
+        """The first option that asks for another search than one beam."""
+        names = ("strategy", *_SAMPLE, "beam_groups")
+        return next((_flag(name) for name in names if getattr(self, name) not in (None, ())), "sampling")
+
+    def build_strategy(self, must: Must | None = None) -> Strategy:
+        """The strategy that the options ask for: beam, one by name, or sampling.
+
+        Args:
+            must: the processor of what has to come, which a beam searches with.
+        """
         if self.beam is not None:
-            penalty, n_best = _or(self.length_penalty, 1.0), self.n_best or 1
+            options: dict[str, Any] = {
+                "length_penalty": _or(self.length_penalty, 1.0),
+                "coverage_penalty": self.coverage_penalty or 0.0,
+                "length_reward": self.length_reward or 0.0,
+                "n_best": self.n_best or 1,
+            }
+            if must is not None:
+                return ConstrainedBeam(must, self.beam, **options)
             if self.beam_groups is None:
-                return Beam(self.beam, length_penalty=penalty, n_best=n_best)
-            return DiverseBeam(
-                self.beam,
-                groups=self.beam_groups,
-                diversity=_or(self.diversity, 0.5),
-                length_penalty=penalty,
-                n_best=n_best,
-            )
+                return Beam(self.beam, **options)
+            return DiverseBeam(self.beam, groups=self.beam_groups, diversity=_or(self.diversity, 0.5), **options)
         if self.strategy is not None:
             return STRATEGIES[self.strategy]()
         return Sample(
@@ -310,7 +345,7 @@ class SearchOptions:
             if unknown := sorted(set(begin) & {*banned, *never}):
                 lacks = ", ".join(repr(decode([i])) for i in unknown)
                 raise UserError(f"--prefix {self.prefix!r}: no output can begin so: {lacks} is unknown or banned")
-            if held := [text for text in spelled if banned_text(text).search(tokenizer.normalize(self.prefix))]:
+            if held := [text for text in spelled if whole_words(text).search(tokenizer.normalize(self.prefix))]:
                 raise UserError(f"--prefix {self.prefix!r}: no output can begin so: --ban {held[0]!r}")
             processors.append(ForcedPrefix(begin))
         if self.stop:
@@ -330,8 +365,10 @@ class SearchOptions:
         ways = {*_BEAM, *_SAMPLE, "strategy"}
         chosen = ways & set(given)
         # A seed or a number of samples alone still means the model's own way to sample.
-        if chosen & (ways - {"seed", "num_samples", "n_best", "length_penalty", "beam_groups", "diversity"}):
+        if chosen & (ways - {"seed", "num_samples", *_BEAM[1:]}):
             defaults = {name: value for name, value in defaults.items() if name not in ways}
+        elif given.get("must") and "beam" not in {**defaults, **given}:
+            defaults = {**{name: value for name, value in defaults.items() if name not in ways}, "beam": 5}
         return cls(**{**defaults, **given}).check()
 
 
@@ -346,7 +383,7 @@ UNKNOWN = ("error", "skip", "replace")
 MOST_BEAMS = 1000
 """Memory grows with the beam, and quality no longer does."""
 
-_BEAM = ("beam", "length_penalty", "n_best", "beam_groups", "diversity")
+_BEAM = ("beam", "length_penalty", "coverage_penalty", "length_reward", "n_best", "beam_groups", "diversity")
 _SAMPLE = ("temperature", "top_k", "top_p", "min_p", "num_samples", "seed")
 
 
@@ -417,6 +454,11 @@ def _as_one_token(text: str, never: Sequence[int], tokenizer: Tokenizer) -> list
     if not found and set(tokenizer.encode(text, strict=True)) & set(tokenizer.encode(f" {text}")) & set(never):
         raise UserError(f"--ban {text!r}: never comes, since the vocabulary lacks a part of it; leave it out")
     return found
+
+
+def empty_in(wanted: Sequence[str]) -> list[str]:
+    """Those of the constraints that have an empty alternative."""
+    return [text for text in wanted if not all(map(str.strip, text.split("|")))]
 
 
 def _or(value: float | None, default: float) -> float:

@@ -24,6 +24,7 @@ class Hypothesis:
         tokens: the text of each token, a byte as "<0x8F>" (`generate` fills it in).
         seed: of the random numbers it was drawn with; None where nothing was drawn.
         temperature: it was sampled at; None where it was not sampled.
+        missing: what it had to say and does not.
     """
 
     token_ids: list[int]
@@ -35,6 +36,7 @@ class Hypothesis:
     tokens: list[str] = field(default_factory=list)
     seed: int | None = None
     temperature: float | None = None
+    missing: list[str] = field(default_factory=list)
 
     @property
     def alignment(self) -> list[int]:
@@ -151,3 +153,8 @@ class Output(Sequence[Hypothesis]):
     def temperature(self) -> float | None:
         """The temperature that the first hypothesis was sampled at; None where it was not sampled."""
         return self[0].temperature
+
+    @property
+    def missing(self) -> list[str]:
+        """What the first hypothesis had to say and does not."""
+        return self[0].missing

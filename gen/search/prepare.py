@@ -13,9 +13,11 @@ import numpy as np
 from gen.base.errors import UserError
 from gen.inputs.processors import InputProcessor, known_item
 from gen.inputs.tokenizer import Tokenizer
+from gen.search.beam import Beam
 from gen.search.loop import Events, Step, unroll
+from gen.search.must import Goal, Must, goals_of
 from gen.search.ops import Ops
-from gen.search.options import SearchOptions
+from gen.search.options import SearchOptions, empty_in
 from gen.search.output import Hypothesis
 from gen.search.processors import Processor
 from gen.search.strategy import Strategy
@@ -63,6 +65,7 @@ class PreparedSearch:
         never: token ids that are never picked, in addition to PAD.
         mask: (B, S) bool, the real positions of each item's memory.
         stops: the stop strings, normalised.
+        goals: per item, what its outputs must say; None where there is nothing.
         num_distinct: of hypotheses with the same text only the best is kept, and at most so many; 0: all are kept.
         keep_attention: record the weights behind each token.
     """
@@ -77,6 +80,7 @@ class PreparedSearch:
     never: tuple[int, ...]
     mask: np.ndarray
     stops: list[str]
+    goals: list[Goal | None]
     num_distinct: int
     keep_attention: bool
 
@@ -99,7 +103,7 @@ class PreparedSearch:
     def finish(self, results: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
         """Fills in the text and the tokens of every item's hypotheses, and cuts attention to its own memory."""
         tokenizer, spelled = self.tokenizer, token_texts(self.tokenizer)
-        for real, prompt, hypotheses in zip(self.mask, self.texts, results, strict=True):
+        for real, prompt, goal, hypotheses in zip(self.mask, self.texts, self.goals, results, strict=True):
             space = prompt[len(open_end(prompt, tokenizer)) :]
             for hypothesis in hypotheses:
                 if hypothesis.attention is not None:
@@ -107,6 +111,9 @@ class PreparedSearch:
                 text = tokenizer.decode(hypothesis.token_ids).removeprefix(space)
                 hypothesis.text = cut(text, self.stops)
                 hypothesis.tokens = [spelled[i] for i in hypothesis.token_ids]
+                if goal:
+                    hypothesis.missing = goal.missing(prompt + hypothesis.text, len(prompt))
+            hypotheses.sort(key=lambda found: len(found.missing))
             if self.num_distinct:
                 hypotheses[:] = _distinct(hypotheses, tokenizer)[: self.num_distinct]
         return results
@@ -132,6 +139,8 @@ def prepare(
                 f"a {type(item).__name__} is no item: give one item, a list of items, or a mapping "
                 "{name: item} to a model that reads several inputs"
             )
+    each_must = [(*options.must, *_own_must(item)) for item in items]
+    items = [_without_must(item) for item in items]
     tokenizer = model.tokenizer
     never = (tokenizer.bos_id, tokenizer.unk_id)
     # None where all that a model does is to continue prompts
@@ -141,27 +150,62 @@ def prepare(
     start = model.start_search(items)
     mask = np.zeros((len(items), 0), bool) if start.mask is None else start.mask
     limits = options.limits(mask.sum(1).tolist())
+    spell = partial(tokenizer.encode_known, unknown=options.unknown)
+    prompts = [[tokenizer.bos_id, *spell(open_end(prompt, tokenizer))] for prompt in start.prompts]
+    goals = goals_of(each_must, tokenizer, options.ban)
+    must = None
+    if any(goals):
+        first = len(tokenizer.encode(options.prefix)) if options.prefix else 0
+        fitting = [
+            goal and goal.within(n - first, ids) for goal, n, ids in zip(goals, limits, prompts, strict=True)
+        ]
+        must = Must(fitting, limits, tokenizer.eos_id)
     wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer, limits=limits)
     own = given.get("strategy")
-    strategy = own if isinstance(own, Strategy) else options.build_strategy()
-    several = strategy is not own and options.beam is not None and options.num_outputs > 1
+    if must and own is None and options.beam is None:
+        raise UserError("what an output must say is searched by a beam: add --beam 5")
+    strategy = own if isinstance(own, Strategy) else options.build_strategy(must)
+    if isinstance(strategy, Beam):
+        strategy.mask = mask
+    several = strategy is not own and options.beam is not None and (options.num_outputs > 1 or must is not None)
     if several:
         strategy.num_return = strategy.width  # several may have the same text
-    spell = partial(tokenizer.encode_known, unknown=options.unknown)
     return PreparedSearch(
         tokenizer=tokenizer,
         start=start,
         texts=start.prompts,
-        prompts=[[tokenizer.bos_id, *spell(open_end(prompt, tokenizer))] for prompt in start.prompts],
+        prompts=prompts,
         strategy=strategy,
-        processors=[*wanted, *given.get("processors", ())],
+        processors=[*([must] if must else []), *wanted, *given.get("processors", ())],
         limits=limits,
         never=never,
         mask=mask,
         stops=[tokenizer.normalize(text) for text in options.stop],
+        goals=goals,
         num_distinct=options.num_outputs if several else 0,
         keep_attention=given.get("attention", True),
     )
+
+
+MUST = "must"
+"""The name under which an item brings its own constraints."""
+
+
+def _own_must(item: Any) -> tuple[str, ...]:
+    """What the output of one item must say; see `SearchOptions.must`. Raises `UserError` for anything else."""
+    found = item.get(MUST) if isinstance(item, Mapping) else None
+    texts = [found] if isinstance(found, str) else [] if found is None else found
+    if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts) or empty_in(texts):
+        raise UserError(f"--must {found!r}: give a text, or a list of texts, without an empty alternative")
+    return tuple(texts)
+
+
+def _without_must(item: Any) -> Any:
+    """The item as the model reads it."""
+    if not isinstance(item, Mapping) or MUST not in item:
+        return item
+    rest = {name: value for name, value in item.items() if name != MUST}
+    return next(iter(rest.values())) if len(rest) == 1 else rest
 
 
 def _distinct(hypotheses: list[Hypothesis], tokenizer: Tokenizer) -> list[Hypothesis]:

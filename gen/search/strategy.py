@@ -50,11 +50,17 @@ class Strategy:
         """
         raise NotImplementedError
 
+    def look(self, attention: Array | None) -> None:
+        """Called before each `pick` with the weights behind the next token, (R, S), or None without attention."""
+
+    def observe(self, parents: Array | None) -> None:
+        """Called after each `pick` with the rows that were continued: a prompt may have overruled it."""
+
     def keep(self, rows: np.ndarray) -> None:
         """Finished inputs were dropped: row i is now what row ``rows[i]`` was. For strategies with a state."""
 
-    def rank(self, scores: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """The order of an input's hypotheses, best first, from their scores and lengths, each (W,)."""
+    def rank(self, scores: np.ndarray, lengths: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The order of an input's hypotheses, best first, from their scores, lengths and rows, each (W,)."""
         return np.arange(len(scores))
 
     def origin(self, row: int) -> tuple[int | None, float | None]:

@@ -30,6 +30,8 @@ class CaptionCommand:
     """What kind of caption to write, for a model trained with labels: a label, such as a language."""
     stdin: bool = False
     """Read picture paths from standard input, one per line."""
+    must_each: str = ""
+    """File in step with the pictures: what each caption must say besides --must, divided by tabs."""
     num_captions: int = 1
     """Captions per picture: by diverse beam search, the best of --beam, or samples with --sample."""
     sample: bool = False
@@ -92,7 +94,7 @@ class CaptionCommand:
             errors.append("--top goes with --search")
         errors += encoding_errors("--search", [self.search])
         if self.search:
-            several = {"num_captions": self.num_captions > 1, "sample": self.sample}
+            several = {"num_captions": self.num_captions > 1, "sample": self.sample, "must_each": self.must_each}
             others = [flag(name) for name, on in {**writes, **several, **given}.items() if on]
             if others:
                 errors.append(f"--search writes no captions, and does not go with {', '.join(others)}")
@@ -100,8 +102,8 @@ class CaptionCommand:
             errors.append(f"--show {self.show}: name an .html file")
         if self.show and not Path(self.show).parent.is_dir():
             errors.append(f"--show {self.show}: there is no folder {Path(self.show).parent}")
-        if self.sample and {"beam", "strategy"} & set(given):
-            errors.append("--sample and --beam exclude each other: choose one way to search")
+        if self.sample and (beam := sorted({"beam", "strategy", "must"} & set(given))):
+            errors.append(f"--sample and --{beam[0]} exclude each other: choose one way to search")
         if errors:
             raise ConfigError(errors)
         if self.sample or {"temperature", "top_k", "top_p", "min_p"} & set(given):
@@ -109,6 +111,6 @@ class CaptionCommand:
         if self.num_captions > 1:
             width = given.get("beam", self.num_captions)
             # Without --beam, each caption is a group of its own.
-            groups = {} if "beam" in given else {"beam_groups": self.num_captions}
+            groups = {} if {"beam", "must"} & set(given) or self.must_each else {"beam_groups": self.num_captions}
             return {"beam": width, "n_best": self.num_captions, **groups, **given}
         return given

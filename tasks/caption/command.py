@@ -23,6 +23,7 @@ from tasks.caption.arguments import CaptionCommand
 from tasks.caption.beside import Beside
 from tasks.caption.pictures import Caption, Shown, as_captions, caption_pictures, search_pictures
 from tasks.commands.models import labels_of, load_model, record
+from tasks.commands.must import unsaid, with_must
 
 
 def caption_command(argv: list[str], command: str) -> int:
@@ -42,7 +43,9 @@ def caption_command(argv: list[str], command: str) -> int:
     language = config.language or _language(model, given)
     beside = Beside(config.overwrite, language, Path(config.xmp_copies))
     paths = beside.noting(config.pictures or _paths_on_stdin())
-    items = ({"picture": path, **given} if given else path for path in paths)
+    items: Iterable[Any] = ({"picture": path, **given} if given else path for path in paths)
+    if config.must_each:
+        items = with_must(items, config.must_each, "picture", model.tokenizer)
     if config.search:
         done, failed, shown = _search(config, model, items)
         unwritten = 0
@@ -79,6 +82,8 @@ def _caption(
             if caption.error:
                 failed += 1
                 notify(str(caption.error))
+            if caption.hypotheses and (missing := caption.hypotheses[0].missing):
+                raise unsaid(str(caption.path), missing[0])
             _write(file, caption, config)
             if caption.hypotheses:
                 unwritten += sum(not write(caption) for wanted, write in ways if wanted)

@@ -18,6 +18,7 @@ from gen.base.fields import Arg
 from gen.search import SearchOptions
 from gen.search.sample import fresh_seed
 from tasks.commands.models import Precision, encoding_errors, labels_of, load_model, record, spelled
+from tasks.commands.must import unsaid, with_must
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
@@ -38,6 +39,8 @@ class GenerateConfig:
     columns."""
     input: str = ""
     """File with one prompt per line; - for standard input."""
+    must_each: str = ""
+    """File in step with the prompts: what each text must say besides --must, divided by tabs."""
     stream: bool = False
     """Print the text while it is generated."""
     interactive: bool = False
@@ -73,6 +76,8 @@ class GenerateConfig:
             }
             for other in (name for name, given in others.items() if given):
                 errors.append(f"{way} prints one text at a time: it does not go with {other}")
+        if self.must_each and (self.stream or self.interactive):
+            errors.append("--must-each goes with neither --stream nor --interactive")
         if errors := errors + range_errors(self, ("batch_size",)):
             raise ConfigError(errors)
 
@@ -109,9 +114,15 @@ def _print_all(
     printed = 0
     if SearchOptions.make(model.search_defaults, options).samples:
         options = {"seed": fresh_seed(), **options}  # one for all batches
-    while batch := list(islice(prompts, config.batch_size)):
-        items = [{"prompt": prompt, **given} for prompt in batch] if given else batch
-        for prompt, output in zip(batch, model.generate(items, **options), strict=True):
+    items: Iterator[Any] = ({"prompt": prompt, **given} for prompt in prompts)
+    if config.must_each:
+        items = with_must(items, config.must_each, "prompt", model.tokenizer)
+    number = 0
+    while batch := list(islice(items, config.batch_size)):
+        for item, output in zip(batch, model.generate(batch, **options), strict=True):
+            prompt, number = item["prompt"], number + 1
+            if output.missing:
+                raise unsaid(f"prompt {number}", output.missing[0])
             for hypothesis in output:
                 if config.json:
                     found = record(hypothesis, num_tokens=len(hypothesis.token_ids))

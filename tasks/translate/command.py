@@ -19,7 +19,9 @@ from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
 from gen.search.ensemble import Ensemble
 from tasks.commands.models import Precision, encoding_errors, labels_of, load_model, record, spelled
+from tasks.commands.must import unsaid, with_must
 from tasks.translate.lines import Translation, translate_lines
+from tasks.translate.terms import Terms
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
@@ -45,6 +47,11 @@ class TranslateCommand:
     """Further sentences to read, for a model trained with --context: one per such input."""
     given: tuple[str, ...] = ()
     """Labels, for a model trained with --given: a label, or COLUMN=LABEL where there are several columns."""
+    must_each: str = ""
+    """File in step with the input: what each translation must say besides --must, divided by tabs."""
+    terms: str = ""
+    """Table of two columns, a term of the source and the forms of its translation, one of which must come: town
+    hall, Rathaus|Stadthaus. Terms with capitals respect case."""
     sample: bool = False
     """Sample instead of beam search."""
     scores: bool = False
@@ -76,7 +83,7 @@ class TranslateCommand:
         errors += range_errors(self, ("batch_size",))
         given = self.search.given()
         if self.sample:
-            if beam := sorted({"beam", "strategy"} & set(given)):
+            if beam := sorted({"beam", "strategy", "must"} & set(given)):
                 errors.append(f"--sample and --{beam[0]} exclude each other: choose one way to search")
             if "n_best" in given:
                 errors.append("--n-best is for --beam: --sample writes --num-samples")
@@ -104,6 +111,9 @@ def translate_command(argv: list[str], command: str) -> None:
         lines = map(known, lines)
     if further:
         lines = ({"sentence": line, **further} for line in lines)
+    if config.must_each:
+        lines = with_must(lines, config.must_each, "sentence", model.tokenizer)
+    terms = Terms(config.terms, model.tokenizer) if config.terms else None
     talking = config.batch_size == 1 or (config.input == "-" and not config.text and sys.stdin.isatty())
     blocks: Iterable[Iterable[Any]] = ([line] for line in lines) if talking else [lines]
     width = chosen.num_outputs
@@ -112,9 +122,10 @@ def translate_command(argv: list[str], command: str) -> None:
         model,
         batch_size=config.batch_size,
         attention=config.alignments or config.json,
+        terms=terms,
         **options,
     )
-    remarks = _Remarks(config)
+    remarks = _Remarks(config, terms)
     with output(config.output) as file:
         number = 0
         for block in blocks:
@@ -133,15 +144,25 @@ def translate_command(argv: list[str], command: str) -> None:
 class _Remarks:
     """Messages about lines, from the main process."""
 
-    def __init__(self, config: TranslateCommand) -> None:
+    def __init__(self, config: TranslateCommand, terms: Terms | None) -> None:
+        self.terms, self.without_term = terms or (), 0
         self.expects_links = config.alignments
         self.expects_ends = config.search.max_new_tokens is None
         self.unfinished: list[int] = []
 
     def add(self, number: int, found: Translation) -> None:
-        """Prints messages about line ``number``, except those that `close` prints for all lines."""
+        """Prints messages about line ``number``, except those that `close` prints for all lines.
+
+        Raises:
+            UserError: the translation does not say what it must.
+        """
         if not found.hypotheses or not distributed.is_main():
             return
+        for text in found.hypotheses[0].missing:
+            if text not in self.terms:
+                raise unsaid(f"line {number}", text)
+            notify(f"line {number}: --terms: the translation does not hold {text}")
+            self.without_term += 1
         if found.cut:
             notify(
                 f"line {number}: a sentence is more than twice as long as any in training: it is translated in "
@@ -154,7 +175,9 @@ class _Remarks:
             notify("--alignments: this model has no attention, so there are none")
 
     def close(self) -> None:
-        """Prints one message for all translations that were cut off."""
+        """Prints one message each for all translations that were cut off, and that lack a term."""
+        if self.without_term:
+            notify(f"--terms: {self.without_term:,} could not hold")
         if self.unfinished and self.expects_ends:
             some = ", ".join(f"{n}" for n in self.unfinished[:12]) + (", …" if len(self.unfinished) > 12 else "")
             notify(f"cut off at the length limit (--max-ratio, --max-new-tokens): translations of line {some}")

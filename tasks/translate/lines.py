@@ -15,6 +15,8 @@ from gen.inputs.tokenizer import Tokenizer
 from gen.runtime import Runtime
 from gen.search import Hypothesis
 from gen.search.ensemble import Ensemble
+from gen.search.prepare import MUST
+from tasks.translate.terms import Terms
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
@@ -43,12 +45,14 @@ def translate_lines(
     *,
     batch_size: int = 64,
     attention: bool = False,
+    terms: Terms | None = None,
     **options: Any,
 ) -> Iterator[Translation]:
     """Translates any number of lines; yields the translations in order, each as soon as it is ready.
 
     A line of several sentences is translated in pieces, unless training had many such lines; see `split_line`. A
-    forced prefix applies to the first piece only.
+    forced prefix applies to the first piece only. A line that must say something is not split, since nobody knows
+    in which of its sentences.
 
     Args:
         model: of translation: torch, exported, or an ensemble.
@@ -56,6 +60,7 @@ def translate_lines(
             what else they hold.
         batch_size: pieces at once.
         attention: whether alignments are wanted.
+        terms: how terms of the source are to be translated.
         options: as for `generate`.
     """
     waiting: deque[tuple[Any, Pieces, int]] = deque()
@@ -64,17 +69,18 @@ def translate_lines(
 
     def at_first() -> Iterator[str]:
         for item in lines:
-            pieces = split_line(model.processors["sentence"], _line(item).strip())
+            line, must = _line(item).strip(), options.get("must") or (isinstance(item, Mapping) and item.get(MUST))
+            pieces = Pieces([line], False) if line and must else split_line(model.processors["sentence"], line)
             texts = pieces.texts[:1] if alone != options else pieces.texts
             waiting.append((item, pieces, len(texts)))
-            yield from _items(item, texts)
+            yield from _items(item, texts, terms)
 
     done: list[Sequence[Hypothesis]] = []
     for hypotheses in many(at_first(), **options):
         done.append(hypotheses)
         while waiting and len(done) >= waiting[0][2]:
             item, pieces, count = waiting.popleft()
-            rest = many(_items(item, pieces.texts[count:]), **alone)
+            rest = many(_items(item, pieces.texts[count:], terms), **alone)
             yield _join(model, _line(item), pieces, [*done[:count], *rest])
             del done[:count]
     for item, *_ in waiting:  # empty ones at the end
@@ -85,9 +91,15 @@ def _line(item: Any) -> str:
     return str(item["sentence"] if isinstance(item, Mapping) else item)
 
 
-def _items(item: Any, texts: Sequence[str]) -> list[Any]:
+def _items(item: Any, texts: Sequence[str], terms: Terms | None) -> list[Any]:
     """Each piece of a line as the model takes it."""
-    return [{**item, "sentence": text} for text in texts] if isinstance(item, Mapping) else list(texts)
+    found: list[Any] = []
+    for text in texts:
+        named = {**item, "sentence": text} if isinstance(item, Mapping) else {"sentence": text}
+        if terms and (wanted := terms.constraints(text)):
+            named[MUST] = [*named.get(MUST, ()), *wanted]
+        found.append(named if len(named) > 1 else text)
+    return found
 
 
 def _join(
@@ -119,6 +131,7 @@ def _join(
                 all(h.finished for h in several),
                 text=written,
                 tokens=[token for h in several for token in h.tokens],
+                missing=[text for h in several for text in h.missing],
                 seed=several[0].seed,
                 temperature=several[0].temperature,
             )

@@ -1,0 +1,63 @@
+"""Terminology: how terms of the source are to be translated."""
+
+from __future__ import annotations
+
+from gen.base.errors import UserError
+from gen.base.tables import Table
+from gen.inputs.tokenizer import Tokenizer
+from gen.search.must import Goal
+from gen.search.phrases import is_letter
+
+
+class Terms:
+    """The terms of a table with two columns, source and target; the forms of a target are divided by ``|``.
+
+    A term is found as whole words, the longest first. Only terms that have capitals respect case.
+
+    Args:
+        name: the table.
+        tokenizer: of the translations.
+
+    Raises:
+        UserError: the table cannot be read, has not two columns, or a term cannot be written; names the line.
+    """
+
+    def __init__(self, name: str, tokenizer: Tokenizer) -> None:
+        found: dict[str, list[str]] = {}
+        for where, row in Table(name):
+            if len(row) != 2:
+                columns = f"{len(row)} column{'s' * (len(row) != 1)}"
+                raise UserError(f"{name}: {where} has {columns}, and a term has two: source and target forms")
+            source, target = (str(cell or "").strip() for cell in row.values())
+            forms = [form.strip() for form in target.split("|")]
+            if not source or not all(forms):
+                raise UserError(f"{name}: {where}: a source or a target form is empty")
+            try:
+                Goal(["|".join(forms)], tokenizer)
+            except UserError as error:
+                raise UserError(f"{name}: {where}: {error}") from error
+            found.setdefault(source, []).extend(forms)
+        self._forms = {source: "|".join(dict.fromkeys(forms)) for source, forms in found.items()}
+        self._lengths = sorted(set(map(len, found)), reverse=True)
+
+    def constraints(self, sentence: str) -> list[str]:
+        """The forms of each term of a sentence."""
+        at, small = 0, sentence.lower()
+        found: list[str] = []
+        if len(small) != len(sentence):  # some capitals have two small letters
+            small = sentence
+        while at < len(sentence):
+            ends = (at + n for n in self._lengths if _edge(sentence, at) and _edge(sentence, at + n))
+            terms = ((end, self._forms.get(sentence[at:end]) or self._forms.get(small[at:end])) for end in ends)
+            end, forms = next(((end, forms) for end, forms in terms if forms), (at + 1, ""))
+            found += [forms] if forms else []
+            at = end
+        return list(dict.fromkeys(found))
+
+    def __contains__(self, constraint: str) -> bool:
+        return constraint in self._forms.values()
+
+
+def _edge(text: str, at: int) -> bool:
+    """Whether no word goes on from before a position to after it."""
+    return not (0 < at < len(text) and is_letter(text[at - 1]) and is_letter(text[at]))
