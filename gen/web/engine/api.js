@@ -1,0 +1,119 @@
+// The answers of `gen serve`, from a worker of this page: nothing is sent anywhere.
+
+export class Failure extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+// What belongs to the page: a file beside it, or a part of it.
+async function asset(name) {
+  const part = document.getElementById(name);
+  if (part) return Uint8Array.from(atob(part.textContent), (character) => character.charCodeAt(0)).buffer;
+  let response;
+  try {
+    response = await fetch(name);
+  } catch {
+    response = { ok: false };
+  }
+  if (!response.ok) throw new Failure(`${name} is missing beside this page.`, 404);
+  return response.arrayBuffer();
+}
+
+const open = new Map(); // number of a request → who hears of it
+let requests = 0;
+let worker = null;
+
+function start() {
+  const part = document.getElementById("worker.js");
+  const code = part && new Blob([part.textContent], { type: "text/javascript" });
+  worker = new Worker(code ? URL.createObjectURL(code) : "engine/worker.js", { type: "module" });
+  worker.onmessage = ({ data }) => open.get(data.id)?.(data);
+  worker.onerror = (event) => {
+    for (const hear of [...open.values()]) hear({ error: { message: event.message || "the worker of this page cannot start" } });
+  };
+  return asset("engine/ort.wasm").then((wasm) => call("begin", wasm, { transfer: [wasm] }));
+}
+
+// `heard(events)`: what comes before the answer.
+function call(name, body, { signal, heard, transfer = [] } = {}) {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason);
+    const id = requests++;
+    const stop = () => worker.postMessage({ id, stop: true });
+    signal?.addEventListener("abort", stop);
+    const done = (settle, value) => {
+      open.delete(id);
+      signal?.removeEventListener("abort", stop);
+      settle(value);
+    };
+    open.set(id, ({ events, error, answer }) => {
+      if (events) heard?.(events);
+      else if (error?.name === "AbortError") done(reject, new DOMException(error.message, "AbortError"));
+      else if (error) done(reject, new Failure(error.message, 400));
+      else done(resolve, answer);
+    });
+    worker.postMessage({ id, call: name, body }, transfer);
+  });
+}
+
+const loading = new Map();
+let known = null;
+let ready = null;
+
+export async function models() {
+  ready ??= start();
+  known ??= JSON.parse(new TextDecoder().decode(await asset("models.json")));
+  return known;
+}
+
+// A model's file is fetched when it is first asked for.
+async function loaded(name) {
+  await ready;
+  if (!loading.has(name)) {
+    const { file } = known.find((model) => model.name === name);
+    const load = async () => {
+      const data = await asset(file);
+      await call("load", { name, data }, { transfer: [data] });
+    };
+    loading.set(name, load().catch((error) => {
+      loading.delete(name);
+      throw error;
+    }));
+  }
+  return loading.get(name);
+}
+
+async function ask(name, body, signal) {
+  await loaded(body.model);
+  return call(name, body, { signal });
+}
+
+export const next = (body, signal) => ask("next", body, signal);
+export const classify = (body, signal) => ask("classify", body, signal);
+export const generate = (body, signal) => ask("generate", body, signal);
+
+// The events of a text while it is written; the last one is the whole answer.
+export async function* stream(body, signal) {
+  await loaded(body.model);
+  const events = [];
+  let wake = () => {};
+  const heard = (more) => {
+    events.push(...more);
+    wake();
+  };
+  let [over, wrong] = [false, null];
+  call("generate", body, { signal, heard })
+    .then((answer) => heard([{ type: "done", ...answer }]), (error) => (wrong = error))
+    .finally(() => {
+      over = true;
+      wake();
+    });
+  for (;;) {
+    while (events.length) yield events.shift();
+    if (wrong) throw wrong;
+    if (over) return;
+    await new Promise((resolve) => (wake = resolve));
+  }
+}
