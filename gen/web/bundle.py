@@ -12,7 +12,7 @@ _EXPORTS = re.compile(r"\bexport ?\{(?P<names>[^}]*)\};?")  # at the end of a mo
 
 
 def bundle(modules: Mapping[str, str], entry: str) -> str:
-    """A module and all that it imports as one module without imports: each becomes a function that returns what it
+    """A module and all that it imports as one script without imports: each becomes a function that returns what it
     exports.
 
     Args:
@@ -56,6 +56,7 @@ def bundle(modules: Mapping[str, str], entry: str) -> str:
             raise ValueError(f"{path}: cannot be joined: {left[0][:80]}")
         names[path] = f"module_{len(names)}"
         text = re.sub(r"^//# sourceMappingURL.*$", "", text, flags=re.M).rstrip()
+        text = text.replace("import.meta.url", "location.href")
         parts.append(f"const {names[path]} = (() => {{\n{text}\nreturn {{ {', '.join(exports)} }};\n}})();\n")
         return names[path]
 

@@ -6,11 +6,13 @@ import base64
 import hashlib
 import html
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from gen import runtime
+from gen.base.errors import UserError
 from gen.base.folders import write_bytes, write_folder
 from gen.serve.models import describe
 from gen.web.assets import onnxruntime_web
@@ -51,10 +53,17 @@ def write_site(models: Mapping[str, Path], output: Path, single: bool = False) -
     return sum(map(len, files.values()))
 
 
-def is_site(folder: Path) -> bool:
-    """Whether a folder is one that `write_site` wrote, or an .html file."""
-    page = folder / "index.html" if folder.is_dir() else folder
-    return page.is_file() and MARK.encode() in page.read_bytes()[:2000]
+def check_output(output: Path, single: bool = False) -> None:
+    """Raises `UserError` if the page cannot be written there, or something else is there already."""
+    page = output / "index.html" if output.is_dir() else output
+    ours = page.is_file() and MARK.encode() in page.read_bytes()[:2000]
+    if output.suffix == ".html" and not single:
+        raise UserError(f"--output {output}: is a file: --single-file writes one, else name a folder")
+    if output.exists() and not ours and not (output.is_dir() and not any(output.iterdir())):
+        raise UserError(f"--output {output}: exists and is no such page: name another one")
+    parent = next(path for path in output.absolute().parents if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"--output {output}: cannot be written ({parent} is no writable folder)")
 
 
 def _fill(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -76,7 +76,7 @@ export async function generate(model, body, told = () => {}) {
   const { strategy, prompt, mask } = wanted;
   const rows = Array.from({ length: strategy.width }, () => ({ spelling: new Spelling(tokenizer, prompt), tokens: [] }));
   const [records, V] = [[], tokenizer.size];
-  const found = await search(wanted, (record) => {
+  const all = await search(wanted, (record) => {
     if (tree) records.push(record);
     const events = [];
     for (const [r, row] of rows.entries()) {
@@ -90,7 +90,7 @@ export async function generate(model, body, told = () => {}) {
     }
     return told(events);
   });
-  written(found, wanted);
+  const found = written(all, wanted);
   const nodes = tree ? treeOf(records, tokenizer) : null;
   const seen = (weights) => Array.from(weights.filter((_, at) => mask[at]), (weight) => Number(weight.toFixed(5)));
   const outputs = found.map((hypothesis, place) => {

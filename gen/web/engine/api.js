@@ -7,10 +7,15 @@ export class Failure extends Error {
   }
 }
 
-// What belongs to the page: a file beside it, or a part of it.
+// What is in the page itself, in base64; null where it is a file beside it.
+function part(name) {
+  const found = document.getElementById(name);
+  return found && Uint8Array.from(atob(found.textContent), (character) => character.charCodeAt(0)).buffer;
+}
+
 async function asset(name) {
-  const part = document.getElementById(name);
-  if (part) return Uint8Array.from(atob(part.textContent), (character) => character.charCodeAt(0)).buffer;
+  const own = part(name);
+  if (own) return own;
   let response;
   try {
     response = await fetch(name);
@@ -26,9 +31,9 @@ let requests = 0;
 let worker = null;
 
 function start() {
-  const part = document.getElementById("worker.js");
-  const code = part && new Blob([part.textContent], { type: "text/javascript" });
-  worker = new Worker(code ? URL.createObjectURL(code) : "engine/worker.js", { type: "module" });
+  const code = part("worker.js"); // no module: of those, browsers start none from a file's own text
+  const own = code && URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+  worker = own ? new Worker(own) : new Worker("engine/worker.js", { type: "module" });
   worker.onmessage = ({ data }) => open.get(data.id)?.(data);
   worker.onerror = (event) => {
     for (const hear of [...open.values()]) hear({ error: { message: event.message || "the worker of this page cannot start" } });
