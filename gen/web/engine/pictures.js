@@ -82,22 +82,29 @@ function box({ width, height }, size, resize) {
 }
 
 export function resized({ width, height, data }, size, [left, top, right, bottom], filter) {
+  const whole = left === 0 && top === 0 && right === width && bottom === height;
   const across = weights(width, left, right, size, filter);
   const down = weights(height, top, bottom, size, filter);
-  const whole = left === 0 && top === 0 && right === width && bottom === height;
-  let rows = data;
-  if (!(whole && width === size)) {
-    rows = new Uint8Array(3 * size * height);
+  const horizontal = ({ data, width, height }) => {
+    if (whole && width === size) return { data, width, height };
+    const found = new Uint8Array(3 * size * height);
     across.forEach(({ from, factors }, x) => {
-      for (let y = 0; y < height; y++) for (let c = 0; c < 3; c++) rows[3 * (y * size + x) + c] = summed(data, 3 * (y * width + from) + c, 3, factors);
+      for (let y = 0; y < height; y++) for (let c = 0; c < 3; c++) found[3 * (y * size + x) + c] = summed(data, 3 * (y * width + from) + c, 3, factors);
     });
-  }
-  if (whole && height === size) return rows;
-  const found = new Uint8Array(3 * size * size);
-  down.forEach(({ from, factors }, y) => {
-    for (let i = 0; i < 3 * size; i++) found[3 * size * y + i] = summed(rows, 3 * size * from + i, 3 * size, factors);
-  });
-  return found;
+    return { data: found, width: size, height };
+  };
+  const vertical = ({ data, width, height }) => {
+    if (whole && height === size) return { data, width, height };
+    const found = new Uint8Array(3 * width * size);
+    down.forEach(({ from, factors }, y) => {
+      for (let i = 0; i < 3 * width; i++) found[3 * width * y + i] = summed(data, 3 * width * from + i, 3 * width, factors);
+    });
+    return { data: found, width, height: size };
+  };
+  // Each pass rounds, so their order shows in the last bit. This is Pillow 13's; before, the horizontal one was first.
+  const image = { data, width, height };
+  const tall = height - size > 2 * Math.max(width - size, 0);
+  return (tall ? horizontal(vertical(image)) : vertical(horizontal(image))).data;
 }
 
 function summed(data, at, stride, factors) {

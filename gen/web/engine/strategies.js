@@ -9,7 +9,7 @@ const { fround } = Math;
 
 export function strategyOf(options) {
   if (options.beam != null) return new Beam(options.beam, options.length_penalty ?? 1, options.n_best ?? 1);
-  if (options.strategy != null) return new Sample({ temperature: [0] }); // greedy: the only one without options
+  if (options.strategy != null) return new Greedy(); // the only one that needs no options
   return new Sample(options);
 }
 
@@ -87,6 +87,16 @@ class Sample {
   origin(r) {
     const temperature = this.temperatures[Math.floor(r / this.samples)];
     return temperature > 0 ? { seed: this.seed, temperature } : { temperature };
+  }
+}
+
+class Greedy extends Sample {
+  constructor() {
+    super({ temperature: [0] });
+  }
+
+  origin() {
+    return {};
   }
 }
 

@@ -54,7 +54,8 @@ class CharTokenizer extends Tokenizer {
 
 class WordTokenizer extends Tokenizer {
   constructor(saved) {
-    super(saved, ["", "", "", "", ...saved.words]);
+    const alone = saved.dummy_prefix ? saved.words.map((word) => withoutBeginning(word, " ")) : saved.words;
+    super(saved, ["", "", "", "", ...alone]);
     this.written = ["", "", "", "<unk>", ...saved.words];
     this.ids = new Map(saved.words.map((word, i) => [word, i + SPECIALS]));
     this.find = PATTERNS[saved.pattern];
