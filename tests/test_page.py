@@ -1,9 +1,10 @@
-"""The page of `gen serve`, in a browser."""
+"""The page of `gen serve` and of `gen export --web`, in a browser: one front end, two back ends."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from base64 import b64decode
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from gen.base.errors import UserError
 from gen.inputs.labels import LabelTokenizer
 from gen.inputs.pictures import open_picture
 from gen.inputs.tokenizer import CharTokenizer
@@ -22,7 +24,7 @@ from gen.search.info import ModelInfo
 from gen.search.labels import label_log_probs
 from gen.serve.engine import Engine
 from tests.conftest import TEXT, make_model
-from tests.serving import SENTENCES, WORDS, captioner, labeller, picture, running, translator, writer
+from tests.serving import SENTENCES, WORDS, captioner, folder_served, labeller, picture, running, translator, writer
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -67,10 +69,36 @@ MODELS = {
 }
 
 
+@pytest.fixture(scope="module", params=["server", "static"])
+def served(request):
+    """The address of a page with `MODELS`, and the server's; None where the page computes alone."""
+    if request.param == "server":
+        with running(MODELS) as (url, models):
+            yield url, models
+    else:
+        with folder_served(request.getfixturevalue("site")) as url:
+            yield url, None
+
+
 @pytest.fixture(scope="module")
-def served():
-    with running(MODELS) as (url, models):
-        yield url, models
+def site(tmp_path_factory):
+    """A folder that `gen export --web` could have written."""
+    pytest.importorskip("onnxscript")
+    from gen.models.export import export
+    from gen.web.assets import onnxruntime_web
+    from gen.web.site import write_site
+
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEN_CACHE", os.path.join(tempfile.gettempdir(), "gen-tests-web"))
+        try:
+            onnxruntime_web()
+        except UserError as error:
+            pytest.skip(str(error))
+        for number, model in enumerate(MODELS.values()):
+            export(model, folder / str(number))
+        write_site({name: folder / str(number) for number, name in enumerate(MODELS)}, folder / "site")
+    return folder / "site"
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +114,7 @@ def see(served, browser):
     """Opens the page with some models. At the end nothing must have gone wrong or been fetched elsewhere."""
     contexts, wrong = [], []
 
-    def open_page(*names, url=served[0], size=DESK, **settings):
+    def open_page(*names, url=served[0], size=DESK, slow=False, **settings):
         context = browser.new_context(viewport=size, reduced_motion="reduce", **settings)
         contexts.append(context)
         page = context.new_page()
@@ -97,6 +125,8 @@ def see(served, browser):
             "request",
             lambda request: None if request.url.startswith((url, "data:")) else wrong.append(request.url),
         )
+        if slow:  # the worker; a server is slowed where it is
+            page.route("**/engine/worker.js", slowed)
         page.goto(f"{url}/#{'+'.join(map(encoded, names))}")
         return page
 
@@ -104,6 +134,14 @@ def see(served, browser):
     for context in contexts:
         context.close()
     assert [each for each in wrong if "400 (Bad Request)" not in each and "401 (Unauthorized)" not in each] == []
+
+
+def slowed(route):
+    response = route.fetch()
+    text = response.text().replace("SLICE = 12", "SLICE = 0")
+    assert "await pause();" in text
+    wait = "await new Promise((go) => setTimeout(go, 20));"
+    route.fulfill(response=response, body=text.replace("await pause();", wait))
 
 
 def encoded(name):
@@ -232,7 +270,7 @@ def test_by_keyboard(see):
 def test_stop(see, served, monkeypatch):
     tick = Engine._tick
     monkeypatch.setattr(Engine, "_tick", lambda self, taken: (time.sleep(0.02), tick(self, taken)))
-    page = see("writer")
+    page = see("writer", slow=True)
     page.get_by_label("Length").press("End")
     page.get_by_role("button", name="Write").click()
     expect(page.locator(".text .token").nth(5)).to_be_attached()
@@ -240,9 +278,11 @@ def test_stop(see, served, monkeypatch):
     expect(page.get_by_role("status")).to_have_text("stopped")
     expect(page.get_by_role("button", name="Stop")).to_be_disabled()
     assert 5 < page.locator(".text .token").count() < 900
-    engine = served[1].served["writer"].engine
-    while engine.rows:
+    while served[1] and served[1].served["writer"].engine.rows:
         time.sleep(0.01)
+    page.get_by_label("Length").press("Home")
+    page.get_by_role("button", name="Write").click()  # and it goes on working
+    assert len(written(page)) == 10
 
 
 def test_side_by_side(see):
@@ -284,6 +324,9 @@ def test_what_the_server_refuses_is_said(see):
     page.get_by_label("prompt").fill("€")
     page.get_by_role("button", name="Write").click()
     expect(page.locator(".wrong")).to_contain_text("'€'")
+
+
+def test_a_server_may_ask_for_a_key(see):
     with running({"writer": MODELS["writer"]}, api_key="sesame") as (url, _):
         page = see(url=url)
         page.get_by_label("API key").fill("sesame")

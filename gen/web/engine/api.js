@@ -36,7 +36,7 @@ function start() {
   worker = own ? new Worker(own) : new Worker("engine/worker.js", { type: "module" });
   worker.onmessage = ({ data }) => open.get(data.id)?.(data);
   worker.onerror = (event) => {
-    for (const hear of [...open.values()]) hear({ error: { message: event.message || "the worker of this page cannot start" } });
+    for (const hear of [...open.values()]) hear({ error: event.message || "the worker of this page cannot start" });
   };
   return asset("engine/ort.wasm").then((wasm) => call("begin", wasm, { transfer: [wasm] }));
 }
@@ -46,7 +46,10 @@ function call(name, body, { signal, heard, transfer = [] } = {}) {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason);
     const id = requests++;
-    const stop = () => worker.postMessage({ id, stop: true });
+    const stop = () => {
+      worker.postMessage({ id, stop: true });
+      done(reject, signal.reason);
+    };
     signal?.addEventListener("abort", stop);
     const done = (settle, value) => {
       open.delete(id);
@@ -55,8 +58,7 @@ function call(name, body, { signal, heard, transfer = [] } = {}) {
     };
     open.set(id, ({ events, error, answer }) => {
       if (events) heard?.(events);
-      else if (error?.name === "AbortError") done(reject, new DOMException(error.message, "AbortError"));
-      else if (error) done(reject, new Failure(error.message, 400));
+      else if (error) done(reject, new Failure(error, 400));
       else done(resolve, answer);
     });
     worker.postMessage({ id, call: name, body }, transfer);
@@ -116,7 +118,7 @@ export async function* stream(body, signal) {
       wake();
     });
   for (;;) {
-    while (events.length) yield events.shift();
+    while (events.length && !signal?.aborted) yield events.shift();
     if (wrong) throw wrong;
     if (over) return;
     await new Promise((resolve) => (wake = resolve));

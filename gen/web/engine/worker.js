@@ -53,7 +53,7 @@ onmessage = ({ data: { id, call, body, stop } }) => {
       if (stopped.delete(id)) throw new DOMException("stopped", "AbortError");
       postMessage({ id, answer: await DO[call](id, body) });
     } catch (error) {
-      postMessage({ id, error: { name: error.name, message: error instanceof Refusal || error.name === "AbortError" ? error.message : `${error.name}: ${error.message}` } });
+      if (error.name !== "AbortError") postMessage({ id, error: error instanceof Refusal ? error.message : `${error.name}: ${error.message}` });
     }
   });
 };
