@@ -81,24 +81,35 @@ def served(request):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A folder that `gen export --web` could have written."""
+def write_page(tmp_path_factory):
+    """Writes a page of some of `MODELS` as `gen export --web` does."""
     pytest.importorskip("onnxscript")
     from gen.models.export import export
     from gen.web.assets import onnxruntime_web
     from gen.web.site import write_site
 
-    folder = tmp_path_factory.mktemp("page")
+    folder, exported = tmp_path_factory.mktemp("exported"), {}
+
+    def write(names, output, **options):
+        for name in names:
+            if name not in exported:
+                exported[name] = folder / str(len(exported))
+                export(MODELS[name], exported[name])
+        write_site({name: exported[name] for name in names}, output, **options)
+        return output
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEN_CACHE", os.path.join(tempfile.gettempdir(), "gen-tests-web"))
         try:
             onnxruntime_web()
         except UserError as error:
             pytest.skip(str(error))
-        for number, model in enumerate(MODELS.values()):
-            export(model, folder / str(number))
-        write_site({name: folder / str(number) for number, name in enumerate(MODELS)}, folder / "site")
-    return folder / "site"
+        yield write
+
+
+@pytest.fixture(scope="module")
+def site(write_page, tmp_path_factory):
+    return write_page(list(MODELS), tmp_path_factory.mktemp("page") / "site")
 
 
 @pytest.fixture(scope="module")
@@ -421,6 +432,36 @@ def test_labels(see):
     assert shares == pytest.approx((100 * np.exp(log_probs[0][order])).tolist(), abs=0.6)
     expected = looks[0] / looks[0].max()
     assert heats(page.locator(".source .token"), "--look") == pytest.approx(expected.tolist(), abs=0.002)
+
+
+def test_one_file_without_a_network(write_page, browser, tmp_path):
+    page_file = write_page(["writer", "en-de"], tmp_path / "page.html", single=True)
+    context = browser.new_context(offline=True)
+    page, wrong = context.new_page(), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda request: wrong.append(request.url) if request.url.startswith("http") else None)
+    page.goto(page_file.as_uri())
+    page.get_by_label("prompt").fill("the ")
+    page.get_by_role("button", name="Write").click()
+    assert written(page) == write("the ").text
+    page.get_by_role("checkbox", name="en-de").check()
+    page.get_by_label("sentence").fill(SENTENCES[1])
+    output = MODELS["en-de"].generate(SENTENCES[1], n_best=3)
+    expect(page.locator(".others button span")).to_have_text([h.text for h in output])
+    context.close()
+    assert wrong == []
+
+
+def test_what_is_missing_beside_the_page_is_said(write_page, browser, tmp_path):
+    folder = write_page(["writer"], tmp_path / "site")
+    next((folder / "models").iterdir()).unlink()
+    with folder_served(folder) as url:
+        page = browser.new_page()
+        page.goto(url)
+        page.get_by_role("button", name="Write").click()
+        expect(page.locator(".wrong")).to_contain_text("models/0-writer.bin is missing")
+        page.close()
 
 
 # -- for everybody -------------------------------------------------------------------------------------------

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import tempfile
-from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
 import PIL
 import pytest
-import torch
 from PIL import Image
 
 from gen import runtime
@@ -27,7 +25,7 @@ from gen.models.export import export, quantize
 from gen.search.labels import label_log_probs
 from gen.web.assets import onnxruntime_web
 from gen.web.bundle import bundle
-from gen.web.pack import saved_tokenizer
+from gen.web.pack import pack, saved_tokenizer
 from gen.web.site import write_site
 from tests.conftest import TEXT, make_model
 from tests.serving import SENTENCES, captioner, labeller, translator, writer
@@ -298,3 +296,68 @@ def test_what_cannot_be_done_is_said(ask):
     ]
     for (body, message), answer in zip(wrong, ask(*(("generate", body) for body, _ in wrong)), strict=True):
         assert message in answer["error"], answer
+
+
+# -- the command -------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_a_page(gen, trained, exported, cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("GEN_CACHE", os.path.join(tempfile.gettempdir(), "gen-tests-web"))
+    site = tmp_path / "site"
+    status, out, err = gen("export", trained, f"de={exported['en-de']}", "--web", "-o", site)
+    assert (status, "2 models" in out) == (0, True), err
+    known = json.loads((site / "models.json").read_text())
+    assert [model["name"] for model in known] == ["run", "de"]
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', (site / "index.html").read_text())[1]
+    assert "default-src &#x27;none&#x27;" in policy
+    assert "unsafe-inline" not in policy
+    assert (site / "engine" / "onnxruntime-LICENSE.txt").read_text().startswith("ONNX Runtime")
+    places = re.compile(rb"""(?:src|href|from|import|fetch|url)\s*[=(]?\s*["'](?:https?:)?//""")
+    ours = [path for path in site.rglob("*.*") if path.suffix in (".js", ".css", ".html")]
+    assert [path for path in ours if places.search(path.read_bytes())] == []
+    page = tmp_path / "page.html"
+    status, out, err = gen("export", exported["en-de"], "--web", "--single-file", "-o", page)
+    assert (status, page.stat().st_size > 1e6) == (0, True), err
+    assert gen("export", exported["en-de"], "--web", "-o", site)[0] == 0  # written anew
+    assert len(json.loads((site / "models.json").read_text())) == 1
+
+
+def test_what_is_no_page_is_not_replaced(gen, exported, cache, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    (tmp_path / "mine.html").write_text("mine")
+    for name, more in (("mine", ()), ("mine.html", ("--single-file",)), ("new.html", ())):
+        status, _, err = gen("export", exported["en-de"], "--web", *more, "-o", tmp_path / name)
+        assert (status, err.count("\n")) == (2, 1)
+        assert "--output" in err
+    assert (tmp_path / "mine.html").read_text() == (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+
+
+def test_options_that_do_not_go_together(gen, exported):
+    for words, message in (
+        (("--single-file", "-o", "x"), "--single-file goes with --web"),
+        ((exported["labels"], "-o", "x"), "several go with --web"),
+    ):
+        status, _, err = gen("export", exported["en-de"], *words)
+        assert (status, message in err) == (2, True), err
+
+
+def test_without_npm_a_line_says_how(gen, exported, monkeypatch, tmp_path):
+    monkeypatch.setattr("gen.web.assets.shutil.which", lambda name: None)
+    status, _, err = gen("export", exported["en-de"], "--web", "-o", tmp_path / "site")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "nodejs.org" in err
+    assert not (tmp_path / "site").exists()
+    failing = tmp_path / "npm"
+    failing.write_text("#!/bin/sh\necho no such package >&2\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setattr("gen.web.assets.shutil.which", lambda name: str(failing))
+    status, _, err = gen("export", exported["en-de"], "--web", "-o", tmp_path / "site")
+    assert (status, "no such package" in err) == (2, True), err
+
+
+def test_what_the_page_does_not_know_is_refused(exported, tmp_path):
+    model = runtime.load(exported["writer"])
+    model.info.search["beam_groups"] = 2
+    with pytest.raises(UserError, match="beam_groups"):
+        pack(model, exported["writer"])
