@@ -13,7 +13,18 @@ ROOT = Path(__file__).parents[1]
 # A folder imports only what stands to its left.
 ORDER = [
     f"gen.{name}"
-    for name in ["base", "inputs", "search", "runtime", "metrics", "serve", "web", "models", "datasets", "training"]
+    for name in [
+        "base",
+        "inputs",
+        "search",
+        "runtime",
+        "metrics",
+        "serve",
+        "web",
+        "models",
+        "datasets",
+        "training",
+    ]
 ]
 
 

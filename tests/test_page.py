@@ -24,7 +24,17 @@ from gen.search.info import ModelInfo
 from gen.search.labels import label_log_probs
 from gen.serve.engine import Engine
 from tests.conftest import TEXT, make_model
-from tests.serving import SENTENCES, WORDS, captioner, folder_served, labeller, picture, running, translator, writer
+from tests.serving import (
+    SENTENCES,
+    WORDS,
+    captioner,
+    folder_served,
+    labeller,
+    picture,
+    running,
+    translator,
+    writer,
+)
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")

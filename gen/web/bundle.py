@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 _IMPORT = re.compile(r'^import (?:\* as (?P<all>\w+)|\{ (?P<names>[^}]*?),? \}) from "(?P<path>\.[^"]+)";$', re.M)
-_EXPORT = re.compile(r"^export (?=(?:(?:const|let|class|function\*?|async function\*?) (?P<one>\w+)|const \[(?P<several>[^\]]*)\]))", re.M)
+_EXPORT = re.compile(r"^export (?=(?:const|let|class|function\*?|async function\*?) (\w+))", re.M)
 _EXPORTS = re.compile(r"\bexport ?\{(?P<names>[^}]*)\};?")  # at the end of a module that others have minified
 
 
@@ -20,7 +20,8 @@ def bundle(modules: Mapping[str, str], entry: str) -> str:
         entry: the path to begin with.
 
     Example:
-        >>> print(bundle({"a.js": 'import { b as c } from "./b.js";\\nc();', "b.js": "export const b = () => 1;"}, "a.js"))
+        >>> modules = {"a.js": 'import { b as c } from "./b.js";\\nc();', "b.js": "export const b = () => 1;"}
+        >>> print(bundle(modules, "a.js"))
         const module_0 = (() => {
         const b = () => 1;
         return { b };
@@ -46,7 +47,7 @@ def bundle(modules: Mapping[str, str], entry: str) -> str:
             return f"const {{ {match['names'].replace(' as ', ': ')} }} = {name};"
 
         text = _IMPORT.sub(imported, text)
-        exports = [n for m in _EXPORT.finditer(text) for n in (m["one"] or m["several"]).split(", ")]
+        exports = _EXPORT.findall(text)
         text = _EXPORT.sub("", text)
         if match := _EXPORTS.search(text):
             pairs = [each.split(" as ") for each in match["names"].split(",")]

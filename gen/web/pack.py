@@ -1,4 +1,4 @@
-"""An exported model as one file that a page fetches: its graphs, its tokenizers, what it reads, how it searches."""
+"""An exported model as one file for a page: its graphs, its tokenizers, what it reads, how it searches."""
 
 from __future__ import annotations
 
@@ -39,11 +39,15 @@ def pack(model: Runtime, folder: Path) -> bytes:
         UserError: it reads, spells or searches in a way that the page does not know.
     """
     defaults = model.search_defaults
-    if unknown := sorted({*defaults} - {*_SEARCH}) + [s for s in [defaults.get("strategy")] if s not in (None, "greedy")]:
-        raise UserError(f"{folder}: the model's own way to search has {unknown[0]!r}, which the page does not know")
+    if unknown := sorted({*defaults} - {*_SEARCH}) + [
+        s for s in [defaults.get("strategy")] if s not in (None, "greedy")
+    ]:
+        raise UserError(
+            f"{folder}: the model's own way to search has {unknown[0]!r}, which the page does not know"
+        )
     blob = bytearray()
     known: dict[bytes, tuple[int, int]] = {}
-    graphs = {}
+    graphs: dict[str, list[tuple[int, int]]] = {}
     for name, file in (("encoder", runtime.ENCODER), ("step", runtime.STEP)):
         graphs[name] = []
         for piece in _pieces(_for_browsers((folder / file).read_bytes())):
@@ -63,7 +67,9 @@ def pack(model: Runtime, folder: Path) -> bytes:
 
 def _processor(folder: Path, name: str, processor: Any) -> dict[str, Any]:
     if processor.kind not in _KINDS:
-        raise UserError(f"{folder}: the input {name!r} is of the kind {processor.kind!r}, which the page cannot read")
+        raise UserError(
+            f"{folder}: the input {name!r} is of the kind {processor.kind!r}, which the page cannot read"
+        )
     found = {"kind": processor.kind, "optional": processor.optional, **processor.config()}
     if hasattr(processor, "tokenizer"):
         found["tokenizer"] = saved_tokenizer(processor.tokenizer)
@@ -91,9 +97,9 @@ _PATTERNS = list(PATTERNS)  # those of the library, and none of a user's own
 
 
 def _pieces_of(tokenizer: SubwordTokenizer) -> dict[str, Any]:
-    from sentencepiece import sentencepiece_model_pb2
+    from sentencepiece import sentencepiece_model_pb2 as protocol
 
-    model = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.to_bytes())
+    model = protocol.ModelProto.FromString(tokenizer.to_bytes())  # type: ignore[attr-defined]
     return {
         "pieces": [piece.piece for piece in model.pieces],
         "scores": [piece.score for piece in model.pieces],

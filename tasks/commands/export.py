@@ -27,8 +27,8 @@ from tasks.commands.models import task_among
 
 @dataclass(frozen=True)
 class ExportCommand:
-    """Export a model to ONNX: a folder that runs fast and without torch, in commands and with `gen.load`. With --web
-    a page that runs models in its reader's browser.
+    """Export a model to ONNX: a folder that runs fast and without torch, in commands and with `gen.load`. With
+    --web a page that runs models in its reader's browser.
 
     `gen export RUN --help` also lists the options of the model's task: the data that --int8 is measured on."""
 
