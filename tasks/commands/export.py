@@ -77,35 +77,34 @@ def export_command(argv: list[str], command: str) -> None:
     config = parse_command(options, argv, command)
     config.check()
     tune_cpu()
+    if config.web:
+        print(export_page(config))
+        return
     folder = Path(config.output).resolve()
+    _check_output(folder)
     with tempfile.TemporaryDirectory(prefix="gen-export-") as name:
-        if config.web:
-            _export_page(config, folder, Path(name))
-            return
-        _check_output(folder)
         made = _exported(config.run[0], config, Path(name))
         write_folder(folder, partial(_copy, made))
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{printable(str(folder))}: {size / 1e6:.1f} MB, {'int8' if config.int8 else 'float32'}")
 
 
-def _export_page(config: ExportCommand, output: Path, scratch: Path) -> None:
-    """The page of all models. One that is exported already is taken as it is."""
+def export_page(config: ExportCommand) -> str:
+    """Writes the page of all models, and returns a line about it. One that is exported already is taken as it is."""
     from gen.serve.models import names_of
     from gen.web.assets import onnxruntime_web
     from gen.web.site import check_output, write_site
 
-    names = names_of(list(config.run))
+    output, names = Path(config.output).resolve(), names_of(list(config.run))
     check_output(output, config.single_file)
     onnxruntime_web()  # before minutes of work
-    models = {}
-    for number, (name, run) in enumerate(names.items()):
-        if runtime.is_exported(run):
-            models[name] = Path(run)
-        else:
-            models[name] = _exported(run, config, scratch / str(number))
-    size = write_site(models, output, config.single_file)
-    print(f"{printable(str(output))}: {size / 1e6:.1f} MB, {len(models)} model{'s' * (len(models) > 1)}")
+    with tempfile.TemporaryDirectory(prefix="gen-export-") as scratch:
+        models = {
+            name: Path(run) if runtime.is_exported(run) else _exported(run, config, Path(scratch) / str(number))
+            for number, (name, run) in enumerate(names.items())
+        }
+        size = write_site(models, output, config.single_file)
+    return f"{printable(str(output))}: {size / 1e6:.1f} MB, {len(models)} model{'s' * (len(models) > 1)}"
 
 
 def _exported(run: str, config: ExportCommand, scratch: Path) -> Path:

@@ -3,7 +3,10 @@
 import { PATTERNS } from "./words.js";
 import { Pieces } from "./sentencepiece.js";
 
-export const [PAD, BOS, EOS, UNK] = [0, 1, 2, 3];
+export const PAD = 0;
+export const BOS = 1;
+export const EOS = 2;
+export const UNK = 3;
 export const SPECIALS = 4;
 
 export class Refusal extends Error {}
