@@ -90,7 +90,7 @@ def export_command(argv: list[str], command: str) -> None:
 
 
 def export_page(config: ExportCommand) -> str:
-    """Writes the page of all models, and returns a line about it. One that is exported already is taken as it is."""
+    """Writes the page of all models, exported already or not, and returns a line about it."""
     from gen.serve.models import names_of
     from gen.web.assets import onnxruntime_web
     from gen.web.site import check_output, write_site
