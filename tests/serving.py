@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import http.server
 import io
 import threading
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from PIL import Image
@@ -88,6 +90,18 @@ def together(engine, model, asked, attention=False):
         return await asyncio.gather(*(one(*each) for each in asked))
 
     return asyncio.run(everything())
+
+
+@contextmanager
+def folder_served(folder):
+    """A folder behind a plain server of files: its address."""
+    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 @contextmanager

@@ -13,7 +13,18 @@ ROOT = Path(__file__).parents[1]
 # A folder imports only what stands to its left.
 ORDER = [
     f"gen.{name}"
-    for name in ["base", "inputs", "search", "runtime", "metrics", "serve", "models", "datasets", "training"]
+    for name in [
+        "base",
+        "inputs",
+        "search",
+        "runtime",
+        "metrics",
+        "serve",
+        "web",
+        "models",
+        "datasets",
+        "training",
+    ]
 ]
 
 
@@ -59,7 +70,7 @@ def test_gen_knows_no_task():
 
 
 def test_the_first_folders_need_neither_torch_nor_fcntl():
-    first = tuple(f"gen.{name}" for name in ("base", "inputs", "search", "runtime", "metrics", "serve"))
+    first = tuple(f"gen.{name}" for name in ("base", "inputs", "search", "runtime", "metrics", "serve", "web"))
     names = ["gen", *(name for name, _ in modules() if name.startswith(first))]
     code = (
         "import sys; from importlib import import_module\n"

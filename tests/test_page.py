@@ -1,7 +1,9 @@
-"""The page of `gen serve`, in a browser."""
+"""The page of `gen serve` and of `gen export --web`, in a browser: one front end, two back ends."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from base64 import b64decode
 from dataclasses import replace
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from gen.base.errors import UserError
 from gen.inputs.labels import LabelTokenizer
 from gen.inputs.pictures import open_picture
 from gen.inputs.tokenizer import CharTokenizer
@@ -21,7 +24,17 @@ from gen.search.labels import label_log_probs
 from gen.serve.engine import Engine
 from tests.browsing import DESK, PHONE, needs_browser, nothing_serious, sync_api
 from tests.conftest import TEXT, make_model
-from tests.serving import SENTENCES, WORDS, captioner, labeller, picture, running, translator, writer
+from tests.serving import (
+    SENTENCES,
+    WORDS,
+    captioner,
+    folder_served,
+    labeller,
+    picture,
+    running,
+    translator,
+    writer,
+)
 
 expect = sync_api.expect
 pytestmark = needs_browser
@@ -59,10 +72,47 @@ MODELS = {
 }
 
 
+@pytest.fixture(scope="module", params=["server", "static"])
+def served(request):
+    """The address of a page with `MODELS`, and the server's; None where the page computes alone."""
+    if request.param == "server":
+        with running(MODELS) as (url, models):
+            yield url, models
+    else:
+        with folder_served(request.getfixturevalue("site")) as url:
+            yield url, None
+
+
 @pytest.fixture(scope="module")
-def served():
-    with running(MODELS) as (url, models):
-        yield url, models
+def write_page(tmp_path_factory):
+    """Writes a page of some of `MODELS` as `gen export --web` does."""
+    pytest.importorskip("onnxscript")
+    from gen.models.export import export
+    from gen.web.assets import onnxruntime_web
+    from gen.web.site import write_site
+
+    folder, exported = tmp_path_factory.mktemp("exported"), {}
+
+    def write(names, output, **options):
+        for name in names:
+            if name not in exported:
+                exported[name] = folder / str(len(exported))
+                export(MODELS[name], exported[name])
+        write_site({name: exported[name] for name in names}, output, **options)
+        return output
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEN_CACHE", os.path.join(tempfile.gettempdir(), "gen-tests-web"))
+        try:
+            onnxruntime_web()
+        except UserError as error:
+            pytest.skip(str(error))
+        yield write
+
+
+@pytest.fixture(scope="module")
+def site(write_page, tmp_path_factory):
+    return write_page(list(MODELS), tmp_path_factory.mktemp("page") / "site")
 
 
 @pytest.fixture
@@ -70,7 +120,7 @@ def see(served, browser):
     """Opens the page with some models. At the end nothing must have gone wrong or been fetched elsewhere."""
     contexts, wrong = [], []
 
-    def open_page(*names, url=served[0], size=DESK, **settings):
+    def open_page(*names, url=served[0], size=DESK, slow=False, **settings):
         context = browser.new_context(viewport=size, reduced_motion="reduce", **settings)
         contexts.append(context)
         page = context.new_page()
@@ -81,6 +131,8 @@ def see(served, browser):
             "request",
             lambda request: None if request.url.startswith((url, "data:")) else wrong.append(request.url),
         )
+        if slow:  # the worker; a server is slowed where it is
+            page.route("**/engine/worker.js", slowed)
         page.goto(f"{url}/#{'+'.join(map(encoded, names))}")
         return page
 
@@ -88,6 +140,14 @@ def see(served, browser):
     for context in contexts:
         context.close()
     assert [each for each in wrong if "400 (Bad Request)" not in each and "401 (Unauthorized)" not in each] == []
+
+
+def slowed(route):
+    response = route.fetch()
+    text = response.text().replace("SLICE = 12", "SLICE = 0")
+    assert "await pause();" in text
+    wait = "await new Promise((go) => setTimeout(go, 20));"
+    route.fulfill(response=response, body=text.replace("await pause();", wait))
 
 
 def encoded(name):
@@ -216,7 +276,7 @@ def test_by_keyboard(see):
 def test_stop(see, served, monkeypatch):
     tick = Engine._tick
     monkeypatch.setattr(Engine, "_tick", lambda self, taken: (time.sleep(0.02), tick(self, taken)))
-    page = see("writer")
+    page = see("writer", slow=True)
     page.get_by_label("Length").press("End")
     page.get_by_role("button", name="Write").click()
     expect(page.locator(".text .token").nth(5)).to_be_attached()
@@ -224,9 +284,11 @@ def test_stop(see, served, monkeypatch):
     expect(page.get_by_role("status")).to_have_text("stopped")
     expect(page.get_by_role("button", name="Stop")).to_be_disabled()
     assert 5 < page.locator(".text .token").count() < 900
-    engine = served[1].served["writer"].engine
-    while engine.rows:
+    while served[1] and served[1].served["writer"].engine.rows:
         time.sleep(0.01)
+    page.get_by_label("Length").press("Home")
+    page.get_by_role("button", name="Write").click()  # and it goes on working
+    assert len(written(page)) == 10
 
 
 def test_side_by_side(see):
@@ -268,6 +330,9 @@ def test_what_the_server_refuses_is_said(see):
     page.get_by_label("prompt").fill("€")
     page.get_by_role("button", name="Write").click()
     expect(page.locator(".wrong")).to_contain_text("'€'")
+
+
+def test_a_server_may_ask_for_a_key(see):
     with running({"writer": MODELS["writer"]}, api_key="sesame") as (url, _):
         page = see(url=url)
         page.get_by_label("API key").fill("sesame")
@@ -362,6 +427,36 @@ def test_labels(see):
     assert shares == pytest.approx((100 * np.exp(log_probs[0][order])).tolist(), abs=0.6)
     expected = looks[0] / looks[0].max()
     assert heats(page.locator(".source .token"), "--look") == pytest.approx(expected.tolist(), abs=0.002)
+
+
+def test_one_file_without_a_network(write_page, browser, tmp_path):
+    page_file = write_page(["writer", "en-de"], tmp_path / "page.html", single=True)
+    context = browser.new_context(offline=True)
+    page, wrong = context.new_page(), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda request: wrong.append(request.url) if request.url.startswith("http") else None)
+    page.goto(page_file.as_uri())
+    page.get_by_label("prompt").fill("the ")
+    page.get_by_role("button", name="Write").click()
+    assert written(page) == write("the ").text
+    page.get_by_role("checkbox", name="en-de").check()
+    page.get_by_label("sentence").fill(SENTENCES[1])
+    output = MODELS["en-de"].generate(SENTENCES[1], n_best=3)
+    expect(page.locator(".others button span")).to_have_text([h.text for h in output])
+    context.close()
+    assert wrong == []
+
+
+def test_what_is_missing_beside_the_page_is_said(write_page, browser, tmp_path):
+    folder = write_page(["writer"], tmp_path / "site")
+    next((folder / "models").iterdir()).unlink()
+    with folder_served(folder) as url:
+        page = browser.new_page()
+        page.goto(url)
+        page.get_by_role("button", name="Write").click()
+        expect(page.locator(".wrong")).to_contain_text("models/0-writer.bin is missing")
+        page.close()
 
 
 # -- for everybody -------------------------------------------------------------------------------------------

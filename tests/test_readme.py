@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import torch
 from data.shapes import draw, scenes, write_shapes
 from gen.search import STRATEGIES
 from gen.training.registry import TASKS
+from gen.web import assets
 from tasks.demo import caption as demo_caption
+from tasks.demo import command as demo_command
 from tasks.demo import translation as demo_translation
 from tests.conftest import TEXT, TINY
 
@@ -153,11 +156,15 @@ def test_paths_in_documents_exist(name):
     assert [each for each in links + paths if not any((base / each).exists() for base in bases)] == []
 
 
+FETCHED = (assets.MODULE, assets.WASM)
+
+
 def test_the_demo(gen, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_caption, "TRAINING", 60)
     monkeypatch.setattr(demo_caption, "HELD_OUT", 4)
     monkeypatch.setattr(demo_translation, "TRAINING", 2000)
     monkeypatch.setattr(demo_translation, "HELD_OUT", 20)
+    monkeypatch.setattr(assets, "_fetch", lambda folder: [(folder / name).write_bytes(b"") for name in FETCHED])
     status, out, err = gen("demo", "--out", tmp_path / "demo", "--budget", "1 steps", "--label-budget", "1 steps")
     assert status == 0, err
     page = (tmp_path / "demo" / "report.html").read_text()
@@ -183,6 +190,12 @@ def test_the_demo(gen, tmp_path, monkeypatch):
     assert "<script" not in page
     assert not re.search(r'(?:src|href)="http', page)
     assert "Greedy" in out
+    assert "page.html" in out
+    assert (tmp_path / "demo" / "page.html").read_text().count('id="models/') == 3
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setenv("GEN_CACHE", str(tmp_path / "cache"))
+    demo_command._write_page(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
     for line in out.splitlines():
         if line.strip().startswith(("gen suggest", "gen translate", "gen caption")):
             assert gen(*shlex.split(line)[1:])[0] == 0

@@ -9,9 +9,11 @@ import json
 import logging
 import shutil
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -77,7 +79,8 @@ def quantize(exported: Path, folder: Path) -> None:
     the inputs of each product, computed at run time (ONNX Runtime's dynamic quantization). So results depend
     slightly on the batch and on the CPU.
 
-    Convolutions stay in float32: dynamic int8 convolutions are slower.
+    Convolutions are computed in float32, since dynamic int8 convolutions are slower; their weights are stored in
+    int8, and so are large embeddings.
     """
     require("onnx", "onnxruntime")
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -97,10 +100,57 @@ def quantize(exported: Path, folder: Path) -> None:
                     per_channel=True,
                     weight_type=QuantType.QInt8,
                 )
+                _store_in_int8(path / name)
         config = json.loads((exported / runtime.CONFIG).read_text(encoding="utf-8"))
         _write_config(path, {**config, "precision": "int8"})
 
     write_folder(folder, fill)
+
+
+_SMALL = 1 << 14
+"""Fewer weights than these are left in float32."""
+
+
+def _store_in_int8(path: Path) -> None:
+    """Weights of a graph's convolutions, and rows that it looks up, as int8 with a scale each.
+
+    A convolution's become float32 when the graph is loaded, those of an embedding when they are looked up.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(path)
+    graph = model.graph
+    users = Counter(name for node in graph.node for name in node.input)
+    weights = {t.name: t for t in graph.initializer if t.data_type == TensorProto.FLOAT}
+    nodes = []
+    for node in graph.node:
+        which = {"Conv": 1, "Gather": 0}.get(node.op_type, -1)
+        tensor = weights.get(node.input[which]) if which >= 0 else None
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+        values = None if tensor is None or axis else numpy_helper.to_array(tensor)
+        if tensor is None or values is None or values.size < _SMALL or users[tensor.name] > 1:
+            nodes.append(node)
+            continue
+        name, one_each = tensor.name, (len(values),) + (1,) * (values.ndim - 1)
+        scale = np.maximum(abs(values).reshape(len(values), -1).max(1), np.finfo(np.float32).tiny) / 127
+        scale = scale.reshape(one_each).astype(np.float32)
+        graph.initializer.remove(tensor)
+        graph.initializer.append(numpy_helper.from_array(np.rint(values / scale).astype(np.int8), f"{name}_int8"))
+        graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+        if node.op_type == "Conv":
+            nodes.append(helper.make_node("Cast", [f"{name}_int8"], [f"{name}_cast"], to=TensorProto.FLOAT))
+            nodes.append(helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [name]))
+            nodes.append(node)
+            continue
+        found, out = [f"{node.output[0]}_{part}" for part in ("int8", "cast", "scale")], node.output[0]
+        nodes.append(helper.make_node("Gather", [f"{name}_int8", node.input[1]], found[:1]))
+        nodes.append(helper.make_node("Cast", found[:1], found[1:2], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Gather", [f"{name}_scale", node.input[1]], found[2:]))
+        nodes.append(helper.make_node("Mul", found[1:], [out]))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(model, path)
 
 
 def note(exported: Path, metrics: dict[str, Any]) -> None:

@@ -54,27 +54,11 @@ class Served:
     @property
     def labels(self) -> list[str]:
         """What a classifier chooses among; empty for others."""
-        tokenizer = self.model.tokenizer
-        return tokenizer.labels if isinstance(tokenizer, LabelTokenizer) else []
+        return _labels(self.model.tokenizer)
 
     def describe(self) -> dict[str, Any]:
         """What `/api/models` says."""
-        model = self.model
-        return {
-            "name": self.name,
-            "task": model.info.task,
-            "inputs": {name: processor.kind for name, processor in self.inputs.items()},
-            "optional": [name for name, processor in self.inputs.items() if processor.optional],
-            "choices": {n: p.tokenizer.labels for n, p in self.inputs.items() if isinstance(p, LabelProcessor)},
-            "pictures": {n: _seen(p) for n, p in self.inputs.items() if isinstance(p, PictureProcessor)},
-            "defaults": {k: list(v) if isinstance(v, tuple) else v for k, v in self.defaults.given().items()},
-            "labels": self.labels,
-            "languages": list(self.languages or ()),
-            "tokenizer": model.tokenizer.kind,
-            "vocabulary": len(model.tokenizer),
-            "ends": model.info.ends_with_eos,
-            "metrics": {k: v for k, v in model.info.metrics.items() if isinstance(v, int | float)},
-        }
+        return describe(self.name, self.model)
 
     def reload(self) -> bool:
         """Loads the model again if its folder has changed. Requests under way end with the old one."""
@@ -175,6 +159,31 @@ def _stamp(run: str) -> tuple[int, ...] | None:
         if found:
             return tuple(found)
     return None
+
+
+def describe(name: str, model: Any) -> dict[str, Any]:
+    """What a page has to know of a model: what it reads, what it writes, how it searches."""
+    inputs, tokenizer = model.processors, model.tokenizer
+    defaults = SearchOptions.make(model.search_defaults, {}).given()
+    return {
+        "name": name,
+        "task": model.info.task,
+        "inputs": {n: p.kind for n, p in inputs.items()},
+        "optional": [n for n, p in inputs.items() if p.optional],
+        "choices": {n: p.tokenizer.labels for n, p in inputs.items() if isinstance(p, LabelProcessor)},
+        "pictures": {n: _seen(p) for n, p in inputs.items() if isinstance(p, PictureProcessor)},
+        "defaults": {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()},
+        "labels": _labels(tokenizer),
+        "languages": list(_languages(name, model) or ()),
+        "tokenizer": tokenizer.kind,
+        "vocabulary": len(tokenizer),
+        "ends": model.info.ends_with_eos,
+        "metrics": {k: v for k, v in model.info.metrics.items() if isinstance(v, int | float)},
+    }
+
+
+def _labels(tokenizer: Any) -> list[str]:
+    return tokenizer.labels if isinstance(tokenizer, LabelTokenizer) else []
 
 
 def _seen(processor: PictureProcessor) -> dict[str, Any]:

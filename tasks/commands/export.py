@@ -27,14 +27,20 @@ from tasks.commands.models import task_among
 
 @dataclass(frozen=True)
 class ExportCommand:
-    """Export a model to ONNX: a folder that runs fast and without torch, in commands and with `gen.load`.
+    """Export a model to ONNX: a folder that runs fast and without torch, in commands and with `gen.load`. With
+    --web a page that runs models in its reader's browser.
 
     `gen export RUN --help` also lists the options of the model's task: the data that --int8 is measured on."""
 
-    run: Annotated[str, Arg("RUN", positional=True)]
-    """Folder of a run or model, or hf:USER/NAME."""
+    run: Annotated[tuple[str, ...], Arg("RUN", positional=True)]
+    """Folder of a run or model, or hf:USER/NAME; several, named NAME=RUN if you like, with --web."""
     output: Annotated[str, Arg(aliases=("-o",), required=True)] = ""
     """Folder to write."""
+    web: bool = False
+    """Write a page for any static host: the models run in the reader's browser, and nothing is sent anywhere. ONNX
+    Runtime for browsers is fetched once, with npm."""
+    single_file: bool = False
+    """--web: put everything into one HTML file, which also opens without a server; -o may name it."""
     int8: bool = False
     """Quantize matrix products to int8: smaller and faster. The loss in quality is measured on held-out data."""
     max_loss: float | None = None
@@ -50,6 +56,10 @@ class ExportCommand:
         given += ["max_loss"] * (self.max_loss is not None) + ["limit"] * bool(self.limit)
         flags = " and ".join("--" + name.replace("_", "-") for name in given)
         errors = [] if self.output else ["name the folder to write: gen export RUN -o FOLDER"]
+        if len(self.run) != 1 and not self.web:
+            errors.append("name one run: several go with --web" if self.run else "name a run: gen export RUN")
+        if self.single_file and not self.web:
+            errors.append("--single-file goes with --web")
         if given and not self.int8:
             errors.append(f"{flags} goes with --int8")
         if self.limit < 0:
@@ -61,31 +71,58 @@ class ExportCommand:
 
 
 def export_command(argv: list[str], command: str) -> None:
-    """`gen export RUN -o FOLDER`."""
+    """`gen export RUN -o FOLDER`, `gen export RUN… --web -o SITE`."""
     found = task_among(argv)
     options = with_groups(ExportCommand, held_out=found.HeldOut if found else NoOptions)
     config = parse_command(options, argv, command)
     config.check()
     tune_cpu()
-    model = Model.load(config.run)
+    if config.web:
+        print(export_page(config))
+        return
     folder = Path(config.output).resolve()
     _check_output(folder)
-    require("onnx", "onnxscript", *(["onnxruntime"] if config.int8 else []))
-    if not config.int8:
-        export(model, folder)
-    else:
-        assert found is not None  # the model was loaded, so it was found among the words
-        task = found()
-        examples = task.held_out(model, config.held_out)
-        with tempfile.TemporaryDirectory(prefix="gen-export-") as name:
-            plain, small = Path(name) / "float32", Path(name) / "int8"
-            export(model, plain)
-            quantize(plain, small)
-            best = str(model.info.options().get("best") or "")
-            note(small, quantization_check(task, examples, plain, small, config.max_loss, config.limit, best))
-            write_folder(folder, partial(_copy, small))
+    with tempfile.TemporaryDirectory(prefix="gen-export-") as name:
+        made = _exported(config.run[0], config, Path(name))
+        write_folder(folder, partial(_copy, made))
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{printable(str(folder))}: {size / 1e6:.1f} MB, {'int8' if config.int8 else 'float32'}")
+
+
+def export_page(config: ExportCommand) -> str:
+    """Writes the page of all models, exported already or not, and returns a line about it."""
+    from gen.serve.models import names_of
+    from gen.web.assets import onnxruntime_web
+    from gen.web.site import check_output, write_site
+
+    output, names = Path(config.output).resolve(), names_of(list(config.run))
+    check_output(output, config.single_file)
+    onnxruntime_web()  # before minutes of work
+    with tempfile.TemporaryDirectory(prefix="gen-export-") as scratch:
+        models = {
+            name: Path(run) if runtime.is_exported(run) else _exported(run, config, Path(scratch) / str(number))
+            for number, (name, run) in enumerate(names.items())
+        }
+        size = write_site(models, output, config.single_file)
+    return f"{printable(str(output))}: {size / 1e6:.1f} MB, {len(models)} model{'s' * (len(models) > 1)}"
+
+
+def _exported(run: str, config: ExportCommand, scratch: Path) -> Path:
+    """The exported model of a run, in a folder of ``scratch``."""
+    model, plain, small = Model.load(run), scratch / "float32", scratch / "int8"
+    require("onnx", "onnxscript", *(["onnxruntime"] if config.int8 else []))
+    export(model, plain)
+    if not config.int8:
+        return plain
+    kind = task_among([run])
+    assert kind is not None  # the model was loaded
+    held_out = config.held_out if isinstance(config.held_out, kind.HeldOut) else kind.HeldOut()
+    quantize(plain, small)
+    best = str(model.info.options().get("best") or "")
+    task = kind()
+    examples = task.held_out(model, held_out)
+    note(small, quantization_check(task, examples, plain, small, config.max_loss, config.limit, best))
+    return small
 
 
 def _copy(source: Path, folder: Path) -> None:

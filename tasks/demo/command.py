@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gen.base.config import Words, parse_command
+from gen.base.errors import UserError
 from tasks import report
+from tasks.commands.export import ExportCommand, export_page
 from tasks.demo.caption import caption_part
 from tasks.demo.patterns import patterns_part
 from tasks.demo.text import text_part
@@ -38,9 +40,24 @@ def demo_command(argv: list[str], command: str) -> None:
     path = out / "report.html"
     subtitle = "One recurrent decoder, trained five times on this machine a moment ago. Made by gen demo."
     report.write_page(path, "What the networks learned", subtitle, sections)
-    console.print(f"\n[bold]Report: {path}[/bold]   (open it in a browser)\n\nNext:\n")
+    console.print(f"\n[bold]Report: {path}[/bold]   (open it in a browser)\n")
+    _write_page(out)
+    console.print("\nNext:\n")
     for line in next_commands(out):
         say(f"  {line}")
+
+
+def _write_page(out: Path) -> None:
+    """The three models that write, as a page; a line says why where there is none."""
+    names = ("text", "translate", "caption")
+    page = out / "page.html"
+    runs = tuple(f"{name}={out / name}" for name in names)
+    try:
+        export_page(ExportCommand(runs, str(page), web=True, single_file=True))
+    except UserError as error:
+        say(f"No page that runs them: {error}")
+        return
+    console.print(f"[bold]Page: {page}[/bold]   (runs the models in the browser; a file that can be passed on)")
 
 
 def next_commands(out: Path) -> list[str]:

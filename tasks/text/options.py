@@ -81,7 +81,7 @@ class TextSizes(DecoderSizes):
 
     embedding_size: int | None = None
     """Size of a token embedding. Chosen from the level."""
-    num_layers: int | None = None
+    num_layers: int | None = None  # type: ignore[assignment]  # text chooses it
     """Number of layers. Chosen: 1, or 2 with labels."""
     weight_dropout: float | None = None
     """Dropout on recurrent weights, one mask per chunk (AWD-LSTM). Chosen from the budget and the data."""
