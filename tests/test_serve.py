@@ -103,6 +103,15 @@ def test_search_options_besides(client):
     assert [c.text for c in made.choices] == [h.text for h in expected]
 
 
+def test_what_must_come(client):
+    options = {"must": ["mat|hat", "dog"], "coverage_penalty": 0, "length_reward": 0.1}
+    made = client.completions.create(model="writer", prompt="the ", max_tokens=30, extra_body=options)
+    assert made.choices[0].text == write("the ", max_new_tokens=30, **options)[0].text
+    assert "dog" in made.choices[0].text
+    with pytest.raises(openai.BadRequestError, match="at most 64 are searched"):
+        client.completions.create(model="writer", prompt="the ", extra_body={"must": "dog", "beam": 30})
+
+
 def test_log_probabilities_and_echo(client):
     made = client.completions.create(model="writer", prompt="the", max_tokens=4, seed=1, logprobs=3, echo=True)
     expected = write("the", seed=1, max_new_tokens=4)

@@ -11,6 +11,10 @@ from gen.search.must import Must
 from gen.search.ops import Array, Ops
 
 
+WIDEST = 3
+"""How many times its width a beam may grow, for inputs with many constraints."""
+
+
 class ConstrainedBeam(Beam):
     """Divides the beam among banks: hypotheses that have said equally much of what they must.
 
@@ -22,12 +26,12 @@ class ConstrainedBeam(Beam):
     Args:
         must: the processor that knows where each row is; see `Must`.
         width: the beam width of an input without constraints. For others it is two rows per constraint and one,
-            if that is more, up to three times ``width``.
+            if that is more, up to `WIDEST` times ``width``.
         n_best, options: as for `Beam`.
     """
 
     def __init__(self, must: Must, width: int = 5, *, n_best: int = 1, **options: Any) -> None:
-        own = [max(width, min(2 * len(goal.forms) + 1, 3 * width)) if goal else width for goal in must.goals]
+        own = [max(width, min(2 * len(goal.forms) + 1, WIDEST * width)) if goal else width for goal in must.goals]
         super().__init__(max(own), n_best=max(own), **options)  # what says most is found in the end
         self._own, self._must, self._n_best = own, must, n_best
 

@@ -40,12 +40,15 @@ class Search(Struct, kw_only=True):
     seed: int | None = None
     beam: int | None = None
     length_penalty: float | None = None
+    coverage_penalty: float | None = None
+    length_reward: float | None = None
     n_best: int | None = None
     beam_groups: int | None = None
     diversity: float | None = None
     repetition_penalty: float | None = None
     no_repeat_ngram: int | None = None
     prefix: str | None = None
+    must: Texts = None
     ban: Texts = None
     stop: Texts = None
 

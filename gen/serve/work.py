@@ -16,6 +16,7 @@ from starlette.requests import Request
 from gen.base.errors import ConfigError, UserError
 from gen.inputs.pictures import PictureError
 from gen.inputs.processors import named_item
+from gen.search.constrained import WIDEST
 from gen.search.options import SearchOptions
 from gen.search.output import Hypothesis
 from gen.serve.engine import Busy
@@ -194,7 +195,7 @@ def check(served: Served, options: Mapping[str, Any], limits: Limits) -> SearchO
     chosen: SearchOptions = refused(SearchOptions.make, served.model.search_defaults, dict(options))
     if chosen.length_limit > limits.tokens:
         raise Refusal(f"max_new_tokens {chosen.length_limit:,}: at most {limits.tokens:,} tokens are written")
-    width = chosen.beam or chosen.num_outputs
+    width = (chosen.beam or chosen.num_outputs) * (WIDEST if chosen.must else 1)
     if width > limits.rows:
         raise Refusal(f"{width:,} texts or beams at once: at most {limits.rows:,} are searched")
     return chosen
