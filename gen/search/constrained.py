@@ -10,7 +10,6 @@ from gen.search.beam import Beam
 from gen.search.must import Must
 from gen.search.ops import Array, Ops
 
-
 WIDEST = 3
 """How many times its width a beam may grow, for inputs with many constraints."""
 
