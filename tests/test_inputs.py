@@ -49,7 +49,7 @@ def about(gen, tmp_path):
     out = tmp_path / "about"
     status, said, err = gen(
         *("train", "text", "--data", titles(tmp_path / "titles.csv"), "--given", "topic", "--out", out),
-        *("--budget", "120 steps", "--batch-tokens", "400", "--learning-rate", "0.02", *SIZES, *QUICK),
+        *("--budget", "240 steps", "--batch-tokens", "400", "--learning-rate", "0.02", *SIZES, *QUICK),
         *("--input-dropout", "0.3"),
     )
     assert status == 0, err

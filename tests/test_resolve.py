@@ -167,6 +167,7 @@ def test_nothing_is_measured_where_nothing_is_open():
             "weight_dropout": 0.0,
             "learning_rate": 0.01,
             "tie": "none",
+            "num_layers": 1,
             "out": "run",
         },
     )
@@ -220,7 +221,8 @@ def test_choices_are_recorded_with_their_reasons(gen, book, tmp_path, speed, mon
     assert status == 0, err
     assert allowed == [pytest.approx(0.03)]
     file = yaml.safe_load((out / "resolved.yaml").read_text())
-    assert set(file["reasons"]) == {"dropout", "embedding_dropout", "weight_dropout", "learning_rate", "tie"}
+    left_open = {"dropout", "embedding_dropout", "weight_dropout", "learning_rate", "num_layers", "tie"}
+    assert set(file["reasons"]) == left_open
     assert "passes over the text" in file["reasons"]["dropout"]
     assert yaml.safe_load((out / "config.yaml").read_text())["model"]["dropout"] is None  # what was asked
     info = toolkit.load(out).info.training

@@ -43,9 +43,8 @@ def test_longer_training_gets_a_larger_model_and_more_dropout():
 
 
 def test_what_the_user_says_stands():
-    mine = TextSizes(
-        hidden_size=33, dropout=0.0, weight_dropout=0.2, embedding_dropout=0.0, embedding_size=17, tie="decoder"
-    )
+    sizes = {"hidden_size": 33, "embedding_size": 17, "num_layers": 3, "tie": "decoder"}
+    mine = TextSizes(dropout=0.0, weight_dropout=0.2, embedding_dropout=0.0, **sizes)
     assert chosen("20m", model=mine, chunk=7).model == mine
     assert chosen("20m", model=mine, chunk=7).data.chunk == 7
 

@@ -228,9 +228,9 @@ def test_the_same_command_again_changes_nothing(gen, trained, book):
     assert status == 0
     assert "already trained" in out
     assert before == {p: p.read_bytes() for p in trained.rglob("*.safetensors")}
-    status, _, err = gen(*again[:-2], "--device", "cpu", "--num-layers", "2")
+    status, _, err = gen(*again[:-2], "--device", "cpu", "--cell", "gru")
     assert status == 2
-    assert "--num-layers 1 → 2" in err
+    assert "--cell lstm → gru" in err
     assert before == {p: p.read_bytes() for p in trained.rglob("*.safetensors")}
 
 

@@ -57,8 +57,7 @@ class CharTokenizer extends Tokenizer {
 
 class WordTokenizer extends Tokenizer {
   constructor(saved) {
-    const alone = saved.dummy_prefix ? saved.words.map((word) => withoutBeginning(word, " ")) : saved.words;
-    super(saved, ["", "", "", "", ...alone]);
+    super(saved, ["", "", "", "", ...saved.words]);
     this.written = ["", "", "", "<unk>", ...saved.words];
     this.ids = new Map(saved.words.map((word, i) => [word, i + SPECIALS]));
     this.find = PATTERNS[saved.pattern];
