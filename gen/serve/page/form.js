@@ -23,7 +23,7 @@ function field(model, name, kind, changed, pick) {
 }
 
 function area(id, kind, changed, pick) {
-  const area = el("textarea", { id, rows: 3, placeholder: HINTS[kind] ?? "", spellcheck: "false" });
+  const area = el("textarea", { id, rows: 3, dir: "auto", placeholder: HINTS[kind] ?? "", spellcheck: "false" });
   let seen = 0;
   area.addEventListener("input", () => {
     seen = area.selectionEnd;

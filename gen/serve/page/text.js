@@ -11,7 +11,7 @@ export class TextView extends Panel {
     this.prompt = el("span", { class: "prompt" });
     this.written = new Written(model.name, (kept) => this.ask(this.input, this.options, kept));
     this.written.onCaret = (token) => place.insert(token.piece);
-    const text = el("div", { class: "text" }, this.prompt, this.written.view.element);
+    const text = el("div", { class: "text", dir: "auto" }, this.prompt, this.written.view.element);
     const legend = el("p", { class: "legend" }, "expected", el("span", { class: "scale", "aria-hidden": "true" }), "surprising");
     this.answer = el("div", { class: "answer", hidden: true }, text, legend);
     this.body.append(this.answer, this.written.bars.element);

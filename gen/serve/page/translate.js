@@ -16,7 +16,7 @@ export class TranslateView extends Panel {
     this.tree = el("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": "The beam as a tree" });
     const wide = matchMedia("(min-width: 48rem)").matches;
     this.drawn = el("details", { open: wide }, el("summary", {}, "The beam as a tree"), this.tree);
-    const text = el("div", { class: "text" }, this.written.view.element);
+    const text = el("div", { class: "text", dir: "auto" }, this.written.view.element);
     const alternatives = el("div", { class: "alternatives" }, el("h3", {}, "Alternatives"), this.others);
     this.alternatives = alternatives;
     this.answer = el("div", { class: "answer", hidden: true }, this.source, text, alternatives);
@@ -49,7 +49,7 @@ export class TranslateView extends Panel {
   #others() {
     const before = this.kept.map((token) => token.piece).join("");
     const button = (output, place) =>
-      el("button", { type: "button", onclick: () => this.#choose(place) }, el("span", {}, (before + output.text).trim() || "(nothing)"), el("small", { title: "The logarithm of its probability" }, signed(output.score)));
+      el("button", { type: "button", onclick: () => this.#choose(place) }, el("span", { dir: "auto" }, (before + output.text).trim() || "(nothing)"), el("small", { title: "The logarithm of its probability" }, signed(output.score)));
     this.others.replaceChildren(...this.found.outputs.map((output, place) => el("li", {}, button(output, place))));
     this.alternatives.hidden = this.found.outputs.length < 2;
   }
