@@ -429,6 +429,31 @@ def test_labels(see):
     assert heats(page.locator(".source .token"), "--look") == pytest.approx(expected.tolist(), abs=0.002)
 
 
+def test_what_single_units_do(see, served):
+    page = see("writer")
+    if served[1]:  # the server keeps the states to itself
+        expect(page.get_by_text("What single units do")).to_have_count(0)
+        return
+    page.get_by_label("prompt").fill("the cat")
+    page.get_by_label("Temperature").press("Home")
+    page.get_by_role("button", name="Write").click()
+    text = "the cat" + written(page)
+    page.get_by_text("What single units do").click()
+    cells = page.get_by_role("group", name="The text, coloured by the unit").locator(".token")
+    expect(cells).to_have_count(len(text))
+    follows = page.get_by_label("A unit that follows")
+    follows.select_option("the place in a word")
+    unit = page.get_by_label("Unit", exact=True)
+    chosen, shades = unit.input_value(), heats(cells)
+    assert f"unit {chosen}, " in follows.locator("option:checked").text_content()
+    assert len(set(shades)) > 5
+    unit.fill("1" if chosen != "1" else "2")
+    expect(follows).to_have_value("")
+    assert heats(cells) != shades
+    cells.nth(3).focus()
+    expect(page.get_by_role("status").last).to_contain_text("after this")
+
+
 def test_one_file_without_a_network(write_page, browser, tmp_path):
     page_file = write_page(["writer", "en-de"], tmp_path / "page.html", single=True)
     context = browser.new_context(offline=True)

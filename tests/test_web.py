@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 import pytest
+import torch
 from PIL import Image
 
 from gen import runtime
@@ -22,6 +23,7 @@ from gen.inputs.pictures import Preprocessing
 from gen.inputs.subword import SubwordTokenizer
 from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 from gen.models.export import export, quantize
+from gen.models.memory import Memory
 from gen.search.labels import label_log_probs
 from gen.web.assets import onnxruntime_web
 from gen.web.bundle import bundle
@@ -252,6 +254,22 @@ def test_numbers_are_those_of_score(ask, load):
     texts = [output["text"][:7] + token["text"] for token in first["tokens"] if token["text"]]
     expected = [np.exp(each.log_probs[7]) for each in model.score(texts)]
     assert [t["probability"] for t in first["tokens"] if t["text"]] == pytest.approx(expected, abs=1e-4)
+
+
+def test_states_are_pythons(ask):
+    model = writer()
+    text = "the cat"
+    ids = model.tokenizer.encode(text)
+    rest = [*ids[4:], model.tokenizer.eos_id]
+    (found,) = ask(("cells", {"model": "writer", "input": text[:4], "from_ids": rest}))
+    assert found["pieces"] == list(text)
+    memory = Memory.empty(1)
+    state, expected = model.decoder.init_state(memory), []
+    for token_id in [model.tokenizer.bos_id, *ids]:
+        state = model.decoder(torch.tensor([[token_id]]), state, memory).state
+        expected.append(torch.cat([part[0] for layer in state.layers for part in layer]).tanh())
+    values = np.array([found["values"][str(i)] for i in range(len(found["values"]))]).reshape(-1, found["units"])
+    np.testing.assert_allclose(values, torch.stack(expected[1:]).detach(), atol=1e-5)
 
 
 def test_a_text_goes_on_from_any_token(ask):

@@ -1,6 +1,7 @@
 // A model that goes on with a text.
 
 import * as api from "./api.js";
+import { Cells } from "./cells.js";
 import { el } from "./dom.js";
 import { Panel } from "./panel.js";
 import { Written } from "./written.js";
@@ -15,6 +16,10 @@ export class TextView extends Panel {
     const legend = el("p", { class: "legend" }, "expected", el("span", { class: "scale", "aria-hidden": "true" }), "surprising");
     this.answer = el("div", { class: "answer", hidden: true }, text, legend);
     this.body.append(this.answer, this.written.bars.element);
+    if (api.cells) {
+      this.cells = new Cells(model.name, () => ({ input: this.input, from_ids: this.written.tokens.map((token) => token.id) }));
+      this.body.append(this.cells.element);
+    }
     this.promptName = Object.entries(model.inputs).find(([, kind]) => kind === "prompts")?.[0];
   }
 
@@ -50,6 +55,7 @@ export class TextView extends Panel {
         const [output] = event.outputs;
         const fresh = output.tokens.slice(written.tokens.length - kept.length);
         for (const token of fresh) written.add(token);
+        this.cells?.read();
         const seconds = (performance.now() - began) / 1000;
         const count = output.tokens.length;
         return [`${count} tokens in ${seconds.toFixed(1)} s`, output.text];

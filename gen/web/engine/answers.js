@@ -66,6 +66,22 @@ export async function next(model, { input = "", from_ids = [], top = 10 }) {
   return { tokens };
 }
 
+// The state along a text, after each of its tokens: T · units numbers. Unbounded ones, as in LSTM cells, through a tanh.
+export async function cells(model, { input = "", from_ids = [] }) {
+  const { tokenizer } = model;
+  const { step, state, prompt } = await prepared(model, input, searchOptions(model.defaults, { temperature: 0 }), from_ids);
+  const spelling = new Spelling(tokenizer, [BOS]);
+  const [values, pieces] = [[], []];
+  let before = (await step([BOS], state)).state;
+  for (const id of prompt.slice(1)) {
+    if (id === EOS) break;
+    before = (await step([id], before)).state;
+    pieces.push(spelling.add(id));
+    values.push(before.arrays.flatMap((array) => Array.from(array, Math.tanh)));
+  }
+  return { pieces, units: before.arrays.reduce((sum, array) => sum + array.length, 0), values: Float32Array.from(values.flat()) };
+}
+
 // A text, with what the model thought of each token and looked at. `told(events)` hears after each step of the tokens
 // of samples, and may wait; of a beam's it hears nothing, as they may be revised.
 export async function generate(model, body, told = () => {}) {

@@ -99,6 +99,7 @@ async function ask(name, body, signal) {
 
 export const next = (body, signal) => ask("next", body, signal);
 export const classify = (body, signal) => ask("classify", body, signal);
+export const cells = (body, signal) => ask("cells", body, signal);
 export const generate = (body, signal) => ask("generate", body, signal);
 
 // The events of a text while it is written; the last one is the whole answer.

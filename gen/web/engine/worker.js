@@ -27,6 +27,7 @@ const DO = {
     return loaded.get(name).then(() => null);
   },
   next: async (id, body) => answers.next(await loaded.get(body.model), body),
+  cells: async (id, body) => answers.cells(await loaded.get(body.model), body),
   classify: async (id, body) => answers.classify(await loaded.get(body.model), body),
   generate: async (id, body) => {
     let events = [];
