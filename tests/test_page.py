@@ -429,6 +429,26 @@ def test_labels(see):
     assert heats(page.locator(".source .token"), "--look") == pytest.approx(expected.tolist(), abs=0.002)
 
 
+def test_the_tour(see):
+    page = see("writer", "en-de")
+    page.get_by_label("prompt").fill("the ")
+    page.get_by_text("A short tour").click()
+    page.get_by_role("button", name="Begin").click()
+    assert written(page) == write("the ", temperature=0.0).text
+    expect(page.locator(".tour p")).to_contain_text("1 of 5. Why does greedy text loop?")
+    page.get_by_role("button", name="Next").click()
+    assert written(page) == write("the ", temperature=0.3).text
+    for _ in range(3):
+        page.get_by_role("button", name="Next").click()
+    page.get_by_role("button", name="Again").click()
+    assert written(page) == write("the ", temperature=0.0).text
+    page.get_by_role("checkbox", name="en-de").check()
+    page.get_by_label("sentence").fill(SENTENCES[1])
+    page.get_by_text("A short tour").click()
+    page.get_by_role("button", name="Begin").click()
+    assert written(page) == MODELS["en-de"].generate(SENTENCES[1], beam=1).text
+
+
 def test_what_single_units_do(see, served):
     page = see("writer")
     if served[1]:  # the server keeps the states to itself

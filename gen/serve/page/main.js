@@ -6,6 +6,7 @@ import { el, later } from "./dom.js";
 import { fields } from "./form.js";
 import { settings } from "./settings.js";
 import { TextView } from "./text.js";
+import { tour } from "./tour.js";
 import { TranslateView } from "./translate.js";
 
 const at = (id) => document.getElementById(id);
@@ -120,11 +121,15 @@ function ask(model) {
   };
   const inputs = fields(model, changed, go);
   const sliders = settings(view, model.defaults, () => panels.some((panel) => panel.asked) && go());
+  const guide = tour(headingOf(model), (values) => {
+    sliders.set(values);
+    go();
+  });
   const words = { text: "Write", labels: "Classify", reading: headingOf(model) === "pictures" ? "Describe" : "Translate" };
   const stop = el("button", { type: "button", id: "stop", onclick: () => panels.forEach((panel) => panel.stop()) }, "Stop");
   const buttons = el("div", { class: "buttons" }, el("button", { class: "primary", id: "go" }, words[view]), stop);
   const form = at("ask");
-  form.replaceChildren(el("div", { class: "fields" }, ...inputs.elements), buttons, ...(sliders.element ? [sliders.element] : []));
+  form.replaceChildren(el("div", { class: "fields" }, ...inputs.elements), buttons, ...[sliders.element, guide].filter(Boolean));
   form.hidden = false;
   form.onsubmit = (event) => {
     event.preventDefault();

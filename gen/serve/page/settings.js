@@ -28,9 +28,10 @@ export function settings(view, defaults, changed) {
     if ("n_best" in found) found.n_best = Math.min(found.n_best, found.beam);
     return found;
   };
-  if (!sliders.length) return { element: null, options };
+  const set = (wanted) => sliders.forEach((each) => each.set(wanted));
+  if (!sliders.length) return { element: null, options, set };
   const wide = matchMedia("(min-width: 48rem)").matches;
-  return { element: el("details", { class: "settings", open: wide }, el("summary", {}, "Settings"), el("div", {}, ...sliders)), options };
+  return { element: el("details", { class: "settings", open: wide }, el("summary", {}, "Settings"), el("div", {}, ...sliders.map((each) => each.element))), options, set };
 }
 
 const first = (value) => (Array.isArray(value) ? value[0] : value);
@@ -40,11 +41,17 @@ function slider({ name, label, min, max, step, says }, start, values, changed) {
   values[name] = Math.min(max, Math.max(min, start));
   const shown = el("span", { class: "value", "aria-hidden": "true" }, says(values[name]));
   const input = el("input", { id, type: "range", name, min, max, step, value: values[name], "aria-valuetext": says(values[name]) });
-  input.addEventListener("input", () => {
+  const show = () => {
     values[name] = Number(input.value);
     shown.textContent = says(values[name]);
     input.setAttribute("aria-valuetext", says(values[name]));
-  });
+  };
+  input.addEventListener("input", show);
   input.addEventListener("change", changed);
-  return el("div", { class: "slider" }, el("label", { for: id }, label), shown, input);
+  const set = (wanted) => {
+    if (!(name in wanted)) return;
+    input.value = wanted[name];
+    show();
+  };
+  return { element: el("div", { class: "slider" }, el("label", { for: id }, label), shown, input), set };
 }
