@@ -61,7 +61,9 @@ def test_a_conversation_on_a_terminal(saved):
 
     try:
         wait_for(b"> ")
-        os.write(ours, b"xyz\x03")  # cancelled: the vocabulary has no x
+        os.write(ours, b"xyz")
+        wait_for(b"xyz")  # it reads: a signal before that would be seen with the next key only
+        os.write(ours, b"\x03")  # cancelled: the vocabulary has no x
         wait_for(b"> ")
         os.write(ours, b"thw\x7fe\n")  # w taken back
         answer = wait_for(b"> ")

@@ -50,7 +50,7 @@ export class Cells {
     this.view = new Tokens("The text, coloured by the unit", (place) => this.#say(place));
     const fields = el("div", { class: "cells" }, el("label", { for: unit }, "Unit"), this.unit, el("label", { for: pattern }, "A unit that follows"), this.pattern);
     const legend = el("p", { class: "legend" }, "−1", el("span", { class: "scale signed", "aria-hidden": "true" }), "1");
-    this.element = el("details", { ontoggle: () => this.read() }, el("summary", {}, "What single units do"), fields, this.said, el("div", { class: "text", dir: "auto" }, this.view.element), legend);
+    this.element = el("details", { ontoggle: () => this.read() }, el("summary", {}, "What single units do"), fields, this.said, el("div", { class: "source", dir: "auto" }, this.view.element), legend);
   }
 
   // Reads the text again, if anybody looks.
