@@ -131,8 +131,8 @@ class Text(Task):
         passes = facts.passes
         tokens = min(facts.tokens, 60 * facts.num_tokens)
         growth = (tokens / 10e6) ** 0.34 if tokens > 10e6 else min(tokens / 4e6, 1.0) ** 0.12
-        # The first layer reads no label: of 400 titles from one layer of 384, a classifier recognised the label of
-        # 59 %; from two of 256, 76 %.
+        # The first layer reads no label: after 5 minutes on news titles a classifier recognised the label of 59 %
+        # of 400 texts of one layer of 384, and 84 % of two of 256.
         layers = 2 if self.config.data.given else 1
         hidden = int(np.clip(round_size((384 if layers == 1 else 256) * growth), 128, 1536))
         again = float(np.log10(max(passes, 1e-3) / 10))
