@@ -113,3 +113,18 @@ def browser():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def cache():
+    """A cache with ONNX Runtime for browsers, for all runs of the tests."""
+    from gen.base.errors import UserError
+    from gen.web.assets import onnxruntime_web
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEN_CACHE", os.path.join(tempfile.gettempdir(), "gen-tests-web"))
+        try:
+            onnxruntime_web()
+        except UserError as error:
+            pytest.skip(str(error))
+        yield

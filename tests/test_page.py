@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from base64 import b64decode
 from dataclasses import replace
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from gen.base.errors import UserError
 from gen.inputs.labels import LabelTokenizer
 from gen.inputs.pictures import open_picture
 from gen.inputs.tokenizer import CharTokenizer
@@ -84,11 +81,10 @@ def served(request):
 
 
 @pytest.fixture(scope="module")
-def write_page(tmp_path_factory):
+def write_page(cache, tmp_path_factory):
     """Writes a page of some of `MODELS` as `gen export --web` does."""
     pytest.importorskip("onnxscript")
     from gen.models.export import export
-    from gen.web.assets import onnxruntime_web
     from gen.web.site import write_site
 
     folder, exported = tmp_path_factory.mktemp("exported"), {}
@@ -101,13 +97,7 @@ def write_page(tmp_path_factory):
         write_site({name: exported[name] for name in names}, output, **options)
         return output
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEN_CACHE", os.path.join(tempfile.gettempdir(), "gen-tests-web"))
-        try:
-            onnxruntime_web()
-        except UserError as error:
-            pytest.skip(str(error))
-        yield write
+    return write
 
 
 @pytest.fixture(scope="module")

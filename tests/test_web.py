@@ -25,7 +25,6 @@ from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 from gen.models.export import export, quantize
 from gen.models.memory import Memory
 from gen.search.labels import label_log_probs
-from gen.web.assets import onnxruntime_web
 from gen.web.bundle import bundle
 from gen.web.pack import pack, saved_tokenizer
 from gen.web.site import write_site
@@ -71,17 +70,6 @@ def exported(tmp_path_factory):
         export(model, folder / name)
     quantize(folder / "writer", folder / "small")
     return {name: folder / name for name in [*made, "small"]}
-
-
-@pytest.fixture(scope="module")
-def cache():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEN_CACHE", os.path.join(tempfile.gettempdir(), "gen-tests-web"))
-        try:
-            onnxruntime_web()
-        except UserError as error:
-            pytest.skip(str(error))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ def bundle(modules: Mapping[str, str], entry: str) -> str:
     parts: list[str] = []
 
     def add(path: str) -> str:
+        """Joins a module after those it imports. Returns its name."""
         if path in names:
             return names[path]
         text = modules[path]
