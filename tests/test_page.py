@@ -464,6 +464,20 @@ def test_what_single_units_do(see, served):
     expect(page.get_by_role("status").last).to_contain_text("after this")
 
 
+def test_what_single_units_do_while_it_translates(see, served):
+    if served[1]:
+        pytest.skip("the server keeps the states to itself")
+    page = see("en-de")
+    page.get_by_label("sentence").fill(SENTENCES[1])
+    page.get_by_role("button", name="Translate").click()
+    written(page)
+    page.get_by_text("What single units do").click()
+    cells = page.get_by_role("group", name="The text, coloured by the unit").locator(".token")
+    expect(cells.first).to_be_visible()
+    assert cells.all_text_contents() == page.locator(".text .token").all_text_contents()
+    assert len(set(heats(cells))) > 1
+
+
 def test_one_file_without_a_network(write_page, browser, tmp_path):
     page_file = write_page(["writer", "en-de"], tmp_path / "page.html", single=True)
     context = browser.new_context(offline=True)

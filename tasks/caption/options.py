@@ -78,7 +78,7 @@ class CaptionSizes(AttentionSizes):
     """Sizes of the encoder and the decoder."""
 
     backbone: str = LITE
-    """The CNN: efficientnet_lite0, or a torchvision classification model such as resnet50."""
+    """The CNN: efficientnet_lite0, 1 or 2, or a torchvision classification model such as resnet50."""
     weights: str = "default"
     """Weights of the CNN: default (pretrained), none, or a file."""
     finetune: int = 0

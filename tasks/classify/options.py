@@ -85,7 +85,7 @@ class ClassifySizes(AttentionSizes):
     bidirectional: bool = True
     """Texts: read in both directions."""
     backbone: str = LITE
-    """Pictures: the CNN: efficientnet_lite0, or a torchvision classification model such as resnet50."""
+    """Pictures: the CNN: efficientnet_lite0, 1 or 2, or a torchvision classification model such as resnet50."""
     weights: str = "default"
     """Pictures: weights of the CNN: default (pretrained), none, or a file."""
 

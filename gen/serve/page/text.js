@@ -16,10 +16,8 @@ export class TextView extends Panel {
     const legend = el("p", { class: "legend" }, "expected", el("span", { class: "scale", "aria-hidden": "true" }), "surprising");
     this.answer = el("div", { class: "answer", hidden: true }, text, legend);
     this.body.append(this.answer, this.written.bars.element);
-    if (api.cells) {
-      this.cells = new Cells(model.name, () => ({ input: this.input, from_ids: this.written.tokens.map((token) => token.id) }));
-      this.body.append(this.cells.element);
-    }
+    this.cells = Cells.of(model.name, () => ({ input: this.input, from_ids: this.written.ids }));
+    if (this.cells) this.body.append(this.cells.element);
     this.promptName = Object.entries(model.inputs).find(([, kind]) => kind === "prompts")?.[0];
   }
 

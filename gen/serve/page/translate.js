@@ -1,6 +1,7 @@
 // A model that reads something and writes about it: translations and captions.
 
 import * as api from "./api.js";
+import { Cells } from "./cells.js";
 import { el } from "./dom.js";
 import { Looks } from "./looks.js";
 import { Panel } from "./panel.js";
@@ -22,6 +23,8 @@ export class TranslateView extends Panel {
     this.answer = el("div", { class: "answer", hidden: true }, this.source, text, alternatives);
     this.drawn.hidden = true;
     this.body.append(this.answer, this.written.bars.element, this.drawn);
+    this.cells = Cells.of(model.name, () => ({ input: this.input, from_ids: this.written.ids }));
+    if (this.cells) this.body.append(this.cells.element);
   }
 
   get asked() {
@@ -66,6 +69,7 @@ export class TranslateView extends Panel {
     });
     this.written.follow(Math.max(0, this.kept.length - 1));
     this.tree.replaceChildren(this.found.tree ? drawTree(this.found.tree, this.found.outputs, place) : "");
+    this.cells?.read();
   }
 
   // A written token is looked at: where did the model look?

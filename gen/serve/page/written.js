@@ -27,6 +27,10 @@ export class Written {
     this.onCaret = () => {};
   }
 
+  get ids() {
+    return this.tokens.map((token) => token.id);
+  }
+
   // A new text begins. `kept`: its first tokens, of an earlier one.
   begin(input, kept) {
     this.input = input;
