@@ -63,9 +63,7 @@ def test_folding_batch_norms_changes_nothing():
     torch.testing.assert_close(folded, plain, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("name", "num_cells"), [(LITE, 49), ("efficientnet_lite1", 64), ("efficientnet_lite2", 81)]
-)
+@pytest.mark.parametrize(("n", "num_cells"), [(0, 49), (1, 64), (2, 81)])
 def test_the_weights_are_those_of_the_package(n, num_cells):
     """The trunk is the package's own network, as far as its last features."""
     name = f"efficientnet_lite{n}"
