@@ -12,7 +12,7 @@ demo: $(READY)
 
 # With CI=true it also prints the test coverage, which takes a little longer.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(if $(filter true,$(CI)),$(COVERAGE))
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(if $(filter true,$(CI)),$(COVERAGE))
 	$(if $(filter true,$(CI)),@echo "Coverage: $$($(BIN)/python -m coverage report --format=total) % of the lines of gen and tasks")
 
 check: $(READY)

@@ -23,6 +23,14 @@ pytest.register_assert_rewrite("tests.browsing")
 TEXT = "the cat sat on the mat. the dog ran to the cat, and the cat ran off the mat.\n"
 
 
+SLOW = ("test_web.py", "test_page.py", "test_readme.py", "test_demo.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The slowest files come first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in SLOW)
+
+
 @pytest.fixture(autouse=True)
 def _clean(tmp_path_factory, monkeypatch):
     """No test sees another one's cache, seed or dtype."""
