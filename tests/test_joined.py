@@ -131,6 +131,19 @@ def test_joined_is_one_part_alone_where_the_other_is_masked_out(attention):
         assert not together.attention[..., S:].any()
 
 
+def test_no_part_outgrows_another():
+    encoder = joined().encoder
+    source = encoder.prepare(ITEMS).source
+    before = encoder(source)
+    with torch.no_grad():
+        for layer in (encoder.project["first"], encoder.summarise["first"]):
+            layer.weight *= 1000
+            layer.bias *= 1000
+    after = encoder(source)
+    torch.testing.assert_close(after.values, before.values, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(after.summary, before.summary, atol=1e-3, rtol=1e-3)
+
+
 def test_both_parts_get_attention_and_both_matter():
     model = joined()
     seen = model.generate(ITEMS[0], temperature=0, min_new_tokens=6, max_new_tokens=6)[0].attention

@@ -15,6 +15,19 @@ from gen.models.encoders.registry import build_encoder
 from gen.models.memory import Memory
 
 
+class _Projection(nn.Linear):
+    """A linear layer, with ``norm`` followed by a layer norm. Without one the vectors of a part can grow until
+    attention never finds those of another."""
+
+    def __init__(self, in_features: int, out_features: int, norm: bool) -> None:
+        super().__init__(in_features, out_features)
+        self.norm = nn.LayerNorm(out_features) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.norm(super().forward(x))
+        return found
+
+
 class JoinedEncoder(Encoder):
     """The memories of several encoders, side by side along S.
 
@@ -27,6 +40,7 @@ class JoinedEncoder(Encoder):
             mapping with these names.
         memory_size: M.
         optional: the names that an item may lack: a row of zeros in their source is "nothing given".
+        norm: a layer norm after every projection. Models of older versions have none.
 
     Raises:
         UserError: a part has no memory or not exactly one processor, or its name cannot be used.
@@ -41,7 +55,14 @@ class JoinedEncoder(Encoder):
         torch.Size([1, 7, 32])
     """
 
-    def __init__(self, parts: Mapping[str, Encoder], memory_size: int = 512, optional: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        parts: Mapping[str, Encoder],
+        memory_size: int = 512,
+        optional: Sequence[str] = (),
+        *,
+        norm: bool = True,
+    ) -> None:
         super().__init__()
         if not parts:
             raise UserError("a joined encoder needs at least one part")
@@ -59,8 +80,11 @@ class JoinedEncoder(Encoder):
         self.optional = list(optional)
         for name, processor in self.processors.items():
             processor.optional = name in optional
-        self.project = nn.ModuleDict({name: nn.Linear(p.memory_size, memory_size) for name, p in parts.items()})
-        self.summarise = nn.ModuleDict({name: nn.Linear(p.memory_size, memory_size) for name, p in parts.items()})
+        self.norm = norm
+        self.project, self.summarise = (
+            nn.ModuleDict({name: _Projection(p.memory_size, memory_size, norm) for name, p in parts.items()})
+            for _ in range(2)
+        )
 
     @property
     def encoders(self) -> dict[str, Encoder]:
@@ -76,7 +100,7 @@ class JoinedEncoder(Encoder):
                     "and set its `config`"
                 )
         parts = {name: {"name": part.name, **part.config} for name, part in self.encoders.items()}
-        return {"parts": parts, "memory_size": self.memory_size, "optional": self.optional}
+        return {"parts": parts, "memory_size": self.memory_size, "optional": self.optional, "norm": self.norm}
 
     def forward(self, source: dict[str, Tensor]) -> Memory:
         """Encodes every input with its part.
@@ -131,4 +155,4 @@ class JoinedEncoder(Encoder):
             name: build_encoder(part, lambda file, name=name: read(f"{name}-{file}"))  # type: ignore[misc]
             for name, part in config["parts"].items()
         }
-        return cls(parts, config["memory_size"], config.get("optional", ()))
+        return cls(parts, config["memory_size"], config.get("optional", ()), norm=config.get("norm", False))
