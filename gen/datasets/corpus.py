@@ -206,7 +206,9 @@ def build_corpus(
     return Corpus(made, train_part, valid_part, meta["notes"], held_out, " ".join(content).strip())
 
 
-def tokenize(texts: Iterable[str | None], tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = 1000) -> Part:
+def tokenize(
+    texts: Iterable[str | None], tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = 1000
+) -> Part:
     """Tokenizes text with a given vocabulary into ``folder``, to evaluate a model on it."""
     counts = _write_part(folder, "text", texts, tokenizer, unit, max_line)
     return _open_part(folder, "text", {"dtype": token_dtype(tokenizer), "parts": {"text": counts}})

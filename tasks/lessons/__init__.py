@@ -1,6 +1,6 @@
 """`gen lesson`: seven notebooks that teach, and the little that they share.
 
-A lesson is a file ``lesson_N_NAME.py`` in the percent format (``# %%`` begins a cell), which also runs as a script.
+A lesson is a file ``lesson_N_NAME.py`` in the percent format (``# %%`` begins a cell). It also runs as a script.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def show(picture: str | Path) -> None:
 
 
 def command(line: str) -> int:
-    """Prints and runs a command as one would type it: ``command("gen info runs/book")``. Returns its exit status."""
+    """Prints a command such as ``gen info runs/book``, and does what a terminal would. Returns its exit status."""
     from tasks.cli import main
 
     print(f"$ {line}")

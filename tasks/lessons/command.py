@@ -18,8 +18,8 @@ from gen.base.parser import near
 from tasks.lessons.notebook import as_text
 
 HERE = Path(__file__).parent
-JUPYTER = {"jupyterlab": ("jupyterlab",), "notebook": ("notebook",)}
-"""Package → the words after ``python -m`` that open a notebook with it."""
+JUPYTER = ("jupyterlab", "notebook")
+"""Packages that open a notebook, the one to be preferred first: ``python -m PACKAGE FILE``."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ def lesson_command(argv: list[str], command: str) -> None:
     copies = [_copy(path, folder, config.script) for path in chosen.values()]
     if not config.open or config.script:
         return
-    module = next((words for package, words in JUPYTER.items() if find_spec(package)), None)
-    if module is None:
+    program = next(filter(find_spec, JUPYTER), None)
+    if program is None:
         notify("Jupyter is not installed: pip install 'gen-toolkit[lessons]', or run the script (--script)")
         return
-    subprocess.run([sys.executable, "-m", *module, str(copies[0])], check=False)
+    subprocess.run([sys.executable, "-m", program, str(copies[0])], check=False)
 
 
 def lessons() -> dict[str, Path]:
@@ -75,7 +75,8 @@ def _named(word: str) -> str:
         return word
     if word.isdecimal() and 1 <= int(word) <= len(known):
         return known[int(word) - 1]
-    raise UserError(f"there is no lesson {word!r}{near(word, known)}; there are 1 to {len(known)}: {', '.join(known)}")
+    there = f"1 to {len(known)}, or {', '.join(known)}"
+    raise UserError(f"there is no lesson {word!r}{near(word, known)}; there is: {there}")
 
 
 def _copy(path: Path, folder: Path, script: bool) -> Path:

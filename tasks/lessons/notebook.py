@@ -11,8 +11,8 @@ def notebook(script: str) -> dict[str, Any]:
     """The notebook of a script, without outputs: a dictionary of nbformat 4.5.
 
     Args:
-        script: in the percent format: a line ``# %%`` begins a cell of code, ``# %% [markdown]`` one of text, whose
-            lines are comments.
+        script: in the percent format: a line ``# %%`` begins a cell of code, ``# %% [markdown]`` one of text,
+            whose lines are comments.
 
     Example:
         >>> made = notebook("# %% [markdown]\\n# # Title\\n#\\n# Text.\\n\\n# %%\\nprint(1)\\n")

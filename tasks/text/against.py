@@ -167,16 +167,16 @@ def _first(pieces: Any, normalize: Callable[[str], str], characters: int) -> Ite
             return
 
 
-def _measure(
-    found: Comparison, name: str, size: str, bits: Callable[[], float], write: Callable[[], str]
-) -> None:
+def _measure(found: Comparison, name: str, size: str, bits: Callable[[], float], write: Callable[[], str]) -> None:
     """Times both, and adds a row. ``bits`` gives bits per character."""
     start = time.perf_counter()
     bits_per_char = bits()
     between = time.perf_counter()
     sample = write()
     end = time.perf_counter()
-    row = Row(name, size, bits_per_char, found.characters / (between - start), len(sample) / (end - between), sample)
+    row = Row(
+        name, size, bits_per_char, found.characters / (between - start), len(sample) / (end - between), sample
+    )
     found.rows.append(row)
 
 
