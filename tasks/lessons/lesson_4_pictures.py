@@ -165,8 +165,7 @@ print([round(scores[i].log_prob, 1) for i in best])
 # <details><summary>Answer</summary>
 #
 # Two things in one cell share one vector. Whether the decoder can tell them apart depends on what the frozen
-# network thought worth keeping; their order is mostly lost. Larger input pictures give finer grids
-# (`backbone="efficientnet_lite2"`, say, reads 260 pixels).
+# network thought worth keeping; their order is mostly lost. A network with a finer last grid would do better.
 #
 # </details>
 #

@@ -58,7 +58,7 @@ run = gen.train(
 )
 language = run.model
 print(language)
-print(f"right: {run.metrics['accuracy']:.1%} of {run.metrics.get('examples', 'the held-out')} sentences")
+print(f"right: {run.metrics['accuracy']:.1%} of the held-out sentences")
 print(language(["Die Katze schläft.", "Un arbre n'est pas vieux.", "My hat is red."]))
 show(run.path / "plots" / "confusion.png")
 

@@ -44,9 +44,9 @@ print((run.path / "best" / "README.md").read_text(encoding="utf-8")[:600])
 command("gen export runs/ship -o exported/ship")
 
 # %% [markdown]
-# **int8**: every weight becomes a whole number between −127 and 127, times one scale per row. That is a quarter
-# of the size, and whole numbers are multiplied faster. It costs a little precision, so the command measures how
-# much, on held-out text, and refuses to lose more than `--max-loss`.
+# **int8**: the large weights become whole numbers between −127 and 127, times a scale per column. That is a
+# quarter of the size, and whole numbers are multiplied faster. It costs a little precision, so the command
+# measures how much, on held-out text, and refuses to lose more than `--max-loss`.
 
 # %%
 command("gen export runs/ship -o exported/ship-int8 --int8")
@@ -138,13 +138,13 @@ if command("gen export exported/ship-int8 --web --single-file -o ship.html") == 
 # %% [markdown]
 # ## Exercises
 #
-# **1.** An int8 weight is a whole number times a scale. A row has the weights 0.02, −0.5 and 0.254. What is its
-# scale, and what becomes of 0.02?
+# **1.** An int8 weight is a whole number times a scale. A column has the weights 0.02, −0.5 and 0.254. What is
+# its scale, and what becomes of 0.02?
 #
 # <details><summary>Answer</summary>
 #
 # The largest, 0.5, should become 127, so the scale is 0.5 / 127 = 0.00394. 0.02 / 0.00394 = 5.08 becomes 5, and
-# 5 × 0.00394 = 0.0197: off by 1.6 %. Small weights in a row with a large one suffer most.
+# 5 × 0.00394 = 0.0197: off by 1.6 %. Small weights in a column with a large one suffer most.
 #
 # </details>
 #
