@@ -53,8 +53,9 @@ class CompareCommand:
             errors += [f"{flag(n)} does not go with --with" for n in ("output", "metric") if getattr(self, n)]
             errors += encoding_errors("--prompt", [self.prompt])
         else:
-            alone = [n for n in ("data", "prompt") if getattr(self, n)]
-            errors += [f"{flag(n)} goes with --with" for n in alone]
+            alone = ("data", "max_characters", "prompt", "device")
+            given = [name for name in alone if getattr(self, name) != getattr(CompareCommand, name)]
+            errors += [f"{flag(name)} goes with --with" for name in given]
             if len(self.run) < 2:
                 errors.append("name two runs or more: gen compare runs/a runs/b; or another model: --with MODEL")
         if self.output and Path(self.output).suffix not in (".png", ".svg", ".pdf"):

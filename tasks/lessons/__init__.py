@@ -15,7 +15,7 @@ def show(picture: str | Path) -> None:
     if "ipykernel" in sys.modules:
         from IPython.display import Image, display
 
-        display(Image(str(picture), width=640))  # type: ignore[no-untyped-call]
+        display(Image(str(picture), width=640))
     else:
         print(f"[{picture}]")
 

@@ -14,7 +14,7 @@ import gen
 from tasks.lessons import show
 
 QUICK = bool(os.environ.get("GEN_LESSON_QUICK"))  # set by the toolkit's own tests, which have only seconds
-BUDGET = "10 steps" if QUICK else "2m"
+BUDGET = "3 steps" if QUICK else "2m"
 BOOK = ""  # the name of a text file of your own, such as "alice.txt"; a megabyte is a good size
 
 # %% [markdown]

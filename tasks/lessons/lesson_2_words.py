@@ -15,7 +15,7 @@ import gen
 from tasks.lessons import show
 
 QUICK = bool(os.environ.get("GEN_LESSON_QUICK"))  # set by the toolkit's own tests, which have only seconds
-BUDGET = "10 steps" if QUICK else "80s"
+BUDGET = "3 steps" if QUICK else "80s"
 BOOK = ""  # your own book. "Alice in Wonderland" is free at gutenberg.org, and a good one
 
 # %%

@@ -14,7 +14,7 @@ import gen
 from tasks.lessons import command, show
 
 QUICK = bool(os.environ.get("GEN_LESSON_QUICK"))  # set by the toolkit's own tests, which have only seconds
-BUDGET = "10 steps" if QUICK else "100s"
+BUDGET = "3 steps" if QUICK else "100s"
 TRAINING, HELD_OUT = (30, 6) if QUICK else (1500, 100)
 PHOTOS = ""  # a folder with photographs of yours and a file captions.jsonl; gen help train caption has the formats
 

@@ -20,7 +20,7 @@ import gen
 from tasks.lessons import command, show
 
 QUICK = bool(os.environ.get("GEN_LESSON_QUICK"))  # set by the toolkit's own tests, which have only seconds
-BUDGET = "10 steps" if QUICK else "25s"
+BUDGET = "3 steps" if QUICK else "25s"
 small = {"hidden_size": 64, "embedding_size": 32, "validations": 3, "learning_rate": 0.005}
 
 # %% [markdown]

@@ -20,7 +20,7 @@ import gen
 from tasks.lessons import command
 
 QUICK = bool(os.environ.get("GEN_LESSON_QUICK"))  # set by the toolkit's own tests, which have only seconds
-BUDGET = "10 steps" if QUICK else "30s"
+BUDGET = "3 steps" if QUICK else "30s"
 
 # %%
 from tasks.data.prose import python_documentation
@@ -59,7 +59,7 @@ class Bag(gen.Encoder):
         mask = source["sentence"] != self.letters.padding_idx  # (B, S), True = real
         values = self.letters(source["sentence"])  # (B, S, M)
         if self.places is not None:
-            values = values + self.places(torch.arange(mask.size(1)))
+            values = values + self.places(torch.arange(mask.size(1), device=mask.device))
         summary = (values * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # (B, M)
         return gen.Memory(values, mask, summary)
 
@@ -218,8 +218,7 @@ for how in ({"temperature": 0}, {"strategy": "stumble", "max_new_tokens": 12}, {
 # <details><summary>Answer</summary>
 #
 # An `IndexError`: there is no vector for place 33. Recurrent encoders have no such limit, but a word longer
-# than all in training is a surprise to them as well. One could cut the input (`SentenceProcessor(tokenizer,
-# max_length=32)` says in a clear line what is too long), or compute the vectors of places from sines, as the
-# first transformers did.
+# than all in training is a surprise to them as well. One could cut longer words in `forward`, or compute the
+# vectors of places from sines, as the first transformers did.
 #
 # </details>

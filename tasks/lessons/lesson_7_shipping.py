@@ -16,7 +16,7 @@ import gen
 from tasks.lessons import command
 
 QUICK = bool(os.environ.get("GEN_LESSON_QUICK"))  # set by the toolkit's own tests, which have only seconds
-BUDGET = "10 steps" if QUICK else "45s"
+BUDGET = "3 steps" if QUICK else "45s"
 
 # %%
 from tasks.data.prose import python_documentation

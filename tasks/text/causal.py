@@ -32,10 +32,11 @@ class CausalModel:
     def __init__(self, name: str, device: torch.device) -> None:
         where, revision = _located(name)
         transformers = _library()
+        how = {"revision": revision, "trust_remote_code": False}  # loading runs no code of the model's
         try:
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(where, revision=revision)
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(where, **how)
             self.model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
-                where, revision=revision, output_loading_info=True
+                where, output_loading_info=True, **how
             )
         except Exception as error:  # the library also raises those of its HTTP client and of file formats
             raise UserError(f"{name}: could not be loaded ({_line(error)})") from error
@@ -98,7 +99,7 @@ class CausalModel:
                 top_k=0,
                 top_p=1.0,
                 max_new_tokens=min(length, self.context - len(ids)),
-                pad_token_id=ids[0],
+                pad_token_id=0,  # one text has no padding
             )
         return str(self.tokenizer.decode(written[0, len(ids) :], skip_special_tokens=True))
 
