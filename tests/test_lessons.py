@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ from gen.search import STRATEGIES
 from gen.training.registry import TASKS
 from tasks.lessons import command as lesson_command
 from tasks.lessons.command import lessons, title
-from tasks.lessons.notebook import notebook
+from tasks.lessons.notebook import as_text, notebook
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["letters", "words", "attention", "pictures", "labels", "your-own", "shipping"]
@@ -56,7 +57,7 @@ def test_a_lesson_runs(name, kernel):
     import nbformat
     from nbclient import NotebookClient
 
-    made = nbformat.from_dict(notebook(lessons()[name].read_text(encoding="utf-8")))
+    made = nbformat.reads(as_text(lessons()[name].read_text(encoding="utf-8")), as_version=4)
     nbformat.validate(made)
     made.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))  # no lesson lives on what another one has defined
     NotebookClient(made, km=kernel, timeout=None).execute()
@@ -72,9 +73,8 @@ def test_a_lesson_runs(name, kernel):
 def test_a_lesson_runs_as_a_script(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GEN_LESSON_QUICK", "1")
-    script = lessons()["your-own"].read_text(encoding="utf-8")
     try:
-        exec(compile(script, "lesson", "exec"), {"__name__": "__main__"})
+        runpy.run_path(str(lessons()["your-own"]), run_name="__main__")
     finally:
         for known, own in ((TASKS, "backwards"), (ENCODERS, "bag"), (STRATEGIES, "stumble")):
             known.pop(own, None)

@@ -20,7 +20,7 @@ def show(picture: str | Path) -> None:
         print(f"[{picture}]")
 
 
-def command(line: str) -> int:
+def terminal(line: str) -> int:
     """Prints a command such as ``gen info runs/book``, and does what a terminal would. Returns its exit status."""
     from tasks.cli import main
 

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 import gen
-from tasks.lessons import command, show
+from tasks.lessons import show, terminal
 
 QUICK = bool(os.environ.get("GEN_LESSON_QUICK"))  # set by the toolkit's own tests, which have only seconds
 BUDGET = "3 steps" if QUICK else "40s"

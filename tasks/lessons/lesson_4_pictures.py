@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import gen
-from tasks.lessons import command, show
+from tasks.lessons import show, terminal
 
 QUICK = bool(os.environ.get("GEN_LESSON_QUICK"))  # set by the toolkit's own tests, which have only seconds
 BUDGET = "3 steps" if QUICK else "100s"
@@ -128,7 +128,7 @@ for i in wrong:
 # For every word, the picture is as bright as the attention on it. Follow the nouns.
 
 # %%
-command(f"gen plot attention runs/pictures {picture} -o looks.png")
+terminal(f"gen plot attention runs/pictures {picture} -o looks.png")
 show("looks.png")
 
 # %% [markdown]

@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 
 import gen
-from tasks.lessons import command, show
+from tasks.lessons import show, terminal
 
 QUICK = bool(os.environ.get("GEN_LESSON_QUICK"))  # set by the toolkit's own tests, which have only seconds
 BUDGET = "3 steps" if QUICK else "25s"
@@ -67,7 +67,7 @@ show(run.path / "plots" / "confusion.png")
 # with 80 %, about 80 % should be right.
 
 # %%
-command("gen classify runs/language 'The Restaurant is a Katastrophe' --top 3")
+terminal("gen classify runs/language 'The Restaurant is a Katastrophe' --top 3")
 
 # %% [markdown]
 # ## One to many: say something in German
@@ -155,6 +155,7 @@ with open("arranged.jsonl", "w", encoding="utf-8") as file:
         row = {"image": entry["image"], "label": "one above the other" if stacked else "side by side"}
         file.write(json.dumps(row) + "\n")
 
+# %%
 run = gen.train(
     "classify",
     data="arranged.jsonl",

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 
 import gen
-from tasks.lessons import command
+from tasks.lessons import terminal
 
 QUICK = bool(os.environ.get("GEN_LESSON_QUICK"))  # set by the toolkit's own tests, which have only seconds
 BUDGET = "3 steps" if QUICK else "30s"
@@ -92,6 +92,7 @@ class Words:
     """What reads them."""
 
 
+# %%
 @gen.register("backwards")
 class Backwards(gen.Task):
     """Learn to write words backwards."""
@@ -137,7 +138,7 @@ for kind in ("rnn", "bag", "places"):
 # %%
 model = gen.load("runs/backwards-rnn")
 print(model(["stressed", "drawer", "python"]))
-command("gen info runs/backwards-rnn")
+terminal("gen info runs/backwards-rnn")
 
 # %% [markdown]
 # ## A strategy

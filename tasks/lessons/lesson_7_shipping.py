@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import gen
-from tasks.lessons import command
+from tasks.lessons import terminal
 
 QUICK = bool(os.environ.get("GEN_LESSON_QUICK"))  # set by the toolkit's own tests, which have only seconds
 BUDGET = "3 steps" if QUICK else "45s"
@@ -41,7 +41,7 @@ print((run.path / "best" / "README.md").read_text(encoding="utf-8")[:600])
 # Runtime; the search is the same code as before.
 
 # %%
-command("gen export runs/ship -o exported/ship")
+terminal("gen export runs/ship -o exported/ship")
 
 # %% [markdown]
 # **int8**: the large weights become whole numbers between −127 and 127, times a scale per column. That is a
@@ -49,7 +49,7 @@ command("gen export runs/ship -o exported/ship")
 # measures how much, on held-out text, and refuses to lose more than `--max-loss`.
 
 # %%
-command("gen export runs/ship -o exported/ship-int8 --int8")
+terminal("gen export runs/ship -o exported/ship-int8 --int8")
 
 # %%
 models = {
@@ -132,7 +132,7 @@ print("ended")
 # a network or npm a line says so.)
 
 # %%
-if command("gen export exported/ship-int8 --web --single-file -o ship.html") == 0:
+if terminal("gen export exported/ship-int8 --web --single-file -o ship.html") == 0:
     print(f"ship.html: open it in a browser ({Path('ship.html').stat().st_size / 1e6:.0f} MB)")
 
 # %% [markdown]
