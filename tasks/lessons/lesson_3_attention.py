@@ -177,7 +177,7 @@ for sentence in ("I know that the king wants to buy this red book.", "The cat do
 # The order of words differs between the languages, so the line of attention is no longer straight.
 
 # %%
-command(
+terminal(
     'gen plot attention runs/german-dot --text "I know that the king wants to buy this red book." -o german.png'
 )
 show("german.png")
