@@ -16,6 +16,7 @@ from tasks.lessons import show
 QUICK = bool(os.environ.get("GEN_LESSON_QUICK"))  # set by the toolkit's own tests, which have only seconds
 BUDGET = "3 steps" if QUICK else "2m"
 BOOK = ""  # the name of a text file of your own, such as "alice.txt"; a megabyte is a good size
+PROMPT = "The "  # how a text begins; for a book in another language, a word of that
 
 # %% [markdown]
 # Without a book of yours we take one that every Python brings along: the texts that `help()` shows.
@@ -113,7 +114,7 @@ def read(token_ids, state):
 
 
 start = model.decoder.init_state(memory)
-output = read([model.tokenizer.bos_id, *model.tokenizer.encode("The ")], start)
+output = read([model.tokenizer.bos_id, *model.tokenizer.encode(PROMPT)], start)
 
 for layer in output.state.layers:
     print("state:", [tuple(part.shape) for part in layer])
@@ -139,9 +140,9 @@ def write_greedily(prompt, length):
     return model.tokenizer.decode(written)
 
 
-by_hand = write_greedily("The ", 60)
+by_hand = write_greedily(PROMPT, 60)
 print(by_hand)
-print("The toolkit writes the same:", by_hand == model("The ", temperature=0, max_new_tokens=60))
+print("The toolkit writes the same:", by_hand == model(PROMPT, temperature=0, max_new_tokens=60))
 
 # %% [markdown]
 # ## Greedy runs in circles
@@ -149,7 +150,7 @@ print("The toolkit writes the same:", by_hand == model("The ", temperature=0, ma
 # Let it write more.
 
 # %%
-print("The " + model("The ", temperature=0, max_new_tokens=400))
+print(PROMPT + model(PROMPT, temperature=0, max_new_tokens=400))
 
 # %% [markdown]
 # Sooner or later it most likely repeats itself. The likeliest continuation is a bland one, it leads back to a
@@ -162,7 +163,7 @@ print("The " + model("The ", temperature=0, max_new_tokens=400))
 # become more alike. Temperature 0 is greedy.
 
 # %%
-logits = output.logits[0, -1]  # after "The "
+logits = output.logits[0, -1]  # after the prompt
 for temperature in (0.3, 0.6, 1.0, 1.4, 1.8):
     p = (logits / temperature).softmax(-1)
     nats = -(p * p.clamp_min(1e-30).log()).sum()
@@ -171,7 +172,7 @@ for temperature in (0.3, 0.6, 1.0, 1.4, 1.8):
 # %%
 for temperature in (0.3, 0.6, 1.0, 1.4, 1.8):
     print(f"--- temperature {temperature}")
-    print("The " + model("The ", temperature=temperature, seed=1, max_new_tokens=250), "\n")
+    print(PROMPT + model(PROMPT, temperature=temperature, seed=1, max_new_tokens=250), "\n")
 
 # %% [markdown]
 # At 0.3 it is careful and dull. Around 0.7 it is lively, and most words are real ones. At 1.8 it falls apart:
@@ -282,8 +283,8 @@ print(compare_text("runs/letters", OTHERS, max_characters=3_000 if QUICK else 20
 # and the text is noise from the whole vocabulary.
 #
 # ```python
-# print(model("The ", temperature=0.01, max_new_tokens=100))
-# print(model("The ", temperature=100, max_new_tokens=100))
+# print(model(PROMPT, temperature=0.01, max_new_tokens=100))
+# print(model(PROMPT, temperature=100, max_new_tokens=100))
 # ```
 #
 # </details>

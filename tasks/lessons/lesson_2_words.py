@@ -17,6 +17,7 @@ from tasks.lessons import show
 QUICK = bool(os.environ.get("GEN_LESSON_QUICK"))  # set by the toolkit's own tests, which have only seconds
 BUDGET = "3 steps" if QUICK else "80s"
 BOOK = ""  # your own book. "Alice in Wonderland" is free at gutenberg.org, and a good one
+PROMPT = "The"  # how a text begins; for a book in another language, a word of that
 
 # %%
 from tasks.data.prose import python_documentation
@@ -84,7 +85,7 @@ for level, run in runs.items():
 # %%
 for level, run in runs.items():
     print(f"--- {level}")
-    print("The " + run.model("The", temperature=0.7, seed=2, max_new_tokens=300 if level == "char" else 70), "\n")
+    print(PROMPT + run.model(PROMPT, temperature=0.7, seed=2, max_new_tokens=300 if level == "char" else 70), "\n")
 
 # %% [markdown]
 # With words every word is a real one, and sentences hold together a little longer. Letters can make up words.
@@ -172,7 +173,7 @@ print(f"{copied / len(written):.0%} are titles that it has read, word for word")
 # ```python
 # rare = gen.train("text", data=BOOK, level="word", min_frequency=10, out="runs/words-10", budget=BUDGET)
 # print(rare.metrics["perplexity"], rare.metrics["bits_per_char"])
-# print(rare.model("The", temperature=0.7, max_new_tokens=70))
+# print(rare.model(PROMPT, temperature=0.7, max_new_tokens=70))
 # ```
 #
 # Perplexity and bits per character fall: more words are `<unk>`, and `<unk>` is easy to guess. The text gets

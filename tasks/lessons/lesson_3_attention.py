@@ -81,8 +81,8 @@ figure.savefig("backwards.png")
 show("backwards.png")
 
 # %% [markdown]
-# Short strings fit into one vector, long ones do not. That was the trouble of the first neural translators, and
-# attention the cure (Bahdanau, Cho and Bengio, 2014).
+# Short strings fit into one vector, long ones hardly: the vector is full. That was the trouble of the first
+# neural translators, and attention the cure (Bahdanau, Cho and Bengio, 2014).
 #
 # ## Look at it
 #
