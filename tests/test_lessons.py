@@ -60,14 +60,11 @@ def test_a_lesson_runs(name, kernel):
     made = nbformat.reads(as_text(lessons()[name].read_text(encoding="utf-8")), as_version=4)
     nbformat.validate(made)
     made.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))  # no lesson lives on what another one has defined
-    NotebookClient(made, km=kernel, timeout=None).execute()
-    written = "".join(str(cell.get("outputs", "")) for cell in made.cells)
-    assert "'output_type': 'error'" not in written
-    assert "Error" not in written
-    assert "gen: " not in written.replace("gen: bits per character", "").replace("gen: npm", "")
-    plots = sum("image/png" in output.get("data", {}) for cell in made.cells for output in cell.get("outputs", ()))
-    assert plots >= {"your-own": 0, "shipping": 0}.get(name, 1)
-    assert len(written) < 2_000_000
+    NotebookClient(made, km=kernel, timeout=None).execute()  # raises what a cell raises
+    outputs = [output for cell in made.cells for output in cell.get("outputs", ())]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == {"letters": 2, "words": 1, "attention": 3, "pictures": 6, "labels": 2}.get(name, 0)
+    assert len(str(outputs)) < 2_000_000
 
 
 def test_a_lesson_runs_as_a_script(tmp_path, monkeypatch, capsys):
