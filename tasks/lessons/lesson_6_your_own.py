@@ -68,6 +68,7 @@ class Bag(gen.Encoder):
         return cls(CharTokenizer.from_bytes(read("tokenizer.bin")), **config)
 
 
+# %%
 letters = CharTokenizer.train(words)
 encoder = Bag(letters)
 memory = encoder(encoder.prepare(["abc", "cba", "hello"]).source)
