@@ -46,6 +46,8 @@ USE = "tasks.commands.use:use_command"
 COMMANDS = {
     "demo": Command("tasks.demo.command:demo_command", "",
                     "train a small model on Python's own documentation and look at it"),
+    "lesson": Command("tasks.lessons.command:lesson_command", "[NAME]",
+                      "seven notebooks that teach all of it, from a network that writes letters on"),
     "train text": Command(TRAIN, "--data FILE --out runs/NAME",
                           "train a language model on a text (characters, words or subwords)", "text"),
     "generate": Command("tasks.text.generate:generate_command", "RUN --prompt TEXT", "write"),
@@ -66,7 +68,8 @@ COMMANDS = {
     "evaluate": Command("tasks.commands.evaluate:evaluate_command", "RUN",
                         "perplexity of a language model, BLEU of a translation model, CIDEr-D of captions"),
     "info": Command("tasks.commands.info:info_command", "RUN", "what a model is"),
-    "compare": Command("tasks.commands.compare:compare_command", "RUN RUN...", "several runs side by side"),
+    "compare": Command("tasks.commands.compare:compare_command", "RUN RUN... | RUN --with MODEL",
+                       "several runs side by side, or a run beside a model of transformers"),
     "export": Command("tasks.commands.export:export_command", "RUN -o FOLDER [--int8]",
                       "write a model as a folder that runs fast, and without torch"),
     "serve": Command("tasks.commands.serve:serve_command", "RUN...",

@@ -108,8 +108,8 @@ class Option:
 
 
 def flag(name: str) -> str:
-    """The option of a field: ``--learning-rate`` for ``learning_rate``."""
-    return "--" + name.replace("_", "-")
+    """The option of a field: ``--learning-rate`` for ``learning_rate``, ``--with`` for ``with_``."""
+    return "--" + name.removesuffix("_").replace("_", "-")
 
 
 def options_of(config: Any, path: tuple[str, ...] = ()) -> tuple[Option, ...]:

@@ -120,7 +120,7 @@ class Corpus:
     digest: str = ""
 
 
-class _SplitText:
+class SplitText:
     """The text before or after a split at a character position: a re-iterable of pieces, like `TextFiles`."""
 
     def __init__(self, texts: TextFiles, split: int, first: bool) -> None:
@@ -186,7 +186,7 @@ def build_corpus(
                     file.writelines(piece for piece in halves["valid"] if piece)
         elif valid is None:
             split = int(sum(len(piece) for piece in train if piece is not None) * (1 - valid_fraction))
-            halves = {name: _SplitText(train, split, name == "train") for name in ("train", "valid")}
+            halves = {name: SplitText(train, split, name == "train") for name in ("train", "valid")}
         if valid is not None:
             halves["valid"] = valid
         texts = Reiterable(lambda: (piece for piece in halves["train"] if piece is not None))
@@ -206,7 +206,9 @@ def build_corpus(
     return Corpus(made, train_part, valid_part, meta["notes"], held_out, " ".join(content).strip())
 
 
-def tokenize(texts: TextFiles, tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = 1000) -> Part:
+def tokenize(
+    texts: Iterable[str | None], tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = 1000
+) -> Part:
     """Tokenizes text with a given vocabulary into ``folder``, to evaluate a model on it."""
     counts = _write_part(folder, "text", texts, tokenizer, unit, max_line)
     return _open_part(folder, "text", {"dtype": token_dtype(tokenizer), "parts": {"text": counts}})

@@ -1,4 +1,4 @@
-"""`gen compare`: a table and plot of several runs."""
+"""`gen compare`: a table and plot of several runs, or one text model against other people's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from rich.markup import escape
 from rich.table import Table
 
-from gen.base.config import parse_command
+from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, UserError, printable
 from gen.base.fields import Arg, flag
 from gen.metrics.plots import plot_runs
@@ -18,11 +18,14 @@ from gen.training.config import identity
 from gen.training.display import clock
 from gen.training.run import Run
 from tasks import display
+from tasks.commands.models import encoding_errors
 
 
 @dataclass(frozen=True)
 class CompareCommand:
-    """Compare runs: a table of their figures and of the options that differ, and a plot of their curves."""
+    """Compare runs: a table of their figures and of the options that differ, and a plot of their curves.
+
+    With --with: one run of a text model, a Markov chain and models of transformers on the same held-out text."""
 
     run: Annotated[tuple[str, ...], Arg("RUN", positional=True)]
     """Run folders."""
@@ -30,15 +33,55 @@ class CompareCommand:
     """Plot the validation curves into this .png, .svg or .pdf file."""
     metric: str = ""
     """The validation figure to plot, such as bleu. Unset: the loss."""
+    with_: Annotated[tuple[str, ...], Arg("MODEL")] = ()
+    """Causal language model of transformers, a folder or hf:USER/NAME, to measure RUN against; may be repeated."""
+    data: tuple[str, ...] = ()
+    """--with: text to measure on; may be repeated. Unset: what RUN held out."""
+    max_characters: int = 100_000
+    """--with: how much of that text to read."""
+    prompt: str = ""
+    """--with: what the samples continue. Unset: the first words of that text."""
+    device: str = "auto"
+    """--with: where to compute: auto, cpu, cuda, cuda:1 or mps."""
+
+    def check(self) -> None:
+        """Raises `ConfigError` with all errors."""
+        errors = range_errors(self, sizes=("max_characters",))
+        if self.with_:
+            if len(self.run) != 1:
+                errors.append("--with: name one run: gen compare runs/a --with hf:openai-community/gpt2")
+            errors += [f"{flag(n)} does not go with --with" for n in ("output", "metric") if getattr(self, n)]
+            errors += encoding_errors("--prompt", [self.prompt])
+        else:
+            alone = ("data", "max_characters", "prompt", "device")
+            given = [name for name in alone if getattr(self, name) != getattr(CompareCommand, name)]
+            errors += [f"{flag(name)} goes with --with" for name in given]
+            if len(self.run) < 2:
+                errors.append("name two runs or more: gen compare runs/a runs/b; or another model: --with MODEL")
+        if self.output and Path(self.output).suffix not in (".png", ".svg", ".pdf"):
+            errors.append(f"--output {self.output}: name a .png, .svg or .pdf file")
+        if errors:
+            raise ConfigError(errors)
 
 
 def compare_command(argv: list[str], command: str) -> None:
     """`gen compare RUN…`."""
     config = parse_command(CompareCommand, argv, command, repeat=True)
-    if len(config.run) < 2:
-        raise ConfigError(["name two runs or more: gen compare runs/a runs/b"])
-    if config.output and Path(config.output).suffix not in (".png", ".svg", ".pdf"):
-        raise ConfigError([f"--output {config.output}: name a .png, .svg or .pdf file"])
+    config.check()
+    if config.with_:
+        from tasks.text.against import compare_text
+
+        print(
+            compare_text(
+                config.run[0],
+                config.with_,
+                data=config.data,
+                max_characters=config.max_characters,
+                prompt=config.prompt,
+                device=config.device,
+            )
+        )
+        return
     runs = {name: Run(name) for name in config.run}
     records = {name: run.history for name, run in runs.items()}
     for name, found in records.items():
