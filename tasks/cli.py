@@ -46,6 +46,8 @@ USE = "tasks.commands.use:use_command"
 COMMANDS = {
     "demo": Command("tasks.demo.command:demo_command", "",
                     "train a small model on Python's own documentation and look at it"),
+    "data": Command("tasks.commands.data:data_command", "[TASK] FILE...",
+                    "look at data before training: lengths, vocabularies, leaks, odd characters, what is dropped"),
     "train text": Command(TRAIN, "--data FILE --out runs/NAME",
                           "train a language model on a text (characters, words or subwords)", "text"),
     "generate": Command("tasks.text.generate:generate_command", "RUN --prompt TEXT", "write"),
