@@ -27,9 +27,9 @@ def write_data_page(path: Path, found: DataLook, subtitle: str) -> None:
             report.histogram({name: facts.lengths[level] for name, facts in parts.items()}, f"{level} per text")
             for level in next(iter(parts.values())).lengths
         ]
-        sections.append(report.section(grid.title, "", report.texts(grid.header, grid.rows), *plots))
+        sections.append(report.section(grid.title, "", report.counts(grid.header, grid.rows), *plots))
     for grid in grids(found):
-        table = report.texts if grid.title == "Odd" else report.numbers
+        table = report.texts if grid.title == "Odd" else report.counts
         sections.append(report.section(grid.title, "", table(grid.header, grid.rows)))
     for part, facts in found.pictures.items():
         if len(facts.sides):

@@ -48,10 +48,14 @@ def section(title: str, text: str, *parts: str) -> Section:
 
 
 def numbers(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table of numbers, and what the metrics among them mean. The first column has names."""
-    known = [name for name in header[1:] if name in METRICS]
-    meanings = "".join(f"<div><dt>{escape(m)}</dt> <dd>{escape(METRICS[m])}</dd></div>" for m in known)
-    return _table("numbers", header, rows) + (f'<dl class="metrics">{meanings}</dl>' if known else "")
+    """A table of metrics, and what each means. The first column has names."""
+    meanings = "".join(f"<div><dt>{escape(m)}</dt> <dd>{escape(METRICS[m])}</dd></div>" for m in header[1:])
+    return f'{counts(header, rows)}<dl class="metrics">{meanings}</dl>'
+
+
+def counts(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table of numbers. The first column has names."""
+    return _table("numbers", header, rows)
 
 
 def texts(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
