@@ -42,8 +42,8 @@ def column_grid(column: str, parts: Mapping[str, TextFacts]) -> Grid:
         found = [(facts.quantiles(level), int(facts.lengths[level].sum())) for facts in parts.values()]
         rows += [
             [f"{level}, median", *(f"{q['median']:,}" if q else "" for q, _ in found)],
-            ["nine in ten texts", *(f"{q['p5']:,} – {q['p95']:,}" if q else "" for q, _ in found)],
-            ["all texts", *(f"{q['min']:,} – {q['max']:,}" if q else "" for q, _ in found)],
+            ["nine in ten texts", *(f"{q['p5']:,}–{q['p95']:,}" if q else "" for q, _ in found)],
+            ["all texts", *(f"{q['min']:,}–{q['max']:,}" if q else "" for q, _ in found)],
             ["together", *(f"{total:,}" for _, total in found)],
         ]
     rows.append(["scripts", *(_scripts(facts) for facts in parts.values())])
@@ -72,7 +72,7 @@ def _vocabulary(found: DataLook) -> Grid:
             shares = [_unknown(part.get(column), level) for part in found.texts.values()]
             mark = " (chosen)" if level == found.level else ""
             rows.append([f"{level} of {column}{mark}", f"{size:,}", *shares])
-    return Grid("Vocabulary, and the share of <unk>", ["", "size", *found.texts], rows)
+    return Grid("Vocabularies and unknown tokens", ["", "size", *found.texts], rows)
 
 
 def _unknown(facts: TextFacts | None, level: str) -> str:
@@ -103,7 +103,7 @@ def _pictures(found: DataLook) -> Grid:
         ["cannot be read", *(f"{len(facts.unreadable):,}" for facts in parts.values())],
         [
             "shorter side in pixels",
-            *(f"{int(np.median(s)):,} ({s.min():,} to {s.max():,})" for s in sides.values()),
+            *(f"{int(np.median(s)):,} ({s.min():,}–{s.max():,})" for s in sides.values()),
         ],
     ]
     return Grid("Pictures", ["", *parts], rows)
