@@ -39,7 +39,6 @@ runtime: $(READY)
 
 # The manual, in build/docs.
 docs: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file data/mkdocs.yml
 
 # Rebuilt when the dependencies change; the install is editable, so code changes need nothing.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gen.base.errors import printable
 from gen.training.look import DataLook
 from tasks import report
 from tasks.data_tables import column_grid, columns_of, grids
@@ -38,5 +39,5 @@ def write_data_page(path: Path, found: DataLook, subtitle: str) -> None:
     if found.dropped:
         lines = found.dropped[:_LEFT_OUT]
         more = [f"… {len(found.dropped) - _LEFT_OUT:,} more"] * (len(found.dropped) > _LEFT_OUT)
-        sections.append(report.section("Left out", "", report.commands(lines + more)))
-    report.write_page(path, f"Data for gen train {found.task}", subtitle, sections)
+        sections.append(report.section("Left out", "", report.commands([printable(x) for x in lines + more])))
+    report.write_page(path, f"Data for gen train {found.task}", printable(subtitle), sections)

@@ -86,7 +86,7 @@ def _labels(found: DataLook) -> Iterator[Grid]:
     for name in names:
         parts = {part: labels[name] for part, labels in found.labels.items() if name in labels}
         order = [label for label, _ in parts["training"].most_common()]
-        rows = [[label, *(f"{counts[label]:,}" for counts in parts.values())] for label in order[:_MOST]]
+        rows = [[visible(label), *(f"{counts[label]:,}" for counts in parts.values())] for label in order[:_MOST]]
         if len(order) > _MOST:
             rows.append([f"… {len(order) - _MOST:,} more", *("" for _ in parts)])
         yield Grid(f"Examples per {name}", ["", *parts], rows)

@@ -127,9 +127,10 @@ def test_standard_input_is_read_once(gen, monkeypatch, tmp_path):
     import sys
 
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((TEXT * 20).encode())))
-    status, out, err = gen("data", "-", "--json")
+    status, out, err = gen("data", "-", "--json", "--page", tmp_path / "page.html")
     assert status == 0, err
     assert json.loads(out)["parts"]["training"]["texts"]["text"]["rows"] > 10
+    assert (tmp_path / "page.html").exists()
 
 
 def test_captions(look, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import gen as toolkit
-from data import manual
+from data.docs import manual
 from gen.base import config as base_config
 from gen.search.info import ModelInfo
 from gen.training.registry import find_task

@@ -23,15 +23,8 @@ PICTURES = (
     *("img", "img_path", "img_name", "picture", "photo", "path"),
 )
 CAPTIONS = (
-    "captions",
-    "caption",
-    "text",
-    "sentences",
-    "comment",
-    "sentence",
-    "comments",
-    "description",
-    "texts",
+    *("captions", "caption", "text", "sentences", "comment", "sentence", "comments"),
+    *("description", "texts"),
 )
 _NUMBERED = re.compile(rf"({'|'.join(CAPTIONS)})[ _.-]?\d+")
 _LISTED = re.compile(r"""\[\s*((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")[\s,]*)*\]""", re.DOTALL)

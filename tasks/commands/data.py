@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from itertools import takewhile
 from pathlib import Path
@@ -58,17 +59,18 @@ def data_command(argv: list[str], command: str) -> None:
         errors.append(f"--page {config.page}: name an .html file")
     if errors:
         raise ConfigError(errors)
-    if config.json:
-        print(json.dumps(look_at_data(kind, data, config.test, lambda *_: None).to_dict(), ensure_ascii=False))
-        return
     task = kind()
-    with watched(task):
+    with nullcontext() if config.json else watched(task):
         found = look_at_data(kind, data, config.test, task.progress)
+    if config.page:
+        write_data_page(Path(config.page), found, " ".join(task.sources(data)))
+    if config.json:
+        print(json.dumps(found.to_dict(), ensure_ascii=False))
+        return
     if words is argv:
         display.say(f"Read as `gen train {name}` reads it; `gen data TASK FILE…` reads it for another task.")
     _show(found)
     if config.page:
-        write_data_page(Path(config.page), found, " ".join(task.sources(data)))
         display.say(f"Page: {config.page}")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from gen.base.errors import UserError
 from gen.base.json_files import json_document
 from gen.base.lines import read_lines, suffix
 from gen.base.tables import TABLES, Table, is_dataset
@@ -44,11 +45,16 @@ def task_for(files: Sequence[str], options: Sequence[str] = ()) -> str:
         return _of_table(first)
     if "{" in first or (len(files) == 2 and len({Path(name).stem for name in files}) == 1):
         return "translate"
-    if Path(first).is_file() and suffix(first) == ".txt":
-        lines = [line for line in islice(read_lines(first), 100) if line.strip()]
-        if lines and all("#" in line.partition("\t")[0] and "\t" in line for line in lines):  # Flickr's tokens
-            return "caption"
-    return "text"
+    return "caption" if suffix(first) == ".txt" and _holds_flickr_tokens(first) else "text"
+
+
+def _holds_flickr_tokens(name: str) -> bool:
+    """Whether lines are the name of a picture, #, number, tab, caption."""
+    try:
+        lines = [line for line in islice(read_lines(name), 100) if line.strip()]
+    except UserError:  # what reads it as text may be told to replace what is not UTF-8
+        return False
+    return bool(lines) and all("\t" in line and "#" in line.partition("\t")[0] for line in lines)
 
 
 def _of_folder(folder: Path) -> str:

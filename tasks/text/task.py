@@ -121,7 +121,9 @@ class Text(Task):
             name: lines_part(corpus.texts[half], labels_of(part, self.split.labels))
             for name, (part, half) in halves.items()
         }
-        return parts | ({"test": lines_part(text_files(data, test, data.by_line, data.column))} if test else {})
+        return parts | (
+            {"test": lines_part(text_files(data, test, data.by_line, data.column, data.given))} if test else {}
+        )
 
     def build(self, sizes: TextSizes, split: TextSplit) -> Model:
         """A decoder without an encoder; with labels, a decoder that sees their vectors at every step."""

@@ -1,4 +1,4 @@
-"""Docstrings as the manual shows them: an extension of Griffe, which reads them; see ``mkdocs.yml``."""
+"""Docstrings as the manual shows them: an extension of Griffe, which reads them; see ``../mkdocs.yml``."""
 
 from __future__ import annotations
 

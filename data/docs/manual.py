@@ -1,4 +1,4 @@
-"""Pages of the manual that are made from what stands elsewhere: a hook of MkDocs, see ``mkdocs.yml``."""
+"""Pages of the manual that are made from what stands elsewhere: a hook of MkDocs, see ``../mkdocs.yml``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 _PAGES = {
     "README.md": "index.md",
