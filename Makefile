@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 COVERAGE := --cov=gen --cov=tasks --cov-report=
 
-.PHONY: demo test check bench soak clients runtime clean
+.PHONY: demo test check bench soak clients runtime docs clean
 
 demo: $(READY)
 	$(BIN)/gen demo
@@ -36,6 +36,10 @@ clients: $(READY)
 # The small distribution that runs exported models without torch, as a wheel in dist/.
 runtime: $(READY)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist ./gen/runtime
+
+# The manual, in build/docs.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file data/mkdocs.yml
 
 # Rebuilt when the dependencies change; the install is editable, so code changes need nothing.
 $(READY): pyproject.toml

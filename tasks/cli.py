@@ -48,6 +48,8 @@ COMMANDS = {
                     "train a small model on Python's own documentation and look at it"),
     "lesson": Command("tasks.lessons.command:lesson_command", "[NAME]",
                       "seven notebooks that teach all of it, from a network that writes letters on"),
+    "data": Command("tasks.commands.data:data_command", "[TASK] FILE...",
+                    "look at data before training: lengths, vocabularies, leaks, odd characters, what is dropped"),
     "train text": Command(TRAIN, "--data FILE --out runs/NAME",
                           "train a language model on a text (characters, words or subwords)", "text"),
     "generate": Command("tasks.text.generate:generate_command", "RUN --prompt TEXT", "write"),

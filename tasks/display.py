@@ -27,6 +27,16 @@ def table(title: str, rows: Mapping[str, Any]) -> Table:
     return _rows(title, ((name, str(value)) for name, value in rows.items()))
 
 
+def grid(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table with a header, with the first column dimmed."""
+    made = Table(title=_plain(title), title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for number, name in enumerate(header):
+        made.add_column(_plain(name), style="dim" if number == 0 else "")
+    for cells in rows:
+        made.add_row(*map(_plain, cells))
+    return made
+
+
 def _rows(title: str, rows: Iterable[Sequence[str]]) -> Table:
     """A table without a header, with the first column dimmed."""
     made = Table(title=_plain(title), title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))

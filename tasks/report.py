@@ -18,7 +18,7 @@ from urllib.parse import quote
 from gen.base.errors import printable
 from gen.base.folders import write_text
 from gen.inputs.pictures import open_picture
-from gen.metrics.plots import COLOURS, lit, plot_attention, plot_losses
+from gen.metrics.plots import COLOURS, lit, plot_attention, plot_histogram, plot_losses
 
 METRICS = {
     "nats per character": "the mean of −ln p of each character; lower is better.",
@@ -50,7 +50,12 @@ def section(title: str, text: str, *parts: str) -> Section:
 def numbers(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table of metrics, and what each means. The first column has names."""
     meanings = "".join(f"<div><dt>{escape(m)}</dt> <dd>{escape(METRICS[m])}</dd></div>" for m in header[1:])
-    return f'{_table("numbers", header, rows)}<dl class="metrics">{meanings}</dl>'
+    return f'{counts(header, rows)}<dl class="metrics">{meanings}</dl>'
+
+
+def counts(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table of numbers. The first column has names."""
+    return _table("numbers", header, rows)
 
 
 def texts(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -139,6 +144,13 @@ def loss_curve(
     also = f", and {label} on held-out data (right axis)" if metric else ""
     said = f"The loss while it trained: −ln p of each token, lower is better{also}."
     return f'<figure class="plot">{_drawn(draw, said)}<figcaption>{escape(said)}</figcaption></figure>'
+
+
+def histogram(values: Mapping[str, Any], label: str) -> str:
+    """How often values occur, in percent, for each of several series; see `plot_histogram`."""
+    said = f"Share of the {' and the '.join(values)} examples by {label}."
+    drawn = _drawn(lambda buffer: plot_histogram(values, label, buffer), said)
+    return f'<figure class="plot">{drawn}<figcaption>{escape(said)}</figcaption></figure>'
 
 
 def heat_map(weights: Any, targets: Sequence[str], sources: Sequence[str]) -> str:

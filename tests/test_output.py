@@ -271,9 +271,11 @@ def test_the_card_shows_users_words_as_text():
         "text",
         data="a|b <script>.txt\n# x",
         training={"command": "gen train text --data '`rm`\nx'"},
+        samples="* source: a ```` b\n\x1b[31mred",
         metrics={"bleu": 38.12345, "tokens": 1234567, "a|b": "x|y\nz", "loss": 0.00012345, "speed": 98765.4},
     )
     card = info.card("A model.", "torch")
+    assert "\n`````text\n* source: a ```` b\n\\x1b[31mred\n`````\n" in card
     assert "Data: a\\|b \\<script\\>.txt \\# x\n" in card
     assert "Command: `` gen train text --data '`rm` x' ``\n" in card
     for row in (

@@ -211,7 +211,7 @@ def test_choices_are_recorded_with_their_reasons(gen, book, tmp_path, speed, mon
     @contextmanager
     def tracker(folder, config):
         told.append(config)
-        yield lambda figures, step: None
+        yield (lambda figures, step: None), "https://tracker.test/runs/1"
 
     monkeypatch.setitem(trackers.TRACKERS, "tensorboard", tracker)
     allowed = speed(50_000)
@@ -231,6 +231,10 @@ def test_choices_are_recorded_with_their_reasons(gen, book, tmp_path, speed, mon
         assert known["measured"] == file["measured"]
         assert known["options"]["train"]["learning_rate"] == file["options"]["train"]["learning_rate"] is not None
     assert told[0]["options"] == file["options"]
+    assert "--track tensorboard: https://tracker.test/runs/1\n" in printed
+    assert info["trackers"] == {"tensorboard": "https://tracker.test/runs/1"}
+    card = (out / "best" / "README.md").read_text()
+    assert "Followed with tensorboard: https\\://tracker.test/runs/1\n" in card
     status, shown, _ = gen("info", out)
     assert status == 0
     for text in (printed, shown):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,6 +14,7 @@ import pytest
 import gen as toolkit
 from gen.base.errors import UserError
 from gen.base.hub import fetch, push
+from tests.test_saved import ARCHIVE
 
 pytest.importorskip("huggingface_hub")
 
@@ -125,10 +127,29 @@ def test_pushed_and_fetched(hub, gen, trained):
     assert "book.txt" in card.split("Data: ")[1].split("\n")[0]
     assert "gen train text --data" in card
     assert "| loss |" in card
+    assert "## Samples\n\n````text\n**greedy**" in card
+    assert "Characters that its training text lacks are unknown to it." in card
+    assert "| batch_size | 2 |  |" in card
     fetched, whole = toolkit.load("hf:tester/book"), toolkit.load(trained)
     assert fetched.generate("the", seed=3)[0].text == whole.generate("the", seed=3)[0].text
     status, out, err = gen("generate", "hf:tester/book", "--max-new-tokens", "5")
     assert status == 0, err
+
+
+def test_an_exported_model(hub, gen, tmp_path):
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    exported = tmp_path / "translate-exported"
+    (exported / "secret.txt").write_text("not part of a model")
+    assert gen("push", exported, "tester/small")[0] == 0
+    there = {path.name for path in exported.iterdir()} - {"secret.txt"}
+    assert set(hub.repositories["tester/small"]) == there
+    words = ("--text", "a dog", "--max-new-tokens", 5)
+    assert gen("translate", "hf:tester/small", *words)[:2] == gen("translate", exported, *words)[:2]
+    assert toolkit.load("hf:tester/small").precision == "float32"
+    (exported / "step.onnx").write_bytes(b"damaged")
+    assert gen("push", exported, "tester/other")[0] == 2
+    assert "tester/other" not in hub.repositories
 
 
 def test_a_model_that_is_not_there(hub, gen):

@@ -4,6 +4,8 @@ freezing, comparing."""
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,6 +103,19 @@ def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
     message = r"track wandb: not installed; pip install 'gen-toolkit\[wandb\]'"
     with pytest.raises(UserError, match=message), tracked(["wandb"], tmp_path, {}):
         pass
+
+
+@pytest.mark.parametrize("url", ["https://wandb.test/runs/7", None])
+def test_where_to_look(tmp_path, monkeypatch, url):
+    """The address of the run, or offline the command that uploads it."""
+    run = SimpleNamespace(url=url, dir=str(tmp_path / "wandb" / "offline-run" / "files"), finish=lambda: None)
+    library = SimpleNamespace(init=lambda **options: run, Settings=lambda **options: None)
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    monkeypatch.setenv("WANDB_MODE", "online" if url else "offline")
+    told = {}
+    with tracked(["wandb"], tmp_path, {}, told.__setitem__):
+        pass
+    assert told == {"wandb": url or f"wandb sync {tmp_path / 'wandb' / 'offline-run'}"}
 
 
 # -- going on from another model -------------------------------------------------------------------------

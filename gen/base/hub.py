@@ -10,12 +10,15 @@ from typing import Any
 from gen.base.errors import UserError
 
 PREFIX = "hf:"
-FILES = ["config.yaml", "model.safetensors", "tokenizer.bin", "encoder-*", "README.md"]
-"""The files of a model folder; nothing else is uploaded or downloaded."""
+FILES = [
+    *("config.yaml", "model.safetensors", "tokenizer.bin", "encoder-*", "README.md"),
+    *("runtime.json", "encoder.onnx", "step.onnx", "processor-*", "reader-*"),
+]
+"""The files of a model folder and of an exported one; nothing else is uploaded or downloaded."""
 
 
 def push(folder: Path, name: str, *, private: bool = False, message: str = "Upload a model") -> str:
-    """Uploads a model folder.
+    """Uploads a model folder, exported or not.
 
     Args:
         folder: the model folder.

@@ -18,12 +18,15 @@ from gen.base.lines import read_lines, suffix
 from gen.base.tables import Table, is_dataset, listed, load_dataset
 from gen.inputs.pictures import SUFFIXES
 
-_PICTURE = (
+PICTURES = (
     *("image", "image_name", "image_path", "image_file", "file_name", "filename", "filepath", "file"),
     *("img", "img_path", "img_name", "picture", "photo", "path"),
 )
-_TEXT = ("captions", "caption", "text", "sentences", "comment", "sentence", "comments", "description", "texts")
-_NUMBERED = re.compile(rf"({'|'.join(_TEXT)})[ _.-]?\d+")
+CAPTIONS = (
+    *("captions", "caption", "text", "sentences", "comment", "sentence", "comments"),
+    *("description", "texts"),
+)
+_NUMBERED = re.compile(rf"({'|'.join(CAPTIONS)})[ _.-]?\d+")
 _LISTED = re.compile(r"""\[\s*((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")[\s,]*)*\]""", re.DOTALL)
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 
@@ -88,8 +91,8 @@ class _Fields:
 
     def __init__(self, columns: Sequence[str]) -> None:
         known = {column.strip().lower(): column for column in reversed(columns)}
-        self.pictures = [known[name] for name in _PICTURE if name in known]
-        self.texts = [known[name] for name in _TEXT if name in known]
+        self.pictures = [known[name] for name in PICTURES if name in known]
+        self.texts = [known[name] for name in CAPTIONS if name in known]
         self.numbered = [column for column in columns if _NUMBERED.fullmatch(column.strip().lower())]
         self.split = known.get("split")
 
@@ -99,7 +102,7 @@ class _Fields:
             (row[f] for f in self.pictures if isinstance(row.get(f), str) and row[f].strip()), ""
         ).strip()
         if not picture:
-            return Row(where, "", problem=f"names no picture; it needs one of the fields {', '.join(_PICTURE)}")
+            return Row(where, "", problem=f"names no picture; it needs one of the fields {', '.join(PICTURES)}")
         first = next(([row[f]] for f in self.texts if row.get(f)), [])
         more = [row[f] for f in self.numbered if row.get(f) not in (None, "")]  # a picture may have fewer of them
         texts = [text for value in first + more for text in _captions(value)]
@@ -137,7 +140,7 @@ class _Captions(Table):
     """A table of captions. Columns without a usual name are known by what they hold."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, [*_PICTURE, *(column for text in _TEXT for column in (text, f"{text}_1"))])
+        super().__init__(name, [*PICTURES, *(column for text in CAPTIONS for column in (text, f"{text}_1"))])
         self.fields = fields = _Fields(self.columns)
         if not self.head:
             return
@@ -149,7 +152,7 @@ class _Captions(Table):
         like_pictures = [column for column in self.columns if self._holds_pictures(column)]
         fields.pictures = fields.pictures or like_pictures[:1]
         if not fields.pictures:
-            raise UserError(f"{name}: {where} names no picture; it needs one of the fields {', '.join(_PICTURE)}")
+            raise UserError(f"{name}: {where} names no picture; it needs one of the fields {', '.join(PICTURES)}")
         if not fields.texts and not fields.numbered:
             texts = [column for column, kind in self.kinds.items() if kind in ("", "lists", "one value")]
             others = [column for column in texts if column not in (*fields.pictures, *like_pictures)]
@@ -225,7 +228,7 @@ def _dataset(name: str) -> Iterator[Row]:
 
     column = next((c for c, kind in data.features.items() if isinstance(kind, datasets.Image)), None)
     if column is None:
-        if not any(c.lower() in _PICTURE for c in data.features):
+        if not any(c.lower() in PICTURES for c in data.features):
             raise UserError(f"{name}: has no column of pictures; there are {listed(list(data.features))}")
         table = _Captions(name)
         yield from (table.row(where, row) for where, row in table)

@@ -22,7 +22,7 @@ from gen.datasets.splits import SPLITS
 from gen.inputs.ptb import plain_caption
 from gen.inputs.tokenizer import Tokenizer
 
-_IN_FOLDER = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.json", "captions.csv", "captions.txt")
+IN_FOLDER = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.json", "captions.csv", "captions.txt")
 
 
 @dataclass(slots=True)
@@ -142,10 +142,10 @@ def _has_words(caption: str) -> bool:
 def _found_in(images: str) -> dict[str, str]:
     """The captions file of a folder of pictures, or those of its folders of splits: file → folder of its pictures,
     relative to ``images``."""
-    places = ((folder, Path(images, folder, name)) for folder in SPLITS for name in _IN_FOLDER[::-1])
+    places = ((folder, Path(images, folder, name)) for folder in SPLITS for name in IN_FOLDER[::-1])
     found = {folder: path for folder, path in places if path.is_file()}
     if not found:
-        raise UserError(f"--captions: name the captions file; {images} contains none ({', '.join(_IN_FOLDER)})")
+        raise UserError(f"--captions: name the captions file; {images} contains none ({', '.join(IN_FOLDER)})")
     found = {"": found[""]} if "" in found else found
     return {str(path): folder for folder, path in found.items()}
 

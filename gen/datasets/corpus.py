@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ class Corpus:
         held_out: a file with the validation part, if that is lines of the training data; and which of its lines
             those are, (N,) bool.
         digest: a hash of the texts.
+        texts: "train" and "valid" → the text of the part, a re-iterable of pieces.
     """
 
     tokenizer: Tokenizer
@@ -118,28 +120,47 @@ class Corpus:
     notes: dict[str, str] = field(default_factory=dict)
     held_out: tuple[Path, np.ndarray] | None = None
     digest: str = ""
+    texts: Mapping[str, Iterable[str | None]] = field(default_factory=dict)
 
 
-class SplitText:
+class _SplitText:
     """The text before or after a split at a character position: a re-iterable of pieces, like `TextFiles`."""
 
-    def __init__(self, texts: TextFiles, split: int, first: bool) -> None:
+    def __init__(self, texts: TextFiles, split: Callable[[], int], first: bool) -> None:
         self.texts, self.split, self.first = texts, split, first
 
     def __iter__(self) -> Iterator[str | None]:
-        at = 0
+        at, split = 0, self.split()
         for piece in self.texts:
             if piece is None:
-                if (at < self.split) == self.first:
+                if (at < split) == self.first:
                     yield piece
                 continue
-            cut = max(self.split - at, 0)
+            cut = max(split - at, 0)
             part = piece[:cut] if self.first else piece[cut:]
             at += len(piece)
             if part:
                 yield part
-            if self.first and at >= self.split:
+            if self.first and at >= split:
                 return
+
+
+def _halves(
+    train: TextFiles, valid: TextFiles | None, share: float, held_out: np.ndarray | None
+) -> dict[str, Iterable[str | None]]:
+    """The text to train and to validate on.
+
+    Args:
+        train, valid, share: as `build_corpus` has them.
+        held_out: which lines of ``train`` are held out; None for a stream.
+    """
+    if held_out is not None:
+        first = ChosenLines(train, ~held_out)
+        return {"train": first, "valid": valid or ChosenLines(train, held_out)}
+    if valid is not None:
+        return {"train": train, "valid": valid}
+    split = once(lambda: int(sum(len(piece) for piece in train if piece is not None) * (1 - share)))
+    return {name: _SplitText(train, split, name == "train") for name in ("train", "valid")}
 
 
 def build_corpus(
@@ -173,22 +194,17 @@ def build_corpus(
     def fill(folder: Path) -> None:
         """Writes the vocabulary and the token ids of both parts."""
         notes: dict[str, str] = {}
-        halves: dict[str, Iterable[str | None]] = {"train": train}
+        held_out = None
         if unit == "line":
             keys = line_keys(train)
             held_out = np.zeros(len(keys), bool) if valid else held_out_lines(train, keys, valid_fraction)
-            halves = {"train": ChosenLines(train, ~held_out), "valid": ChosenLines(train, held_out)}
             others = line_keys(valid) if valid else keys[held_out]
             notes = split_notes("lines", keys[~held_out], {"lines": (keys[~held_out], others)})
-            if not valid:
-                (folder / "held_out.bin").write_bytes(held_out.tobytes())
-                with (folder / "valid.txt").open("w", encoding="utf-8", newline="\n") as file:
-                    file.writelines(piece for piece in halves["valid"] if piece)
-        elif valid is None:
-            split = int(sum(len(piece) for piece in train if piece is not None) * (1 - valid_fraction))
-            halves = {name: SplitText(train, split, name == "train") for name in ("train", "valid")}
-        if valid is not None:
-            halves["valid"] = valid
+        halves = _halves(train, valid, valid_fraction, held_out)
+        if held_out is not None and not valid:
+            (folder / "held_out.bin").write_bytes(held_out.tobytes())
+            with (folder / "valid.txt").open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(piece for piece in halves["valid"] if piece)
         texts = Reiterable(lambda: (piece for piece in halves["train"] if piece is not None))
         made = tokenizer or options.train(texts)
         parts = {n: _write_part(folder, n, half, made, unit, max_line) for n, half in halves.items()}
@@ -203,7 +219,8 @@ def build_corpus(
     train_part, valid_part = (_open_part(folder, name, meta) for name in ("train", "valid"))
     path = folder / "valid.txt"
     held_out = (path, np.fromfile(folder / "held_out.bin", bool)) if path.exists() else None
-    return Corpus(made, train_part, valid_part, meta["notes"], held_out, " ".join(content).strip())
+    halves = _halves(train, valid, valid_fraction, held_out and held_out[1])
+    return Corpus(made, train_part, valid_part, meta["notes"], held_out, " ".join(content).strip(), halves)
 
 
 def tokenize(

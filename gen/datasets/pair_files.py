@@ -18,7 +18,7 @@ from gen.base.lines import read_lines, suffix
 from gen.base.tables import TABLES, Table, is_dataset, listed, load_dataset
 from gen.datasets.splits import SPLITS
 
-_NAMES = (("source", "target"), ("src", "tgt"), ("src", "trg"))
+PAIR_NAMES = (("source", "target"), ("src", "tgt"), ("src", "trg"))
 
 
 class PairFiles:
@@ -130,7 +130,7 @@ class PairFiles:
 
     @cached_property
     def _tables(self) -> dict[str, Table]:
-        wanted = [name for pair in (self.fields, *_NAMES) for name in pair]
+        wanted = [name for pair in (self.fields, *PAIR_NAMES) for name in pair]
         return {name: Table(name, wanted) for name in self.tables}
 
     @cached_property
@@ -140,7 +140,7 @@ class PairFiles:
     def _choose(self, table: Table) -> tuple[str, str]:
         """The columns of the pair."""
         name, texts = table.name, table.texts
-        known = ((table.find(a), table.find(b)) for a, b in _NAMES)
+        known = ((table.find(a), table.find(b)) for a, b in PAIR_NAMES)
         if all(self.fields):
             if not table.named and len(table.columns) == 2 and not any(map(str.isdecimal, self.fields)):
                 return "1", "2"

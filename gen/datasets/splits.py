@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -35,6 +38,25 @@ def text_key(text: str) -> int:
     """
     plain = " ".join(unicodedata.normalize("NFC", text.casefold()).split())
     return int.from_bytes(hashlib.blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest(), "little")
+
+
+_SAME = 1 << 16
+"""Bytes at the beginning that are equal in two pictures only if they are the same, given the same length."""
+
+
+def picture_keys(pictures: Sequence[Path]) -> np.ndarray:
+    """Hashes, (N,) uint64, that are equal for one picture under several names. Reads only what might be equal."""
+    sizes = [picture.stat().st_size for picture in pictures]
+    times = Counter(sizes)
+
+    def key(picture: Path, size: int) -> int:
+        content = b""
+        if times[size] > 1:
+            with suppress(OSError), picture.open("rb") as file:
+                content = file.read(_SAME)
+        return int.from_bytes(hashlib.blake2b(b"%d %s" % (size, content), digest_size=8).digest(), "little")
+
+    return np.array([key(picture, size) for picture, size in zip(pictures, sizes, strict=True)], np.uint64)
 
 
 def connected(*keys: np.ndarray) -> np.ndarray:

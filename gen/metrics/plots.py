@@ -113,6 +113,36 @@ def plot_rates(rates: Sequence[float], losses: Sequence[float], best: float, to:
     _save(figure, to)
 
 
+def plot_histogram(values: Mapping[str, Any], label: str, to: Path | io.BytesIO) -> None:
+    """Plots how often values occur, in percent, as steps; the longest hundredth is the last step.
+
+    Args:
+        values: name of a series → (N,) numbers.
+        label: what they count.
+        to: a file (its extension gives the format), or a buffer for SVG.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 2.4), layout="constrained")
+    axes = figure.subplots()
+    series = {name: np.asarray(each) for name, each in values.items() if len(each)}
+    top = max((float(np.quantile(each, 0.99)) for each in series.values()), default=1.0)
+    edges = np.linspace(0, max(top, 1.0), min(int(max(top, 1.0)), 40) + 1)
+    colours = [COLOURS[name] for name in ("accent", "other", "field")]
+    for number, (name, each) in enumerate(series.items()):
+        counts, _ = np.histogram(np.minimum(each, edges[-1]), edges)
+        axes.stairs(
+            100 * counts / len(each), edges, color=colours[number % 3], label=name, fill=not number, alpha=0.8
+        )
+    axes.set_xlabel(label)
+    axes.set_ylabel("%")
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(series) > 1:
+        axes.legend(frameon=False)
+    _save(figure, to)
+
+
 def plot_attention(
     weights: Any, targets: Sequence[str], sources: Sequence[str], to: Path | io.BytesIO, title: str = ""
 ) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from gen.base import hub
 from gen.base.errors import ConfigError, UserError
 from gen.base.files import read_whole
 from gen.base.folders import read_folder, whole_folder
@@ -157,21 +158,26 @@ class Runtime(GenerationMixin):
 
 
 def is_exported(path: str | PathLike[str]) -> bool:
-    """Whether a folder is one that `gen export` made."""
-    return (whole_folder(Path(path)) / CONFIG).is_file()
+    """Whether a folder, or hf:user/name, is one that `gen export` made."""
+    return (located(path) / CONFIG).is_file()
+
+
+def located(path: str | PathLike[str]) -> Path:
+    """A folder; that of hf:user/name is downloaded, or found in the cache."""
+    return hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else whole_folder(Path(path))
 
 
 def load(path: str | PathLike[str], threads: int = 0) -> Runtime:
     """An exported model, ready to use. Nothing in the folder can run code.
 
     Args:
-        path: a folder that `gen export` made.
+        path: a folder that `gen export` made, or hf:user/name.
         threads: threads per step; 0: as many as this process may use.
 
     Raises:
         UserError: the folder is incomplete, damaged, or of a newer version; the message says which.
     """
-    return read_folder(lambda: whole_folder(Path(path)), partial(_load, threads=threads))
+    return read_folder(lambda: located(path), partial(_load, threads=threads))
 
 
 def _load(folder: Path, threads: int) -> Runtime:

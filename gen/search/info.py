@@ -25,6 +25,7 @@ class ModelInfo:
         training: the options of the training, and how they were chosen.
         metrics: figures on its validation data.
         data: names of the training data.
+        samples: what it wrote for validation data.
     """
 
     task: str = ""
@@ -33,6 +34,7 @@ class ModelInfo:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     data: str = ""
+    samples: str = ""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> ModelInfo:
@@ -57,7 +59,8 @@ class ModelInfo:
         return {name: v for part in OPTION_GROUPS for name, v in self.record(part).items()}
 
     def card(self, what: str, made_with: str, use: str = "import gen\nmodel = gen.load") -> str:
-        """The model card in Markdown: task, training, figures. Names and values from users are escaped.
+        """The model card in Markdown: data, command, options, figures, samples, limits. What comes from users, and
+        what a model wrote, is escaped.
 
         Args:
             what: a sentence that describes the model.
@@ -70,22 +73,53 @@ class ModelInfo:
         kind = self.task or "sequence"
         tag = kind if re.fullmatch(r"[a-z][a-z0-9-]*", kind) else json.dumps(kind)  # YAML reads JSON
         command = self.training.get("command")
-        options = self.options()
-        chosen = "".join(
-            f"| {as_text(name)} | {as_text(options.get(name))} | {as_text(reason)} |\n"
-            for name, reason in self.record("reasons").items()
+        links = "".join(
+            f"Followed with {as_text(n)}: {as_text(v)}\n\n" for n, v in self.record("trackers").items()
         )
-        chosen = f"| chosen | value | reason |\n|---|---|---|\n{chosen}\n" if chosen else ""
+        samples = f"## Samples\n\n{as_block(self.samples)}\n\n" if self.samples else ""
         return (
             f"---\nlibrary_name: gen-toolkit\ntags: [gen-toolkit, {tag}]\n---\n\n"
             f"# A {as_text(kind)} model\n\n"
             f"{what} Made by gen-toolkit {__version__} with {made_with}.\n\n"
             f"Data: {as_text(self.data) or 'unknown'}\n\n"
             f"Command: {as_code(command) if command else 'trained from Python'}\n\n"
-            f"{chosen}"
-            f"| metric | value |\n|---|---|\n{rows}\n"
-            f'```python\n{use}("this folder")\nprint(model.generate("...").text)\n```\n'
+            f"{links}"
+            f'```python\n{use}("this folder")\nprint(model.generate("...").text)\n```\n\n'
+            f"## Figures\n\nOf data that was held out.\n\n| metric | value |\n|---|---|\n{rows}\n"
+            f"{samples}{self._limits()}{self._options()}"
         )
+
+    def _limits(self) -> str:
+        """What the model cannot do, as far as its metadata tell."""
+        options, search = self.options(), self.search
+        known = {
+            "Inputs and outputs of training had at most {} tokens.": options.get("max_length"),
+            "Outputs end after {} tokens, unless asked otherwise.": search.get("max_new_tokens"),
+            "Words seen fewer than {} times in training are unknown to it.": options.get("min_frequency")
+            if options.get("level") == "word"
+            else None,
+        }
+        lines = [text.format(as_text(value)) for text, value in known.items() if value]
+        lines += ["Characters that its training text lacks are unknown to it."] * (options.get("level") == "char")
+        return "## Limits\n\n" + "".join(f"* {line}\n" for line in (*_LIMITS, *lines)) + "\n"
+
+    def _options(self) -> str:
+        """All options of the training, with the reasons of those that were chosen."""
+        reasons = self.record("reasons")
+        rows = "".join(
+            f"| {as_text(name)} | {as_text(value)} | {as_text(reasons.get(name, ''))} |\n"
+            for name, value in self.options().items()
+            if value not in (None, "", [], ()) or name in reasons
+        )
+        return f"## Options\n\n| option | value | chosen, as |\n|---|---|---|\n{rows}" if rows else ""
+
+
+_LIMITS = (
+    "It knows what its data show, with their mistakes and prejudices.",
+    "On other kinds of input it does worse than the figures say.",
+    "What it says may be wrong, however fluent it is.",
+    "What the data, and so the model, may be used for is for whoever shares it to say here.",
+)
 
 
 # Characters with a meaning in Markdown or HTML; some only at the beginning of a line, a word or an address.
@@ -100,6 +134,12 @@ def as_text(value: Any) -> str:
         a\\|b \\*c\\* \\<d\\>
     """
     return _MARKS.sub(r"\\\g<0>", printable(" ".join(str(value).split())))
+
+
+def as_block(text: str) -> str:
+    """A text of several lines as a block of code in Markdown; its fence is longer than the backticks in it."""
+    fence = "`" * (1 + max(2, *map(len, re.findall("`+", text)), 0))
+    return f"{fence}text\n{printable(text, keep=chr(10)).strip(chr(10))}\n{fence}"
 
 
 def as_code(value: Any) -> str:

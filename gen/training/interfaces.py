@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
+from pathlib import Path
 from typing import Any
 
 from gen.base.config import Budget
+from gen.datasets.look import Column, DataPart
 from gen.inputs.tokenizer import Tokenizer
 
 
@@ -82,6 +84,22 @@ class Example:
     @property
     def all_references(self) -> tuple[str, ...]:
         return self.references or (self.target,)
+
+
+def examples_part(examples: Sequence[Example]) -> DataPart:
+    """What examples hold: texts that are read, pictures (paths), and the targets.
+
+    Example:
+        >>> sorted(examples_part([Example("a dog", "ein Hund")]).columns)
+        ['source', 'target']
+    """
+    items = [e.item if isinstance(e.item, Mapping) else {"": e.item} for e in examples]
+    columns = {"target": Column([text for e in examples for text in e.all_references])}
+    for name in items[0] if items else ():
+        if texts := [item[name] for item in items if isinstance(item.get(name), str)]:
+            columns[name or "source"] = Column(texts, name or "sentence")
+    pictures = [cell for item in items for cell in item.values() if isinstance(cell, Path)]
+    return DataPart(columns, pictures=pictures)
 
 
 @dataclass

@@ -26,6 +26,9 @@ from gen.training.config import PASSING, identity
 
 RESOLVED = "resolved.yaml"
 
+_MOST_SAMPLES = 4000
+"""Characters of samples that a model keeps."""
+
 
 class RunFolder:
     """``runs/NAME/{config.yaml, resolved.yaml, metrics.jsonl, last/, previous/, best/, samples.md, plots/}``.
@@ -188,9 +191,9 @@ class RunFolder:
 
     # -- models --------------------------------------------------------------------------------------------
 
-    def save_best(self, model: Model, metrics: dict[str, Any]) -> bool:
-        """Saves the model as ``best/`` with its figures. Returns whether that worked."""
-        info = replace(model.info, metrics=metrics)
+    def save_best(self, model: Model, metrics: dict[str, Any], samples: str = "") -> bool:
+        """Saves the model as ``best/`` with its figures and samples. Returns whether that worked."""
+        info = replace(model.info, metrics=metrics, samples=samples[:_MOST_SAMPLES])
         return self._write(
             "best", lambda: folders.write_folder(self.path / "best", lambda folder: model.write(folder, info))
         )

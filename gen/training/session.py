@@ -168,7 +168,13 @@ class Session:
     def tracked(self) -> Any:
         """A context manager with a function that logs to the trackers named in the options; see `tracked`."""
         names = self.config.train.track if distributed.is_main() else ()
-        return tracked(names, self.folder.path, self.resolved.to_dict())
+
+        def tell(name: str, where: str) -> None:
+            self.task.say(f"--track {name}: {where}")
+            if where.startswith("http"):  # for the model's card; a command is of this machine only
+                self.model.info.training.setdefault("trackers", {})[name] = where
+
+        return tracked(names, self.folder.path, self.resolved.to_dict(), tell)
 
     def finish(self) -> tuple[Model, Evaluation]:
         """Loads and evaluates the best model, and plots the loss. Call it in the main process only."""

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gen.base.distributed import all_reduce_sum, gather, shard
-from gen.base.errors import ConfigError
+from gen.base.errors import ConfigError, UserError
 from gen.datasets.batches import Batches
 from gen.datasets.examples import example_batches
+from gen.datasets.look import DataPart
 from gen.datasets.pair_files import PairFiles
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.plots import plot_attention
@@ -23,7 +24,7 @@ from gen.models.batch import Batch, sequence_batch
 from gen.models.decoder import DecoderState
 from gen.models.model import LossOutput, Model
 from gen.search import Hypothesis, SearchOptions
-from gen.training.interfaces import LOSS, Choices, Evaluation, Example, Facts, Metric, NoOptions
+from gen.training.interfaces import LOSS, Choices, Evaluation, Example, Facts, Metric, NoOptions, examples_part
 
 if TYPE_CHECKING:
     from gen.training.options import TrainOptions
@@ -128,6 +129,24 @@ class Task:
             data: an instance of `Data`.
         """
         raise NotImplementedError
+
+    @classmethod
+    def named(cls, files: Sequence[str]) -> dict[str, Any]:
+        """The options of `Data` that name these files, for `gen data FILE…`."""
+        return {"data": tuple(files)}
+
+    def parts(self, test: Sequence[str] = ()) -> dict[str, DataPart]:
+        """What `split` was read from, part by part, for `gen data`: "training", "validation" and perhaps others.
+
+        Args:
+            test: files to test on, in the form of those to validate on.
+
+        Raises:
+            UserError: the task has no such form.
+        """
+        if test:
+            raise UserError(f"--test does not apply to {self.name}")
+        return {"training": examples_part(self.split.train), "validation": examples_part(self.split.valid)}
 
     def build(self, sizes: Any, split: Any) -> Model:
         """A new model. ``sizes`` is an instance of `Sizes` with all choices made."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
@@ -15,10 +16,13 @@ from gen.base.errors import UserError, notify
 Log = Callable[[Mapping[str, float], int], None]
 """Logs figures, name → value, at a step."""
 
+Tracked = tuple[Log, str]
+"""A logger, and where to look at what it logs: an address, or a command."""
+
 
 @contextmanager
-def tensorboard(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
-    """TensorBoard event files in ``tensorboard/``; to view them: `tensorboard --logdir runs`."""
+def tensorboard(folder: Path, config: Mapping[str, Any]) -> Iterator[Tracked]:
+    """TensorBoard event files in ``tensorboard/``."""
     _need("tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
@@ -30,11 +34,11 @@ def tensorboard(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
             for name, value in figures.items():
                 writer.add_scalar(name, value, step)
 
-        yield log
+        yield log, f"tensorboard --logdir {shlex.quote(str(folder))}"
 
 
 @contextmanager
-def wandb(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
+def wandb(folder: Path, config: Mapping[str, Any]) -> Iterator[Tracked]:
     """Weights & Biases: offline, in ``wandb/``, unless WANDB_MODE is set."""
     library = _need("wandb")
     mode = os.environ.get("WANDB_MODE", "offline")
@@ -49,15 +53,17 @@ def wandb(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
         resume="allow",
         settings=library.Settings(quiet=True),
     )
+    address = run.url if mode == "online" else None
+    where = address or f"wandb sync {shlex.quote(str(Path(run.dir).parent))}"
     try:
-        yield lambda figures, step: run.log(dict(figures), step=step)
+        yield lambda figures, step: run.log(dict(figures), step=step), where
     finally:
         run.finish()
 
 
 @contextmanager
-def mlflow(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
-    """MLflow: in ``mlflow.db``, unless MLFLOW_TRACKING_URI is set; view: `mlflow ui --backend-store-uri …`."""
+def mlflow(folder: Path, config: Mapping[str, Any]) -> Iterator[Tracked]:
+    """MLflow: in ``mlflow.db``, unless MLFLOW_TRACKING_URI is set."""
     library = _need("mlflow")
     library.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.absolute() / 'mlflow.db'}"))
     if library.get_experiment_by_name("gen") is None:  # otherwise MLflow puts artifacts in the working directory
@@ -65,23 +71,33 @@ def mlflow(folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
     library.set_experiment("gen")
     same = f"tags.folder = '{_id(folder)}'"
     known = library.search_runs(filter_string=same, output_format="list", max_results=1)
-    with library.start_run(run_id=known[0].info.run_id if known else None, run_name=folder.name):
+    with library.start_run(run_id=known[0].info.run_id if known else None, run_name=folder.name) as run:
         library.set_tag("folder", _id(folder))
         library.log_dict(dict(config), "config.yaml")
-        yield lambda figures, step: library.log_metrics(dict(figures), step=step)
+        server, about = library.get_tracking_uri(), run.info
+        where = f"{server}/#/experiments/{about.experiment_id}/runs/{about.run_id}"
+        if not server.startswith("http"):
+            where = f"mlflow ui --backend-store-uri {shlex.quote(server)}"
+        yield lambda figures, step: library.log_metrics(dict(figures), step=step), where
 
 
 TRACKERS = {"tensorboard": tensorboard, "wandb": wandb, "mlflow": mlflow}
 
 
 @contextmanager
-def tracked(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> Iterator[Log]:
+def tracked(
+    names: Sequence[str],
+    folder: Path,
+    config: Mapping[str, Any],
+    tell: Callable[[str, str], None] = lambda name, where: None,
+) -> Iterator[Log]:
     """Logs to several trackers within the context.
 
     Args:
         names: keys of `TRACKERS`.
         folder: the run folder; trackers store their files in it.
         config: the configuration of the run, plain values.
+        tell: called with the name of each, and where to look at it.
 
     Raises:
         UserError: a tracker cannot start, or is not installed (the message gives the command).
@@ -96,12 +112,13 @@ def tracked(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> It
         for name in names:
             manager = TRACKERS[name](folder, config)
             try:
-                logs[name] = manager.__enter__()
+                logs[name], where = manager.__enter__()
             except UserError:
                 raise
             except Exception as error:
                 raise UserError(f"--track {name}: cannot start ({type(error).__name__}: {error})") from error
             stack.callback(_close, name, manager)
+            tell(name, where)
 
         def log_to_all(figures: Mapping[str, float], step: int) -> None:
             for name, log in list(logs.items()):
@@ -126,7 +143,7 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
 
 
-def _close(name: str, manager: AbstractContextManager[Log]) -> None:
+def _close(name: str, manager: AbstractContextManager[Tracked]) -> None:
     try:
         manager.__exit__(None, None, None)
     except Exception as error:

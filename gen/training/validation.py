@@ -138,17 +138,18 @@ class Validator:
             value = figures[first]
             best = {} if now.best is None else now.best_figures or {first: now.best}
             better = not best or is_better(metrics, figures, best)
+            samples = self.task.sample(self.model, found) if distributed.is_main() else ""
             if better:
                 rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
                 when = {"step": now.step, "seconds": round(now.seconds, 1), "weights": name}
-                saved = self.run.save_best(self.model, {**when, **rounded})
+                saved = self.run.save_best(self.model, {**when, **rounded}, samples)
                 if all(distributed.all_gather(saved)):  # else a later tie is saved
                     now.best = value
                     now.best_figures = {m.name: float(figures[m.name]) for m in metrics if m.name in figures}
             record = {**event.record(), "weights": name, "validation": figures}
             if distributed.is_main():
                 title = f"{name} weights ({first} {value:.3f})"
-                record["samples"] = self.run.add_samples(now.step, title, self.task.sample(self.model, found))
+                record["samples"] = self.run.add_samples(now.step, title, samples)
             self.run.log(record)
         return figures, better
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +14,9 @@ from gen.base.distributed import gather, shard, size
 from gen.base.errors import UserError, few, notify
 from gen.datasets.batches import Sequences
 from gen.datasets.captions import Captioned, CaptionSet, read_labelled
+from gen.datasets.look import Column, DataPart
 from gen.datasets.picture_sources import Source
-from gen.datasets.splits import connected, hold_out, split_notes
+from gen.datasets.splits import connected, hold_out, picture_keys, split_notes
 from gen.inputs.labels import LabelProcessor
 from gen.inputs.ptb import plain_caption
 from gen.inputs.tokenizer import Tokenizer
@@ -98,7 +96,7 @@ def read_split(options: CaptionData) -> Split:
         valid, dropped = other.pictures, dropped + other.dropped
         automatic = False
     elif automatic := not (valid := found.split("valid")):
-        keys = _picture_keys(train)
+        keys = picture_keys([c.picture for c in train])
         size = min(options.valid_size, max(len(train) // 10, 1))
         held_out = hold_out(connected(keys), keys, size)
         valid = [c for c, out in zip(train, held_out, strict=True) if out]
@@ -108,30 +106,27 @@ def read_split(options: CaptionData) -> Split:
     return split
 
 
-_SAME = 1 << 16
-"""Bytes at the beginning that are equal in two pictures only if they are the same, given the same length."""
-
-
-def _picture_keys(pictures: Sequence[Captioned]) -> np.ndarray:
-    """Hashes, (N,) uint64, that are equal for one picture under several names. Reads only what might be equal."""
-    sizes = [c.picture.stat().st_size for c in pictures]
-    times = Counter(sizes)
-
-    def key(picture: Path, size: int) -> int:
-        content = b""
-        if times[size] > 1:
-            with suppress(OSError), picture.open("rb") as file:
-                content = file.read(_SAME)
-        return int.from_bytes(hashlib.blake2b(b"%d %s" % (size, content), digest_size=8).digest(), "little")
-
-    return np.array([key(c.picture, size) for c, size in zip(pictures, sizes, strict=True)], np.uint64)
-
-
 def _notes(train: Sequence[Captioned], valid: Sequence[Captioned]) -> dict[str, str]:
     """What the table says of pictures that occur twice."""
-    keys = _picture_keys([*train, *valid])
+    keys = picture_keys([c.picture for c in (*train, *valid)])
     ours, others = keys[: len(train)], keys[len(train) :]
     return split_notes("pictures", ours, {"pictures": (ours, others)})
+
+
+def caption_parts(split: Split, options: CaptionData, test: Sequence[str]) -> dict[str, DataPart]:
+    """The pictures that are trained on, validated on, and left for a test: those of a split, or of the files
+    ``test``."""
+    others = read_labelled(options.images, test or options.captions)
+    left = others.pictures if test else others.split("test")
+    parts = {"training": split.train, "validation": split.valid, "test": left}
+    return {name: _captions_part(pictures, options.verbatim) for name, pictures in parts.items() if pictures}
+
+
+def _captions_part(pictures: Sequence[Captioned], verbatim: bool) -> DataPart:
+    texts = [text for c in pictures for text in c.captions]
+    labels = [c.label for c in pictures for _ in c.captions]
+    column = Column(texts, prepare=str if verbatim else plain_caption)
+    return DataPart({"caption": column}, {"label": labels} if any(labels) else {}, [c.picture for c in pictures])
 
 
 def named_source(entries: Sequence[Captioned], pictures: Source, encoder: Encoder) -> EntrySource:

@@ -15,6 +15,7 @@ from gen.base.errors import UserError
 from gen.base.folders import write_text
 from gen.datasets.batches import Background, Batches, SequenceBatches
 from gen.datasets.captions import CaptionCorpus, Captioned, build_captions, read_labelled
+from gen.datasets.look import DataPart
 from gen.datasets.picture_sources import Source, cached_source, decoded_source, unusable
 from gen.inputs.labels import LabelProcessor, LabelTokenizer, unknown_label
 from gen.inputs.processors import PictureProcessor
@@ -35,6 +36,7 @@ from tasks.caption.data import (
     Split,
     Subset,
     ValidationPictures,
+    caption_parts,
     caption_reward,
     named_source,
     read_split,
@@ -85,6 +87,14 @@ class Caption(Task):
             if unknown := has - set(labels):
                 raise unknown_label(unknown.pop(), labels, "; name the files of --captions as that model's were")
         return split
+
+    @classmethod
+    def named(cls, files: Sequence[str]) -> dict[str, Any]:
+        folders = [name for name in files if Path(name).is_dir()]
+        return {"images": "".join(folders[:1]), "captions": tuple(name for name in files if name not in folders)}
+
+    def parts(self, test: Sequence[str] = ()) -> dict[str, DataPart]:
+        return caption_parts(self.split, self.config.data, test)
 
     def build(self, sizes: Any, split: Split) -> Model:
         """A CNN encoder and the decoder."""

@@ -14,6 +14,7 @@ from gen.base.errors import UserError
 from gen.base.files import TextFiles
 from gen.base.tables import Table, is_dataset, listed
 from gen.datasets.labelled import check_labels
+from gen.datasets.look import Column, DataPart
 from gen.datasets.splits import connected, hold_out, split_notes, text_key
 from gen.inputs.labels import LabelTokenizer, unknown_label
 from gen.inputs.pictures import find_pictures
@@ -84,6 +85,20 @@ def read_split(options: ClassifyData, vocabulary: Tokenizer | None = None) -> La
     for label in {e.target for e in train} - set(labels.labels):
         raise unknown_label(label, labels.labels, "; --new-vocabulary learns new ones")
     return LabelSplit(train, valid, labels, pictures, dropped, notes)
+
+
+def label_parts(split: LabelSplit, options: ClassifyData, test: Sequence[str]) -> dict[str, DataPart]:
+    """The examples that are trained on, validated on, and those of the files ``test``."""
+    parts = {"training": split.train, "validation": split.valid}
+    parts |= {"test": read_examples(test, options)[0]} if test else {}
+    return {name: _part(examples, options.lowercase) for name, examples in parts.items()}
+
+
+def _part(examples: Sequence[Example], lowercase: bool) -> DataPart:
+    texts = [e.item for e in examples if isinstance(e.item, str)]
+    columns = {"text": Column(texts, "sentence", str.lower if lowercase else str)} if texts else {}
+    pictures = [e.item for e in examples if isinstance(e.item, Path)]
+    return DataPart(columns, {"label": [e.target for e in examples]}, pictures)
 
 
 def read_examples(names: Sequence[str], options: ClassifyData) -> tuple[list[Example], list[str]]:

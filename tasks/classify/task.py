@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from gen.base.distributed import gather, shard
 from gen.base.errors import UserError
 from gen.datasets.labelled import LabelBatches
+from gen.datasets.look import DataPart
 from gen.inputs.tokenizer import SPECIALS, Tokenizer
 from gen.metrics.classification import classification_metrics, confusion, temperature_of
 from gen.metrics.plots import plot_confusion, plot_looks
@@ -32,7 +33,7 @@ from gen.training.options import TrainOptions
 from gen.training.registry import register
 from gen.training.task import Task
 from tasks.classify.command import label_items
-from tasks.classify.data import LabelSplit, read_examples, read_split
+from tasks.classify.data import LabelSplit, label_parts, read_examples, read_split
 from tasks.classify.options import ClassifyData, ClassifyHeldOut, ClassifySizes
 from tasks.classify.sources import Features, text_source
 
@@ -61,6 +62,9 @@ class Classify(Task):
     def read(self, data: ClassifyData) -> LabelSplit:
         """The examples. Raises `UserError` if files are missing or labels cannot be learned."""
         return read_split(data, self.vocabulary)
+
+    def parts(self, test: Sequence[str] = ()) -> dict[str, DataPart]:
+        return label_parts(self.split, self.config.data, test)
 
     def tokenizers(self, split: LabelSplit) -> tuple[Tokenizer, dict[str, Tokenizer]]:
         if split.pictures:

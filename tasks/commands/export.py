@@ -100,7 +100,9 @@ def export_page(config: ExportCommand) -> str:
     onnxruntime_web()  # before minutes of work
     with tempfile.TemporaryDirectory(prefix="gen-export-") as scratch:
         models = {
-            name: Path(run) if runtime.is_exported(run) else _exported(run, config, Path(scratch) / str(number))
+            name: runtime.located(run)
+            if runtime.is_exported(run)
+            else _exported(run, config, Path(scratch) / str(number))
             for number, (name, run) in enumerate(names.items())
         }
         size = write_site(models, output, config.single_file)

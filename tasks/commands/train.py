@@ -60,7 +60,7 @@ def train_watched(
     tools = tools or Tools()
     session = Session(task, config, given=given, command=typed, writes=not tools.preflight, errors=tools.errors())
     display.console.quiet = not distributed.is_main()
-    with _watched(session.task):
+    with watched(session.task):
         session.prepare()
     _show(session)
     if tools.preflight:
@@ -132,7 +132,7 @@ def _present(session: Session) -> tuple[Model, Session, dict[str, Any]]:
 
 
 @contextmanager
-def _watched(task: Task) -> Iterator[None]:
+def watched(task: Task) -> Iterator[None]:
     """Shows the task's messages and progress within the context."""
     with Progress(console=display.console, transient=True, disable=not display.console.is_terminal) as live:
         lines: dict[str, Any] = {}

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gen.base.errors import UserError, printable
-from gen.base.files import TextFiles
-from gen.datasets.corpus import Corpus, Part, SplitText, tokenize
+from gen.datasets.corpus import Corpus, Part, tokenize
 from gen.datasets.splits import lines_in
 from gen.metrics.markov import MarkovChain
 from gen.models.model import Model
@@ -97,7 +96,7 @@ def compare_text(
     options = recorded(Text, model).data
     assert isinstance(options, TextData)
     corpus = _corpus(run, options, model)
-    files: Any = held_out(options, corpus)
+    files = corpus.texts["valid"]
     if data:
         files = text_files(TextHeldOut(tuple(data)), data, options.by_line, options.column)
     pieces = list(_first(files, model.tokenizer.normalize, max_characters))
@@ -124,17 +123,6 @@ def compare_text(
     for other in loaded:
         _measure_other(found, other, texts)
     return found
-
-
-def held_out(options: TextData, corpus: Corpus) -> TextFiles | SplitText:
-    """The text that a training held out, as it is in the files."""
-    if options.valid:
-        return text_files(options, options.valid, options.by_line, options.column)
-    if corpus.held_out is not None:
-        return TextFiles([str(corpus.held_out[0])])
-    files = text_files(options, options.data, options.by_line, options.column)
-    length = sum(len(piece) for piece in files if piece is not None)
-    return SplitText(files, int(length * (1 - options.valid_fraction)), False)
 
 
 def documents(pieces: Sequence[str | None], by_line: bool) -> list[str]:

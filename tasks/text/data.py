@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, pairwise
 from typing import Any
@@ -15,9 +15,11 @@ from gen.base.distributed import all_reduce_sum, is_main
 from gen.base.errors import few, notify
 from gen.base.files import TextFiles
 from gen.datasets.batches import SequenceBatches, Sequences
-from gen.datasets.corpus import Corpus, Part, TokenizerOptions, build_corpus
+from gen.datasets.corpus import Corpus, Part, Reiterable, TokenizerOptions, build_corpus
 from gen.datasets.examples import NamedSources
 from gen.datasets.labelled import check_labels
+from gen.datasets.look import Column, DataPart
+from gen.datasets.splits import lines_in
 from gen.datasets.streams import stream_evaluation
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.tokenizer import Tokenizer
@@ -98,6 +100,17 @@ def _with_labels(
 def label_ids(labels: Mapping[str, LabelTokenizer], cells: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
     """The ids of N rows of labels: input name → (N, 1) int64, 0 where there is none."""
     return {n: LabelProcessor(t).read([row[i] for row in cells]) for i, (n, t) in enumerate(labels.items())}
+
+
+def lines_part(texts: Iterable[str | None], labels: Mapping[str, Sequence[str]] | None = None) -> DataPart:
+    """The lines of a text that are not empty, and their labels."""
+    lines = Reiterable(lambda: (line for piece in texts for line in lines_in(piece)))
+    return DataPart({"text": Column(lines)}, labels or {})
+
+
+def labels_of(part: Part, known: Mapping[str, LabelTokenizer]) -> dict[str, list[str]]:
+    """The labels of the lines of a part, "" for none, by input name."""
+    return {name: [known[name].decode([i]) for i in ids[:, 0].tolist()] for name, ids in part.given.items()}
 
 
 def part_batches(part: Part, tokenizer: Tokenizer, limit: int | None = None) -> Iterator[Batch]:

@@ -19,6 +19,7 @@ from gen.base.lines import read_lines, suffix
 from gen.base.tables import TABLES
 from gen.datasets.batches import Batches
 from gen.datasets.corpus import Corpus, Part, tokenize
+from gen.datasets.look import DataPart
 from gen.datasets.streams import StreamBatches
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.tokenizer import Tokenizer
@@ -35,7 +36,9 @@ from tasks.options import input_name
 from tasks.text.data import (
     evaluate_part,
     label_ids,
+    labels_of,
     line_batches,
+    lines_part,
     markov_metrics,
     markov_order,
     read_corpus,
@@ -110,6 +113,17 @@ class Text(Task):
     @property
     def ends_with_eos(self) -> bool:  # type: ignore[override]
         return bool(self.config.data.by_line)
+
+    def parts(self, test: Sequence[str] = ()) -> dict[str, DataPart]:
+        corpus, data = self.split.corpus, self.config.data
+        halves = {"training": (corpus.train, "train"), "validation": (corpus.valid, "valid")}
+        parts = {
+            name: lines_part(corpus.texts[half], labels_of(part, self.split.labels))
+            for name, (part, half) in halves.items()
+        }
+        return parts | (
+            {"test": lines_part(text_files(data, test, data.by_line, data.column, data.given))} if test else {}
+        )
 
     def build(self, sizes: TextSizes, split: TextSplit) -> Model:
         """A decoder without an encoder; with labels, a decoder that sees their vectors at every step."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from gen.base.errors import UserError
+from gen.datasets.corpus import Reiterable
+from gen.datasets.look import Column, DataPart
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import Pairs, build_pairs
 from gen.inputs.tokenizer import Tokenizer
@@ -137,10 +141,68 @@ def held_out_pairs(options: TranslateHeldOut, model: Any, trained: TranslateData
     return [replace(e, item=leave_out(e.item, model, options.without)) for e in found]
 
 
-def read_pairs(options: TranslateData, vocabularies: tuple[Tokenizer, Tokenizer] | None = None) -> TranslateSplit:
-    """Reads and tokenizes the pairs, with new vocabularies if none are given; and their further inputs."""
+def pair_parts(split: TranslateSplit, options: TranslateData, test: Sequence[str]) -> dict[str, DataPart]:
+    """The pairs that are trained on, validated on, left for a test, and left out.
+
+    Args:
+        split: what `read_pairs` read with the options.
+        options: of the data.
+        test: files of pairs to test on.
+    """
+    train, valid = pair_files(options)
+    others = train.parts
+    held_out = np.zeros(0, np.int64) if valid else split.pairs.valid_rows
+    left = np.ones(len(others) if others is not None else sum(1 for _ in train), bool)
+    left[split.pairs.rows] = left[held_out] = False
+    for_test = np.flatnonzero(left & (others == "test")) if others is not None else held_out[:0]
+    left[for_test] = False
+    chosen = {
+        "training": (train, split.pairs.rows),
+        "validation": (valid or train, split.pairs.valid_rows),
+        "test": (PairFiles(test, options.src, options.tgt), None) if test else (train, for_test),
+        "left out": (train, np.flatnonzero(left)),
+    }
+    parts = {
+        name: DataPart(_sides(files, rows, options.lowercase))
+        for name, (files, rows) in chosen.items()
+        if rows is None or len(rows)
+    }
+    for name, rows in (("training", split.further.train), ("validation", split.further.valid)):
+        parts[name] = _with_further(parts[name], split.further.kinds, rows, options.lowercase)
+    return parts
+
+
+def _sides(files: PairFiles, rows: np.ndarray | None, lowercase: bool) -> dict[str, Column]:
+    """The sources and targets of some rows, or of all."""
+    chosen = None if rows is None else set(rows.tolist())
+
+    def side(number: int) -> Reiterable:
+        return Reiterable(
+            lambda: (pair[number] for row, pair in enumerate(files) if chosen is None or row in chosen)
+        )
+
+    prepare = str.lower if lowercase else str
+    return {"source": Column(side(0), "sentence", prepare), "target": Column(side(1), "", prepare)}
+
+
+def _with_further(part: DataPart, kinds: dict[str, str], rows: Rows, lowercase: bool) -> DataPart:
+    """A part with its further inputs."""
+    prepare = str.lower if lowercase else str
+    texts = {n: Column([c for c in rows[n] if c], n, prepare) for n, kind in kinds.items() if kind == "context"}
+    labels = {n: [c or "" for c in rows[n]] for n, kind in kinds.items() if kind == "given"}
+    pictures = [c for n, kind in kinds.items() if kind == "image" for c in rows[n] if c]
+    return DataPart({**part.columns, **texts}, labels, pictures)
+
+
+def pair_files(options: TranslateData) -> tuple[PairFiles, PairFiles | None]:
+    """The files to train and to validate on; None for a part of those to train on."""
     columns, tables = (options.src, options.tgt), not options.train
     train = PairFiles(options.train or options.data, *columns, tables=tables)
-    valid = PairFiles(options.valid, *columns) if options.valid else None
+    return train, PairFiles(options.valid, *columns) if options.valid else None
+
+
+def read_pairs(options: TranslateData, vocabularies: tuple[Tokenizer, Tokenizer] | None = None) -> TranslateSplit:
+    """Reads and tokenizes the pairs, with new vocabularies if none are given; and their further inputs."""
+    train, valid = pair_files(options)
     pairs = build_pairs(train, valid, options.pairs, context=options.further.context, tokenizers=vocabularies)
     return TranslateSplit(pairs, read_further(options.further, pairs, train, valid))

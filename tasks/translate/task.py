@@ -11,7 +11,10 @@ import numpy as np
 
 from gen.base.distributed import gather, shard
 from gen.base.folders import write_text
+from gen.base.lines import suffix
+from gen.base.tables import TABLES, is_dataset
 from gen.datasets.batches import SequenceBatches
+from gen.datasets.look import DataPart
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.scores import (
     bleu_tokenizer,
@@ -28,7 +31,14 @@ from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts,
 from gen.training.registry import register
 from gen.training.task import Task
 from tasks.options import self_critical_errors
-from tasks.translate.data import TranslateSplit, held_out_pairs, known_vocabularies, minimum_risk, read_pairs
+from tasks.translate.data import (
+    TranslateSplit,
+    held_out_pairs,
+    known_vocabularies,
+    minimum_risk,
+    pair_parts,
+    read_pairs,
+)
 from tasks.translate.encoder import make_encoder
 from tasks.translate.inputs import further_sources, pair_sources, plot_inputs
 from tasks.translate.lines import translate_lines
@@ -63,6 +73,15 @@ class Translate(Task):
     def read(self, data: TranslateData) -> TranslateSplit:
         """The tokenized pairs. Raises `UserError` if files are missing, differ in length, or are not UTF-8."""
         return read_pairs(data, known_vocabularies(self.begun, self.vocabulary, data))
+
+    @classmethod
+    def named(cls, files: Sequence[str]) -> dict[str, Any]:
+        tables = all(suffix(name) in TABLES or is_dataset(name) for name in files) or len(files) == 1
+        braces = "{" in files[0]
+        return {"data" if tables and not braces else "train": tuple(files)}
+
+    def parts(self, test: Sequence[str] = ()) -> dict[str, DataPart]:
+        return pair_parts(self.split, self.config.data, test)
 
     def build(self, sizes: Any, split: TranslateSplit) -> Model:
         """The encoder of sentences and what else they come with, and the decoder."""

@@ -1,0 +1,80 @@
+"""Which task is meant by files that are named without one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from gen.base.errors import UserError
+from gen.base.json_files import json_document
+from gen.base.lines import read_lines, suffix
+from gen.base.tables import TABLES, Table, is_dataset
+from gen.datasets.caption_files import CAPTIONS, PICTURES
+from gen.datasets.captions import IN_FOLDER
+from gen.datasets.pair_files import PAIR_NAMES
+from gen.datasets.splits import SPLITS
+from tasks.classify.data import LABEL_NAMES
+
+_OPTIONS = {
+    "translate": ("--src", "--tgt", "--train"),
+    "caption": ("--images", "--captions"),
+    "classify": ("--label", "--image"),
+}
+"""Task → options that only it has."""
+
+
+def task_for(files: Sequence[str], options: Sequence[str] = ()) -> str:
+    """The task that trains on such files: "text" unless they are something else.
+
+    Args:
+        files: names of files and folders; may be empty if there are options.
+        options: what else was typed.
+
+    Example:
+        >>> task_for(["train.en", "train.de"]), task_for(["book.txt"])
+        ('translate', 'text')
+    """
+    for task, own in _OPTIONS.items():
+        if {word.partition("=")[0] for word in options} & set(own):
+            return task
+    first = next((name for name in files if not Path(name).is_dir()), files[0])
+    if Path(first).is_dir():
+        return _of_folder(Path(first))
+    if suffix(first) in TABLES or (is_dataset(first) and "/" in first and not Path(first).exists()):
+        return _of_table(first)
+    if "{" in first or (len(files) == 2 and len({Path(name).stem for name in files}) == 1):
+        return "translate"
+    return "caption" if suffix(first) == ".txt" and _holds_flickr_tokens(first) else "text"
+
+
+def _holds_flickr_tokens(name: str) -> bool:
+    """Whether lines are the name of a picture, #, number, tab, caption."""
+    try:
+        lines = [line for line in islice(read_lines(name), 100) if line.strip()]
+    except UserError:  # what reads it as text may be told to replace what is not UTF-8
+        return False
+    return bool(lines) and all("\t" in line and "#" in line.partition("\t")[0] for line in lines)
+
+
+def _of_folder(folder: Path) -> str:
+    if any((folder / split / name).is_file() for split in SPLITS for name in IN_FOLDER):
+        return "caption"
+    inside = [path for path in folder.iterdir() if path.name[0] not in "._"]
+    folders = [path for path in inside if path.is_dir()]
+    return "classify" if len(folders) > 1 and len(folders) == len(inside) else "text"
+
+
+def _of_table(name: str) -> str:
+    document = json_document(name) if suffix(name) == ".json" else None
+    if isinstance(document, dict) and isinstance(document.get("images"), list):
+        return "caption"
+    table = Table(name, [*PICTURES, *CAPTIONS, *LABEL_NAMES, *(n for pair in PAIR_NAMES for n in pair)])
+    columns = {column.strip().lower() for column in table.columns}
+    if columns & set(PICTURES) and any(column.startswith(CAPTIONS) for column in columns):
+        return "caption"
+    if any(columns >= set(pair) for pair in PAIR_NAMES):
+        return "translate"
+    if columns & set(LABEL_NAMES):
+        return "classify"
+    return "translate" if not table.named and len(table.texts) == 2 else "text"
