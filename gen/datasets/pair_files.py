@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gen.base.errors import UserError
-from gen.base.lines import read_lines, suffix
+from gen.base.lines import expand_braces, read_lines, suffix
 from gen.base.tables import TABLES, Table, is_dataset, listed, load_dataset
 from gen.datasets.splits import SPLITS
 
@@ -54,7 +54,7 @@ class PairFiles:
     ) -> None:
         self.fields = (source_field, target_field)
         self.columns: list[str] = []
-        names = [each for name in names for each in _expand_braces(name)]
+        names = [each for name in names for each in expand_braces(name)]
         tables = tables or (len(names) == 1 and not _is_table(names[0]) and _has_tabs(names[0]))
         self.tables = [name for name in names if tables or _is_table(name)]
         files = [name for name in names if name not in self.tables]
@@ -199,19 +199,6 @@ def _has_tabs(name: str) -> bool:
 
 def _is_table(name: str) -> bool:
     return suffix(name) in TABLES or is_dataset(name)
-
-
-def _expand_braces(name: str) -> list[str]:
-    """Expands braces, for shells that do not, and in quotes and YAML.
-
-    Example:
-        >>> _expand_braces("train.{en,de}")
-        ['train.en', 'train.de']
-    """
-    match = re.fullmatch(r"(.*)\{([^{}]*,[^{}]*)\}(.*)", name)
-    if not match or Path(name).exists():
-        return [name]
-    return [each for part in match[2].split(",") for each in _expand_braces(match[1] + part + match[3])]
 
 
 def _aligned_lines(source: str, target: str) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,7 @@ from gen.base.lines import read_lines, suffix
 from gen.base.tables import TABLES
 from gen.datasets.batches import Batches
 from gen.datasets.corpus import Corpus, Part, tokenize
+from gen.datasets.shards import Shards
 from gen.datasets.streams import StreamBatches
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.tokenizer import Tokenizer
@@ -31,7 +32,7 @@ from gen.training.config import check_split, recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
-from tasks.options import input_name
+from tasks.options import input_name, stream_budget_errors
 from tasks.text.data import (
     evaluate_part,
     label_ids,
@@ -39,6 +40,7 @@ from tasks.text.data import (
     markov_metrics,
     markov_order,
     read_corpus,
+    streamed_batches,
     text_files,
     text_of,
 )
@@ -51,6 +53,7 @@ class TextSplit:
 
     corpus: Corpus
     labels: dict[str, LabelTokenizer] = field(default_factory=dict)
+    stream: Shards[str] | None = None
 
     @property
     def valid(self) -> Part:
@@ -62,7 +65,11 @@ class TextSplit:
 
     @property
     def num_tokens(self) -> int:
-        return len(self.corpus.train.tokens)
+        """Of streamed text, very roughly."""
+        part = self.corpus.train
+        if self.stream is None:
+            return len(part.tokens)
+        return max(round(self.stream.size * len(part.tokens) / max(part.characters, 1)), len(part.tokens))
 
     @property
     def digest(self) -> str:
@@ -72,6 +79,10 @@ class TextSplit:
         t = self.tokenizer
         parts = {"training": self.corpus.train, "validation": self.corpus.valid}
         described = {name: _described(part) for name, part in parts.items()}
+        if self.stream is not None:
+            count = len(self.stream.shards)
+            shards = f"{count:,} {'shard' if count == 1 else 'shards'}"
+            described["training"] = f"streamed from {shards}; vocabulary from {described['training']}"
         return described | self.corpus.notes | {"vocabulary": f"{len(t):,} ({t.kind})"}
 
 
@@ -94,6 +105,9 @@ class Text(Task):
     SAMPLE_LENGTH = {"char": 160, "subword": 60, "word": 40}
 
     # -- what a task defines -------------------------------------------------------------------------------
+
+    def check(self, config: Any) -> list[str]:
+        return stream_budget_errors(config)
 
     def read(self, data: TextData) -> TextSplit:
         """The tokenized text. Raises `UserError` if files are missing, empty or not UTF-8."""
@@ -170,7 +184,9 @@ class Text(Task):
         if offsets is not None and len(offsets) < 2:
             raise UserError("--data: the training part has no lines")
         batches: Batches
-        if offsets is not None:
+        if split.stream is not None:
+            batches = streamed_batches(split.stream, t, data, seed)
+        elif offsets is not None:
             batches = line_batches(split.corpus.train, t, data, seed)
         else:
             batches = StreamBatches(tokens, data.batch_size, data.chunk, t.bos_id, seed)
