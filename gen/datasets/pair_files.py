@@ -97,7 +97,7 @@ class PairFiles:
             table = self._tables[name]
             chosen = self._columns[name]
             for where, row in table:
-                source, target = (_one_line(table.text(where, row, column)) for column in chosen)
+                source, target = (one_line(table.text(where, row, column)) for column in chosen)
                 yield source, target
 
     def cells(self, columns: Sequence[tuple[str, str]]) -> list[list[Any]]:
@@ -130,15 +130,19 @@ class PairFiles:
 
     @cached_property
     def _tables(self) -> dict[str, Table]:
-        wanted = [name for pair in (self.fields, *_NAMES) for name in pair]
-        return {name: Table(name, wanted) for name in self.tables}
+        return {name: Table(name, self.wanted) for name in self.tables}
+
+    @property
+    def wanted(self) -> list[str]:
+        """Names that tell a header from a first row."""
+        return [name for pair in (self.fields, *_NAMES) for name in pair]
 
     @cached_property
     def _columns(self) -> dict[str, tuple[str, str]]:
-        return {name: self._choose(table) for name, table in self._tables.items()}
+        return {name: self.choose(table) for name, table in self._tables.items()}
 
-    def _choose(self, table: Table) -> tuple[str, str]:
-        """The columns of the pair."""
+    def choose(self, table: Table) -> tuple[str, str]:
+        """The columns of the pair. Raises `UserError` if they are not clear."""
         name, texts = table.name, table.texts
         known = ((table.find(a), table.find(b)) for a, b in _NAMES)
         if all(self.fields):
@@ -184,7 +188,7 @@ def _described(table: Table) -> str:
     return f"there are {listed(table.columns)}{shown if odd else ''}"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """A cell as a sentence: cells in quotation marks may have several lines."""
     return re.sub(r"\s*[\r\n]+\s*", " ", text.strip())
 

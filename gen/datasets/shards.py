@@ -129,6 +129,9 @@ def _next_file(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
         tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
         if member.isfile() and not os.path.basename(member.name).startswith("."):
             return member
+    tar.fileobj.seek(tar.offset)  # type: ignore[union-attr]
+    if len(tar.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:  # type: ignore[union-attr]  # of zeros
+        raise tarfile.ReadError("it has no end")
     return None
 
 
@@ -337,6 +340,10 @@ class Shards(Generic[T]):
     def is_running(self) -> bool:
         """Whether the items are runs of text."""
         return all(shard.is_running for shard in self.shards)
+
+    def __str__(self) -> str:
+        """For a table."""
+        return f"streamed from {len(self.shards):,} {'shard' if len(self.shards) == 1 else 'shards'}"
 
     def digest(self) -> str:
         """A hash of the names and sizes of the shards."""

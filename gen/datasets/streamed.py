@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -14,13 +14,24 @@ from gen.base.files import TextFiles, text_column
 from gen.datasets.batches import Batches, SequenceBatches
 from gen.datasets.corpus import Corpus, TokenizerOptions, build_corpus, token_dtype
 from gen.datasets.examples import InMemory, InMemoryTokens
+from gen.datasets.pair_files import PairFiles, one_line
+from gen.datasets.pairs import PairOptions, too_long
 from gen.datasets.shards import BUFFER, Place, Shard, Shards, ShardTable, find_shards
-from gen.datasets.splits import text_key
+from gen.datasets.splits import PairKeys, are_labels, text_key
 from gen.datasets.streams import StreamBatches
 from gen.inputs.tokenizer import Tokenizer
-from gen.models.batch import Batch
+from gen.models.batch import PADDED_TO, Batch, pad
 
 T = TypeVar("T")
+
+
+class NoBatches:
+    """A training set of nothing."""
+
+    batches_per_epoch = 0
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        return iter(())
 
 
 class StreamedBatches(Generic[T]):
@@ -35,12 +46,16 @@ class StreamedBatches(Generic[T]):
 
     Attributes:
         batches_per_epoch: of the first block.
+
+    Raises:
+        UserError: the blocks of a whole pass have no batch, or a shard cannot be read.
     """
 
     def __init__(self, shards: Shards[T], make: Callable[[list[T]], Batches], seed: int = 0) -> None:
         self.shards, self.make, self.seed = shards, make, seed
         self._places: dict[int, Place] = {0: (0, 0, 0)}
         self._made: tuple[int, Batches] | None = None
+        self._pass_with_batches = 0
         self.batches_per_epoch = self._block(0).batches_per_epoch
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -53,8 +68,13 @@ class StreamedBatches(Generic[T]):
         known = max(n for n in self._places if n <= number)
         for n in range(known, number + 1):
             items, self._places[n + 1] = self.shards.block(self._places[n], self.seed)
-        self._made = number, self.make(items)
-        return self._made[1]
+        made = self.make(items) if items else NoBatches()
+        if made.batches_per_epoch:
+            self._pass_with_batches = self._places[number][0]
+        elif self._places[number][0] > self._pass_with_batches + 1:
+            raise UserError("--data: a whole pass had no block with a batch: raise --shuffle-buffer")
+        self._made = number, made
+        return made
 
     def place(self, epoch: int) -> Place:
         """Where a block begins that `epoch` was asked for: what a training that goes on need not look for."""
@@ -64,6 +84,7 @@ class StreamedBatches(Generic[T]):
         """Tells where a block begins."""
         first, shard, row = map(int, place)
         self._places = {0: (0, 0, 0), epoch: (first, shard, row)}
+        self._made, self._pass_with_batches = None, first
 
 
 # -- text ------------------------------------------------------------------------------------------------
@@ -142,16 +163,21 @@ class Head(TextFiles):
         self.encoding_errors = "strict"
 
     def digest(self) -> str:
-        found = hashlib.blake2b(digest_size=20)
-        for text in self.texts:
-            found.update(text.encode("utf-8", "surrogatepass") + b"\0")
-        return found.hexdigest()
+        return digest_of(self.texts)
 
     def __iter__(self) -> Iterator[str | None]:
         for number, text in enumerate(self.texts):
             if number and not self.is_running and not self.by_line:
                 yield None
             yield text + "\n" if self.by_line else text
+
+
+def digest_of(texts: Iterable[str]) -> str:
+    """A hash of texts."""
+    found = hashlib.blake2b(digest_size=20)
+    for text in texts:
+        found.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return found.hexdigest()
 
 
 def text_blocks(
@@ -178,5 +204,89 @@ def line_blocks(
     def make(texts: list[str]) -> Batches:
         rows = [tokenizer.encode_array(text)[:max_line].astype(dtype) for text in texts]
         return SequenceBatches(InMemory(rows), batch_tokens, tokenizer, seed=seed)
+
+    return make
+
+
+# -- pairs -----------------------------------------------------------------------------------------------
+
+Pair = tuple[str, str]
+
+
+class PairHead(PairFiles):
+    """The pairs at the beginning of shards, as `PairFiles` has them in files.
+
+    Args:
+        names: of shards; see `find_shards`.
+        source_field, target_field: the columns; see `PairFiles`.
+        buffer: of the shards.
+
+    Attributes:
+        shards: all pairs.
+
+    Raises:
+        UserError: a file is missing, or it is not clear which columns are the pair.
+    """
+
+    def __init__(
+        self, names: Sequence[str], source_field: str = "", target_field: str = "", *, buffer: int = BUFFER
+    ) -> None:
+        self.fields = (source_field, target_field)
+        self.columns, self.file_pairs, self.tables = [], [], []
+        shards = find_shards(names, by_line=True)
+        table = ShardTable(shards[0], self.wanted)
+        chosen = self.choose(table)
+
+        def pairs(shard: Shard, skip: int) -> Iterator[Pair | None]:
+            for source, target in table.cells(shard, skip, *chosen):
+                pair = one_line(source), one_line(target)
+                yield pair if all(pair) else None
+
+        self.shards = Shards(shards, pairs, lambda pair: len(pair[0]) + len(pair[1]), buffer)
+        self.pairs = self.shards.head()
+
+    def digest(self) -> str:
+        return f"{self.shards.digest()} {digest_of(text for pair in self.pairs for text in pair)}"
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+
+def leave_out_pairs(shards: Shards[Pair], held_out: Sequence[Pair]) -> None:
+    """Leaves out pairs with a source or a target that is validated on; of labels, only with such a source."""
+    keys = PairKeys.of(held_out)
+    sources = set(keys.source.tolist())
+    targets = set[int]() if are_labels(keys) else set(keys.target.tolist())
+    shards.left_out = lambda pair: text_key(pair[0]) in sources or bool(targets and text_key(pair[1]) in targets)
+
+
+def pair_blocks(
+    tokenizers: tuple[Tokenizer, Tokenizer], options: PairOptions, *, batch_tokens: int, seed: int
+) -> Callable[[list[Pair]], Batches]:
+    """What makes batches of the pairs of a block, without those that are too long; see `SequenceBatches`."""
+    source_tokenizer, target_tokenizer = tokenizers
+
+    def make(pairs: list[Pair]) -> Batches:
+        sources, targets = [], []
+        for pair in pairs:
+            source, target = (text.lower() for text in pair) if options.lowercase else pair
+            source_ids, target_ids = source_tokenizer.encode_array(source), target_tokenizer.encode_array(target)
+            if not too_long(options, len(source_ids), len(target_ids)):
+                sources.append(
+                    np.append(source_ids, source_tokenizer.eos_id).astype(token_dtype(source_tokenizer))
+                )
+                targets.append(target_ids.astype(token_dtype(target_tokenizer)))
+        if not sources:
+            return NoBatches()
+        return SequenceBatches(
+            InMemory(targets),
+            batch_tokens,
+            target_tokenizer,
+            source=lambda rows, _: {
+                "sentence": pad([sources[r] for r in rows], source_tokenizer.pad_id, PADDED_TO)
+            },
+            source_lengths=np.array([len(ids) for ids in sources]),
+            seed=seed,
+        )
 
     return make

@@ -19,7 +19,7 @@ from gen.base.lines import read_lines, suffix
 from gen.base.tables import TABLES
 from gen.datasets.batches import Batches
 from gen.datasets.corpus import Corpus, Part, tokenize
-from gen.datasets.shards import Shards
+from gen.datasets.shards import BUFFER, Shards
 from gen.datasets.streams import StreamBatches
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.tokenizer import Tokenizer
@@ -80,9 +80,7 @@ class TextSplit:
         parts = {"training": self.corpus.train, "validation": self.corpus.valid}
         described = {name: _described(part) for name, part in parts.items()}
         if self.stream is not None:
-            count = len(self.stream.shards)
-            shards = f"{count:,} {'shard' if count == 1 else 'shards'}"
-            described["training"] = f"streamed from {shards}; vocabulary from {described['training']}"
+            described["training"] = f"{self.stream}; vocabulary from {described['training']}"
         return described | self.corpus.notes | {"vocabulary": f"{len(t):,} ({t.kind})"}
 
 
@@ -190,6 +188,11 @@ class Text(Task):
             batches = line_batches(split.corpus.train, t, data, seed)
         else:
             batches = StreamBatches(tokens, data.batch_size, data.chunk, t.bos_id, seed)
+        if batches.batches_per_epoch == 0 and split.stream is not None:
+            raise UserError(
+                f"--data: a block of {data.shuffle_buffer or BUFFER:,} texts is less than one batch of --batch-size "
+                f"{data.batch_size} × --chunk {data.chunk}: raise --shuffle-buffer, lower the others, or give more text"
+            )
         if batches.batches_per_epoch == 0:
             raise UserError(
                 f"--data: the training part has {len(tokens):,} tokens, fewer than one batch of --batch-size "
