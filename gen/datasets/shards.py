@@ -129,8 +129,8 @@ def _next_file(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
         tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
         if member.isfile() and not os.path.basename(member.name).startswith("."):
             return member
-    tar.fileobj.seek(tar.offset)  # type: ignore[union-attr]
-    if len(tar.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:  # type: ignore[union-attr]  # of zeros
+    tar.fileobj.seek(tar.offset)
+    if len(tar.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:  # of zeros
         raise tarfile.ReadError("it has no end")
     return None
 

@@ -190,8 +190,8 @@ class Text(Task):
             batches = StreamBatches(tokens, data.batch_size, data.chunk, t.bos_id, seed)
         if batches.batches_per_epoch == 0 and split.stream is not None:
             raise UserError(
-                f"--data: a block of {data.shuffle_buffer or BUFFER:,} texts is less than one batch of --batch-size "
-                f"{data.batch_size} × --chunk {data.chunk}: raise --shuffle-buffer, lower the others, or give more text"
+                f"--data: {data.shuffle_buffer or BUFFER:,} texts are less than one batch of --batch-size "
+                f"{data.batch_size} × --chunk {data.chunk}: raise --shuffle-buffer, or lower the others"
             )
         if batches.batches_per_epoch == 0:
             raise UserError(

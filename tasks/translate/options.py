@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from gen.base.config import range_errors
 from gen.datasets.corpus import TokenizerOptions
@@ -62,9 +62,9 @@ class TranslateData:
     """Instead of --train: tables of pairs (.tsv, .csv, .jsonl, .json, .parquet), or a Hugging Face dataset.
     Streamed, see --shuffle-buffer: tars as of webdataset, shards/{000..099}.tar, and hf:NAME of a dataset."""
     shuffle_buffer: int | None = None
-    """Stream --data, without writing its tokens to disk first, and shuffle so many pairs at a time. The vocabulary,
-    and without --valid the validation part, come from the beginnings of the files. Unset: 10000 for tars and hf:;
-    other data is not streamed."""
+    """Stream --data, without writing its tokens to disk first, and shuffle so many pairs at a time. The
+    vocabulary, and without --valid the validation part, come from the beginnings of the files. Unset: 10000 for
+    tars and hf:; other data is not streamed."""
     src: str = ""
     """Tables: the source column, by name or by number from 1 on. Unset: source, src, or the first of text."""
     tgt: str = ""
@@ -149,7 +149,7 @@ class TranslateData:
         if self.further.kinds and not self.data:
             found.append("--image, --context and --given name columns of a table: give it with --data")
         if self.streams:
-            others = {f"--{kind}": column for kind, column in self.further.columns}
+            others: dict[str, Any] = {f"--{kind}": column for kind, column in self.further.columns}
             others |= {"--train": self.train, "--subword-dropout": self.subword_dropout}
             found += stream_errors(self.data, others)
         sizes = ("shuffle_buffer", "valid_size", "min_frequency", "max_length", "batch_tokens")
