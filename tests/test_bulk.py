@@ -40,7 +40,9 @@ def write_input(path, lines):
 def test_chunks_are_the_rows(tmp_path, name):
     names = [write_input(tmp_path / f"{n}{name}", LINES) for n in range(2)]
     chunks = find_chunks(names, 3)
-    assert [(c.number, c.row, c.count) for c in chunks] == [*zip(range(6), (1, 4, 7, 8, 11, 14), [3, 3, 1] * 2)]
+    assert [(c.number, c.row, c.count) for c in chunks] == [
+        *((0, 1, 3), (1, 4, 3), (2, 7, 1), (3, 8, 3), (4, 11, 3), (5, 14, 1)),
+    ]
     assert [item for chunk in chunks for item in read_chunk(chunk, ["text"])] == LINES * 2
 
 
@@ -121,13 +123,10 @@ def test_another_job_does_not_write_there(tmp_path):
     assert len(first.open()) == 3
     first.write(first.chunks[1], load())
     assert [chunk.number for chunk in job(tmp_path, LINES, record={"run": "a"}).open()] == [0, 2]
-    for other, what in (
-        (job(tmp_path, LINES, record={"run": "b"}), "run"),
-        (job(tmp_path, LINES, 2, record={"run": "a"}), "input"),
-        (job(tmp_path, [*LINES, "more"], record={"run": "a"}), "input"),
-    ):
+    others = [(LINES, 3, "b", "run"), (LINES, 2, "a", "input"), ([*LINES, "more"], 3, "a", "input")]
+    for lines, size, run, what in others:
         with pytest.raises(UserError, match=rf"holds another job \(other {what}\)"):
-            other.open()
+            job(tmp_path, lines, size, record={"run": run}).open()
     (tmp_path / "out" / "job.json").unlink()
     with pytest.raises(UserError, match="is not an empty folder"):
         first.open()
