@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -165,17 +166,15 @@ def _run(
     own = {} if address else {"num_cpus": workers, "include_dashboard": False}
     ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
     try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False
         rows = [{"chunk": json.dumps(asdict(chunk))} for chunk in left]
         shards = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             ShardWriter,
             fn_constructor_args=[replace(job, chunks=[])],
             batch_size=1,
-            concurrency=min(workers, len(rows)),
-            num_cpus=1,
-            max_restarts=-1,
-            max_task_retries=-1,
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
+            num_cpus=1,  # Ray starts an actor again that died, and repeats what it did, unless told otherwise
         )
         for row in shards.iter_rows():
             done += int(row["rows"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,15 @@ class LargeJob:
         chunks = find_chunks(inputs, self.shard_rows, pictures=pictures)
         load()
         job = Job(load, chunks, Path(output), columns, batch_size, record)
-        failed = run_job(job, workers=self.workers, address=self.ray_address)
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its processes write to our console
+        shown = [-1]
+
+        def progress(done: int, total: int) -> None:
+            if done * 10 // total > shown[0]:  # at every tenth
+                shown[0] = done * 10 // total
+                notify(f"{done:,} of {total:,} rows are done")
+
+        failed = run_job(job, workers=self.workers, address=self.ray_address, progress=progress)
         total = sum(chunk.count for chunk in chunks)
         if failed:
             notify(f'{failed:,} of {total:,} rows failed: see "error" in {output}')
