@@ -17,6 +17,7 @@ import pytest
 from gen.base.errors import UserError
 from gen.bulk import Job, Writer, run_job
 from gen.bulk.inputs import Failed, find_chunks, read_chunk
+from tasks.commands.score import ScoreCommand, large_work
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 
@@ -139,6 +140,18 @@ def test_a_writer_for_data_of_ones_own(trained):
     assert found["error"].tolist() == ["", ""]
     assert all(isinstance(text, str) and text for text in found["output"].tolist())
     assert (found["score"] < 0).all()
+
+
+def test_a_worker_scores_as_the_command_does(gen, trained, tmp_path):
+    lines = ["the cat sat", "a dog ran to the mat"]
+    status, out, err = gen("score", trained, write_input(tmp_path / "in.txt", lines), "--json", "--device", "cpu")
+    assert status == 0, err
+    rows = list(large_work(ScoreCommand(str(trained), device="cpu"))(lines))
+    for row, line in zip(rows, out.splitlines(), strict=True):
+        expected = json.loads(line)
+        assert row["log_prob"] == pytest.approx(expected.pop("log_prob"), abs=1e-4)
+        assert expected.pop("perplexity") > 1
+        assert {k: v for k, v in row.items() if k != "log_prob"} == expected
 
 
 @pytest.mark.parametrize(

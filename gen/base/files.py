@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gen.base.errors import UserError
-from gen.base.lines import suffix
+from gen.base.lines import expand_braces, suffix
 from gen.base.tables import TABLES, Table, listed
 
 _BLOCK = 1 << 20
@@ -98,7 +98,7 @@ class TextFiles:
         self.given = given
         self.skipped: list[str] = []
         self._spools: dict[str, Any] = {}
-        self.paths = [path for name in names for path in self._expand(name)]
+        self.paths = [path for name in names for each in expand_braces(name) for path in self._expand(each)]
         tables = [path for path in self.paths if suffix(path.name) in TABLES]
         self._columns = {path: text_column(Table(str(path)), column, given) for path in tables}
 

@@ -93,22 +93,23 @@ def find_shards(names: Sequence[str], encoding_errors: str = "strict", *, by_lin
         if not paths:
             raise UserError(f"{name}: no file matches")
         for path in paths:
+            if not Path(path).exists():
+                raise UserError(f"{path}: no such file")
             if not Path(path).is_file():
-                there = (
-                    "is no file; name those in it, as in folder/*.jsonl" if Path(path).exists() else "no such file"
-                )
-                raise UserError(f"{path}: {there}")
-            is_running = False
-            if suffix(path) in TARS:
-                rows = partial(_tar_rows, path)
-            elif suffix(path) == ".parquet":
-                rows = partial(_parquet_rows, path)
-            elif suffix(path) in TABLES:
-                rows = partial(_table_rows, path)
-            else:
-                rows, is_running = partial(_text_rows, path, encoding_errors, by_line), not by_line
-            found.append(Shard(path, rows, os.path.getsize(path), is_running))
+                raise UserError(f"{path}: is no file; to stream a folder name the files in it: folder/*.jsonl")
+            found.append(_local(path, encoding_errors, by_line))
     return found
+
+
+def _local(path: str, encoding_errors: str, by_line: bool) -> Shard:
+    size = os.path.getsize(path)
+    if suffix(path) in TARS:
+        return Shard(path, partial(_tar_rows, path), size)
+    if suffix(path) == ".parquet":
+        return Shard(path, partial(_parquet_rows, path), size)
+    if suffix(path) in TABLES:
+        return Shard(path, partial(_table_rows, path), size)
+    return Shard(path, partial(_text_rows, path, encoding_errors, by_line), size, is_running=not by_line)
 
 
 def _tar_rows(name: str, skip: int) -> Iterator[Row]:
@@ -256,7 +257,8 @@ class ShardTable(Table):
 
     @property
     def texts(self) -> list[str]:
-        return [column for column in super().texts if isinstance(self.head[0][1].get(column), str)]
+        held = {column for _, row in self.head for column, cell in row.items() if isinstance(cell, str)}
+        return [column for column in super().texts if column in held]
 
 
 Place = tuple[int, int, int]

@@ -34,7 +34,9 @@ def large_work(config: CaptionCommand, options: dict[str, Any]) -> Callable[[lis
     def work(paths: list[str]) -> Iterator[dict[str, Any]]:
         items: list[Any] = [{"picture": path, **given} for path in paths] if given else paths
         for caption in caption_pictures(model, items, batch_size=config.batch_size, **options):
-            error = {"error": str(caption.error)} if caption.error else {}
+            missing = caption.hypotheses[0].missing if caption.hypotheses else ()
+            wrong = caption.error or (unsaid("--must", missing[0]) if missing else None)
+            error = {"error": str(wrong)} if wrong else {}
             yield {"image": str(caption.path), **error, "captions": [record(h) for h in caption.hypotheses]}
 
     return work

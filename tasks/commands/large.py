@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gen.base.config import range_errors
-from gen.base.errors import notify
+from gen.base.errors import UserError, notify
 from gen.base.fields import flag
 
 
@@ -76,9 +76,11 @@ class LargeJob:
             record: what decides what is written: a folder of other shards is an error.
             columns: the fields to read, unless others are asked for.
         """
-        from gen.bulk import Job, run_job
-        from gen.bulk.inputs import find_chunks
-
+        try:
+            from gen.bulk import Job, run_job
+            from gen.bulk.inputs import find_chunks
+        except ImportError as error:  # gen-runtime is without it
+            raise UserError("--ray needs more than gen-runtime: pip install 'gen-toolkit[ray]'") from error
         columns = self.column or columns
         chunks = find_chunks(inputs, self.shard_rows, pictures=pictures)
         load()

@@ -107,7 +107,7 @@ def large_work(config: ScoreCommand) -> Callable[[list[Any]], Iterator[dict[str,
 
 
 def _large(config: ScoreCommand) -> int:
-    needs_input = bool(Model.load(config.run).processors)
+    needs_input = "prompt" not in Model.load(config.run).processors
     if needs_input and any(suffix(name) not in TABLES for name in config.file):
         raise UserError("--ray: pairs to score are rows of .jsonl or .parquet, with the fields --column")
     return config.large.run(

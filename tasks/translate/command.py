@@ -108,7 +108,11 @@ def large_work(
     def work(lines: list[str]) -> Iterator[dict[str, Any]]:
         items = ({"sentence": line, **further} if further else line for line in lines)
         for found in translate_lines(model, items, batch_size=config.batch_size, terms=terms, **options):
-            yield {"source": found.source, "translations": [record(h) for h in found.hypotheses]}
+            missing = (
+                [t for t in found.hypotheses[0].missing if t not in (terms or ())] if found.hypotheses else ()
+            )
+            error = {"error": str(unsaid("--must", missing[0]))} if missing else {}
+            yield {"source": found.source, **error, "translations": [record(h) for h in found.hypotheses]}
 
     return work
 
