@@ -71,11 +71,18 @@ def test_rows_that_cannot_be_read_are_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("none.txt", "no such file"), ("folder", "is a folder"), ("empty.txt", "no rows are there")]
+    ("name", "said"),
+    [
+        ("none.txt", "no such file"),
+        ("folder", "is a folder"),
+        ("empty.txt", "no rows are there"),
+        ("a.csv", "of tables, a large job reads"),
+    ],
 )
 def test_inputs_that_are_none(tmp_path, name, said):
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.txt").touch()
+    (tmp_path / "a.csv").write_text("a,b\n")
     with pytest.raises(UserError, match=f"{name}.*{said}"):
         find_chunks([str(tmp_path / name)], 10)
 

@@ -12,9 +12,11 @@ from typing import IO, Any
 
 from gen.base.errors import UserError
 from gen.base.lines import expand_braces, suffix
+from gen.base.tables import TABLES
 from gen.inputs.pictures import find_pictures
 
 LINES = (".jsonl", ".ndjson")
+ROWS = (*LINES, ".parquet")
 
 
 class Failed(str):
@@ -60,6 +62,8 @@ def find_chunks(names: Sequence[str], size: int, *, pictures: bool = False) -> l
             raise UserError(f"{name}: no such file")
         if Path(name).is_dir() and not pictures:
             raise UserError(f"{name}: is a folder; name the files in it")
+        if not pictures and suffix(name) in TABLES and suffix(name) not in ROWS:
+            raise UserError(f"{name}: of tables, a large job reads {', '.join(ROWS)}")
     if pictures:
         paths = [str(p) for name in names for p in (find_pictures(Path(name)) if Path(name).is_dir() else [name])]
         parts = (tuple(paths[i : i + size]) for i in range(0, len(paths), size))

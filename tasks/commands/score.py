@@ -15,7 +15,7 @@ from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, UserError, notify
 from gen.base.fields import Arg
 from gen.base.lines import suffix
-from gen.base.tables import TABLES
+from gen.bulk.inputs import ROWS
 from gen.inputs.pictures import PictureError
 from gen.models.device import pick_device
 from gen.models.model import Model
@@ -58,7 +58,9 @@ def score_command(argv: list[str], command: str) -> int:
     not be used and 2 if none could."""
     config = parse_command(ScoreCommand, argv, command)
     errors = range_errors(config, ("batch_size",))
-    errors += config.large.errors(config.output, config.file, {"json": config.json, "src": config.src})
+    errors += config.large.errors(
+        config.output, config.file, {n: getattr(config, n) for n in ("json", "src", "tgt")}
+    )
     if config.output != "-" and not config.large.ray:
         errors.append("--output goes with --ray; without it the scores are printed")
     if not config.file:
@@ -108,7 +110,7 @@ def large_work(config: ScoreCommand) -> Callable[[list[Any]], Iterator[dict[str,
 
 def _large(config: ScoreCommand) -> int:
     needs_input = "prompt" not in Model.load(config.run).processors
-    if needs_input and any(suffix(name) not in TABLES for name in config.file):
+    if needs_input and any(suffix(name) not in ROWS for name in config.file):
         raise UserError("--ray: pairs to score are rows of .jsonl or .parquet, with the fields --column")
     return config.large.run(
         partial(large_work, config),
