@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -109,3 +110,16 @@ def input_name(column: str) -> str:
     """
     name = re.sub(r"\W+", "_", column.strip())
     return name if name.isidentifier() and name not in ("prompt", "sentence", "picture") else f"column_{name}"
+
+
+def stream_errors(names: Sequence[str], others: Mapping[str, Any]) -> list[str]:
+    """Errors of data that is streamed: standard input, and options (flag → value) that need all of it at once."""
+    found = [f"{flag} does not go with data that is streamed" for flag, value in others.items() if value]
+    return found + (["--data -: standard input cannot be streamed; write it to files"] if "-" in names else [])
+
+
+def stream_budget_errors(config: Any) -> list[str]:
+    """An error if a training on streamed data is to last some epochs."""
+    if not config.data.streams or not str(config.train.budget).rstrip("s").endswith("epoch"):
+        return []
+    return [f"--budget {config.train.budget}: nobody knows how long streamed data is; give a time or steps"]

@@ -24,6 +24,7 @@ ORDER = [
         "models",
         "datasets",
         "training",
+        "bulk",
     ]
 ]
 

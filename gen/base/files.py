@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gen.base.errors import UserError
-from gen.base.lines import suffix
+from gen.base.lines import expand_braces, suffix
 from gen.base.tables import TABLES, Table, listed
 
 _BLOCK = 1 << 20
@@ -98,9 +98,9 @@ class TextFiles:
         self.given = given
         self.skipped: list[str] = []
         self._spools: dict[str, Any] = {}
-        self.paths = [path for name in names for path in self._expand(name)]
+        self.paths = [path for name in names for each in expand_braces(name) for path in self._expand(each)]
         tables = [path for path in self.paths if suffix(path.name) in TABLES]
-        self._columns = {path: _text_column(Table(str(path)), column, given) for path in tables}
+        self._columns = {path: text_column(Table(str(path)), column, given) for path in tables}
 
     def _expand(self, name: str) -> list[Path]:
         if name == "-" or _is_stream(name):
@@ -235,7 +235,7 @@ def _is_stream(name: str) -> bool:
     return name.startswith(("/dev/fd/", "/proc/self/fd/", "/dev/stdin")) and not Path(name).is_file()
 
 
-def _text_column(table: Table, asked: str, given: Sequence[str] = ()) -> str:
+def text_column(table: Table, asked: str, given: Sequence[str] = ()) -> str:
     """The column of a table that is the text; unless asked for, none of those that are ``given``."""
     there = f"there are {listed(table.columns)}"
     taken = {table.find(each) for each in given}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import sys
 import tempfile
 import zlib
@@ -38,6 +39,23 @@ def suffix(name: str) -> str:
         '.tsv'
     """
     return Path(name.removesuffix(".gz")).suffix.lower()
+
+
+def expand_braces(name: str) -> list[str]:
+    """Expands braces, for shells that do not, and in quotes and YAML.
+
+    Example:
+        >>> expand_braces("train.{en,de}"), expand_braces("{08..10}.tar")
+        (['train.en', 'train.de'], ['08.tar', '09.tar', '10.tar'])
+    """
+    match = re.fullmatch(r"(.*)\{([^{}]*,[^{}]*|\d+\.\.\d+)\}(.*)", name, re.DOTALL)
+    if not match or Path(name).exists():
+        return [name]
+    parts = match[2].split(",")
+    if len(parts) == 1:
+        first, last = match[2].split("..")
+        parts = [f"{n:0{len(first)}}" for n in range(int(first), int(last) + 1)]
+    return [each for part in parts for each in expand_braces(match[1] + part + match[3])]
 
 
 def read_lines(name: str, max_bytes: int | None = None) -> Iterator[str]:

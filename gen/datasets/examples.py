@@ -24,6 +24,25 @@ class InMemory:
         return self.rows[row]
 
 
+class InMemoryTokens:
+    """Token ids as `gen.datasets.batches.TokenFile` has them on disk.
+
+    Example:
+        >>> InMemoryTokens(np.array([5, 6, 7, 8])).read(1, 2)
+        array([6, 7])
+    """
+
+    def __init__(self, token_ids: np.ndarray) -> None:
+        self.token_ids = token_ids
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def read(self, start: int, length: int) -> np.ndarray:
+        """``length`` ids from ``start`` on; fewer at the end."""
+        return self.token_ids[start : start + length].astype(np.int64)
+
+
 class NamedSources:
     """The sources of batches by input name. A share of the optional ones is left out, in other rows in every
     epoch: all zeros are "nothing given".

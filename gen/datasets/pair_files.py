@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gen.base.errors import UserError
-from gen.base.lines import read_lines, suffix
+from gen.base.lines import expand_braces, read_lines, suffix
 from gen.base.tables import TABLES, Table, is_dataset, listed, load_dataset
 from gen.datasets.splits import SPLITS
 
@@ -54,7 +54,7 @@ class PairFiles:
     ) -> None:
         self.fields = (source_field, target_field)
         self.columns: list[str] = []
-        names = [each for name in names for each in _expand_braces(name)]
+        names = [each for name in names for each in expand_braces(name)]
         tables = tables or (len(names) == 1 and not _is_table(names[0]) and _has_tabs(names[0]))
         self.tables = [name for name in names if tables or _is_table(name)]
         files = [name for name in names if name not in self.tables]
@@ -97,7 +97,7 @@ class PairFiles:
             table = self._tables[name]
             chosen = self._columns[name]
             for where, row in table:
-                source, target = (_one_line(table.text(where, row, column)) for column in chosen)
+                source, target = (one_line(table.text(where, row, column)) for column in chosen)
                 yield source, target
 
     def cells(self, columns: Sequence[tuple[str, str]]) -> list[list[Any]]:
@@ -130,15 +130,19 @@ class PairFiles:
 
     @cached_property
     def _tables(self) -> dict[str, Table]:
-        wanted = [name for pair in (self.fields, *PAIR_NAMES) for name in pair]
-        return {name: Table(name, wanted) for name in self.tables}
+        return {name: Table(name, self.wanted) for name in self.tables}
+
+    @property
+    def wanted(self) -> list[str]:
+        """Names that tell a header from a first row."""
+        return [name for pair in (self.fields, *PAIR_NAMES) for name in pair]
 
     @cached_property
     def _columns(self) -> dict[str, tuple[str, str]]:
-        return {name: self._choose(table) for name, table in self._tables.items()}
+        return {name: self.choose(table) for name, table in self._tables.items()}
 
-    def _choose(self, table: Table) -> tuple[str, str]:
-        """The columns of the pair."""
+    def choose(self, table: Table) -> tuple[str, str]:
+        """The columns of the pair. Raises `UserError` if they are not clear."""
         name, texts = table.name, table.texts
         known = ((table.find(a), table.find(b)) for a, b in PAIR_NAMES)
         if all(self.fields):
@@ -184,7 +188,7 @@ def _described(table: Table) -> str:
     return f"there are {listed(table.columns)}{shown if odd else ''}"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """A cell as a sentence: cells in quotation marks may have several lines."""
     return re.sub(r"\s*[\r\n]+\s*", " ", text.strip())
 
@@ -199,19 +203,6 @@ def _has_tabs(name: str) -> bool:
 
 def _is_table(name: str) -> bool:
     return suffix(name) in TABLES or is_dataset(name)
-
-
-def _expand_braces(name: str) -> list[str]:
-    """Expands braces, for shells that do not, and in quotes and YAML.
-
-    Example:
-        >>> _expand_braces("train.{en,de}")
-        ['train.en', 'train.de']
-    """
-    match = re.fullmatch(r"(.*)\{([^{}]*,[^{}]*)\}(.*)", name)
-    if not match or Path(name).exists():
-        return [name]
-    return [each for part in match[2].split(",") for each in _expand_braces(match[1] + part + match[3])]
 
 
 def _aligned_lines(source: str, target: str) -> Iterator[tuple[str, str]]:

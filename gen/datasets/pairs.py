@@ -253,7 +253,7 @@ def _write(
         for spelling in range(options.spellings):
             for pair in pairs:
                 plain = [t.encode(text) for t, text in zip(tokenizers.values(), pair, strict=True)]
-                if reason := _too_long(options, len(plain[0]), len(plain[1])):
+                if reason := too_long(options, len(plain[0]), len(plain[1])):
                     dropped[reason] += spelling == 0
                     continue
                 if spelling == 0:
@@ -282,7 +282,7 @@ _MIN_MULTI_SENTENCE = 0.1
 on single sentences omits the second one."""
 
 
-def _too_long(options: PairOptions, source: int, target: int) -> str:
+def too_long(options: PairOptions, source: int, target: int) -> str:
     """The reason to drop a pair with these numbers of tokens; "" to keep it."""
     short, long = sorted((source, target))
     if long > options.max_length:

@@ -182,12 +182,16 @@ _LABELS = 5
 """Where as many sources share a target on average, targets are labels: any held-out pair shares its target."""
 
 
+def are_labels(keys: PairKeys) -> bool:
+    """Whether targets are labels: so few that any held-out pair shares its target."""
+    return len(np.unique(keys.source)) >= _LABELS * len(np.unique(keys.target))
+
+
 def hold_out_pairs(keys: PairKeys, size: int) -> np.ndarray:
     """The rows to validate on, (N,) bool."""
     rows = np.flatnonzero(keys.whole)
     kept = keys[rows]
-    labels = len(np.unique(kept.source)) >= _LABELS * len(np.unique(kept.target))
-    groups = connected(kept.source) if labels else connected(kept.source, kept.target)
+    groups = connected(kept.source) if are_labels(kept) else connected(kept.source, kept.target)
     held_out = np.zeros(len(keys.source), bool)
     held_out[rows[hold_out(groups, kept.pair, min(size, len(rows) // 10))]] = True
     return held_out

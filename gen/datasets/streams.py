@@ -10,6 +10,7 @@ import torch
 from gen.base.distributed import shard, size
 from gen.base.errors import UserError
 from gen.datasets.batches import TokenFile
+from gen.datasets.examples import InMemoryTokens
 from gen.models.batch import Batch
 
 
@@ -28,7 +29,9 @@ class StreamBatches:
         seed: of the points of entry.
     """
 
-    def __init__(self, tokens: TokenFile, batch_size: int, chunk: int, bos_id: int, seed: int = 0) -> None:
+    def __init__(
+        self, tokens: TokenFile | InMemoryTokens, batch_size: int, chunk: int, bos_id: int, seed: int = 0
+    ) -> None:
         self.tokens = tokens
         self.batch_size = batch_size
         self.chunk = chunk

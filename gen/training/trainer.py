@@ -16,6 +16,7 @@ from gen.base import distributed
 from gen.base.config import Budget, to_dict
 from gen.base.errors import ConfigError, UserError, notify
 from gen.datasets.batches import Background
+from gen.datasets.streamed import StreamedBatches
 from gen.models import checkpoint
 from gen.models.batch import Batch
 from gen.models.checkpoint import not_finite
@@ -263,13 +264,15 @@ class Trainer:
             return True  # the last good checkpoint may be needed soon
         layers = self.carried and tuple(tuple(s.cpu() for s in layer) for layer in self.carried.layers)
         own = {"rng": machine.rng_state(), "carried": layers, "window": self.window.state_dict()}
-        state = {
+        state: dict[str, Any] = {
             "progress": dict(vars(self.now)),
             "optimizer": self.optimizer.state_dict(),
             "averages": self.averages.state_dict(),
             "scaler": self.scaler.state_dict(),
             "processes": distributed.all_gather(own),
         }
+        if isinstance(self.task.batches, StreamedBatches):
+            state["place"] = self.task.batches.place(self.now.epoch)
         self.saved = time.monotonic()
         return self.folder.save_last(self.model, state)
 
@@ -288,6 +291,8 @@ class Trainer:
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         vars(self.now).update(read_progress(state["progress"]))
+        if isinstance(self.task.batches, StreamedBatches) and "place" in state:
+            self.task.batches.seek(self.now.epoch, state["place"])
         processes = state["processes"]
         if len(processes) == distributed.size():
             own = processes[distributed.rank()]

@@ -11,6 +11,7 @@ from gen.base.config import range_errors
 from gen.base.errors import ConfigError
 from gen.base.fields import Arg, flag
 from gen.search.options import SearchOptions
+from tasks.commands.large import LargeJob
 from tasks.commands.models import Precision, encoding_errors
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
@@ -70,11 +71,14 @@ class CaptionCommand:
     precision: Precision = "auto"
     """Number format of the decoder's matrix products. auto, as in the CNN: bfloat16 where it is fast."""
     decoding: SearchOptions = field(default_factory=SearchOptions)
+    large: LargeJob = field(default_factory=LargeJob)
 
     def options(self) -> dict[str, Any]:
         """The search options. Raises `ConfigError` with all errors."""
         given = self.decoding.given()
         errors = range_errors(self, ("batch_size", "num_captions", "top"))
+        alone = ("stdin", "must_each", "json", "csv", "sidecar", "xmp", "xmp_copies", "search", "show")
+        errors += self.large.errors(self.output, self.pictures, {name: getattr(self, name) for name in alone})
         if not self.pictures and not self.stdin:
             errors.append("name pictures, or folders of them: gen caption RUN photo.jpg")
         if self.pictures and self.stdin:

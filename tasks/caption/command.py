@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -26,10 +26,35 @@ from tasks.commands.models import labels_of, load_model, record
 from tasks.commands.must import unsaid, with_must
 
 
+def large_work(config: CaptionCommand, options: dict[str, Any]) -> Callable[[list[str]], Iterator[dict[str, Any]]]:
+    """What a worker of ``--ray`` does with paths of pictures."""
+    model = load_model(config.run, config.device, "caption", config.precision, threads=1)
+    given = labels_of(model, config.given)
+
+    def work(paths: list[str]) -> Iterator[dict[str, Any]]:
+        items: list[Any] = [{"picture": path, **given} for path in paths] if given else paths
+        for caption in caption_pictures(model, items, batch_size=config.batch_size, **options):
+            missing = caption.hypotheses[0].missing if caption.hypotheses else ()
+            wrong = caption.error or (unsaid("--must", missing[0]) if missing else None)
+            error = {"error": str(wrong)} if wrong else {}
+            yield {"image": str(caption.path), **error, "captions": [record(h) for h in caption.hypotheses]}
+
+    return work
+
+
 def caption_command(argv: list[str], command: str) -> int:
     """`gen caption RUN PICTURE…`. Returns 1 if some pictures failed and 2 if all did."""
     config = parse_command(CaptionCommand, argv, command, repeat=False)
     options = config.options()
+    if config.large.ray:
+        return config.large.run(
+            partial(large_work, config, options),
+            config.pictures,
+            config.output,
+            pictures=True,
+            batch_size=config.batch_size,
+            record={"run": config.run, "options": options, "given": config.given},
+        )
     distributed.start()
     model = load_model(config.run, config.device, "caption", config.precision)
     # Errors before anything is written.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -20,6 +21,7 @@ from gen.inputs.labels import LabelTokenizer
 from gen.inputs.pictures import PictureError, find_pictures
 from gen.runtime import Runtime
 from gen.search.labels import label_log_probs
+from tasks.commands.large import LargeJob
 from tasks.commands.models import encoding_errors, load_model
 
 if TYPE_CHECKING:  # exported models run where there is no torch
@@ -48,10 +50,13 @@ class ClassifyCommand:
     """Items per batch."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
+    large: LargeJob = field(default_factory=LargeJob)
 
     def check(self) -> None:
         """Raises `ConfigError` with all errors."""
         errors = range_errors(self, ("top", "batch_size"))
+        inputs = self.item or [self.input]
+        errors += self.large.errors(self.output, inputs, {"json": self.json})
         if self.item and self.input != "-":
             errors.append("ITEM and --input exclude each other")
         if errors:
@@ -114,10 +119,36 @@ def classify(
             yield Labelled(item, [(tokenizer.labels[k], float(np.exp(row[k]))) for k in best], look)
 
 
+def large_work(config: ClassifyCommand) -> Callable[[list[str]], Iterator[dict[str, Any]]]:
+    """What a worker of ``--ray`` does with texts, or paths of pictures."""
+    model = load_model(config.run, config.device, "classify", threads=1)
+
+    def work(items: list[str]) -> Iterator[dict[str, Any]]:
+        for found in classify(model, items, top=config.top, batch_size=config.batch_size):
+            error = {"error": found.error} if found.error else {}
+            labels = [{"label": label, "probability": p} for label, p in found.labels]
+            yield {"item": found.item, **error, "labels": labels}
+
+    return work
+
+
+def _large(config: ClassifyCommand) -> int:
+    return config.large.run(
+        partial(large_work, config),
+        config.item or [config.input],  # with --ray, words are files
+        config.output,
+        pictures="picture" in load_model(config.run, config.device, "classify").processors,
+        batch_size=config.batch_size,
+        record={"run": config.run, "top": config.top},
+    )
+
+
 def classify_command(argv: list[str], command: str) -> int:
     """`gen classify RUN ITEM…`. Returns 1 if some pictures could not be read and 2 if none could."""
     config = parse_command(ClassifyCommand, argv, command)
     config.check()
+    if config.large.ray:
+        return _large(config)
     distributed.start()
     model = load_model(config.run, config.device, "classify")
     pictures = "picture" in model.processors

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Annotated, Any
 
 from gen.base import distributed
 from gen.base.config import parse_command, range_errors
-from gen.base.errors import ConfigError, notify
+from gen.base.errors import ConfigError, UserError, notify
 from gen.base.fields import Arg
+from gen.base.lines import suffix
+from gen.bulk.inputs import ROWS
 from gen.inputs.pictures import PictureError
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search.generation import Score
 from gen.training.registry import find_task
 from gen.training.task import Task
+from tasks.commands.large import LargeJob
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class ScoreCommand:
     """Lines per batch."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
+    output: Annotated[str, Arg(aliases=("-o",))] = "-"
+    """With --ray: the folder for the shards."""
+    large: LargeJob = field(default_factory=LargeJob)
 
 
 Pair = tuple[Any, str]
@@ -52,10 +58,17 @@ def score_command(argv: list[str], command: str) -> int:
     not be used and 2 if none could."""
     config = parse_command(ScoreCommand, argv, command)
     errors = range_errors(config, ("batch_size",))
+    errors += config.large.errors(
+        config.output, config.file, {n: getattr(config, n) for n in ("json", "src", "tgt")}
+    )
+    if config.output != "-" and not config.large.ray:
+        errors.append("--output goes with --ray; without it the scores are printed")
     if not config.file:
         errors.append("name a FILE to score: a text, a table of pairs, or two files line by line")
     if errors:
         raise ConfigError(errors)
+    if config.large.ray:
+        return _large(config)
     distributed.start()
     model = Model.load(config.run, pick_device(config.device))
     task = find_task(model.info.task or "text")()
@@ -76,6 +89,38 @@ def score_command(argv: list[str], command: str) -> int:
             column = "" if source is None else f"\t{source}"
             print(f"{score.log_prob:.4f}\t{perplexity:.4f}{column}\t{text}")
     return 0 if not failed else 2 if failed == done else 1
+
+
+def large_work(config: ScoreCommand) -> Callable[[list[Any]], Iterator[dict[str, Any]]]:
+    """What a worker of ``--ray`` does with texts, or with pairs of an input and a text."""
+    model = Model.load(config.run, pick_device(config.device))
+    task = find_task(model.info.task or "text")()
+
+    def work(items: list[Any]) -> Iterator[dict[str, Any]]:
+        pairs = [(None, item) if isinstance(item, str) else item for item in items]
+        for (source, text), score in _scores(model, task, config.batch_size, pairs):
+            if isinstance(score, PictureError):
+                yield {"error": str(score)}
+                continue
+            source_field = {} if source is None else {"source": source}
+            yield {"log_prob": score.log_prob, "num_tokens": score.num_tokens, **source_field, "text": text}
+
+    return work
+
+
+def _large(config: ScoreCommand) -> int:
+    needs_input = "prompt" not in Model.load(config.run).processors
+    if needs_input and any(suffix(name) not in ROWS for name in config.file):
+        raise UserError("--ray: pairs to score are rows of .jsonl or .parquet, with the fields --column")
+    return config.large.run(
+        partial(large_work, config),
+        config.file,
+        config.output,
+        pictures=False,
+        batch_size=config.batch_size,
+        record={"run": config.run},
+        columns=("source", "target") if needs_input else ("text",),
+    )
 
 
 def _scores(

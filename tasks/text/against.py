@@ -137,7 +137,7 @@ def _corpus(run: str, options: TextData, model: Model) -> Corpus:
     """The training data. Raises `UserError` if the model has no record of it, or it has changed."""
     if not options.data or "-" in options.data:
         raise UserError(f"{run}: has no record of its training text, which the Markov chain has to count")
-    corpus, _ = read_corpus(options, model.tokenizer, given_labels(model))
+    corpus, *_ = read_corpus(options, model.tokenizer, given_labels(model))
     before = model.info.record("measured").get("data_digest")
     if before and before != corpus.digest:
         raise UserError(f"{run}: its training text has changed since, so what was held out is not known")

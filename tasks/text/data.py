@@ -19,7 +19,9 @@ from gen.datasets.corpus import Corpus, Part, Reiterable, TokenizerOptions, buil
 from gen.datasets.examples import NamedSources
 from gen.datasets.labelled import check_labels
 from gen.datasets.look import Column, DataPart
+from gen.datasets.shards import BUFFER, Shards, is_streamed
 from gen.datasets.splits import lines_in
+from gen.datasets.streamed import Head, StreamedBatches, line_blocks, stream_corpus, text_blocks, text_shards
 from gen.datasets.streams import stream_evaluation
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.tokenizer import Tokenizer
@@ -46,15 +48,21 @@ def text_files(
 
 def read_corpus(
     options: TextData, vocabulary: Tokenizer | None = None, labels: Mapping[str, LabelTokenizer] | None = None
-) -> tuple[Corpus, dict[str, LabelTokenizer]]:
+) -> tuple[Corpus, dict[str, LabelTokenizer], Shards[str] | None]:
     """Reads and tokenizes the text, with a new vocabulary and new labels if none are given.
 
     Returns:
-        The corpus, and the labels of each column of ``--given``, by input name.
+        The corpus; the labels of each column of ``--given``, by input name; the shards if the text is streamed.
     """
-    names = [options.data, options.valid] if options.valid else [options.data]
-    files, *others = (text_files(options, n, options.by_line, options.column, options.given) for n in names)
-    valid = others[0] if others else None
+
+    def files_of(names: Sequence[str]) -> TextFiles | None:
+        if any(map(is_streamed, names)):
+            shards = _shards(options, names)
+            return Head(shards.head(), shards.is_running, unit)
+        return text_files(options, names, options.by_line, options.column, options.given) if names else None
+
+    unit = "line" if options.by_line else "stream"
+    files, valid = files_of(() if options.streams else options.data), files_of(options.valid)
     tokenizer = TokenizerOptions(
         options.level,
         options.min_frequency,
@@ -62,16 +70,27 @@ def read_corpus(
         options.model_type,
         normalization=options.normalize,
     )
-    corpus = build_corpus(
-        files,
-        valid,
-        tokenizer,
-        valid_fraction=options.valid_fraction,
-        unit="line" if options.by_line else "stream",
-        max_line=options.max_line,
-        tokenizer=vocabulary,
+    more: dict[str, Any] = {
+        "valid_fraction": options.valid_fraction,
+        "unit": unit,
+        "max_line": options.max_line,
+        "tokenizer": vocabulary,
+    }
+    if files is None:
+        shards = _shards(options, options.data)
+        return stream_corpus(shards, valid, tokenizer, **more), {}, shards
+    corpus = build_corpus(files, valid, tokenizer, **more)
+    return (*(_with_labels(corpus, files, valid, labels) if options.given else (corpus, {})), None)
+
+
+def _shards(options: TextData, names: Sequence[str]) -> Shards[str]:
+    return text_shards(
+        names,
+        column=options.column,
+        by_line=options.by_line,
+        encoding_errors=options.encoding_errors,
+        buffer=options.shuffle_buffer or BUFFER,
     )
-    return _with_labels(corpus, files, valid, labels) if options.given else (corpus, {})
 
 
 def _with_labels(
@@ -140,6 +159,22 @@ def line_batches(part: Part, tokenizer: Tokenizer, data: TextData, seed: int) ->
     offsets = np.asarray(part.offsets)
     source = _source(part, data.input_dropout, seed)
     return SequenceBatches(Sequences(part.tokens, offsets), data.batch_tokens, tokenizer, seed=seed, **source)
+
+
+def streamed_batches(shards: Shards[str], tokenizer: Tokenizer, data: TextData, seed: int) -> StreamedBatches[str]:
+    """The texts of shards to train on."""
+    make = (
+        line_blocks(tokenizer, batch_tokens=data.batch_tokens, max_line=data.max_line, seed=seed)
+        if data.by_line
+        else text_blocks(
+            tokenizer,
+            batch_size=data.batch_size,
+            chunk=data.chunk or 64,
+            seed=seed,
+            is_running=shards.is_running,
+        )
+    )
+    return StreamedBatches(shards, make, seed)
 
 
 def evaluate_part(

@@ -9,7 +9,8 @@ from typing import Literal
 from gen.base.config import range_errors
 from gen.base.lines import suffix
 from gen.base.tables import TABLES
-from tasks.options import DecoderSizes, input_name, vocabulary_errors
+from gen.datasets.shards import is_streamed
+from tasks.options import DecoderSizes, input_name, stream_errors, vocabulary_errors
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,12 @@ class TextData:
 
     data: tuple[str, ...] = ()
     """UTF-8 text: files, folders, globs, .gz files, or - for standard input; tables (.csv, .tsv, .jsonl, .json,
-    .parquet) with --column."""
+    .parquet) with --column. Streamed, see --shuffle-buffer: tars as of webdataset, shards/{000..099}.tar, and
+    datasets on the Hugging Face Hub, hf:NAME[:CONFIGURATION][:SPLIT]."""
+    shuffle_buffer: int | None = None
+    """Stream the data, without writing its tokens to disk first, and shuffle so many texts at a time; running text
+    stays together for 32,768 characters. The vocabulary, and without --valid the validation part, come from the
+    beginnings of the files. Unset: 10000 for tars and hf:; other data is not streamed."""
     column: str = ""
     """Tables: the column of the text, by name or by number from 1 on. Unset: the only one of text."""
     given: tuple[str, ...] = ()
@@ -61,6 +67,11 @@ class TextData:
         """Whether each line, or row of a table, is a text of its own."""
         return self.unit == "line" or bool(self.given)
 
+    @property
+    def streams(self) -> bool:
+        """Whether the data is read while the model is trained."""
+        return self.shuffle_buffer is not None or any(map(is_streamed, self.data))
+
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
         found = [] if self.data else ["--data: name at least one text file"]
@@ -71,7 +82,17 @@ class TextData:
             found.append(f"--valid-fraction must be between 0 and 1, not {self.valid_fraction}")
         if self.valid and self.valid_fraction != 0.1:
             found.append("--valid and --valid-fraction exclude each other")
-        sizes = ("batch_size", "chunk", "min_frequency", "batch_tokens", "max_line", "valid_limit")
+        if self.streams:
+            found += stream_errors(self.data, {"--given": self.given})
+        sizes = (
+            "shuffle_buffer",
+            "batch_size",
+            "chunk",
+            "min_frequency",
+            "batch_tokens",
+            "max_line",
+            "valid_limit",
+        )
         return found + vocabulary_errors(self) + range_errors(self, sizes, ("input_dropout",))
 
 
@@ -111,6 +132,6 @@ class TextHeldOut:
 
 def column_errors(names: Sequence[str], column: str) -> list[str]:
     """An error if ``column`` is given and none of the files is a table."""
-    if not column or any(suffix(name) in TABLES for name in names):
+    if not column or any(suffix(name) in TABLES or is_streamed(name) for name in names):
         return []
     return [f"--column goes with tables: {', '.join(TABLES)}"]

@@ -20,6 +20,7 @@ from gen.base.tables import TABLES
 from gen.datasets.batches import Batches
 from gen.datasets.corpus import Corpus, Part, tokenize
 from gen.datasets.look import DataPart
+from gen.datasets.shards import BUFFER, Shards
 from gen.datasets.streams import StreamBatches
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.tokenizer import Tokenizer
@@ -32,7 +33,7 @@ from gen.training.config import check_split, recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
-from tasks.options import input_name
+from tasks.options import input_name, stream_budget_errors
 from tasks.text.data import (
     evaluate_part,
     label_ids,
@@ -42,6 +43,7 @@ from tasks.text.data import (
     markov_metrics,
     markov_order,
     read_corpus,
+    streamed_batches,
     text_files,
     text_of,
 )
@@ -54,6 +56,7 @@ class TextSplit:
 
     corpus: Corpus
     labels: dict[str, LabelTokenizer] = field(default_factory=dict)
+    stream: Shards[str] | None = None
 
     @property
     def valid(self) -> Part:
@@ -65,7 +68,11 @@ class TextSplit:
 
     @property
     def num_tokens(self) -> int:
-        return len(self.corpus.train.tokens)
+        """Of streamed text, very roughly."""
+        part = self.corpus.train
+        if self.stream is None:
+            return len(part.tokens)
+        return max(round(self.stream.size * len(part.tokens) / max(part.characters, 1)), len(part.tokens))
 
     @property
     def digest(self) -> str:
@@ -75,6 +82,8 @@ class TextSplit:
         t = self.tokenizer
         parts = {"training": self.corpus.train, "validation": self.corpus.valid}
         described = {name: _described(part) for name, part in parts.items()}
+        if self.stream is not None:
+            described["training"] = f"{self.stream}; vocabulary from {described['training']}"
         return described | self.corpus.notes | {"vocabulary": f"{len(t):,} ({t.kind})"}
 
 
@@ -97,6 +106,9 @@ class Text(Task):
     SAMPLE_LENGTH = {"char": 160, "subword": 60, "word": 40}
 
     # -- what a task defines -------------------------------------------------------------------------------
+
+    def check(self, config: Any) -> list[str]:
+        return stream_budget_errors(config)
 
     def read(self, data: TextData) -> TextSplit:
         """The tokenized text. Raises `UserError` if files are missing, empty or not UTF-8."""
@@ -184,10 +196,17 @@ class Text(Task):
         if offsets is not None and len(offsets) < 2:
             raise UserError("--data: the training part has no lines")
         batches: Batches
-        if offsets is not None:
+        if split.stream is not None:
+            batches = streamed_batches(split.stream, t, data, seed)
+        elif offsets is not None:
             batches = line_batches(split.corpus.train, t, data, seed)
         else:
             batches = StreamBatches(tokens, data.batch_size, data.chunk, t.bos_id, seed)
+        if batches.batches_per_epoch == 0 and split.stream is not None:
+            raise UserError(
+                f"--data: {data.shuffle_buffer or BUFFER:,} texts are less than one batch of --batch-size "
+                f"{data.batch_size} × --chunk {data.chunk}: raise --shuffle-buffer, or lower the others"
+            )
         if batches.batches_per_epoch == 0:
             raise UserError(
                 f"--data: the training part has {len(tokens):,} tokens, fewer than one batch of --batch-size "

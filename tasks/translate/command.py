@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -18,6 +18,7 @@ from gen.inputs.processors import PictureProcessor, SentenceProcessor
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
 from gen.search.ensemble import Ensemble
+from tasks.commands.large import LargeJob
 from tasks.commands.models import Precision, encoding_errors, labels_of, load_model, record, spelled
 from tasks.commands.must import unsaid, with_must
 from tasks.translate.lines import Translation, translate_lines
@@ -69,6 +70,7 @@ class TranslateCommand:
     precision: Precision = "fp32"
     """Number format of matrix products; bf16 is faster for large batches."""
     search: SearchOptions = field(default_factory=SearchOptions)
+    large: LargeJob = field(default_factory=LargeJob)
 
     def options(self) -> dict[str, Any]:
         """The search options. Raises `ConfigError` with all errors."""
@@ -81,6 +83,8 @@ class TranslateCommand:
         if self.json and (self.scores or self.alignments):
             errors.append("--json includes scores and alignments: leave out --scores and --alignments")
         errors += range_errors(self, ("batch_size",))
+        names = ("text", "image", "must_each", "scores", "alignments", "json")
+        errors += self.large.errors(self.output, [self.input], {name: getattr(self, name) for name in names})
         given = self.search.given()
         if self.sample:
             if beam := sorted({"beam", "strategy", "must"} & set(given)):
@@ -93,10 +97,39 @@ class TranslateCommand:
         return given
 
 
-def translate_command(argv: list[str], command: str) -> None:
-    """`gen translate RUN…`."""
+def large_work(
+    config: TranslateCommand, options: dict[str, Any]
+) -> Callable[[list[str]], Iterator[dict[str, Any]]]:
+    """What a worker of ``--ray`` does with lines."""
+    model = load_ensemble(config.run, config.device, config.precision, threads=1)
+    further = further_inputs(model, (), config.context, config.given)
+    terms = Terms(config.terms, model.tokenizer) if config.terms else None
+
+    def work(lines: list[str]) -> Iterator[dict[str, Any]]:
+        items = ({"sentence": line, **further} if further else line for line in lines)
+        for found in translate_lines(model, items, batch_size=config.batch_size, terms=terms, **options):
+            missing = (
+                [t for t in found.hypotheses[0].missing if t not in (terms or ())] if found.hypotheses else ()
+            )
+            error = {"error": str(unsaid("--must", missing[0]))} if missing else {}
+            yield {"source": found.source, **error, "translations": [record(h) for h in found.hypotheses]}
+
+    return work
+
+
+def translate_command(argv: list[str], command: str) -> int:
+    """`gen translate RUN…`. Returns 1 if some rows of a large job failed and 2 if all did."""
     config = parse_command(TranslateCommand, argv, command, repeat=True)
     options = config.options()
+    if config.large.ray:
+        return config.large.run(
+            partial(large_work, config, options),
+            [config.input],
+            config.output,
+            pictures=False,
+            batch_size=config.batch_size,
+            record={"run": config.run, "options": options, "terms": config.terms, "given": config.given},
+        )
     distributed.start()
     model = load_ensemble(config.run, config.device, config.precision)
     chosen = SearchOptions.make(model.search_defaults, options)
@@ -139,6 +172,7 @@ def translate_command(argv: list[str], command: str) -> None:
                 )
                 file.flush()
     remarks.close()
+    return 0
 
 
 class _Remarks:
@@ -183,11 +217,13 @@ class _Remarks:
             notify(f"cut off at the length limit (--max-ratio, --max-new-tokens): translations of line {some}")
 
 
-def load_ensemble(runs: Sequence[str], device: str, precision: Precision = "fp32") -> Model | Ensemble | Runtime:
+def load_ensemble(
+    runs: Sequence[str], device: str, precision: Precision = "fp32", threads: int = 0
+) -> Model | Ensemble | Runtime:
     """Loads one model, or several as an ensemble; on the CPU if one of them is exported."""
     if device == "auto" and any(map(is_exported, runs)):
         device = "cpu"
-    models = [load_model(run, device, "translate", precision) for run in runs]
+    models = [load_model(run, device, "translate", precision, threads) for run in runs]
     return models[0] if len(models) == 1 else Ensemble(models, list(runs))
 
 

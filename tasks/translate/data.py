@@ -14,6 +14,8 @@ from gen.datasets.corpus import Reiterable
 from gen.datasets.look import Column, DataPart
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import Pairs, build_pairs
+from gen.datasets.shards import BUFFER, Shards, is_streamed
+from gen.datasets.streamed import Pair, PairHead, StreamedBatches, leave_out_pairs, pair_blocks
 from gen.inputs.tokenizer import Tokenizer
 from gen.models.model import Model
 from gen.training.config import check_split
@@ -29,6 +31,7 @@ class TranslateSplit:
 
     pairs: Pairs
     further: Further = field(default_factory=Further)
+    stream: Shards[Pair] | None = None
 
     @cached_property
     def valid(self) -> list[Example]:
@@ -50,7 +53,10 @@ class TranslateSplit:
 
     @property
     def num_tokens(self) -> int:
-        return len(self.pairs.target.tokens) // self.pairs.spellings
+        """Of streamed pairs, very roughly."""
+        found = len(self.pairs.target.tokens) // self.pairs.spellings
+        # Half of the characters are the target's, and about four of them are a token.
+        return found if self.stream is None else max(self.stream.size // 8, found)
 
     def table(self) -> dict[str, str]:
         """What the table of the data says: name → text."""
@@ -58,8 +64,9 @@ class TranslateSplit:
         dropped = "; ".join(f"{n:,} with {reason}" for reason, n in pairs.dropped.items())
         one = pairs.source_tokenizer is pairs.target_tokenizer
         sizes = f"{len(pairs.source_tokenizer):,}" + ("" if one else f" and {len(pairs.target_tokenizer):,}")
+        training = f"{len(pairs.rows):,} pairs, {len(pairs.target.tokens) // pairs.spellings:,} target tokens"
         return {
-            "training": f"{len(pairs.source) // pairs.spellings:,} pairs, {self.num_tokens:,} target tokens",
+            "training": training if self.stream is None else f"{self.stream}; vocabulary from {training}",
             "dropped": dropped or "none",
             "validation": f"{len(pairs.valid):,} pairs",
             **pairs.notes,
@@ -86,6 +93,15 @@ def read_table(options: TranslateHeldOut, trained: TranslateData) -> list[Exampl
     if not found:
         raise UserError(f"{options.data[0]}: holds no pairs of the split {options.split!r}")
     return found
+
+
+def streamed_batches(split: TranslateSplit, data: TranslateData, seed: int) -> StreamedBatches[Pair]:
+    """The pairs of the shards to train on."""
+    assert split.stream is not None
+    pairs = split.pairs
+    tokenizers = (pairs.source_tokenizer, pairs.target_tokenizer)
+    make = pair_blocks(tokenizers, data.pairs, batch_tokens=data.batch_tokens, seed=seed)
+    return StreamedBatches(split.stream, make, seed)
 
 
 def minimum_risk(pairs: Pairs, score: Callable[[str, str], float], options: TranslateReward) -> SelfCritical:
@@ -197,12 +213,21 @@ def _with_further(part: DataPart, kinds: dict[str, str], rows: Rows, lowercase: 
 def pair_files(options: TranslateData) -> tuple[PairFiles, PairFiles | None]:
     """The files to train and to validate on; None for a part of those to train on."""
     columns, tables = (options.src, options.tgt), not options.train
-    train = PairFiles(options.train or options.data, *columns, tables=tables)
-    return train, PairFiles(options.valid, *columns) if options.valid else None
+    valid: PairFiles | None = None
+    if options.valid:
+        kind = PairHead if any(map(is_streamed, options.valid)) else PairFiles
+        valid = kind(options.valid, *columns)
+    if options.streams:
+        return PairHead(options.data, *columns, buffer=options.shuffle_buffer or BUFFER), valid
+    return PairFiles(options.train or options.data, *columns, tables=tables), valid
 
 
 def read_pairs(options: TranslateData, vocabularies: tuple[Tokenizer, Tokenizer] | None = None) -> TranslateSplit:
     """Reads and tokenizes the pairs, with new vocabularies if none are given; and their further inputs."""
     train, valid = pair_files(options)
+    if isinstance(train, PairHead):
+        pairs = build_pairs(train, valid, options.pairs, tokenizers=vocabularies)
+        leave_out_pairs(train.shards, pairs.valid)
+        return TranslateSplit(pairs, stream=train.shards)
     pairs = build_pairs(train, valid, options.pairs, context=options.further.context, tokenizers=vocabularies)
     return TranslateSplit(pairs, read_further(options.further, pairs, train, valid))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from gen.base.config import range_errors
 from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.pairs import PairOptions
+from gen.datasets.shards import is_streamed
 from gen.metrics.scores import BleuTokenizer, missing_library
 from gen.models.encoders.backbones import LITE
-from tasks.options import AttentionSizes, SelfCriticalOptions, input_name, vocabulary_errors
+from tasks.options import AttentionSizes, SelfCriticalOptions, input_name, stream_errors, vocabulary_errors
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,12 @@ class TranslateData:
     train: tuple[str, ...] = ()
     """Two files with one sentence per line, source and target: train.{en,de}. More pairs of files may follow."""
     data: tuple[str, ...] = ()
-    """Instead of --train: tables of pairs (.tsv, .csv, .jsonl, .json, .parquet), or a Hugging Face dataset."""
+    """Instead of --train: tables of pairs (.tsv, .csv, .jsonl, .json, .parquet), or a Hugging Face dataset.
+    Streamed, see --shuffle-buffer: tars as of webdataset, shards/{000..099}.tar, and hf:NAME of a dataset."""
+    shuffle_buffer: int | None = None
+    """Stream --data, without writing its tokens to disk first, and shuffle so many pairs at a time. The
+    vocabulary, and without --valid the validation part, come from the beginnings of the files. Unset: 10000 for
+    tars and hf:; other data is not streamed."""
     src: str = ""
     """Tables: the source column, by name or by number from 1 on. Unset: source, src, or the first of text."""
     tgt: str = ""
@@ -96,6 +102,11 @@ class TranslateData:
     bleu_tokenizer: BleuTokenizer | None = None
     """sacrebleu's tokenizer for BLEU. Chosen from the script of the targets."""
     further: FurtherInputs = field(default_factory=FurtherInputs)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the pairs are read while the model is trained."""
+        return self.shuffle_buffer is not None or any(map(is_streamed, self.data))
 
     @property
     def pairs(self) -> PairOptions:
@@ -137,7 +148,11 @@ class TranslateData:
         found += tokenizer_errors(self.bleu_tokenizer) + self.further.errors()
         if self.further.kinds and not self.data:
             found.append("--image, --context and --given name columns of a table: give it with --data")
-        sizes = ("valid_size", "min_frequency", "max_length", "batch_tokens")
+        if self.streams:
+            others: dict[str, Any] = {f"--{kind}": column for kind, column in self.further.columns}
+            others |= {"--train": self.train, "--subword-dropout": self.subword_dropout}
+            found += stream_errors(self.data, others)
+        sizes = ("shuffle_buffer", "valid_size", "min_frequency", "max_length", "batch_tokens")
         return found + vocabulary_errors(self) + range_errors(self, sizes, ("subword_dropout",))
 
 

@@ -13,7 +13,7 @@ from gen.base.distributed import gather, shard
 from gen.base.folders import write_text
 from gen.base.lines import suffix
 from gen.base.tables import TABLES, is_dataset
-from gen.datasets.batches import SequenceBatches
+from gen.datasets.batches import Batches, SequenceBatches
 from gen.datasets.look import DataPart
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.scores import (
@@ -30,7 +30,7 @@ from gen.training.config import recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
-from tasks.options import self_critical_errors
+from tasks.options import self_critical_errors, stream_budget_errors
 from tasks.translate.data import (
     TranslateSplit,
     held_out_pairs,
@@ -38,6 +38,7 @@ from tasks.translate.data import (
     minimum_risk,
     pair_parts,
     read_pairs,
+    streamed_batches,
 )
 from tasks.translate.encoder import make_encoder
 from tasks.translate.inputs import further_sources, pair_sources, plot_inputs
@@ -65,7 +66,9 @@ class Translate(Task):
     # -- what it reads and builds --------------------------------------------------------------------------
 
     def check(self, config: Any) -> list[str]:
-        found = self_critical_errors(config)
+        found = self_critical_errors(config) + stream_budget_errors(config)
+        if config.extra.self_critical and config.data.streams:
+            found.append("--self-critical does not go with data that is streamed")
         if config.model.tie == "all" and config.data.separate:
             found.append("--tie all needs one vocabulary for both sides: leave out --separate, or --tie decoder")
         return found
@@ -119,9 +122,11 @@ class Translate(Task):
         texts = ["sentence", *split.further.named("context")]
         return split.pairs.target_tokenizer, dict.fromkeys(texts, split.pairs.source_tokenizer)
 
-    def make_batches(self, model: Model, split: TranslateSplit, config: Any) -> SequenceBatches:
+    def make_batches(self, model: Model, split: TranslateSplit, config: Any) -> Batches:
         """Batches of pairs of similar length."""
         pairs = split.pairs
+        if split.stream is not None:
+            return streamed_batches(split, config.data, config.train.seed)
         if config.extra.self_critical:
             score = sentence_score(config.extra.reward, **self._scoring())
             self.objective = minimum_risk(pairs, score, config.extra)

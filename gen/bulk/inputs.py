@@ -1,0 +1,139 @@
+"""The inputs of a large job in chunks that a worker can read by itself."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from gen.base.errors import UserError
+from gen.base.lines import expand_braces, suffix
+from gen.base.tables import TABLES
+from gen.inputs.pictures import find_pictures
+
+LINES = (".jsonl", ".ndjson")
+ROWS = (*LINES, ".parquet")
+
+
+class Failed(str):
+    """Why a row cannot be read."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of the input.
+
+    Attributes:
+        number: of the chunk, from 0.
+        row: number of its first row in the whole input, from 1.
+        count: rows.
+        file: where they are; "" for pictures.
+        begin: bytes before them in the file, of Parquet rows.
+        pictures: their files.
+    """
+
+    number: int
+    row: int
+    count: int
+    file: str = ""
+    begin: int = 0
+    pictures: tuple[str, ...] = ()
+
+
+def find_chunks(names: Sequence[str], size: int, *, pictures: bool = False) -> list[Chunk]:
+    """The chunks of text (a row per line), .jsonl, .parquet, pictures and folders of them.
+
+    Args:
+        names: files and folders.
+        size: rows per chunk, at most; none reaches over two files, except of pictures.
+        pictures: whether rows are pictures.
+
+    Raises:
+        UserError: a file is missing, or there are no rows.
+    """
+    places: list[tuple[int, str, int, tuple[str, ...]]] = []  # count, file, begin, pictures
+    names = [each for name in names for each in expand_braces(name)]
+    for name in names:
+        if not Path(name).exists():
+            raise UserError(f"{name}: no such file")
+        if Path(name).is_dir() and not pictures:
+            raise UserError(f"{name}: is a folder; name the files in it")
+        if not pictures and suffix(name) in TABLES and suffix(name) not in ROWS:
+            raise UserError(f"{name}: of tables, a large job reads {', '.join(ROWS)}")
+    if pictures:
+        paths = [str(p) for name in names for p in (find_pictures(Path(name)) if Path(name).is_dir() else [name])]
+        parts = (tuple(paths[i : i + size]) for i in range(0, len(paths), size))
+        places = [(len(part), "", 0, part) for part in parts]
+    else:
+        for name in names:
+            places += [(count, name, begin, ()) for count, begin in _places(name, size)]
+    if not places:
+        raise UserError(f"{', '.join(names)}: {'no pictures' if pictures else 'no rows'} are there")
+    chunks, row = [], 1
+    for number, (count, file, begin, files) in enumerate(places):
+        chunks.append(Chunk(number, row, count, file, begin, files))
+        row += count
+    return chunks
+
+
+def _places(name: str, size: int) -> Iterator[tuple[int, int]]:
+    """The number of rows of each chunk of a file, and where it begins."""
+    if suffix(name) == ".parquet":
+        from pyarrow.parquet import ParquetFile
+
+        rows = ParquetFile(name).metadata.num_rows
+        yield from ((min(size, rows - begin), begin) for begin in range(0, rows, size))
+        return
+    with _open(name) as file:
+        begin, count = 0, 0
+        while file.readline():
+            count += 1
+            if count == size:
+                yield count, begin
+                begin, count = file.tell(), 0
+        if count:
+            yield count, begin
+
+
+def _open(name: str) -> IO[bytes]:
+    return gzip.open(name) if name.endswith(".gz") else open(name, "rb")  # type: ignore[return-value]
+
+
+def read_chunk(chunk: Chunk, columns: Sequence[str]) -> Iterator[Any]:
+    """The items of a chunk's rows: texts (tuples of them if there are several columns), or paths of pictures;
+    `Failed` for what is none."""
+    if chunk.pictures:
+        yield from chunk.pictures
+    elif suffix(chunk.file) == ".parquet":
+        from pyarrow.parquet import ParquetFile
+
+        batches = ParquetFile(chunk.file).iter_batches(1024)
+        rows = (row for batch in batches for row in batch.to_pylist())
+        yield from (_cells(row, columns) for row in islice(rows, chunk.begin, chunk.begin + chunk.count))
+    else:
+        with _open(chunk.file) as file:
+            file.seek(chunk.begin)
+            for line in islice(file, chunk.count):
+                yield _line(line.rstrip(b"\r\n"), columns if suffix(chunk.file) in LINES else None)
+
+
+def _line(line: bytes, columns: Sequence[str] | None) -> Any:
+    try:
+        text = line.decode("utf-8-sig")
+        return text if columns is None else _cells(json.loads(text), columns)
+    except UnicodeDecodeError as error:
+        return Failed(f"not UTF-8 (byte {error.start} of the line)")
+    except (ValueError, RecursionError) as error:
+        return Failed(f"no JSON ({error})")
+
+
+def _cells(row: Any, columns: Sequence[str]) -> Any:
+    cells = tuple(row.get(column) if isinstance(row, dict) else None for column in columns)
+    for column, cell in zip(columns, cells, strict=True):
+        if not isinstance(cell, str):
+            return Failed(f"no text in field {column!r}")
+    return cells if len(cells) > 1 else cells[0]

@@ -1,0 +1,206 @@
+"""Large jobs: chunks that a worker reads by itself, shards that are whole or absent, and Ray."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import multiprocessing
+import os
+import signal
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gen.base.errors import UserError
+from gen.bulk import Job, Writer, run_job
+from gen.bulk.inputs import Failed, find_chunks, read_chunk
+from tasks.commands.score import ScoreCommand, large_work
+
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+
+LINES = ["one", "", "two words", "three", "ünï", "six", "seven"]
+
+
+def write_input(path, lines):
+    """Rows of text in the format of the file's name."""
+    rows = "".join(json.dumps({"text": line}) + "\n" for line in lines)
+    if path.suffix == ".parquet":
+        pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pa.table({"text": lines}), path, row_group_size=2)
+    elif path.suffix == ".gz":
+        path.write_bytes(gzip.compress("".join(line + "\n" for line in lines).encode()))
+    else:
+        path.write_text(rows if path.suffix == ".jsonl" else "".join(line + "\r\n" for line in lines))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.gz", "a.jsonl", "a.parquet"])
+def test_chunks_are_the_rows(tmp_path, name):
+    names = [write_input(tmp_path / f"{n}{name}", LINES) for n in range(2)]
+    chunks = find_chunks(names, 3)
+    assert [(c.number, c.row, c.count) for c in chunks] == [
+        *((0, 1, 3), (1, 4, 3), (2, 7, 1), (3, 8, 3), (4, 11, 3), (5, 14, 1)),
+    ]
+    assert [item for chunk in chunks for item in read_chunk(chunk, ["text"])] == LINES * 2
+
+
+def test_chunks_of_pictures(tmp_path):
+    for name in ("b.jpg", "a/c.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    chunks = find_chunks([str(tmp_path), "more.jpg"][:1], 1, pictures=True)
+    assert [list(read_chunk(chunk, [])) for chunk in chunks] == [[str(tmp_path / n)] for n in ("a/c.png", "b.jpg")]
+
+
+def test_rows_that_cannot_be_read_are_told(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": "x", "b": "y"}\n[1]\n{"a": 1, "b": "y"}\n{\n{"a": "\xff"}\n')
+    (chunk,) = find_chunks([str(path)], 10)
+    first, *others = read_chunk(chunk, ["a", "b"])
+    assert first == ("x", "y")
+    assert all(isinstance(item, Failed) for item in others)
+    assert [str(item).split(" (")[0] for item in others] == [
+        "no text in field 'a'",
+        "no text in field 'a'",
+        "no JSON",
+        "not UTF-8",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none.txt", "no such file"),
+        ("folder", "is a folder"),
+        ("empty.txt", "no rows are there"),
+        ("a.csv", "of tables, a large job reads"),
+    ],
+)
+def test_inputs_that_are_none(tmp_path, name, said):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "a.csv").write_text("a,b\n")
+    with pytest.raises(UserError, match=f"{name}.*{said}"):
+        find_chunks([str(tmp_path / name)], 10)
+
+
+def load():
+    """Work that fails where a row says so, and dies once where a file says so."""
+
+    def work(items):
+        for item in items:
+            if item == "bad":
+                raise ValueError("a bad row")
+            if item.startswith("die:") and not os.path.exists(item[4:]):
+                Path(item[4:]).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if item.startswith("slow:"):
+                time.sleep(0.2)
+            yield {"output": item[::-1]}
+
+    return work
+
+
+def job(folder, lines, size=3, **more):
+    path = write_input(folder / "in.txt", lines)
+    return Job(load, find_chunks([path], size), folder / "out", **more)
+
+
+def rows(out):
+    return [json.loads(line) for path in sorted(out.glob("*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def test_a_row_that_fails_is_the_only_one(tmp_path):
+    made = job(tmp_path, ["one", "bad", "two", "bad", "three"], 10)
+    for chunk in made.open():
+        made.write(chunk, load())
+    assert rows(tmp_path / "out") == [
+        {"row": 1, "output": "eno"},
+        {"row": 2, "error": "ValueError: a bad row"},
+        {"row": 3, "output": "owt"},
+        {"row": 4, "error": "ValueError: a bad row"},
+        {"row": 5, "output": "eerht"},
+    ]
+
+
+def test_another_job_does_not_write_there(tmp_path):
+    first = job(tmp_path, LINES, record={"run": "a"})
+    assert len(first.open()) == 3
+    first.write(first.chunks[1], load())
+    assert [chunk.number for chunk in job(tmp_path, LINES, record={"run": "a"}).open()] == [0, 2]
+    others = [(LINES, 3, "b", "run"), (LINES, 2, "a", "input"), ([*LINES, "more"], 3, "a", "input")]
+    for lines, size, run, what in others:
+        with pytest.raises(UserError, match=rf"holds another job \(other {what}\)"):
+            job(tmp_path, lines, size, record={"run": run}).open()
+    (tmp_path / "out" / "job.json").unlink()
+    with pytest.raises(UserError, match="is not an empty folder"):
+        first.open()
+
+
+def test_a_writer_for_data_of_ones_own(trained):
+    batch = {"text": np.array(["the cat", "the dog"], dtype=object), "id": np.array([7, 8])}
+    found = Writer(str(trained), max_new_tokens=5, temperature=0.0)(batch)
+    assert found["id"].tolist() == [7, 8]
+    assert found["error"].tolist() == ["", ""]
+    assert all(isinstance(text, str) and text for text in found["output"].tolist())
+    assert (found["score"] < 0).all()
+
+
+def test_a_worker_scores_as_the_command_does(gen, trained, tmp_path):
+    lines = ["the cat sat", "a dog ran to the mat"]
+    status, out, err = gen("score", trained, write_input(tmp_path / "in.txt", lines), "--json", "--device", "cpu")
+    assert status == 0, err
+    rows = list(large_work(ScoreCommand(str(trained), device="cpu"))(lines))
+    for row, line in zip(rows, out.splitlines(), strict=True):
+        expected = json.loads(line)
+        assert row["log_prob"] == pytest.approx(expected.pop("log_prob"), abs=1e-4)
+        assert expected.pop("perplexity") > 1
+        assert {k: v for k, v in row.items() if k != "log_prob"} == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["translate", "RUN", "--ray"], ["with --output", "not standard input"]),
+        (["translate", "RUN", "--ray", "-i", "a", "-o", "b", "--json"], ["--ray does not go with --json"]),
+        (["translate", "RUN", "--workers", "3"], ["--workers goes with --ray"]),
+        (["score", "RUN", "a.txt", "-o", "b"], ["--output goes with --ray"]),
+        (["classify", "RUN", "--ray", "-o", "b"], ["not standard input"]),
+        (["caption", "RUN", "a.jpg", "--ray", "-o", "b", "--csv", "--sidecar"], ["--csv, --sidecar"]),
+    ],
+)
+def test_options_that_do_not_go_with_it(gen, argv, said):
+    status, out, err = gen(*argv)
+    assert (status, out) == (2, "")
+    assert all(text in err for text in said)
+
+
+def drive(made):
+    run_job(made, workers=2)
+
+
+@needs_ray
+def test_kills_of_a_worker_and_of_the_driver_change_nothing(tmp_path):
+    """The driver is killed when some shards are done, and then a worker dies: nothing twice, nothing lost."""
+    lines = [f"slow: {n}" for n in range(16)] + ["bad", f"die:{tmp_path / 'died'}", "last"]
+    made = job(tmp_path, lines, 2)
+    driver = multiprocessing.get_context("spawn").Process(target=drive, args=(made,))
+    driver.start()
+    while len(list((tmp_path / "out").glob("*.jsonl"))) < 2:
+        assert driver.is_alive()
+        time.sleep(0.05)
+    driver.kill()
+    driver.join()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.jsonl")}
+    assert len(kept) < 10
+    seen = []
+    assert run_job(made, workers=2, progress=lambda done, total: seen.append((done, total))) == 1
+    assert (tmp_path / "died").exists()
+    assert seen[-1] == (19, 19)
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+    expected = [{"row": n, "output": line[::-1]} for n, line in enumerate(lines, 1)]
+    expected[16] = {"row": 17, "error": "ValueError: a bad row"}
+    assert rows(tmp_path / "out") == expected
