@@ -31,7 +31,7 @@ from gen.training.config import check_split, recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
-from tasks.options import input_name
+from tasks.options import has_recurrent_weights, input_name
 from tasks.text.data import (
     evaluate_part,
     label_ids,
@@ -136,6 +136,7 @@ class Text(Task):
         layers = 2 if self.config.data.given else 1
         hidden = int(np.clip(round_size((384 if layers == 1 else 256) * growth), 128, 1536))
         again = float(np.log10(max(passes, 1e-3) / 10))
+        connections = 0.39 * again if has_recurrent_weights(self.config.model.cell) else 0.0
         rate = float(np.clip(8e-3 * 2 ** (-again / 0.78), 2e-3, 8e-3))
         batch_size = self.config.data.batch_size
         chunk = min(64, max(facts.num_tokens // (8 * batch_size), 16))
@@ -152,7 +153,7 @@ class Text(Task):
             "hidden_size": Choice(hidden, f"{facts.tokens:,.0f} tokens fit into the budget at size 384"),
             "dropout": Choice(round(float(np.clip(0.1 + 0.33 * again, 0.1, 0.5)), 2), read),
             "embedding_dropout": Choice(0.1, "best of those tried on several texts"),
-            "weight_dropout": Choice(round(float(np.clip(0.39 * again, 0.0, 0.4)), 2), read),
+            "weight_dropout": Choice(round(float(np.clip(connections, 0.0, 0.4)), 2), read),
             "learning_rate": Choice(float(f"{rate:.2g}"), read),
             "chunk": Choice(chunk, "64, or less where an epoch would have fewer than 8 steps"),
         }
