@@ -8,10 +8,11 @@ from torch import nn
 
 import gen as toolkit
 from gen.base.errors import UserError
-from gen.models.cells import CELLS, Cell, linear_scan, register_cell
+from gen.models.cells import CELLS, Cell, gated, linear_scan, register_cell
 from gen.models.cells.gated import _by_doubling
 from gen.models.encoders import RNNEncoder
 from gen.models.recurrent import RecurrentStack
+from tasks.text.options import TextSizes
 from tests.conftest import TINY, make_model
 
 
@@ -62,9 +63,11 @@ def test_a_long_text_in_parallel_in_chunks_and_by_steps(cell):
             torch.testing.assert_close(state, last, atol=1e-5, rtol=1e-5)
 
 
-def test_weight_dropout_needs_recurrent_weights(gen, book):
-    status, _, err = gen("train", "text", "--data", book, "--out", "no", "--cell", "ssru", "--weight-dropout", "0.2")
-    assert (status, err) == (2, "gen: --weight-dropout: --cell ssru has no recurrent weights\n")
+def test_weight_dropout_needs_recurrent_weights():
+    assert TextSizes(cell="lstm", weight_dropout=0.2).errors() == []
+    for cell in ("ssru", "mingru"):
+        errors = TextSizes(cell=cell, weight_dropout=0.2).errors()
+        assert errors == [f"--weight-dropout: --cell {cell} has no recurrent weights"]
 
 
 @pytest.fixture
@@ -92,27 +95,33 @@ def average():
 def test_a_cell_of_ones_own(average, gen, book, tmp_path):
     run = tmp_path / "run"
     assert "average}" in gen("train", "text", "--help")[1].split("--cell", 1)[1].split("\n", 1)[0]
-    status, _, err = gen("train", "text", "--data", book, "--out", run, "--cell", "average", "--budget", "6 steps", *TINY)
+    status, _, err = gen(
+        "train", "text", "--data", book, "--out", run, "--cell", "average", "--budget", "6 steps", *TINY
+    )
     assert status == 0, err
     model = toolkit.load(run)
     assert model.decoder.lower.states_per_layer == 2
     text = model.generate("the ", temperature=0, max_new_tokens=8)[0]
     assert model.score(["the " + text.text])[0].log_probs[4:12] == pytest.approx(text.log_probs, abs=1e-4)
     del CELLS["average"]
-    with pytest.raises(UserError, match="unknown cell 'average' .*import the file that registers it"):
+    with pytest.raises(UserError, match=r"unknown cell 'average' .*import the file that registers it"):
         toolkit.load(run)
 
 
-def test_a_cell_of_ones_own_is_exported(average, tokenizer, tmp_path):
+def test_parallel_cells_are_exported(tokenizer, tmp_path, monkeypatch):
     runtime = pytest.importorskip("gen.runtime")
     pytest.importorskip("onnxscript")
-    from gen.models.export import export
+    from gen.models.export import export, quantize
 
-    encoder = RNNEncoder(tokenizer, embedding_size=6, hidden_size=8, num_layers=1, cell="average")
-    model = make_model(tokenizer, encoder=encoder, cell="average", attention="dot")
-    export(model, tmp_path / "out")
-    sentences = ["the cat", "a", "the dog ran to the mat, the cat"]
-    ours = model.score(["on the mat", "cat", ""], sentences)
-    theirs = runtime.load(tmp_path / "out").score(["on the mat", "cat", ""], sentences)
-    for a, b in zip(ours, theirs, strict=True):
-        assert b.log_probs == pytest.approx(a.log_probs, abs=1e-4)
+    monkeypatch.setattr(gated, "_DOUBLINGS", 5)  # enough for these sentences, and traced sooner
+    sizes = {"embedding_size": 6, "hidden_size": 32, "num_layers": 1}
+    encoder = RNNEncoder(tokenizer, **sizes, cell="mingru", bidirectional=False)
+    model = make_model(tokenizer, encoder=encoder, hidden_size=32, cell="ssru", attention="dot")
+    export(model, tmp_path / "plain")
+    quantize(tmp_path / "plain", tmp_path / "int8")
+    texts, sentences = ["on the mat", "cat", ""], ["the cat", "a", "the dog ran to the mat"]
+    ours = model.score(texts, sentences)
+    for name, tolerance in (("plain", 1e-4), ("int8", 0.5)):
+        theirs = runtime.load(tmp_path / name).score(texts, sentences)
+        for a, b in zip(ours, theirs, strict=True):
+            assert b.log_probs == pytest.approx(a.log_probs, abs=tolerance)

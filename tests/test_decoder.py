@@ -13,10 +13,10 @@ import torch
 from gen.base.errors import UserError
 from gen.models.attention import ATTENTIONS, build_attention, masked_softmax
 from gen.models.batch import sequence_batch
-from gen.models.decoder import Decoder, DecoderConfig
-from gen.models.memory import Memory
 from gen.models.cells import CELLS
 from gen.models.cells.fused import drop_connections
+from gen.models.decoder import Decoder, DecoderConfig
+from gen.models.memory import Memory
 from gen.models.recurrent import RecurrentStack, variational_dropout
 from tests.conftest import make_model
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
-from gen.models.cells import LayerState, find_cell
+from gen.models.cells import FusedCell, LayerState, find_cell
 
 StackState = tuple[LayerState, ...]
 """The states of a stack, one per layer."""
@@ -23,6 +26,23 @@ def variational_dropout(x: Tensor, p: float, training: bool) -> Tensor:
         return x
     mask = torch.empty(x.size(0), 1, x.size(2), dtype=x.dtype, device=x.device).bernoulli_(1 - p)
     return x * mask.div_(1 - p)
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Eval mode for computing gradients, which cuDNN's recurrent layers do in training mode only."""
+    before = model.training
+    model.eval()
+    fused = {cell: cell.weight_dropout for cell in model.modules() if isinstance(cell, FusedCell)}
+    for cell in fused:
+        cell.train()
+        cell.weight_dropout = 0.0
+    try:
+        yield
+    finally:
+        for cell, share in fused.items():
+            cell.weight_dropout = share
+        model.train(before)
 
 
 class RecurrentStack(nn.Module):

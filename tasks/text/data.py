@@ -23,6 +23,7 @@ from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.markov import MarkovChain
 from gen.metrics.scores import language_metrics
+from gen.models.adapt import SEGMENT, Adapter
 from gen.models.batch import Batch
 from gen.models.model import Model
 from gen.training.interfaces import Evaluation
@@ -100,14 +101,22 @@ def label_ids(labels: Mapping[str, LabelTokenizer], cells: Sequence[Sequence[str
     return {n: LabelProcessor(t).read([row[i] for row in cells]) for i, (n, t) in enumerate(labels.items())}
 
 
-def part_batches(part: Part, tokenizer: Tokenizer, limit: int | None = None) -> Iterator[Batch]:
-    """Batches over a part, each token once."""
+def part_batches(
+    part: Part, tokenizer: Tokenizer, limit: int | None = None, segment: int | None = None
+) -> Iterator[Batch]:
+    """Batches over a part, each token once.
+
+    Args:
+        part, tokenizer, limit: the first ``limit`` tokens, or whole lines of about as many.
+        segment: batches of about this many tokens, a text's in their order.
+    """
     if part.offsets is None:
-        return stream_evaluation(part.tokens, tokenizer.bos_id, tokenizer.pad_id, limit=limit)
+        pieces = {"chunk": segment, "in_order": True} if segment else {}
+        return stream_evaluation(part.tokens, tokenizer.bos_id, tokenizer.pad_id, limit=limit, **pieces)
     offsets = np.asarray(part.offsets)
     if limit is not None:
         offsets = offsets[: max(int(np.searchsorted(offsets, limit, "right")), 2)]
-    return SequenceBatches(Sequences(part.tokens, offsets), 8192, tokenizer, **_source(part)).epoch(0)
+    return SequenceBatches(Sequences(part.tokens, offsets), segment or 8192, tokenizer, **_source(part)).epoch(0)
 
 
 def _source(part: Part, dropout: float = 0.0, seed: int = 0) -> dict[str, Any]:
@@ -130,11 +139,17 @@ def line_batches(part: Part, tokenizer: Tokenizer, data: TextData, seed: int) ->
 
 
 def evaluate_part(
-    model: Model, part: Part, limit: int | None = None, max_batches: int | None = None
+    model: Model,
+    part: Part,
+    limit: int | None = None,
+    max_batches: int | None = None,
+    *,
+    adapt: bool = False,
 ) -> Evaluation:
-    """Loss, bits per character and perplexity of a model on a part, with states carried over."""
-    batches = islice(part_batches(part, model.tokenizer, limit), max_batches)
-    loss_sum, num_tokens = all_reduce_sum(*model.evaluate(batches))
+    """Loss, bits per character and perplexity of a model on a part, with states carried over; see `Adapter` for
+    ``adapt``."""
+    batches = islice(part_batches(part, model.tokenizer, limit, SEGMENT if adapt else None), max_batches)
+    loss_sum, num_tokens = all_reduce_sum(*(Adapter(model) if adapt else model).evaluate(batches))
     return Evaluation(language_metrics(loss_sum, int(num_tokens), _characters(part, int(num_tokens))))
 
 

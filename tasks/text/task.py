@@ -263,8 +263,14 @@ class Text(Task):
             raise UserError(
                 f"{flags} does not go with a text model: it is evaluated by its loss, without a search"
             )
+        return self._evaluate(model, examples)
+
+    def evaluate_adapting(self, model: Any, examples: Any) -> Evaluation:
+        return self._evaluate(model, examples, adapt=True)
+
+    def _evaluate(self, model: Any, examples: Any, *, adapt: bool = False) -> Evaluation:
         if isinstance(examples, Part):
-            return _finite(evaluate_part(model, examples))
+            return _finite(evaluate_part(model, examples, adapt=adapt))
         unit = "line" if model.info.ends_with_eos else "stream"
         with tempfile.TemporaryDirectory(prefix="gen-") as folder:
             part = tokenize(examples, model.tokenizer, unit, Path(folder))
@@ -272,7 +278,7 @@ class Text(Task):
                 raise UserError(f"{examples.paths[0]}: holds no text")
             if examples.given:
                 part = replace(part, given=label_ids(given_labels(model), examples.given_cells()))
-            return _finite(evaluate_part(model, part))
+            return _finite(evaluate_part(model, part, adapt=adapt))
 
     def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
         """Bits per character of up to ``limit`` (0: 256) pieces of the text."""

@@ -2,7 +2,7 @@
 `register_cell`."""
 
 from gen.models.cells.base import CELLS, Cell, LayerState, find_cell, register_cell
-from gen.models.cells.fused import GRU, LSTM, RNN
+from gen.models.cells.fused import GRU, LSTM, RNN, FusedCell
 from gen.models.cells.gated import GatedCell, linear_scan
 from gen.models.cells.mingru import MinGRU
 from gen.models.cells.ssru import SSRU
@@ -20,6 +20,7 @@ __all__ = [
     "RNN",
     "SSRU",
     "Cell",
+    "FusedCell",
     "GatedCell",
     "LayerState",
     "MinGRU",

@@ -90,5 +90,6 @@ def find_cell(name: str) -> type[Cell]:
         UserError: there is none; the file that registers it has not been imported.
     """
     if name not in CELLS:
-        raise UserError(f"unknown cell {name!r} (known: {', '.join(CELLS)}): import the file that registers it first")
+        known = ", ".join(CELLS)
+        raise UserError(f"unknown cell {name!r} (known: {known}): import the file that registers it first")
     return CELLS[name]

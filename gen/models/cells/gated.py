@@ -11,7 +11,7 @@ from gen.models.cells.base import Cell, LayerState
 
 
 class GatedCell(Cell):
-    """A unit whose gate depends on the input alone, and a feed-forward part, both residual and with the norm first.
+    """A unit whose gate depends on the input alone, and a feed-forward part; both are residual, after a norm.
 
     Its one state vector is kept in float32 at least, whatever the precision of the products.
     """
@@ -105,6 +105,6 @@ def _by_doubling(keep: Tensor, new: Tensor, before: Tensor) -> Tensor:
         earlier = positions - (1 << n)
         keep = keep * (earlier >= 0)[:, None]
         earlier = earlier.clamp(min=0)
-        new = new + keep * new[:, earlier]
-        keep = keep * keep[:, earlier]
+        new = new + keep * new.index_select(1, earlier)
+        keep = keep * keep.index_select(1, earlier)
     return new
