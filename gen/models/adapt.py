@@ -14,7 +14,8 @@ from gen.models.recurrent import without_dropout
 SEGMENT = 64
 """Tokens of a text that are scored before the model learns from them."""
 
-RATE = 3e-4
+RATE = 1e-3
+"""Of the steps: best of those tried on Shakespeare."""
 
 
 class Adapter:
@@ -47,6 +48,6 @@ class Adapter:
                 (output.loss_sum / max(output.num_tokens, 1)).backward()
                 self._optimizer.step()
                 state = output.state.detach()
-                loss_sum += float(output.loss_sum)
+                loss_sum += float(output.loss_sum.detach())
                 num_tokens += output.num_tokens
         return loss_sum, num_tokens

@@ -61,13 +61,13 @@ def evaluate_command(argv: list[str], command: str) -> int:
     config = parse_command(options, argv, command, repeat=False)
     config.check()
     distributed.start()
+    if config.adapt:
+        distributed.one_process("--adapt")
     model = Model.load(config.run, pick_device(config.device))
     tune_cpu()
     assert found is not None  # the model was loaded, so it was found among the words
     task = found()
     examples = task.held_out(model, config.held_out)
-    if config.adapt:
-        distributed.one_process("--adapt")
 
     def evaluate(model: Model) -> Evaluation:
         if config.adapt:

@@ -60,17 +60,15 @@ def score_command(argv: list[str], command: str) -> int:
     if errors:
         raise ConfigError(errors)
     distributed.start()
+    if config.adapt:
+        distributed.one_process("--adapt")
     model = Model.load(config.run, pick_device(config.device))
     task = find_task(model.info.task or "text")()
     pairs = task.pairs(config.file, config)
-    adapter = None
+    work = partial(_scores, model, task, config.batch_size)
     if config.adapt:
-        distributed.one_process("--adapt")
-        adapter = Adapter(model)
         notify("adapted: each score is of a model that learned from the lines before")
-    work = (
-        partial(_scores, model, task, config.batch_size) if adapter is None else partial(_adapting, adapter, task)
-    )
+        work = partial(_adapting, Adapter(model), task)
     done = failed = 0
     for (source, text), score in distributed.share_out(pairs, work):
         done += 1
