@@ -52,7 +52,8 @@ def test_evaluate_adapts_in_the_order_of_the_text(gen, folder, tmp_path):
     assert one[1]["loss"] == pytest.approx(one[0]["loss"], abs=1e-6)  # one segment: nothing to learn from
     every = [evaluate("--data", rest, *words) for words in ((), ("--adapt",))]
     assert every[1]["loss"] < every[0]["loss"]
-    assert every[1]["adapted"] is True and "adapted" not in every[0]
+    assert every[1]["adapted"] is True
+    assert "adapted" not in every[0]
     assert {path: path.read_bytes() for path in folder.iterdir()} == saved
     status, out, _ = gen("evaluate", folder, "--data", rest, "--adapt")
     assert status == 0
@@ -78,7 +79,8 @@ def test_score_adapts_line_by_line(gen, folder, tokenizer, tmp_path, reads):
 
     plain, silent = scores()
     adapted, said = scores("--adapt")
-    assert "adapted" in said and "adapted" not in silent
+    assert "adapted" in said
+    assert "adapted" not in silent
     assert adapted[0]["log_prob"] == pytest.approx(plain[0]["log_prob"], abs=1e-4)
     assert adapted[-1]["log_prob"] > plain[-1]["log_prob"] + 0.1
     assert adapted[0]["adapted"] is True

@@ -62,8 +62,8 @@ def linear_scan(keep: Tensor, new: Tensor, before: Tensor) -> tuple[Tensor, Tens
     if new.size(1) == 1:
         last = torch.addcmul(new.flatten(0, 1), keep.flatten(0, 1), before)
         return last.unsqueeze(1), last
-    scan = _by_doubling if torch.compiler.is_exporting() else _Scan.apply
-    states = scan(keep, new, before)
+    exporting = getattr(torch.compiler, "is_exporting", bool)()  # older versions cannot export
+    states = (_by_doubling if exporting else _Scan.apply)(keep, new, before)
     return states, states[:, -1]
 
 
