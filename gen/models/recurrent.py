@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,9 +90,10 @@ class RecurrentStack(nn.Module):
         self.dropout = dropout
         self.residual = residual
         sizes = [input_size] + [hidden_size] * num_layers
-        self.layers = nn.ModuleList(made(size, hidden_size) for size in sizes[:-1])
-        for layer in self.layers:
+        layers = [made(size, hidden_size) for size in sizes[:-1]]
+        for layer in layers:
             layer.weight_dropout = weight_dropout
+        self.layers = nn.ModuleList(layers)
         self.norms = nn.ModuleList(nn.LayerNorm(size) if layer_norm else nn.Identity() for size in sizes[:-1])
         self.output_size = sizes[-1]
 
@@ -115,6 +117,7 @@ class RecurrentStack(nn.Module):
         """
         one_step = inputs.size(1) == 1 and not self.training and not torch.is_grad_enabled()
         after: list[LayerState] = []
+        layer: Any
         for layer, norm, before in zip(self.layers, self.norms, state, strict=True):
             x = variational_dropout(norm(inputs), self.dropout, self.training)
             if one_step:

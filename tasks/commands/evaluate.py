@@ -69,7 +69,7 @@ def evaluate_command(argv: list[str], command: str) -> int:
     task = found()
     examples = task.held_out(model, config.held_out)
 
-    def evaluate(model: Model) -> Evaluation:
+    def evaluate(model: Any) -> Evaluation:
         if config.adapt:
             return task.evaluate_adapting(model, examples)
         return task.evaluate(model, examples, batch_size=config.batch_size, **config.search.given())

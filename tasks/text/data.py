@@ -111,8 +111,8 @@ def part_batches(
         segment: batches of about this many tokens, a text's in their order.
     """
     if part.offsets is None:
-        pieces = {"chunk": segment, "in_order": True} if segment else {}
-        return stream_evaluation(part.tokens, tokenizer.bos_id, tokenizer.pad_id, limit=limit, **pieces)
+        special = tokenizer.bos_id, tokenizer.pad_id
+        return stream_evaluation(part.tokens, *special, limit=limit, chunk=segment or 256, in_order=bool(segment))
     offsets = np.asarray(part.offsets)
     if limit is not None:
         offsets = offsets[: max(int(np.searchsorted(offsets, limit, "right")), 2)]
