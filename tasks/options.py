@@ -12,12 +12,26 @@ from gen.base.fields import Arg
 from gen.training.interfaces import SIZE_STEP
 
 
+def known_cells() -> tuple[str, ...]:
+    """The names of registered cells."""
+    from gen.models.cells import CELLS  # with torch
+
+    return tuple(CELLS)
+
+
+def has_recurrent_weights(cell: str) -> bool:
+    """Whether a cell has weights that ``--weight-dropout`` applies to."""
+    from gen.models.cells import find_cell
+
+    return find_cell(cell).recurrent_weights
+
+
 @dataclass(frozen=True)
 class DecoderSizes:
     """Sizes of the decoder."""
 
-    cell: Literal["rnn", "gru", "lstm"] = "lstm"
-    """Recurrent cell."""
+    cell: Annotated[str, Arg(one_of=known_cells)] = "lstm"
+    """Recurrent cell: ssru and mingru train in parallel over a sequence; or one that you registered."""
     embedding_size: int | None = None
     """Size of a token embedding. Chosen from the budget and the data."""
     hidden_size: int | None = None
@@ -35,7 +49,10 @@ class DecoderSizes:
         """The errors in the options, one line each."""
         names = [f.name for f in fields(self)]
         sizes = [name for name in names if name.endswith(("_size", "_layers", "_heads"))]
-        return range_errors(self, sizes, [name for name in names if name.endswith("dropout")])
+        found = range_errors(self, sizes, [name for name in names if name.endswith("dropout")])
+        if self.weight_dropout and not has_recurrent_weights(self.cell):
+            found.append(f"--weight-dropout: --cell {self.cell} has no recurrent weights")
+        return found
 
 
 @dataclass(frozen=True)

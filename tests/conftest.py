@@ -51,10 +51,11 @@ def model(tokenizer):
     return make_model(tokenizer)
 
 
-def make_model(tokenizer, seed=0, **sizes):
+def make_model(tokenizer, seed=0, encoder=None, **sizes):
     torch.manual_seed(seed)
     sizes = {"embedding_size": 12, "hidden_size": 16, "num_layers": 2, **sizes}
-    model = Model({"name": "none"}, DecoderConfig(len(tokenizer), **sizes), tokenizer, ModelInfo(task="text"))
+    encoder = encoder or {"name": "none"}
+    model = Model(encoder, DecoderConfig(len(tokenizer), **sizes), tokenizer, ModelInfo(task="text"))
     with torch.no_grad():
         model.decoder.output.weight *= 6
         model.decoder.first_state_bias.normal_()

@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gen.inputs.tokenizer import CharTokenizer
+from gen.models.cells import CELLS
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import RNNEncoder
 from gen.models.model import Model
@@ -28,7 +29,7 @@ def make(attention="dot", **encoder):
     return model.eval()
 
 
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_a_padded_sentence_is_encoded_as_it_is_alone(cell, bidirectional):
     encoder = make(cell=cell, bidirectional=bidirectional).encoder

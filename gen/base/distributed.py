@@ -72,6 +72,12 @@ def size() -> int:
     return _dist().get_world_size() if _together() else 1
 
 
+def one_process(option: str) -> None:
+    """Raises `UserError` for an option that needs what all processes know if there are several."""
+    if size() > 1:
+        raise UserError(f"{option} runs in one process: start the command without torchrun")
+
+
 def rank() -> int:
     """The rank of this process, from 0."""
     return _dist().get_rank() if _together() else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache
@@ -30,6 +30,7 @@ class Arg:
         unset: what the help prints for a default of None, such as "chosen", unless the docstring has "unset" or
             "chosen" in it. A dataclass may set it for all of its fields with a class attribute ``UNSET``.
         required: the help prints "(required)" although the field has a default that the command refuses.
+        one_of: gives the values that it may have, where they are known only when the program runs.
     """
 
     metavar: str = ""
@@ -38,6 +39,7 @@ class Arg:
     words: bool = False
     unset: str = ""
     required: bool = False
+    one_of: Callable[[], Collection[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ def options_of(config: Any, path: tuple[str, ...] = ()) -> tuple[Option, ...]:
         if get_origin(hint) is Annotated:
             hint, *metadata = get_args(hint)
             arg = next((each for each in metadata if isinstance(each, Arg)), arg)
+        if arg.one_of is not None:
+            hint = Literal[tuple(arg.one_of())]
         arg = replace(arg, unset=arg.unset or getattr(config, "UNSET", ""))
         default = field.default if field.default_factory is MISSING else field.default_factory()
         text = documented.get(field.name) or str(field.metadata.get("help", ""))

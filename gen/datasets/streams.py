@@ -69,6 +69,7 @@ def stream_evaluation(
     limit: int | None = None,
     chunk: int = 256,
     lead: int = 512,
+    in_order: bool = False,
 ) -> Iterator[Batch]:
     """A text once, every token counted once, with the state carried from its beginning to its end.
 
@@ -82,9 +83,10 @@ def stream_evaluation(
         limit: only the first ``limit`` tokens.
         chunk: tokens a batch.
         lead: tokens read before a row counts.
+        in_order: one row.
     """
     n = len(tokens) if limit is None else min(limit, len(tokens))
-    rows = max(1, min(64, n // (8 * lead)))
+    rows = 1 if in_order else max(1, min(64, n // (8 * lead)))
     if n == 0 or not shard(range(rows)):
         return
     steps = -(-(n + (rows - 1) * lead) // rows)  # each row reads this many, the first counts all of them

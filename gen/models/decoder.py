@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gen.models.attention import build_attention
 from gen.models.memory import Memory
-from gen.models.recurrent import CELLS, RecurrentStack, StackState, variational_dropout
+from gen.models.recurrent import RecurrentStack, StackState, variational_dropout
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class DecoderConfig:
     embedding_size: int = 128
     hidden_size: int = 512
     num_layers: int = 1
-    cell: Literal["rnn", "gru", "lstm"] = "lstm"
+    cell: str = "lstm"
     attention: Literal["none", "dot", "additive", "multihead"] = "none"
     num_heads: int = 4
     dropout: float = 0.0
@@ -48,7 +48,7 @@ class DecoderState:
     """The recurrent state between two calls: a value, never kept on a module.
 
     Attributes:
-        layers: per layer, (hidden,) or, for an LSTM, (hidden, cell); each (R, H) float.
+        layers: per layer, the vectors of its cell, each (R, H) float: (hidden, cell) for an LSTM.
     """
 
     layers: StackState
@@ -139,7 +139,7 @@ class Decoder(nn.Module):
         # Tied embeddings have the small scale of output weights; as inputs they are scaled to unit variance.
         self.embedding_scale = c.embedding_size**0.5 if c.tie_embeddings else 1.0
         self.output = nn.Linear(wanted, c.vocab_size)
-        state_size = c.num_layers * CELLS[c.cell][2] * c.hidden_size
+        state_size = c.num_layers * self.lower.states_per_layer * c.hidden_size
         # From the summary to the first state. Without an encoder (M = 0) the state is the bias alone, and learned.
         self.first_state = nn.Linear(memory_size, state_size) if memory_size else None
         self.first_state_bias = nn.Parameter(torch.zeros(state_size))
@@ -169,7 +169,7 @@ class Decoder(nn.Module):
         values = bias.expand(memory.summary.size(0), -1)
         if self.first_state is not None:
             values = values + self.first_state(memory.summary).float()
-        H, n = self.config.hidden_size, CELLS[self.config.cell][2]
+        H, n = self.config.hidden_size, self.lower.states_per_layer
         parts = torch.tanh(values).split(H, 1)  # num_layers * n parts of (B, H)
         return DecoderState(tuple(tuple(parts[i : i + n]) for i in range(0, len(parts), n)))
 

@@ -20,15 +20,13 @@ from torch import Tensor, nn
 from gen import runtime
 from gen.base.errors import UserError
 from gen.base.folders import write_folder
+from gen.models.cells import Cell
 from gen.models.checkpoint import not_finite
 from gen.models.decoder import Decoder, DecoderState
 from gen.models.memory import Memory
 from gen.models.model import Model
-from gen.models.recurrent import LayerState, RecurrentStack, Scan
 from gen.search.info import ModelInfo
 
-# ONNX's order of the gates, as indices into torch's: i o f c for an LSTM, z r h for a GRU.
-_GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 _OPSET = 20
 
 
@@ -238,8 +236,8 @@ def _graphs(model: Model) -> dict[str, bytes]:
         made = beginning(tensors)
     if clash := sorted({*source} & {*made, "token_ids"}):
         raise UserError(f"the input name {clash[0]!r} is used by exported graphs; choose another")
-    for stack in (m for m in model.modules() if isinstance(m, RecurrentStack)):
-        stack.prepare_for_export(_onnx_scan)
+    for cell in (m for m in model.modules() if isinstance(m, Cell)):
+        cell.prepare_for_export()
     named = [n for n in made if not n.startswith("state_")]
     states = [made[n].repeat_interleave(_ROWS, 0) for n in made if n.startswith("state_")]
     seen = [made[n] for n in named] if model.decoder.attention.context_size else []
@@ -281,40 +279,6 @@ def _trace(module: nn.Module, args: tuple[Any, ...], inputs: list[str], outputs:
         raise UserError(f"{type(module).__name__}: cannot be exported ({reason})") from error
     assert program is not None
     return program.model_proto.SerializeToString()
-
-
-def _kind(layer: Any) -> str:
-    return layer.mode.split("_")[0]
-
-
-def _onnx_weights(layer: Any) -> list[Tensor]:
-    """A layer's weights in ONNX's layout: input, recurrent, and both biases, each (1, …)."""
-
-    def ordered(weight: Tensor) -> Tensor:
-        parts = weight.detach().chunk(len(_GATES[_kind(layer)]))
-        return torch.cat([parts[g] for g in _GATES[_kind(layer)]])[None]
-
-    w_ih, w_hh, b_ih, b_hh = map(ordered, layer.parameters())
-    return [w_ih, w_hh, torch.cat([b_ih, b_hh], 1)]
-
-
-def _onnx_scan(layer: nn.RNNBase) -> Scan:
-    """A layer as one node of a graph, for any number of positions; torch's own tracing would unroll it for as many
-    as the example has."""
-    kind, H, weights = _kind(layer), layer.hidden_size, _onnx_weights(layer)
-
-    def scan(x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        B, T = x.size(0), x.size(1)
-        outputs, *after = torch.onnx.ops.symbolic_multi_out(
-            kind,
-            [x.transpose(0, 1), *weights, None, *(s[None] for s in state)],
-            {"hidden_size": H, **({"linear_before_reset": 1} if kind == "GRU" else {})},
-            dtypes=[torch.float32] * (1 + len(state)),
-            shapes=[(T, 1, B, H), *[(1, B, H)] * len(state)],
-        )
-        return outputs[:, 0].transpose(0, 1), tuple(s[0] for s in after)
-
-    return scan
 
 
 def require(*packages: str) -> None:

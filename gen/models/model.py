@@ -224,15 +224,29 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
 
     def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:
         """All tokens in one pass, under teacher forcing."""
-        tokenizer = self.tokenizer
-        source = self.encoder.prepare(items).source
-        batch = sequence_batch(source, encoded, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
-        batch = batch.to(self.device)
+        batch = self._batch(encoded, items).to(self.device)
         with torch.no_grad(), self._evaluating():
             memory = self.encoder(batch.encoder_source)
             logits = self.decoder(batch.input_ids, self.decoder.init_state(memory), memory).logits
             log_probs = logits.float().log_softmax(-1).gather(-1, batch.target_ids[..., None]).squeeze(-1)
         return log_probs.cpu().numpy()
+
+    def batch(self, texts: Sequence[str], items: Sequence[Any] | None = None) -> Batch:
+        """Texts as a batch, whose `loss` sums what `score` gives.
+
+        Args:
+            texts: the outputs; EOS counts where sequences end with it.
+            items: the inputs, one per text; None for free text.
+        """
+        batch = self._batch(list(map(self.tokenizer.encode_array, texts)), items or [""] * len(texts))
+        if not self.info.ends_with_eos:
+            batch.target_ids.masked_fill_(batch.target_ids == self.tokenizer.eos_id, self.tokenizer.pad_id)
+        return batch
+
+    def _batch(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> Batch:
+        tokenizer = self.tokenizer
+        source = self.encoder.prepare(items).source
+        return sequence_batch(source, encoded, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -1,29 +1,18 @@
-"""Recurrent layers that read a whole sequence in the fused kernel, or a single step through a cell.
-
-`nn.LSTM` packs its weights again at every call. For one step at batch 1 on a CPU that is eight times slower than
-a plain matrix product, so a single step outside training takes the cell path: one product per layer.
-"""
+"""Recurrent layers on top of each other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from gen.models.step_weights import StepWeights
-
-LayerState = tuple[Tensor, ...]
-"""(hidden,) or, for an LSTM, (hidden, cell); each (R, H)."""
+from gen.models.cells import FusedCell, LayerState, find_cell
 
 StackState = tuple[LayerState, ...]
 """The states of a stack, one per layer."""
-
-Scan = Callable[[Tensor, LayerState], tuple[Tensor, LayerState]]
-"""One layer over T positions: (R, T, D) inputs and the state before → (R, T, H) outputs and the state after."""
 
 
 def variational_dropout(x: Tensor, p: float, training: bool) -> Tensor:
@@ -40,54 +29,38 @@ def variational_dropout(x: Tensor, p: float, training: bool) -> Tensor:
     return x * mask.div_(1 - p)
 
 
-def _drop_connections(weight: Any, p: float) -> Tensor:
-    """DropConnect on (gates · H, H) recurrent weights. All gates share one (H, H) mask: an LSTM draws a quarter of
-    the random numbers, which would otherwise take half as long as the layer itself."""
-    H = weight.size(1)
-    mask = torch.empty(H, H, dtype=weight.dtype, device=weight.device).bernoulli_(1 - p).div_(1 - p)
-    return (weight.view(-1, H, H) * mask).view(-1, H)
-
-
-def _rnn_cell(gates: Tensor, state: LayerState) -> LayerState:
-    return (torch.tanh(gates),)
-
-
-def _lstm_cell(gates: Tensor, state: LayerState) -> LayerState:
-    i, f, _, o = torch.sigmoid(gates).chunk(4, -1)  # one call for all four: at batch 1 each call costs
-    H = i.size(-1)
-    cell = torch.addcmul(f * state[1], i, torch.tanh(gates[:, 2 * H : 3 * H]))
-    return o * torch.tanh(cell), cell
-
-
-def _gru_cell(gates: Tensor, state: LayerState) -> LayerState:
-    reset, update, new_input, new_hidden = gates.chunk(4, -1)
-    new = torch.tanh(new_input + torch.sigmoid(reset) * new_hidden)
-    return (new + torch.sigmoid(update) * (state[0] - new),)
-
-
-CELLS: dict[str, tuple[Callable[..., nn.RNNBase], Callable[[Tensor, LayerState], LayerState], int]] = {
-    "rnn": (nn.RNN, _rnn_cell, 1),
-    "gru": (nn.GRU, _gru_cell, 1),
-    "lstm": (nn.LSTM, _lstm_cell, 2),
-}
-"""name → (fused layer, function from gates and state to the next state, state vectors per layer)."""
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Eval mode for computing gradients, which cuDNN's recurrent layers do in training mode only."""
+    before = model.training
+    model.eval()
+    fused = {cell: cell.weight_dropout for cell in model.modules() if isinstance(cell, FusedCell)}
+    for cell in fused:
+        cell.train()
+        cell.weight_dropout = 0.0
+    try:
+        yield
+    finally:
+        for cell, share in fused.items():
+            cell.weight_dropout = share
+        model.train(before)
 
 
 class RecurrentStack(nn.Module):
-    """RNN (tanh), GRU or LSTM layers on top of each other.
+    """Layers of one cell on top of each other.
 
     Args:
         input_size, hidden_size, num_layers: sizes; zero layers pass the input through.
-        cell: "rnn", "gru" or "lstm".
+        cell: name of a cell; see `gen.models.cells`.
         dropout: variational dropout on the input of every layer, 0 to 1.
-        weight_dropout: DropConnect on the hidden-to-hidden weights in training, with one mask per call, so that
-            the fused kernel still applies (Merity et al., 2018); share of zeros, 0 to 1.
+        weight_dropout: DropConnect on weights from state to state in training, with one mask per call, so that
+            fused kernels still apply (Merity et al., 2018); share of zeros, 0 to 1.
         residual: add a layer's input to its output where the sizes agree.
         layer_norm: normalise the input of every layer.
 
     Attributes:
         output_size: H, or ``input_size`` with zero layers.
-        states_per_layer: state vectors per layer: 2 for an LSTM, else 1.
+        states_per_layer: state vectors per layer; see `Cell.num_states`.
 
     Example:
         >>> import torch
@@ -111,43 +84,18 @@ class RecurrentStack(nn.Module):
         layer_norm: bool = False,
     ) -> None:
         super().__init__()
-        layer, self._cell, self.states_per_layer = CELLS[cell]
+        made = find_cell(cell)
+        self.states_per_layer = made.num_states
         self.hidden_size = hidden_size
         self.dropout = dropout
-        self.weight_dropout = weight_dropout
         self.residual = residual
         sizes = [input_size] + [hidden_size] * num_layers
-        self.layers = nn.ModuleList(layer(size, hidden_size, batch_first=True) for size in sizes[:-1])
+        layers = [made(size, hidden_size) for size in sizes[:-1]]
+        for layer in layers:
+            layer.weight_dropout = weight_dropout
+        self.layers = nn.ModuleList(layers)
         self.norms = nn.ModuleList(nn.LayerNorm(size) if layer_norm else nn.Identity() for size in sizes[:-1])
         self.output_size = sizes[-1]
-        self._step_weights = [StepWeights() for _ in self.layers]
-        self._scans: list[Scan] = []
-
-    def _apply(self, fn: Any, recurse: bool = True) -> RecurrentStack:
-        """`.to()` and its like: the joined weights must not keep memory on the device that the module leaves."""
-        for weights in self._step_weights:
-            weights.clear()
-        super()._apply(fn, recurse)
-        return self
-
-    def prepare_for_export(self, build_scan: Callable[[nn.RNNBase], Scan]) -> None:
-        """Makes the stack traceable; it must not learn afterwards.
-
-        Args:
-            build_scan: gives, for each layer, what runs it over a sequence in place of torch's fused kernel.
-                Single steps become products with constant weights.
-        """
-        layers: Any = self.layers
-        self._scans = [build_scan(layer) for layer in layers]
-        for layer, weights in zip(layers, self._step_weights, strict=True):
-            weights.freeze(layer)
-
-    def train(self, mode: bool = True) -> RecurrentStack:
-        if mode != self.training:  # fused optimizers change parameters without a new version
-            for weights in self._step_weights:
-                weights.clear()
-        super().train(mode)
-        return self
 
     def zero_state(self, rows: int) -> StackState:
         """A state of zeros for ``rows`` rows, on the module's device."""
@@ -170,39 +118,13 @@ class RecurrentStack(nn.Module):
         one_step = inputs.size(1) == 1 and not self.training and not torch.is_grad_enabled()
         after: list[LayerState] = []
         layer: Any
-        for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+        for layer, norm, before in zip(self.layers, self.norms, state, strict=True):
             x = variational_dropout(norm(inputs), self.dropout, self.training)
             if one_step:
-                outputs, layer_state = self._step(layer, self._step_weights[i], x, state[i])
-            elif self._scans:
-                outputs, layer_state = self._scans[i](x, state[i])
+                outputs, layer_state = layer.step(x.flatten(0, 1), before)
+                outputs = outputs.unsqueeze(1)
             else:
-                outputs, layer_state = self._scan(layer, x, state[i])
+                outputs, layer_state = layer.scan(x, before)
             inputs = inputs + outputs if self.residual and inputs.shape == outputs.shape else outputs
             after.append(layer_state)
         return inputs, tuple(after)
-
-    def _scan(self, layer: nn.RNNBase, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """T positions in the fused kernel."""
-        if x.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16:
-            # Autocast runs cuDNN's layers in float16 even when bfloat16 is asked for: gradients would underflow.
-            with torch.autocast("cuda", enabled=False):
-                return self._scan(layer, x.float(), tuple(s.float() for s in state))
-        before = tuple(s.unsqueeze(0) for s in state)
-        inputs = (x, before if len(before) > 1 else before[0])
-        if self.training and self.weight_dropout:
-            weights = {"weight_hh_l0": _drop_connections(layer.weight_hh_l0, self.weight_dropout)}
-            outputs, after = functional_call(layer, weights, inputs)
-        else:
-            outputs, after = layer(*inputs)
-        after = after if isinstance(after, tuple) else (after,)
-        return outputs, tuple(s.squeeze(0) for s in after)
-
-    def _step(
-        self, layer: nn.RNNBase, weights: StepWeights, x: Tensor, state: LayerState
-    ) -> tuple[Tensor, LayerState]:
-        """One position: a product of [input, hidden] with the layer's weights, then the cell."""
-        weight, bias = weights.get(layer)
-        gates = F.linear(torch.cat([x.flatten(0, 1), state[0].to(x.dtype)], 1), weight, bias)
-        after = self._cell(gates, state)
-        return after[0].unsqueeze(1), after

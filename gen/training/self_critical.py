@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gen.models.batch import PADDED_TO, Batch, sequence_batch
 from gen.models.model import LossOutput, Model
+from gen.models.recurrent import without_dropout
 from gen.search import Hypothesis, Sample
 
 Reward = Callable[[Hypothesis, int], float]
@@ -60,7 +60,7 @@ class SelfCritical:
             baseline = (rewards.sum(1, keepdims=True) - rewards) / (self.samples - 1)
         torch.clear_autocast_cache()  # older versions of torch would keep its weights, which have no gradient
         advantages = torch.as_tensor(rewards - baseline, dtype=torch.float32, device=model.device)  # (B, K)
-        with _without_dropout(model):
+        with without_dropout(model):
             return self._loss(model, batch, [h for several in drawn for h in several], advantages.flatten())
 
     def _search(
@@ -108,18 +108,3 @@ def items_of(source: Mapping[str, Tensor]) -> list[Any]:
     if len(columns) == 1:
         return list(*columns.values())
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-@contextmanager
-def _without_dropout(model: Model) -> Iterator[None]:
-    """Eval mode for all but the recurrent layers: cuDNN computes their gradients in training mode only, and their
-    modules have no dropout."""
-    before = model.training
-    model.eval()
-    for layer in model.modules():
-        if isinstance(layer, nn.RNNBase):
-            layer.train()
-    try:
-        yield
-    finally:
-        model.train(before)

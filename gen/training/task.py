@@ -310,6 +310,12 @@ class Task:
         outputs = self._written(model, examples, batch_size, **search)
         return Evaluation(self.score(outputs, self._references(model, examples)), outputs, len(examples))
 
+    def evaluate_adapting(self, model: Any, examples: Any) -> Evaluation:
+        """`evaluate` with a copy of the model that learns from what it has scored; see `Adapter`."""
+        raise UserError(
+            f"--adapt goes with models of free text, not with {self.name}; gen score --adapt takes pairs of it"
+        )
+
     def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
         """The figure that int8 exports are checked by, and a description of what it was measured on.
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from gen.base import distributed
 from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, notify
-from gen.base.fields import Arg
+from gen.base.fields import Arg, flag
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search import SearchOptions
@@ -18,6 +18,8 @@ from gen.training.interfaces import Evaluation, NoOptions
 from gen.training.machine import tune_cpu
 from tasks import display
 from tasks.commands.models import load_model, task_among
+
+ADAPTED = " (adapted: learned from the text before, after it was scored)"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class EvaluateCommand:
     """Folder of a run or model, or hf:USER/NAME."""
     compare: str = ""
     """Also evaluate this model on the same data, with a significance test if the task has one."""
+    adapt: bool = False
+    """Dynamic evaluation: a copy of the model learns from each piece of a text after it is scored."""
     batch_size: int = 64
     """Items per batch."""
     json: bool = False
@@ -44,6 +48,8 @@ class EvaluateCommand:
         errors = errors_in(self.held_out) + range_errors(self, ("batch_size",))
         if self.compare and self.compare == self.run:
             errors.append(f"--compare {self.compare}: is the same model; name another one")
+        if self.adapt and (named := self.search.given()):
+            errors.append(f"--adapt searches nothing: leave out {', '.join(map(flag, named))}")
         if errors:
             raise ConfigError(errors)
 
@@ -55,29 +61,37 @@ def evaluate_command(argv: list[str], command: str) -> int:
     config = parse_command(options, argv, command, repeat=False)
     config.check()
     distributed.start()
+    if config.adapt:
+        distributed.one_process("--adapt")
     model = Model.load(config.run, pick_device(config.device))
     tune_cpu()
     assert found is not None  # the model was loaded, so it was found among the words
     task = found()
     examples = task.held_out(model, config.held_out)
-    search = {"batch_size": config.batch_size, **config.search.given()}
-    first = task.evaluate(model, examples, **search)
+
+    def evaluate(model: Any) -> Evaluation:
+        if config.adapt:
+            return task.evaluate_adapting(model, examples)
+        return task.evaluate(model, examples, batch_size=config.batch_size, **config.search.given())
+
+    first = evaluate(model)
     for line in first.failed:
         notify(f"left out: {line}")
     results: dict[str, Evaluation] = {config.run: first}
     p_values: dict[str, float] = {}
     if config.compare:
         other = load_model(config.compare, config.device, task=task.name)
-        second = results[config.compare] = task.evaluate(other, examples, **search)
+        second = results[config.compare] = evaluate(other)
         if first.outputs and len(first.outputs) == len(second.outputs):
             references = [list(map(model.tokenizer.normalize, e.all_references)) for e in examples]
             p_values = task.compare(first.outputs, second.outputs, references)
     if config.json:
         compared = {"compare": results[config.compare].figures, "p_value": p_values} if config.compare else {}
-        print(json.dumps({**first.figures, **compared}))
+        adapted = {"adapted": True} if config.adapt else {}
+        print(json.dumps({**first.figures, **adapted, **compared}))
         return int(bool(first.failed))
     for name, result in results.items():
-        display.show_figures(name, task.rows(result.figures))
+        display.show_figures(f"{name}{ADAPTED}" if config.adapt else name, task.rows(result.figures))
     if p_values:
         figures = [result.figures for result in results.values()]
         rows = {}

@@ -17,6 +17,7 @@ from gen.base.fields import Arg
 from gen.base.lines import suffix
 from gen.bulk.inputs import ROWS
 from gen.inputs.pictures import PictureError
+from gen.models.adapt import Adapter
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search.generation import Score
@@ -40,6 +41,8 @@ class ScoreCommand:
     """Table of pairs: the text column."""
     json: bool = False
     """Print one JSON object per line."""
+    adapt: bool = False
+    """Dynamic evaluation: lines are scored one by one, and a copy of the model learns from each afterwards."""
     batch_size: int = 64
     """Lines per batch."""
     device: str = "auto"
@@ -70,11 +73,17 @@ def score_command(argv: list[str], command: str) -> int:
     if config.large.ray:
         return _large(config)
     distributed.start()
+    if config.adapt:
+        distributed.one_process("--adapt")
     model = Model.load(config.run, pick_device(config.device))
     task = find_task(model.info.task or "text")()
     pairs = task.pairs(config.file, config)
+    work = partial(_scores, model, task, config.batch_size)
+    if config.adapt:
+        notify("adapted: each score is of a model that learned from the lines before")
+        work = partial(_adapting, Adapter(model), task)
     done = failed = 0
-    for (source, text), score in distributed.share_out(pairs, partial(_scores, model, task, config.batch_size)):
+    for (source, text), score in distributed.share_out(pairs, work):
         done += 1
         if isinstance(score, PictureError):
             failed += 1
@@ -83,6 +92,7 @@ def score_command(argv: list[str], command: str) -> int:
         perplexity = math.exp(min(-score.log_prob / max(score.num_tokens, 1), 700.0))
         if config.json:
             record = {"log_prob": score.log_prob, "perplexity": perplexity, "num_tokens": score.num_tokens}
+            record |= {"adapted": True} if config.adapt else {}
             source_field = {} if source is None else {"source": source}
             print(json.dumps({**record, **source_field, "text": text}, ensure_ascii=False))
         else:
@@ -139,3 +149,14 @@ def _scores(
                 yield from _scores(model, task, 1, batch)
             continue
         yield from zip(batch, scores, strict=True)
+
+
+def _adapting(adapter: Adapter, task: Task, pairs: Iterable[Pair]) -> Iterator[tuple[Pair, Score | PictureError]]:
+    """Each pair with its score by a model that has learned from those before."""
+    for pair in pairs:
+        (scored,) = _scores(adapter.model, task, 1, [pair])
+        if isinstance(scored[1], Score):
+            item, text = pair
+            batch = adapter.model.batch([task.normalise(adapter.model, text)], None if item is None else [item])
+            adapter.evaluate(iter([batch]))
+        yield scored

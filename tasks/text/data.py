@@ -27,6 +27,7 @@ from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.markov import MarkovChain
 from gen.metrics.scores import language_metrics
+from gen.models.adapt import SEGMENT, Adapter
 from gen.models.batch import Batch
 from gen.models.model import Model
 from gen.training.interfaces import Evaluation
@@ -132,14 +133,22 @@ def labels_of(part: Part, known: Mapping[str, LabelTokenizer]) -> dict[str, list
     return {name: [known[name].decode([i]) for i in ids[:, 0].tolist()] for name, ids in part.given.items()}
 
 
-def part_batches(part: Part, tokenizer: Tokenizer, limit: int | None = None) -> Iterator[Batch]:
-    """Batches over a part, each token once."""
+def part_batches(
+    part: Part, tokenizer: Tokenizer, limit: int | None = None, segment: int | None = None
+) -> Iterator[Batch]:
+    """Batches over a part, each token once.
+
+    Args:
+        part, tokenizer, limit: the first ``limit`` tokens, or whole lines of about as many.
+        segment: batches of about this many tokens, a text's in their order.
+    """
     if part.offsets is None:
-        return stream_evaluation(part.tokens, tokenizer.bos_id, tokenizer.pad_id, limit=limit)
+        special = tokenizer.bos_id, tokenizer.pad_id
+        return stream_evaluation(part.tokens, *special, limit=limit, chunk=segment or 256, in_order=bool(segment))
     offsets = np.asarray(part.offsets)
     if limit is not None:
         offsets = offsets[: max(int(np.searchsorted(offsets, limit, "right")), 2)]
-    return SequenceBatches(Sequences(part.tokens, offsets), 8192, tokenizer, **_source(part)).epoch(0)
+    return SequenceBatches(Sequences(part.tokens, offsets), segment or 8192, tokenizer, **_source(part)).epoch(0)
 
 
 def _source(part: Part, dropout: float = 0.0, seed: int = 0) -> dict[str, Any]:
@@ -178,11 +187,17 @@ def streamed_batches(shards: Shards[str], tokenizer: Tokenizer, data: TextData, 
 
 
 def evaluate_part(
-    model: Model, part: Part, limit: int | None = None, max_batches: int | None = None
+    model: Model,
+    part: Part,
+    limit: int | None = None,
+    max_batches: int | None = None,
+    *,
+    adapt: bool = False,
 ) -> Evaluation:
-    """Loss, bits per character and perplexity of a model on a part, with states carried over."""
-    batches = islice(part_batches(part, model.tokenizer, limit), max_batches)
-    loss_sum, num_tokens = all_reduce_sum(*model.evaluate(batches))
+    """Loss, bits per character and perplexity of a model on a part, with states carried over; see `Adapter` for
+    ``adapt``."""
+    batches = islice(part_batches(part, model.tokenizer, limit, SEGMENT if adapt else None), max_batches)
+    loss_sum, num_tokens = all_reduce_sum(*(Adapter(model) if adapt else model).evaluate(batches))
     return Evaluation(language_metrics(loss_sum, int(num_tokens), _characters(part, int(num_tokens))))
 
 

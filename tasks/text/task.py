@@ -33,7 +33,7 @@ from gen.training.config import check_split, recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
-from tasks.options import input_name, stream_budget_errors
+from tasks.options import has_recurrent_weights, input_name, stream_budget_errors
 from tasks.text.data import (
     evaluate_part,
     label_ids,
@@ -162,6 +162,7 @@ class Text(Task):
         layers = 2 if self.config.data.given else 1
         hidden = int(np.clip(round_size((384 if layers == 1 else 256) * growth), 128, 1536))
         again = float(np.log10(max(passes, 1e-3) / 10))
+        connections = 0.39 * again if has_recurrent_weights(self.config.model.cell) else 0.0
         rate = float(np.clip(8e-3 * 2 ** (-again / 0.78), 2e-3, 8e-3))
         batch_size = self.config.data.batch_size
         chunk = min(64, max(facts.num_tokens // (8 * batch_size), 16))
@@ -178,7 +179,7 @@ class Text(Task):
             "hidden_size": Choice(hidden, f"{facts.tokens:,.0f} tokens fit into the budget at size 384"),
             "dropout": Choice(round(float(np.clip(0.1 + 0.33 * again, 0.1, 0.5)), 2), read),
             "embedding_dropout": Choice(0.1, "best of those tried on several texts"),
-            "weight_dropout": Choice(round(float(np.clip(0.39 * again, 0.0, 0.4)), 2), read),
+            "weight_dropout": Choice(round(float(np.clip(connections, 0.0, 0.4)), 2), read),
             "learning_rate": Choice(float(f"{rate:.2g}"), read),
             "chunk": Choice(chunk, "64, or less where an epoch would have fewer than 8 steps"),
         }
@@ -295,8 +296,14 @@ class Text(Task):
             raise UserError(
                 f"{flags} does not go with a text model: it is evaluated by its loss, without a search"
             )
+        return self._evaluate(model, examples)
+
+    def evaluate_adapting(self, model: Any, examples: Any) -> Evaluation:
+        return self._evaluate(model, examples, adapt=True)
+
+    def _evaluate(self, model: Any, examples: Any, *, adapt: bool = False) -> Evaluation:
         if isinstance(examples, Part):
-            return _finite(evaluate_part(model, examples))
+            return _finite(evaluate_part(model, examples, adapt=adapt))
         unit = "line" if model.info.ends_with_eos else "stream"
         with tempfile.TemporaryDirectory(prefix="gen-") as folder:
             part = tokenize(examples, model.tokenizer, unit, Path(folder))
@@ -304,7 +311,7 @@ class Text(Task):
                 raise UserError(f"{examples.paths[0]}: holds no text")
             if examples.given:
                 part = replace(part, given=label_ids(given_labels(model), examples.given_cells()))
-            return _finite(evaluate_part(model, part))
+            return _finite(evaluate_part(model, part, adapt=adapt))
 
     def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
         """Bits per character of up to ``limit`` (0: 256) pieces of the text."""

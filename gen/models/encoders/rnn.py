@@ -17,7 +17,7 @@ from gen.models.recurrent import RecurrentStack, variational_dropout
 
 
 class RNNEncoder(Encoder):
-    """Embeddings and RNN, GRU or LSTM layers over a sentence, in one direction or in both.
+    """Embeddings and recurrent layers over a sentence, in one direction or in both.
 
     The memory holds the top layer's outputs: one vector per token, and one for EOS. The summary is the top layer's
     state after the last token (backwards: after the first), or the mean of the memory.
@@ -29,7 +29,7 @@ class RNNEncoder(Encoder):
     Args:
         tokenizer: tokenizer of the sentences.
         embedding_size, hidden_size, num_layers: sizes; ``hidden_size`` is per direction.
-        cell: "rnn", "gru" or "lstm".
+        cell: name of a cell; see `gen.models.cells`.
         bidirectional: read in both directions.
         dropout: variational dropout on the input of every layer but the first, and on the memory.
         embedding_dropout: variational dropout on the embeddings.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class StepWeights:
@@ -31,8 +31,8 @@ class StepWeights:
     def __reduce__(self) -> tuple[Any, ...]:
         return StepWeights, ()
 
-    def get(self, layer: nn.RNNBase) -> tuple[Tensor, Tensor]:
-        """The matrix (gates · H, D + H) and the bias (gates · H,); a GRU has four blocks of rows, see `_join`."""
+    def get(self, layer: Any) -> tuple[Tensor, Tensor]:
+        """The matrix (gates · H, D + H) and the bias (gates · H,) of a `FusedCell`."""
         if self._frozen is not None:
             return self._frozen
         parameters: Any = layer._flat_weights  # layer.parameters() would walk the module at every step
@@ -44,30 +44,15 @@ class StepWeights:
             made_from = None
         kept = self._kept
         if kept is None or made_from is None or kept[0] != made_from:
-            weight, bias = _join(layer)
+            weight, bias = layer.joined()
             aliases = tuple(p.detach() for p in parameters)
             self._kept = kept = (made_from, (weight.to(dtype), bias.to(dtype)), aliases)
         return kept[1]
 
-    def freeze(self, layer: nn.RNNBase) -> None:
+    def freeze(self, layer: Any) -> None:
         """Joins the weights for good: constants of a graph that is being traced."""
-        self._frozen = _join(layer)
+        self._frozen = layer.joined()
 
     def clear(self) -> None:
         """Forgets the joined weights and frees their memory."""
         self._kept = self._frozen = None
-
-
-def _join(layer: nn.RNNBase) -> tuple[Tensor, Tensor]:
-    """[W_ih, W_hh] in one matrix, and the sum of the biases."""
-    w_ih, w_hh, b_ih, b_hh = (p.detach() for p in layer.parameters())
-    if not isinstance(layer, nn.GRU):
-        return torch.cat([w_ih, w_hh], 1), b_ih + b_hh
-    # The reset gate scales only the hidden part of the new state (as in cuDNN's GRU). So the last third of the
-    # rows comes twice: for the input, with zeros for the hidden state, and for the hidden state, with zeros for
-    # the input.
-    H = layer.hidden_size
-    weight = torch.cat([torch.cat([w_ih, torch.zeros_like(w_ih[:H])]), torch.cat([w_hh, w_hh[2 * H :]])], 1)
-    weight[2 * H : 3 * H, layer.input_size :] = 0
-    bias = torch.cat([b_ih[: 2 * H] + b_hh[: 2 * H], b_ih[2 * H :], b_hh[2 * H :]])
-    return weight, bias
