@@ -123,13 +123,15 @@ def translate_command(argv: list[str], command: str) -> None:
     for remark in chosen.remarks():
         notify(remark)
     if config.is_document and chosen.num_outputs > 1:
-        raise UserError(f"{config.input} is a document, whose texts get one translation each, not {chosen.num_outputs}")
+        raise UserError(
+            f"{config.input} is a document, whose texts get one translation each, not {chosen.num_outputs}"
+        )
     known = partial(model.processors["sentence"].known, unknown=chosen.unknown or "replace")
     further = further_inputs(model, config.image, config.context, config.given)
     document = Document(config.input, config.retranslate) if config.is_document else None
     lines: Iterable[Any] = config.text or (document.texts if document else read_lines(config.input))
     if chosen.unknown == "error" and not config.text:
-        lines = spelled(config.input, known, document and zip(document.lines, document.texts, strict=True))
+        lines = spelled(config.input, known, document.numbered if document else None)
     elif chosen.unknown == "skip":  # before sentences are split, so that alignments count the words that are left
         lines = map(known, lines)
     if further:
@@ -157,7 +159,9 @@ def translate_command(argv: list[str], command: str) -> None:
         else:
             for number, each in remarks.added(enumerate(found, 1)):
                 record = _record(number, each) if config.json else None
-                file.write(json.dumps(record, ensure_ascii=False) + "\n" if record else _plain(each, config, width))
+                file.write(
+                    json.dumps(record, ensure_ascii=False) + "\n" if record else _plain(each, config, width)
+                )
                 file.flush()
     remarks.close()
 

@@ -57,9 +57,7 @@ class Document:
         try:
             module = import_module(f"tasks.translate.documents.{FORMATS[kind]}")
         except ModuleNotFoundError as error:
-            raise UserError(
-                f"{name}: {kind} needs {error.name}: pip install 'gen-toolkit[documents]'"
-            ) from error
+            raise UserError(f"{name}: {kind} needs {error.name}: pip install 'gen-toolkit[documents]'") from error
         try:
             found = sorted(module.segments(text, again), key=lambda segment: segment.begin)
         except BadDocument as error:
@@ -76,9 +74,14 @@ class Document:
             some = ", ".join(dict.fromkeys(tag.raw for tag in tags[:3]))
             where = next(s for s, layout in self._segments if tags[0] in layout.unpaired)
             notify(
-                f"{name}: line {line_of(text, where.begin)}: tags that are not closed, or not opened, stay where about "
+                f"{name}: line {line_of(text, where.begin)}: tags that are not closed, or not opened, stay about where "
                 f"they are: {some}" + (f" and {len(tags) - 3:,} more" if len(tags) > 3 else "")
             )
+
+    @property
+    def numbered(self) -> list[tuple[int, str]]:
+        """The texts with their lines."""
+        return list(zip(self.lines, self.texts, strict=True))
 
     def translated(self, model: Any, found: Iterable[Translation]) -> Iterator[str]:
         """The document in pieces, with the translations of `texts` in it."""
@@ -91,4 +94,3 @@ class Document:
             yield self._text[at : segment.begin] + carry(segment, layout, chunks)
             at = segment.end
         yield self._text[at:]
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import regex
@@ -43,12 +44,17 @@ class Translated:
     links: list[Links] = field(default_factory=list)
 
 
+class _Chunk(NamedTuple):
+    source: Span  # characters
+    units: Span
+
+
 class _Alignment:
     """Which units of a translation were written for which characters of the source."""
 
     def __init__(self, layout: Layout, chunks: Sequence[Translated]) -> None:
         self.units: list[Span] = []
-        self.chunks: list[tuple[int, int, int, int]] = []  # characters of the source, units
+        self.chunks: list[_Chunk] = []
         self.blocks: list[tuple[int, np.ndarray, np.ndarray]] = []  # first unit, (S, 2) spans, (U, S) shares
         self.text, at = "", 0
         for source, chunk in zip(layout.chunks, chunks, strict=True):
@@ -61,7 +67,7 @@ class _Alignment:
             self._add(source, chunk, units, at)
             self.units += [(a + begin, b + begin) for a, b in units]
             self.text += chunk.text
-            self.chunks.append((at, at + len(source), first, len(self.units)))
+            self.chunks.append(_Chunk((at, at + len(source)), (first, len(self.units))))
             at += len(source) + 1
 
     def _add(self, source: str, chunk: Translated, units: list[Span], at: int) -> None:
@@ -84,21 +90,24 @@ class _Alignment:
                 found[first : first + len(shares)] += shares @ parts
         return found
 
-    def cut(self, at: int, low: int, high: int) -> np.ndarray:
-        """For each place between the units ``low`` to ``high``: how much on its wrong side was written for what
-        stands around a position of the source, less the farther it is, (high - low + 1,)."""
+    def cut(self, at: int, chunk: _Chunk) -> np.ndarray:
+        """For each place between the units of a chunk how bad it is for a tag at a position of the source: what of
+        the text around that was written on its wrong side, less the farther it is, and the way to the place that
+        is in proportion, (units + 1,)."""
+        low, high = chunk.units
         before, after = np.zeros(len(self.units)), np.zeros(len(self.units))
         for first, spans, shares in self.blocks:
-            if first < high and first + len(shares) > low:
+            if low <= first < high:
                 left = spans[:, 0] < at
                 order = np.where(left, np.cumsum(left[::-1])[::-1], np.cumsum(~left))  # 1 for the nearest
                 near = shares / order**2
                 before[first : first + len(shares)] += near @ left
                 after[first : first + len(shares)] += near @ ~left
-        wrong = np.zeros(high - low + 1)
-        wrong[1:] += np.cumsum(after[low:high])
-        wrong[:-1] += np.cumsum(before[low:high][::-1])[::-1]
-        return wrong
+        begin, end = chunk.source
+        bad = np.abs(np.linspace(0, 1, high - low + 1) - (at - begin) / max(end - begin, 1))
+        bad[1:] += np.cumsum(after[low:high])
+        bad[:-1] += np.cumsum(before[low:high][::-1])[::-1]
+        return bad
 
 
 def overlap(a: Span, b: Span) -> int:
@@ -123,7 +132,7 @@ def _place(layout: Layout, alignment: _Alignment) -> dict[Node | None, Span]:
     """The units that each element holds, and the place of each tag that stands alone."""
     number = len(alignment.units)
     places: dict[Node | None, Span] = {None: (0, number)}
-    extent = {None: (0, len(layout.text))}
+    extent: dict[Node | None, Span] = {None: (0, len(layout.text))}
     inner: dict[Node | None, np.ndarray] = {}  # where no tag of that element can stand: in elements in it
     owner: np.ndarray = np.full(number, -1)
     numbers: dict[Node | None, int] = {None: -1}
@@ -143,16 +152,17 @@ def _place(layout: Layout, alignment: _Alignment) -> dict[Node | None, Span]:
     for node in layout.nodes:
         if node.alone:
             low, high = places[node.parent]
-            chunk = next(c for c in alignment.chunks if node.begin <= c[1])
-            first, last = np.clip(chunk[2:], low, high).tolist()
-            if node.begin <= chunk[0]:
-                wrong = np.arange(first, last + 1)
-            elif node.begin >= chunk[1]:
-                wrong = -np.arange(first, last + 1)
+            chunk = next(c for c in alignment.chunks if node.begin <= c.source[1])
+            first, last = np.clip(chunk.units, low, high).tolist()
+            if node.begin <= chunk.source[0]:
+                bad = np.arange(first, last + 1.0)
+            elif node.begin >= chunk.source[1]:
+                bad = -np.arange(first, last + 1.0)
             else:
-                wrong = alignment.cut(node.begin, first, last)
-            allowed = ~inside(node.parent)[first : last + 1]
-            at = first + int(np.where(allowed, wrong, np.inf).argmin()) if allowed.any() else high
+                begin = chunk.units[0]
+                bad = alignment.cut(node.begin, chunk)[max(first - begin, 0) :][: last - first + 1]
+            bad[inside(node.parent)[first : last + 1]] = np.inf
+            at = first + int(bad.argmin()) if len(bad) and np.isfinite(bad).any() else high
             places[node] = (at, at)
     return places
 

@@ -17,7 +17,21 @@ INLINE = {
     *("strike", "strong", "sub", "sup", "svg", "math", "time", "tt", "u", "var", "wbr"),
 }
 """Elements that stand within a sentence; any other begins a new one."""
-KEPT = {"code", "kbd", "samp", "var", "tt", "pre", "script", "style", "textarea", "svg", "math", "noscript", "template"}
+KEPT = {
+    "code",
+    "kbd",
+    "samp",
+    "var",
+    "tt",
+    "pre",
+    "script",
+    "style",
+    "textarea",
+    "svg",
+    "math",
+    "noscript",
+    "template",
+}
 """Elements whose content is no text to translate."""
 _NEED_NO_END = {"li", "dt", "dd", "p", "tr", "td", "th", "thead", "tbody", "tfoot", "option", "optgroup"}
 
@@ -66,8 +80,14 @@ class _Parser(HTMLParser):
     def handle_comment(self, data: str) -> None:
         self.add("other")
 
-    handle_pi = handle_comment
-    handle_decl = unknown_decl = handle_comment
+    def handle_decl(self, decl: str) -> None:
+        self.add("other")
+
+    def handle_pi(self, data: str) -> None:
+        self.add("other")
+
+    def unknown_decl(self, data: str) -> None:
+        self.add("other")
 
 
 def segments(text: str, again: bool) -> Iterator[Segment]:

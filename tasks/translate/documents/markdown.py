@@ -13,7 +13,16 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
 from tasks.translate.documents import html
-from tasks.translate.documents.segments import BadDocument, Parts, Segment, Tag, has_letters, line_of, tag_of, tagged
+from tasks.translate.documents.segments import (
+    BadDocument,
+    Parts,
+    Segment,
+    Tag,
+    has_letters,
+    line_of,
+    tag_of,
+    tagged,
+)
 
 _DEPTH = 100
 """Lists and quotes in each other."""
@@ -62,7 +71,7 @@ def _where(text: str, token: Token, lines: list[tuple[int, int]], cursors: list[
         number = token.map[0] + i
         begin, end = lines[number]
         line, kept = text[begin:end].rstrip("\r\n"), content.lstrip()
-        if cell or block == "heading_open" and not line.rstrip().endswith(kept):
+        if cell or (block == "heading_open" and not line.rstrip().endswith(kept)):
             raw = kept.replace("|", r"\|") if cell else kept
             at = text.find(raw, cursors[number], end)
             if at < 0:

@@ -26,7 +26,9 @@ _FIELD = re.compile(
     re.MULTILINE,
 )
 _TAGS = re.compile(f"{MARKUP}|{PLACEHOLDER}")
-_LINE_ENDS = str.maketrans(dict.fromkeys("\v\f\x1c\x1d\x1e\x85\u2028\u2029", " "))  # polib takes them for ends of lines
+_LINE_ENDS = str.maketrans(
+    dict.fromkeys("\v\f\x1c\x1d\x1e\x85\u2028\u2029", " ")
+)  # polib takes them for ends of lines
 
 
 def segments(text: str, again: bool) -> Iterator[Segment]:

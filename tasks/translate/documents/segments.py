@@ -8,7 +8,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"}
+VOID = {
+    "area",
+    "base",
+    "br",
+    "col",
+    "embed",
+    "hr",
+    "img",
+    "input",
+    "link",
+    "meta",
+    "param",
+    "source",
+    "track",
+    "wbr",
+}
 """Elements of HTML that have no end."""
 
 _TAG = re.compile(r"<(/?)([A-Za-z][\w:.-]*)(?:\s[^<>]*?)?(/?)>")
@@ -116,7 +131,7 @@ class Node:
         begin, end: where it stands in the layout's text.
         parent: the element around it.
         alone: it has no text in it.
-        spaces: whether white space stood before it and after it.
+        spaces: whether white space stood before it, and after it, or would stand there before a word.
     """
 
     open: str
@@ -227,7 +242,7 @@ def _ends(parts: Parts, i: int) -> bool:
 
 def _begins(parts: Parts, i: int) -> bool:
     after = parts[i + 1] if i + 1 < len(parts) else ""
-    return isinstance(after, str) and after[:1].isspace()
+    return isinstance(after, str) and bool(after[:1].isspace() or CLOSES.match(after))
 
 
 def has_letters(text: str) -> bool:

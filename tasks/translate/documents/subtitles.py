@@ -45,7 +45,9 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
         if web:
             blank = _BLANK.search(raw)
             raw = raw[: blank.start()] if blank else raw
-            yield from _cue(raw, timing.end(), _LINE_END, new_line, partial(html.escape, quote=False), html.unescape)
+            yield from _cue(
+                raw, timing.end(), _LINE_END, new_line, partial(html.escape, quote=False), html.unescape
+            )
         else:
             yield from _cue(_NUMBER.sub("", raw.rstrip()) if following else raw, timing.end(), _LINE_END, new_line)
 
@@ -110,7 +112,9 @@ def _dialogues(text: str) -> Iterator[Segment]:
         elif in_events and key == "dialogue":
             fields = rest.split(",", commas)
             if len(fields) <= commas or not all(re.fullmatch(r"\s*\d+:\d+:\d+[.:]\d+\s*", f) for f in fields[1:3]):
-                raise BadDocument(line_of(text, at), "a broken line; it is like Dialogue: 0,0:01:02.50,0:01:04.00,…")
+                raise BadDocument(
+                    line_of(text, at), "a broken line; it is like Dialogue: 0,0:01:02.50,0:01:04.00,…"
+                )
             if not _DRAWING.search(fields[-1]):
                 yield from _cue(fields[-1], at + len(line) - len(fields[-1]), re.compile(r"\\[Nn]"), r"\N")
         at += len(line)

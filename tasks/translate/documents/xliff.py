@@ -19,7 +19,6 @@ from tasks.translate.documents.segments import (
     Parts,
     Segment,
     Tag,
-    as_it_is,
     has_letters,
     tagged,
 )
@@ -113,7 +112,11 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
             name = opening[1:].split()[0].rstrip(">")
             opening = re.sub(r"(\sstate\s*=\s*['\"])[\w:-]*", r"\1needs-review-translation", opening)
             yield Segment(
-                start.begin, target[-1].end, parts, escape, partial(_element, before="", opening=opening, name=name)
+                start.begin,
+                target[-1].end,
+                parts,
+                escape,
+                partial(_element, before="", opening=opening, name=name),
             )
         else:
             at, first = source[-1].end, unit.children["source"][0]
