@@ -63,7 +63,7 @@ class Document:
         except BadDocument as error:
             raise UserError(f"{name}: line {error.line}: {error.message}") from error
         laid_out = ((segment, lay_out(segment.parts)) for segment in found)
-        self._text = text
+        self._name, self._text = name, text
         self._segments = [(s, layout) for s, layout in laid_out if has_letters(layout.text)]
         self.texts, self.lines = [], []
         for segment, layout in self._segments:
@@ -91,6 +91,15 @@ class Document:
                 translated(model, next(translations)) if has_letters(chunk) else Translated(chunk)
                 for chunk in layout.chunks
             ]
-            yield self._text[at : segment.begin] + carry(segment, layout, chunks)
+            written = carry(segment, layout, chunks)
+            if not segment.valid(written) and not segment.valid(
+                written := carry(segment, layout, chunks, apart=True)
+            ):
+                written = self._text[segment.begin : segment.end]
+                line = line_of(self._text, segment.begin)
+                notify(
+                    f"{self._name}: line {line}: stays as it is: its markup could not be kept in the translation"
+                )
+            yield self._text[at : segment.begin] + written
             at = segment.end
         yield self._text[at:]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import regex
@@ -69,10 +70,14 @@ class _Alignment:
             self.text += chunk.text
             self.chunks.append(_Chunk((at, at + len(source)), (first, len(self.units))))
             at += len(source) + 1
+        unmarked = (any(c.isalnum() or c == "\n" for c in self.text[a:b]) for a, b in self.units)
+        self.marks = ~np.fromiter(unmarked, bool, len(self.units))
 
     def _add(self, source: str, chunk: Translated, units: list[Span], at: int) -> None:
-        for links in chunk.links or [_diagonal(source, units)]:
-            kept = [u for u, unit in enumerate(units) if any(overlap(unit, span) for span in links.target)]
+        ends = [end for _, end in units]
+        for links in chunk.links or _diagonal(source, units):
+            begin, end = links.target[0][0], links.target[-1][1]
+            kept = [u for u in range(bisect_left(ends, begin + 1), len(units)) if units[u][0] < end]
             if not kept or not links.source:
                 continue
             shares = np.array([[overlap(units[u], span) for span in links.target] for u in kept], float)
@@ -84,7 +89,10 @@ class _Alignment:
         """Per unit how much of what was looked at stands in a stretch of the source, (U,)."""
         found = np.zeros(len(self.units))
         for first, spans, shares in self.blocks:
-            if spans[0, 0] < end and spans[-1, 1] > begin:
+            low, high = spans[0, 0], spans[-1, 1]
+            if begin <= low and high <= end:
+                found[first : first + len(shares)] += 1
+            elif begin < high and low < end:
                 inside = np.minimum(spans[:, 1], end) - np.maximum(spans[:, 0], begin)
                 parts = np.maximum(inside, 0) / np.maximum(spans[:, 1] - spans[:, 0], 1)
                 found[first : first + len(shares)] += shares @ parts
@@ -97,12 +105,17 @@ class _Alignment:
         low, high = chunk.units
         before, after = np.zeros(len(self.units)), np.zeros(len(self.units))
         for first, spans, shares in self.blocks:
-            if low <= first < high:
-                left = spans[:, 0] < at
-                order = np.where(left, np.cumsum(left[::-1])[::-1], np.cumsum(~left))  # 1 for the nearest
-                near = shares / order**2
-                before[first : first + len(shares)] += near @ left
-                after[first : first + len(shares)] += near @ ~left
+            here = slice(first, first + len(shares))
+            if not low <= first < high:
+                continue
+            if spans[-1, 1] <= at or spans[0, 0] >= at:
+                (before if spans[-1, 1] <= at else after)[here] += 1
+                continue
+            left = spans[:, 0] < at
+            order = np.where(left, np.cumsum(left[::-1])[::-1], np.cumsum(~left))  # 1 for the nearest
+            near = shares / order**2
+            before[here] += near @ left
+            after[here] += near @ ~left
         begin, end = chunk.source
         bad = np.abs(np.linspace(0, 1, high - low + 1) - (at - begin) / max(end - begin, 1))
         bad[1:] += np.cumsum(after[low:high])
@@ -115,14 +128,16 @@ def overlap(a: Span, b: Span) -> int:
     return max(min(a[1], b[1]) - max(a[0], b[0]), 0)
 
 
-def _diagonal(source: str, units: list[Span]) -> Links:
+def _diagonal(source: str, units: list[Span]) -> Iterator[Links]:
     """Without attention: the words came in the order of the source."""
     spans = [match.span() for match in _UNITS.finditer(source)]
-    weights = np.zeros((len(units), len(spans)))
-    if units and spans:
-        rows = np.arange(len(units))
-        weights[rows, ((rows + 0.5) * len(spans) / len(units)).astype(int)] = 1
-    return Links(spans, units, weights)
+    count = len(units) // 64 + 1  # pieces, so that these are small
+    rows, columns = (np.linspace(0, len(each), count + 1).astype(int) for each in (units, spans))
+    for a, b, c, d in zip(rows, rows[1:], columns, columns[1:], strict=False):
+        weights = np.zeros((b - a, d - c))
+        if weights.size:
+            weights[np.arange(b - a), ((np.arange(b - a) + 0.5) * (d - c) / (b - a)).astype(int)] = 1
+            yield Links(spans[c:d], units[a:b], weights)
 
 
 # -- places ----------------------------------------------------------------------------------------------
@@ -133,22 +148,23 @@ def _place(layout: Layout, alignment: _Alignment) -> dict[Node | None, Span]:
     number = len(alignment.units)
     places: dict[Node | None, Span] = {None: (0, number)}
     extent: dict[Node | None, Span] = {None: (0, len(layout.text))}
-    inner: dict[Node | None, np.ndarray] = {}  # where no tag of that element can stand: in elements in it
     owner: np.ndarray = np.full(number, -1)
     numbers: dict[Node | None, int] = {None: -1}
-
-    def inside(node: Node | None) -> np.ndarray:
-        return inner.setdefault(node, np.zeros(number + 1, bool))
-
     for n, node in enumerate(node for node in layout.nodes if not node.alone):
         low, high = places[node.parent]
         begin, end = extent[node] = node.begin, node.end
         free = owner[low:high] == numbers[node.parent]
         if not (begin <= extent[node.parent][0] and end >= extent[node.parent][1] and free.all()):
-            low, high = _best(alignment.mass(begin, end)[low:high], free, low)
+            mass = np.where(alignment.marks, -1, alignment.mass(begin, end))[low:high]
+            low, high = _best(mass, free, low)
         places[node], numbers[node] = (low, high), n
         owner[low:high] = n
-        inside(node.parent)[low + 1 : high] = True
+    inner: dict[Node | None, np.ndarray] = {
+        node.parent: np.zeros(number + 1, bool) for node in layout.nodes if node.alone
+    }
+    for node, (low, high) in places.items():
+        if node and node.parent in inner:
+            inner[node.parent][low + 1 : high] = True
     for node in layout.nodes:
         if node.alone:
             low, high = places[node.parent]
@@ -161,21 +177,23 @@ def _place(layout: Layout, alignment: _Alignment) -> dict[Node | None, Span]:
             else:
                 begin = chunk.units[0]
                 bad = alignment.cut(node.begin, chunk)[max(first - begin, 0) :][: last - first + 1]
-            bad[inside(node.parent)[first : last + 1]] = np.inf
+            bad[inner[node.parent][first : last + 1]] = np.inf
             at = first + int(bad.argmin()) if len(bad) and np.isfinite(bad).any() else high
             places[node] = (at, at)
     return places
 
 
 def _best(mass: np.ndarray, free: np.ndarray, low: int) -> Span:
-    """The run of free units with the most mass above a half each; else the one unit with the most."""
+    """The run of free units with the most mass above a half each; else the one unit with the most. A mark, with a
+    mass below 0, may be within the run, and begins or ends none."""
     if not free.any():
         return low, low
-    sums = np.concatenate([[0], np.cumsum(np.where(free, mass - 0.5, -len(mass) - 1))])
+    gain = np.where(mass < 0, -1e-6, mass - 0.5)
+    sums = np.concatenate([[0], np.cumsum(np.where(free, gain, -len(mass) - 1))])
     least = np.minimum.accumulate(sums)
     end = int((sums - least)[1:].argmax()) + 1
     if sums[end] <= least[end]:
-        unit = int(np.where(free, mass, -1).argmax())
+        unit = int(np.where(free, mass, -2).argmax())
         return low + unit, low + unit + 1
     return low + int(sums[:end].argmin()), low + end
 
@@ -183,76 +201,88 @@ def _best(mass: np.ndarray, free: np.ndarray, low: int) -> Span:
 # -- writing ---------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Written:
-    """A tag as it is written: an opening one, a closing one, or one that stands alone."""
+class _Mark(NamedTuple):
+    """A tag as it is written."""
 
-    raw: str
-    node: Node | None = None
-    closes: bool = False
+    kind: Literal["open", "close", "alone"]
+    node: Node
 
 
-def _sequence(layout: Layout, places: dict[Node | None, Span], number: int) -> list[list[_Written]]:
+def _sequence(layout: Layout, places: dict[Node | None, Span], number: int) -> list[list[_Mark]]:
     """The tags between the units: before the first, …, after the last."""
-    found: list[list[_Written]] = [[] for _ in range(number + 1)]
+    found: list[list[_Mark]] = [[] for _ in range(number + 1)]
     within: dict[Node | None, list[Node]] = {}
     for node in layout.nodes:
         within.setdefault(node.parent, []).append(node)
-    for several in within.values():  # in the order of the translation, else as they were
+    for several in within.values():  # in the order of the translation, else as they were; taken from the end
         several.sort(key=places.__getitem__)
         several.reverse()
     stack: list[tuple[Node | None, list[Node]]] = [(None, within.get(None, []))]
     while stack:
         around, waiting = stack[-1]
-        if not waiting:
+        if waiting:
+            node = waiting.pop()
+            found[places[node][0]].append(_Mark("alone" if node.alone else "open", node))
+            if not node.alone:
+                stack.append((node, within.get(node, [])))
+        else:
             stack.pop()
             if around:
-                found[places[around][1]].append(_Written(around.close, closes=True))
-            continue
-        node = waiting.pop()
-        found[places[node][0]].append(_Written(node.open, node if node.alone else None))
-        if not node.alone:
-            stack.append((node, within.get(node, [])))
+                found[places[around][1]].append(_Mark("close", around))
     return found
 
 
-def carry(segment: Segment, layout: Layout, chunks: Sequence[Translated]) -> str:
-    """A segment's translation as it stands in the document: each of its tags is there once, and well nested."""
+def carry(segment: Segment, layout: Layout, chunks: Sequence[Translated], apart: bool = False) -> str:
+    """A segment's translation as it stands in the document: each of its tags is there once, and well nested.
+
+    Args:
+        segment: the segment.
+        layout: of its parts.
+        chunks: the translations of the layout's chunks.
+        apart: whether there is a space around every element, also where words are written without.
+    """
     alignment = _Alignment(layout, chunks)
     units, text = alignment.units, alignment.text
     tags = _sequence(layout, _place(layout, alignment), len(units))
     ends = _line_ends(segment, text)
     breaks = iter(layout.breaks)
     written: list[str] = []
-    for i, several in enumerate(tags):
+    for i, marks in enumerate(tags):
         begin = units[i - 1][1] if i else 0
         end = units[i][0] if i < len(units) else len(text)
-        gap = ("\n" if begin in ends else text[begin:end]) if 0 < i < len(units) else ""
-        spaced = gap or (i < len(units) and not CLOSES.match(text, units[i][0]))
-        written += _between(several, gap, edge=(i == 0, i == len(units) or not spaced))
+        edges = text[begin - 1 : begin] in ("", "\n"), text[end : end + 1] in ("", "\n")
+        gap = "" if any(edges) else "\n" if begin in ends else text[begin:end] or " " * (apart and bool(marks))
+        if not gap and CLOSES.match(text, end):
+            edges = edges[0], True
+        written += _between(marks, gap, edges)
         if i < len(units):
-            unit = text[slice(*units[i])]
+            unit = text[end : units[i][1]]
             written.append(next(breaks) if unit == "\n" else segment.escape(unit))
     return segment.finish("".join(written))
 
 
-def _between(tags: list[_Written], gap: str, edge: tuple[bool, bool]) -> list[str]:
-    """Tags between two units, and the space there: where it stood in the source, else after what is closed."""
-    wanted = [False] * (len(tags) + 1)
-    for i, tag in enumerate(tags):
-        if tag.node:
-            before, after = tag.node.spaces
-            wanted[i], wanted[i + 1] = wanted[i] or before, wanted[i + 1] or after
-    wanted[0] &= not edge[0]
-    wanted[-1] &= not edge[1]
-    if gap and not any(wanted):
-        wanted[next((i for i, tag in enumerate(tags) if not tag.closes), len(tags))] = True
+def _between(marks: list[_Mark], gap: str, edges: tuple[bool, bool]) -> list[str]:
+    """Tags between two units, and the space there: around a tag that stands alone where it was, else after what is
+    closed. Nothing is between an element's own tags and its text."""
+    spaces = [False] * (len(marks) + 1)
+    kinds = [mark.kind for mark in marks]
+    for i, mark in enumerate(marks):
+        before, after = mark.node.spaces if mark.kind == "alone" else (False, False)
+        if before:
+            spaces[next((j for j in range(i, 0, -1) if kinds[j - 1] != "open"), 0)] = True
+        if after:
+            spaces[next((j for j in range(i + 1, len(marks)) if kinds[j] != "close"), len(marks))] = True
+    if gap and not any(spaces):
+        spaces[next((i for i, kind in enumerate(kinds) if kind != "close"), len(marks))] = True
+    spaces[0] &= not edges[0]
+    spaces[-1] &= not edges[1]
     found: list[str] = []
-    for i, space in enumerate(wanted):
+    for i, space in enumerate(spaces):
         if space:
             found.append(gap or " ")
             gap = "" if gap == "\n" else gap
-        found += [tags[i].raw] if i < len(tags) else []
+        if i < len(marks):
+            found.append(marks[i].node.close if marks[i].kind == "close" else marks[i].node.open)
     return found
 
 

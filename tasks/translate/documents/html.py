@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from html import escape, unescape
@@ -34,6 +35,8 @@ KEPT = {
 }
 """Elements whose content is no text to translate."""
 _NEED_NO_END = {"li", "dt", "dd", "p", "tr", "td", "th", "thead", "tbody", "tfoot", "option", "optgroup"}
+_UNFINISHED = re.compile(r"<[a-zA-Z/!?]")
+"""What the end of the file cut off."""
 
 
 class _Event(NamedTuple):
@@ -106,7 +109,7 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
             if within:
                 continue
         if event.kind == "text":
-            run.append((event.begin, end, unescape(raw)))
+            run.append((event.begin, end, Tag(raw) if _UNFINISHED.match(raw) else unescape(raw)))
         elif event.kept:
             kept, begin, opened = event.name, event.begin, [event.name]
         elif event.kind == "other" or event.name in INLINE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -42,7 +43,9 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
     begin = front.end() if front else 0
     lines = [match.span() for match in _LINE.finditer(text, begin)]
     cursors = [at for at, _ in lines]  # in tables, where the next cell is
-    tokens = _parser().parse(text[begin:])
+    parser = _parser()
+    references: dict[str, Any] = {}
+    tokens = parser.parse(text[begin:], references)
     before = ""
     for token in tokens:
         if token.map and token.level >= 2 * _DEPTH - 1:
@@ -58,7 +61,9 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
                 cell = before in ("td_open", "th_open")
                 finish = _paragraph if before == "paragraph_open" else str
                 parts = _parts(text, token, where)
-                yield Segment(where[0], where[-1], parts, partial(_escape, cell=cell), finish)
+                escape = partial(_escape, cell=cell)
+                valid = partial(_same, parser, references, token.children or [])
+                yield Segment(where[0], where[-1], parts, escape, finish, valid=valid)
         before = token.type
 
 
@@ -164,6 +169,17 @@ def _parts(text: str, token: Token, where: list[int]) -> Parts:
     if kept:
         return [*parts, Tag(text[where[kept_from] : where[-1]])]
     return parts + tagged(content[at:], _MARKS)
+
+
+def _same(parser: MarkdownIt, references: dict[str, Any], children: list[Token], written: str) -> bool:
+    """Whether a text has the same markup as the children of an inline token."""
+    tokens = parser.parseInline(written, references)[0].children or []
+    return _counts(tokens) == _counts(children)
+
+
+def _counts(tokens: list[Token]) -> Counter[tuple[str, str]]:
+    texts = ("text", "text_special", "softbreak")
+    return Counter((token.type, str(token.attrs or token.markup)) for token in tokens if token.type not in texts)
 
 
 def _span(token: Token, content: str) -> tuple[int, int]:

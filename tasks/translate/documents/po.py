@@ -25,6 +25,7 @@ _FIELD = re.compile(
     rf"^[ \t]*(msgctxt|msgid_plural|msgid|msgstr)(?:\[(\d+)\])?[ \t]*({_STRINGS}(?:\s*\n[ \t]*{_STRINGS})*)",
     re.MULTILINE,
 )
+_LINE = re.compile(rf"\s*(?:#.*|(?:msg\w+(?:\[\d+\])?[ \t]*)?{_STRINGS}\s*)?")
 _TAGS = re.compile(f"{MARKUP}|{PLACEHOLDER}")
 _LINE_ENDS = str.maketrans(
     dict.fromkeys("\v\f\x1c\x1d\x1e\x85\u2028\u2029", " ")
@@ -33,12 +34,14 @@ _LINE_ENDS = str.maketrans(
 
 def segments(text: str, again: bool) -> Iterator[Segment]:
     """The translations that are missing, plural forms one by one. Raises `BadDocument` for a broken file."""
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        if not _LINE.fullmatch(line):
+            raise BadDocument(number, 'not as a .po file has it, like msgid "a text in double quotes"')
     try:
         polib.pofile(text.removeprefix("\ufeff").translate(_LINE_ENDS))
     except (OSError, ValueError, UnicodeError) as error:
         line = re.search(r"line (\d+)", str(error))
-        reason = str(error).rpartition("): ")[2] if "): " in str(error) else "not as a .po file has it"
-        raise BadDocument(int(line[1]) if line else 1, reason) from error
+        raise BadDocument(int(line[1]) if line else 1, "not in the order of a .po file: msgid, msgstr") from error
     new_line = "\r\n" if "\r\n" in text else "\n"
     sources: dict[str, str] = {}
     for match in _FIELD.finditer(text):

@@ -78,6 +78,7 @@ class Segment:
         finish: all of the translation, tags included → what takes the stretch's place.
         width: its lines, where they have a meaning of their own, have at most so many characters; 0: they have not.
         lines: the number of its lines.
+        valid: whether something that takes its place has the same markup.
     """
 
     begin: int
@@ -87,6 +88,7 @@ class Segment:
     finish: Callable[[str], str] = as_it_is
     width: int = 0
     lines: int = 1
+    valid: Callable[[str], bool] = bool
 
 
 def tag_of(raw: str) -> Tag:

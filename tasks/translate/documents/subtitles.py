@@ -14,7 +14,7 @@ from tasks.translate.documents.segments import MARKUP, BadDocument, Parts, Segme
 
 _TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
 _TIMING = re.compile(rf"^[ \t]*{_TIME}[ \t]*-->[ \t]*{_TIME}(?:[ \t][^\n]*)?\r?(?:\n|\Z)", re.MULTILINE)
-_ARROW = re.compile(r"^.*-->.*$", re.MULTILINE)
+_TIMES = re.compile(r"^(?:.*-->.*|[ \t]*\d+:[\d:.,]+[ \t]*\S{1,3}[ \t]*\d+:[\d:.,]+[ \t\r]*)$", re.MULTILINE)
 _EXAMPLE = "it is like 00:01:02,500 --> 00:01:04,000"
 _LINE_END = re.compile(r"\r?\n")
 _BLANK = re.compile(r"^[ \t\r]*$", re.MULTILINE)
@@ -35,12 +35,12 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
     new_line = "\r\n" if "\r\n" in text else "\n"
     timings = list(_TIMING.finditer(text))
     begins = {match.start() for match in timings}
-    for arrow in _ARROW.finditer(text):
-        if arrow.start() not in begins:
-            raise BadDocument(line_of(text, arrow.start()), f"a broken timing; {_EXAMPLE}")
+    for times in _TIMES.finditer(text):
+        if times.start() not in begins:
+            raise BadDocument(line_of(text, times.start()), f"a broken timing; {_EXAMPLE}")
     if text.strip("\ufeff \t\r\n") and not timings and not web:
         raise BadDocument(1, f"no subtitles: there is no timing; {_EXAMPLE}")
-    for timing, following in zip(timings, [*timings[1:], None], strict=True):
+    for timing, following in zip(timings, [*timings[1:], None], strict=False):
         raw = text[timing.end() : following.start() if following else len(text)]
         if web:
             blank = _BLANK.search(raw)

@@ -73,8 +73,9 @@ def _events(text: str) -> list[_Event]:
         raise BadDocument(error.lineno, f"no XML: {expat.errors.messages[error.code]}") from error
     marks = [*sorted({event.begin for event in found}), len(content)]
     characters = [0, *accumulate((byte & 0xC0) != 0x80 for byte in content)]
-    for event in found:
-        empty = event.kind == "end" and not content.startswith(b"</", event.begin)  # of <g/>, after it
+    for last, event in zip([None, *found], found, strict=False):
+        after_start = event.kind == "end" and last and last.kind == "start"
+        empty = after_start and content.endswith(b"/>", 0, event.begin)  # of <g/>, after it
         end = event.begin if empty else marks[bisect_right(marks, event.begin)]
         event.begin, event.end = characters[event.begin], characters[end]
     return found
