@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
-from gen.base.errors import UserError, notify
+from gen.base.errors import UserError, few, notify
 from gen.base.lines import read_lines, suffix
 from tasks.translate.documents.alignment import translated
 from tasks.translate.documents.carry import Translated, carry
@@ -70,12 +70,17 @@ class Document:
             chunks = [chunk for chunk in layout.chunks if has_letters(chunk)]
             self.texts += chunks
             self.lines += [line_of(text, segment.begin)] * len(chunks)
-        if tags := left_over(tag for _, layout in self._segments for tag in layout.unpaired):
-            some = ", ".join(dict.fromkeys(tag.raw for tag in tags[:3]))
-            where = next(s for s, layout in self._segments if tags[0] in layout.unpaired)
+        self._warn()
+
+    def _warn(self) -> None:
+        """Says which tags are not paired."""
+        tags = left_over(tag for _, layout in self._segments for tag in layout.unpaired)
+        if tags:
+            where = next(segment for segment, layout in self._segments if tags[0] in layout.unpaired)
+            some = few(list(dict.fromkeys(tag.raw for tag in tags)))
             notify(
-                f"{name}: line {line_of(text, where.begin)}: tags that are not closed, or not opened, stay about where "
-                f"they are: {some}" + (f" and {len(tags) - 3:,} more" if len(tags) > 3 else "")
+                f"{self._name}: line {line_of(self._text, where.begin)}: tags that are not closed, or not opened, stay "
+                f"about where they are: {some}"
             )
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -70,8 +70,9 @@ class _Alignment:
             self.text += chunk.text
             self.chunks.append(_Chunk((at, at + len(source)), (first, len(self.units))))
             at += len(source) + 1
-        unmarked = (any(c.isalnum() or c == "\n" for c in self.text[a:b]) for a, b in self.units)
-        self.marks = ~np.fromiter(unmarked, bool, len(self.units))
+        self.starts = [int(spans[0, 0]) for _, spans, _ in self.blocks]
+        words = (has_words(self.text[a:b]) for a, b in self.units)
+        self.marks = ~np.fromiter(words, bool, len(self.units))
 
     def _add(self, source: str, chunk: Translated, units: list[Span], at: int) -> None:
         ends = [end for _, end in units]
@@ -88,11 +89,11 @@ class _Alignment:
     def mass(self, begin: int, end: int) -> np.ndarray:
         """Per unit how much of what was looked at stands in a stretch of the source, (U,)."""
         found = np.zeros(len(self.units))
-        for first, spans, shares in self.blocks:
-            low, high = spans[0, 0], spans[-1, 1]
-            if begin <= low and high <= end:
+        nearest = max(bisect_right(self.starts, begin) - 1, 0)
+        for first, spans, shares in self.blocks[nearest : bisect_left(self.starts, end)]:
+            if begin <= spans[0, 0] and spans[-1, 1] <= end:
                 found[first : first + len(shares)] += 1
-            elif begin < high and low < end:
+            else:
                 inside = np.minimum(spans[:, 1], end) - np.maximum(spans[:, 0], begin)
                 parts = np.maximum(inside, 0) / np.maximum(spans[:, 1] - spans[:, 0], 1)
                 found[first : first + len(shares)] += shares @ parts
@@ -103,24 +104,27 @@ class _Alignment:
         the text around that was written on its wrong side, less the farther it is, and the way to the place that
         is in proportion, (units + 1,)."""
         low, high = chunk.units
-        before, after = np.zeros(len(self.units)), np.zeros(len(self.units))
-        for first, spans, shares in self.blocks:
-            here = slice(first, first + len(shares))
-            if not low <= first < high:
-                continue
-            if spans[-1, 1] <= at or spans[0, 0] >= at:
-                (before if spans[-1, 1] <= at else after)[here] += 1
-                continue
+        if low == high:
+            return np.zeros(1)
+        first, spans, shares = self.blocks[max(bisect_right(self.starts, at) - 1, 0)]
+        last = first + len(shares)
+        places = np.arange(low, high + 1)
+        bad = 9.0 * np.maximum(np.maximum(first - places, places - last), 0)
+        if low <= first and last <= high:
             left = spans[:, 0] < at
             order = np.where(left, np.cumsum(left[::-1])[::-1], np.cumsum(~left))  # 1 for the nearest
             near = shares / order**2
-            before[here] += near @ left
-            after[here] += near @ ~left
-        begin, end = chunk.source
-        bad = np.abs(np.linspace(0, 1, high - low + 1) - (at - begin) / max(end - begin, 1))
-        bad[1:] += np.cumsum(after[low:high])
-        bad[:-1] += np.cumsum(before[low:high][::-1])[::-1]
+            begin, end = spans[0, 0], spans[-1, 1]
+            here = bad[first - low : last - low + 1]
+            here += np.abs(np.linspace(0, 1, len(here)) - (at - begin) / max(end - begin, 1))
+            here[1:] += np.cumsum(near @ ~left)
+            here[:-1] += np.cumsum((near @ left)[::-1])[::-1]
         return bad
+
+
+def has_words(text: str) -> bool:
+    """Whether there is more than marks: letters or digits, or the end of a line."""
+    return any(c.isalnum() or c == "\n" for c in text)
 
 
 def overlap(a: Span, b: Span) -> int:
@@ -159,28 +163,36 @@ def _place(layout: Layout, alignment: _Alignment) -> dict[Node | None, Span]:
             low, high = _best(mass, free, low)
         places[node], numbers[node] = (low, high), n
         owner[low:high] = n
-    inner: dict[Node | None, np.ndarray] = {
-        node.parent: np.zeros(number + 1, bool) for node in layout.nodes if node.alone
-    }
-    for node, (low, high) in places.items():
-        if node and node.parent in inner:
-            inner[node.parent][low + 1 : high] = True
+    alone = [node for node in layout.nodes if node.alone]
+    inner = {node.parent: np.zeros(number + 1, bool) for node in alone}
     for node in layout.nodes:
-        if node.alone:
-            low, high = places[node.parent]
-            chunk = next(c for c in alignment.chunks if node.begin <= c.source[1])
-            first, last = np.clip(chunk.units, low, high).tolist()
-            if node.begin <= chunk.source[0]:
-                bad = np.arange(first, last + 1.0)
-            elif node.begin >= chunk.source[1]:
-                bad = -np.arange(first, last + 1.0)
-            else:
-                begin = chunk.units[0]
-                bad = alignment.cut(node.begin, chunk)[max(first - begin, 0) :][: last - first + 1]
-            bad[inner[node.parent][first : last + 1]] = np.inf
-            at = first + int(bad.argmin()) if len(bad) and np.isfinite(bad).any() else high
-            places[node] = (at, at)
+        if not node.alone and node.parent in inner:
+            low, high = places[node]
+            inner[node.parent][low + 1 : high] = True  # a tag that is not in the element has no place there
+    for node in alone:
+        low, high = places[node.parent]
+        first, bad = _badness(node, layout, alignment)
+        bad = bad[max(low - first, 0) : high - first + 1]
+        first = max(first, low)
+        bad = np.where(inner[node.parent][first : first + len(bad)], np.inf, bad)
+        at = first + int(bad.argmin()) if np.isfinite(bad).any() else high
+        places[node] = (at, at)
     return places
+
+
+def _badness(node: Node, layout: Layout, alignment: _Alignment) -> tuple[int, np.ndarray]:
+    """The first unit of a tag's chunk, and how bad each place between the chunk's units is for the tag."""
+    chunk = next(chunk for chunk in alignment.chunks if node.begin <= chunk.source[1])
+    first, last = chunk.units
+    order = np.arange(last - first + 1.0)
+    rest = layout.text[node.begin : chunk.source[1]]
+    if node.begin <= chunk.source[0]:
+        return first, order
+    if not has_words(rest):  # the chunk's end, or before the marks there
+        marks = alignment.marks[first:last]
+        end = len(marks) if not rest or marks.all() else len(marks) - int(marks[::-1].argmin())
+        return first, np.abs(order - end)
+    return first, alignment.cut(node.begin, chunk)
 
 
 def _best(mass: np.ndarray, free: np.ndarray, low: int) -> Span:
@@ -262,15 +274,14 @@ def carry(segment: Segment, layout: Layout, chunks: Sequence[Translated], apart:
 
 
 def _between(marks: list[_Mark], gap: str, edges: tuple[bool, bool]) -> list[str]:
-    """Tags between two units, and the space there: around a tag that stands alone where it was, else after what is
-    closed. Nothing is between an element's own tags and its text."""
+    """Tags between two units, and the space there: around tags where it was, else after what is closed. No space is
+    between an element's own tags and its text."""
     spaces = [False] * (len(marks) + 1)
     kinds = [mark.kind for mark in marks]
-    for i, mark in enumerate(marks):
-        before, after = mark.node.spaces if mark.kind == "alone" else (False, False)
-        if before:
+    for i, (kind, node) in enumerate(marks):
+        if kind != "close" and node.spaces[0] and (gap or kind == "alone"):
             spaces[next((j for j in range(i, 0, -1) if kinds[j - 1] != "open"), 0)] = True
-        if after:
+        if kind != "open" and node.spaces[1] and (gap or kind == "alone"):
             spaces[next((j for j in range(i + 1, len(marks)) if kinds[j] != "close"), len(marks))] = True
     if gap and not any(spaces):
         spaces[next((i for i, kind in enumerate(kinds) if kind != "close"), len(marks))] = True

@@ -99,7 +99,7 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
     run: list[tuple[int, int, str | Tag]] = []
     kept, begin = "", 0  # an element that is kept whole
     opened: list[str] = []  # it, and those in it
-    for event, end in zip(events, [*(e.begin for e in events[1:]), len(text)], strict=True):
+    for event, end in zip(events, [*(e.begin for e in events[1:]), len(text)], strict=False):
         raw = text[event.begin : end]
         if opened:
             within = _follow(opened, event)

@@ -40,8 +40,10 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
     try:
         polib.pofile(text.removeprefix("\ufeff").translate(_LINE_ENDS))
     except (OSError, ValueError, UnicodeError) as error:
-        line = re.search(r"line (\d+)", str(error))
-        raise BadDocument(int(line[1]) if line else 1, "not in the order of a .po file: msgid, msgstr") from error
+        found = re.search(r"line (\d+)", str(error))
+        raise BadDocument(
+            int(found[1]) if found else 1, "not in the order of a .po file: msgid, msgstr"
+        ) from error
     new_line = "\r\n" if "\r\n" in text else "\n"
     sources: dict[str, str] = {}
     for match in _FIELD.finditer(text):

@@ -76,7 +76,7 @@ class Segment:
         parts: its text, as one reads it, and the tags in it.
         escape: text → how it stands in the document.
         finish: all of the translation, tags included → what takes the stretch's place.
-        width: its lines, where they have a meaning of their own, have at most so many characters; 0: they have not.
+        width: its lines, where they matter, have at most so many characters; 0: they do not.
         lines: the number of its lines.
         valid: whether something that takes its place has the same markup.
     """
@@ -190,7 +190,7 @@ def lay_out(parts: Parts) -> Layout:
             layout.breaks.append(part.raw)
         elif part.kind == "close" and i in pairs and around:
             node, around = around, around.parent
-            node.end, node.close = len(text), part.raw
+            node.end, node.close, node.spaces = len(text), part.raw, (_ends(parts, pairs[i]), _begins(parts, i))
             if node.begin == node.end:
                 _join(layout.nodes, node, parts, pairs[i], i)
         else:
@@ -232,7 +232,6 @@ def _join(nodes: list[Node], node: Node, parts: Parts, begin: int, end: int) -> 
     """Makes one tag of an element without text and all in it."""
     raw = (part if isinstance(part, str) else part.raw for part in parts[begin : end + 1])
     node.open, node.close, node.alone, node.end = "".join(raw), "", True, node.begin
-    node.spaces = (_ends(parts, begin), _begins(parts, end))
     while nodes[-1] is not node:
         nodes.pop()
 
