@@ -255,24 +255,26 @@ def test_texts_are_written_as_the_format_has_them(tmp_path):
     written = {}
     for kind, text in DOCUMENTS.items():
         (path := tmp_path / f"in.{kind}").write_text(text)
-        written[kind] = fill(path, lambda text: f"1. <*a* {text.upper()}")
-    assert "{\\an8}- 1. <*a* THE <b>CAT</b> <font" in written["srt"]
-    assert "<v Tom>1. &lt;*a* THE CAT &amp; THE <c.red>DOG</c> <00:01.500>RAN\n" in written["vtt"]
-    assert 'msgstr "1. <*a* THE \\"CAT\\" <b>SAT</b> ON %s\\n"\n' in written["po"]
-    assert '[1] ""\n"%d 1. <*a* CATS IN {place}\\n"\n"1. <*a* AND THE DOG"\n' in written["po"]
-    assert '<target state="needs-review-translation">1. &lt;*a* THE DOG</target>' in written["xliff"]
-    assert "\n    <target>1. &lt;*a* THE <g" in written["xliff"]
-    assert "<title>1. &lt;*a* THE CAT</title>" in written["html"]
-    assert "# 1. \\<\\*a\\* THE **CAT** SAT\n\n1\\. \\<\\*a\\* THE *CAT* RAN" in written["md"]
+        written[kind] = fill(path, str.upper)
+    assert "{\\an8}- THE <b>CAT</b> <font" in written["srt"]
+    assert "<v Tom>THE CAT &amp; THE <c.red>DOG</c> <00:01.500>RAN\n" in written["vtt"]
+    assert ",{\\an8}THE CAT,\\NTHE {\\i1}DOG{\\i0} RAN\n" in written["ass"]
+    assert 'msgstr "THE \\"CAT\\" <b>SAT</b> ON %s\\n"\n' in written["po"]
+    assert '[1] ""\n"%d CATS IN {place}\\n"\n"AND THE DOG"\n' in written["po"]
+    assert '<target state="needs-review-translation">THE DOG</target>' in written["xliff"]
+    assert '\n    <target>THE <g id="1">CAT <x id="2"/></g> SAT &lt;b&gt;ON&lt;/b&gt; <bpt' in written["xliff"]
+    assert '">MAT</a> &amp; <code>the dog</code>.<br>THE DOG<img src=x> RAN</p>' in written["html"]
+    assert "The *cat* ran".upper() + ' TO [THE MAT](http://a.b "the cat") AND `the dog` RAN.  \n' in written["md"]
+    for kind, expected in (("md", r"\- \<\*a\* \[b\]"), ("html", "- &lt;*a* [b]")):
+        (path := tmp_path / f"in.{kind}").write_text("the cat")
+        assert fill(path, lambda text: "- <*a* [b]") == expected
 
 
 def test_lines_of_a_cue_stay_about_as_long(tmp_path):
-    (path := tmp_path / "a.srt").write_text(
-        f"1\n00:00:01,000 --> 00:00:02,000\n{'cat ' * 7}<i>dog\nmat</i> {'ran ' * 6}\n"
-    )
+    cue = f"1\n00:00:01,000 --> 00:00:02,000\n{'cat ' * 7}<i>dog\nmat</i> {'ran ' * 6}\n"
+    (path := tmp_path / "a.srt").write_text(cue)
     lines = fill(path, lambda text: text + " and" * 5).splitlines()[2:]
-    assert [len(re.sub("<.*?>", "", line)) for line in lines] == [39, 39]
-    assert "<i>dog mat</i>" in " ".join(lines)
+    assert [len(re.sub("<.*?>", "", line)) for line in lines] == [27, 27, 24]
 
 
 # -- tags and words --------------------------------------------------------------------------------------
@@ -283,11 +285,11 @@ def contents(inner):
     return st.lists(st.sampled_from(["cat", "the", "<img>"]) | element, min_size=1, max_size=4).map(" ".join)
 
 
-MARKED = st.recursive(st.just("dog"), contents, max_leaves=12)
+MARKED = st.recursive(st.just("dog"), contents, max_leaves=8)
 
 
 @given(MARKED)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_same_words_have_the_same_tags(text):
     layout = lay_out(tagged(text, re.compile(MARKUP)))
     written = carry(Segment(0, 0, []), layout, [Translated(chunk) for chunk in layout.chunks])
@@ -299,7 +301,7 @@ def test_the_same_words_have_the_same_tags(text):
     st.lists(st.sampled_from(["Hund", ",", ".", "犬が走る", "-", "«", "a’b"]), max_size=9),
     st.integers(0, 99),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_whatever_is_written_each_tag_is_there_once_and_well_nested(text, words, seed):
     layout = lay_out(tagged(text, re.compile(MARKUP)))
     chosen, target = np.random.default_rng(seed), " ".join(words)
@@ -314,16 +316,16 @@ def test_whatever_is_written_each_tag_is_there_once_and_well_nested(text, words,
 def test_a_tag_goes_where_its_words_went():
     layout = lay_out(tagged("the <b>red dog</b> has <i>run</i>, <img> he", re.compile(MARKUP)))
     source, target = ([m.span() for m in re.finditer(r"\w+|,", t)] for t in (layout.text, "er, lief rot Hund"))
-    weights = np.eye(6)[[5, 4, 3, 1, 2]] * 0.6 + 0.05
+    weights = np.eye(7)[[6, 5, 4, 1, 2]] * 0.6 + 0.05
     written = carry(Segment(0, 0, []), layout, [Translated("er, lief rot Hund", [Links(source, target, weights)])])
-    assert re.sub(r"<img> ?", "", written) == "er, <i>lief</i> <b>rot Hund</b>"
+    assert re.sub(r" ?<img> ?", "", written) == "er, <i>lief</i> <b>rot Hund</b>"
 
 
 @given(
     st.text(st.sampled_from("<>/bip!-&;a *_`[](){}\\|\n'\"="), max_size=60),
     st.sampled_from(["html", "md", "srt", "vtt"]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_text_is_too_odd(tmp_path_factory, text, kind):
     path = tmp_path_factory.getbasetemp() / f"odd.{kind}"
     path.write_text(
@@ -347,7 +349,7 @@ HOSTILE = {
     "bomb.xlf": ('<!DOCTYPE x [\n<!ENTITY a "the">\n<!ENTITY b "&a;&a;">]>' + XML.format("&b;"), "line 2"),
     "file.xlf": ('<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>' + XML.format("&a;"), "line 1"),
     "page.xlf": ("<html>the cat</html>", "line 1"),
-    "deep.md": ("- " * 10000 + "the cat", "line 1"),
+    "deep.md": ("> " * 10000 + "the cat", "line 1"),
     "latin.srt": (b"1\n00:00:01,000 --> 00:00:02,000\n\xe4\n", "line 3"),
 }
 

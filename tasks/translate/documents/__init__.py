@@ -15,7 +15,7 @@ from gen.base.errors import UserError, few, notify
 from gen.base.lines import read_lines, suffix
 from tasks.translate.documents.alignment import translated
 from tasks.translate.documents.carry import Translated, carry
-from tasks.translate.documents.segments import BadDocument, has_letters, lay_out, left_over, line_of
+from tasks.translate.documents.segments import BadDocument, has_letters, lay_out, left_over, line_of, lines_of
 from tasks.translate.lines import Translation
 
 FORMATS = {
@@ -66,10 +66,11 @@ class Document:
         self._name, self._text = name, text
         self._segments = [(s, layout) for s, layout in laid_out if has_letters(layout.text)]
         self.texts, self.lines = [], []
-        for segment, layout in self._segments:
+        numbers = lines_of(text, (segment.begin for segment, _ in self._segments))
+        for number, (_, layout) in zip(numbers, self._segments, strict=True):
             chunks = [chunk for chunk in layout.chunks if has_letters(chunk)]
             self.texts += chunks
-            self.lines += [line_of(text, segment.begin)] * len(chunks)
+            self.lines += [number] * len(chunks)
         self._warn()
 
     def _warn(self) -> None:
@@ -79,8 +80,8 @@ class Document:
             where = next(segment for segment, layout in self._segments if tags[0] in layout.unpaired)
             some = few(list(dict.fromkeys(tag.raw for tag in tags)))
             notify(
-                f"{self._name}: line {line_of(self._text, where.begin)}: tags that are not closed, or not opened, stay "
-                f"about where they are: {some}"
+                f"{self._name}: line {line_of(self._text, where.begin)}: tags that are not closed, or not opened, "
+                f"stay about where they are: {some}"
             )
 
     @property
@@ -96,12 +97,10 @@ class Document:
                 translated(model, next(translations)) if has_letters(chunk) else Translated(chunk)
                 for chunk in layout.chunks
             ]
-            written = carry(segment, layout, chunks)
-            if not segment.valid(written) and not segment.valid(
-                written := carry(segment, layout, chunks, apart=True)
-            ):
-                written = self._text[segment.begin : segment.end]
-                line = line_of(self._text, segment.begin)
+            tried = (carry(segment, layout, chunks, apart=apart) for apart in (False, True))
+            written = next(filter(segment.valid, tried), "")
+            if not written:
+                written, line = self._text[segment.begin : segment.end], line_of(self._text, segment.begin)
                 notify(
                     f"{self._name}: line {line}: stays as it is: its markup could not be kept in the translation"
                 )

@@ -188,10 +188,11 @@ def _badness(node: Node, layout: Layout, alignment: _Alignment) -> tuple[int, np
     rest = layout.text[node.begin : chunk.source[1]]
     if node.begin <= chunk.source[0]:
         return first, order
-    if not has_words(rest):  # the chunk's end, or before the marks there
-        marks = alignment.marks[first:last]
-        end = len(marks) if not rest or marks.all() else len(marks) - int(marks[::-1].argmin())
-        return first, np.abs(order - end)
+    if all(map(CLOSES.match, rest)):  # the chunk's end, or before the full stop there
+        end = last
+        while rest and end > first and CLOSES.match(alignment.text, alignment.units[end - 1][0]):
+            end -= 1
+        return first, np.abs(order - (end - first))
     return first, alignment.cut(node.begin, chunk)
 
 
@@ -274,8 +275,8 @@ def carry(segment: Segment, layout: Layout, chunks: Sequence[Translated], apart:
 
 
 def _between(marks: list[_Mark], gap: str, edges: tuple[bool, bool]) -> list[str]:
-    """Tags between two units, and the space there: around tags where it was, else after what is closed. No space is
-    between an element's own tags and its text."""
+    """Tags between two units, and the space there: around tags where it was, else after what is closed. There is
+    none between an element's own tags and its text."""
     spaces = [False] * (len(marks) + 1)
     kinds = [mark.kind for mark in marks]
     for i, (kind, node) in enumerate(marks):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -254,6 +254,14 @@ def has_letters(text: str) -> bool:
 def line_of(text: str, at: int) -> int:
     """The number of the line of a position."""
     return text.count("\n", 0, at) + 1
+
+
+def lines_of(text: str, places: Iterable[int]) -> Iterator[int]:
+    """The numbers of the lines of ascending positions."""
+    line, last = 1, 0
+    for at in places:
+        line, last = line + text.count("\n", last, at), at
+        yield line
 
 
 def left_over(tags: Iterable[Tag]) -> list[Tag]:

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any
 from xml.parsers import expat
 from xml.sax.saxutils import escape
@@ -175,14 +175,18 @@ def _parts(text: str, events: list[_Event], preserve: bool) -> Parts:
             if not depth:
                 parts.append(_code(text[kept[0].begin : event.end], kept[0].name, kept[0].data))
         elif event.kind == "text":
-            parts += _text(event.data, preserve)
+            parts.append(event.data)
         elif event.kind == "start":
             parts.append(Tag(raw, "open", event.name))
         elif event.kind == "end":
             parts.append(Tag(raw, "close", event.name))
         elif event.kind == "":
             parts.append(Tag(raw))
-    return parts
+    joined: Parts = []  # a character reference is an event of its own
+    for is_text, group in groupby(parts, lambda part: isinstance(part, str)):
+        several = list(group)
+        joined += _text("".join(map(str, several)), preserve) if is_text else several
+    return joined
 
 
 def _is_code(event: _Event) -> bool:
