@@ -23,7 +23,8 @@ from gen.models.model import Model
 from gen.search import Hypothesis
 from gen.search.info import ModelInfo
 from tasks.translate.documents import Document
-from tasks.translate.documents.carry import Links, Translated, carry
+from tasks.translate.documents.alignment import Links, Translated
+from tasks.translate.documents.carry import carry
 from tasks.translate.documents.segments import MARKUP, Segment, lay_out, tagged
 from tasks.translate.lines import Translation
 from tests.conftest import TEXT

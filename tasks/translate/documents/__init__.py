@@ -13,8 +13,8 @@ from typing import Any
 
 from gen.base.errors import UserError, few, notify
 from gen.base.lines import read_lines, suffix
-from tasks.translate.documents.alignment import translated
-from tasks.translate.documents.carry import Translated, carry
+from tasks.translate.documents.alignment import Translated, translated
+from tasks.translate.documents.carry import carry
 from tasks.translate.documents.segments import BadDocument, has_letters, lay_out, left_over, line_of, lines_of
 from tasks.translate.lines import Translation
 
