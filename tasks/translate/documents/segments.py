@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 VOID = {
-    *("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"),
+    *("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track"),
+    "wbr",
 }
 """Elements of HTML that have no end."""
 
