@@ -58,7 +58,7 @@ def expand_braces(name: str) -> list[str]:
     return [each for part in parts for each in expand_braces(match[1] + part + match[3])]
 
 
-def read_lines(name: str, max_bytes: int | None = None) -> Iterator[str]:
+def read_lines(name: str, max_bytes: int | None = None, *, ends: bool = False) -> Iterator[str]:
     """The lines of a UTF-8 file (or .gz) or, for "-", of standard input, without their ends, one at a time.
 
     Lines end with a line feed. Only where the file begins without any, carriage returns end lines, too.
@@ -66,6 +66,7 @@ def read_lines(name: str, max_bytes: int | None = None) -> Iterator[str]:
     Args:
         name: the file.
         max_bytes: of a line, its end included; no more of a longer one is read. None: see `set_max_line_bytes`.
+        ends: with their ends, and a byte-order mark: joined, the lines are the file.
 
     Raises:
         UserError: the file cannot be read, is cut short, or a line is too long or not UTF-8 (names it).
@@ -74,14 +75,15 @@ def read_lines(name: str, max_bytes: int | None = None) -> Iterator[str]:
     most = _max_line_bytes if max_bytes is None else max_bytes
     try:
         with _open(name) as file:
-            for number, line in enumerate(_raw_lines(file, most + 1), 1):
+            raw = iter(partial(file.readline, most + 1), b"") if ends else _raw_lines(file, most + 1)
+            for number, line in enumerate(raw, 1):
                 if len(line) > most:
                     raise UserError(
                         f"{where}: line {number} has more than {most:,} bytes: is it text, with line ends? "
                         "(--max-line-bytes sets the limit)"
                     )
-                text = line.decode().rstrip("\r\n")
-                yield text.removeprefix("\ufeff") if number == 1 else text
+                text = line.decode()
+                yield text if ends else text.rstrip("\r\n").removeprefix("\ufeff" * (number == 1))
     except UnicodeDecodeError as error:
         raise UserError(
             f"{where}: line {number} is not UTF-8 (byte {error.start} of the line); convert the file"

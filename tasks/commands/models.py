@@ -89,13 +89,15 @@ def record(hypothesis: Hypothesis, **more: Any) -> dict[str, Any]:
     return {**found, **more, **hypothesis.drawn()}
 
 
-def spelled(name: str, check: Callable[[str], Any]) -> Iterator[str]:
-    """The lines of a file, checked one at a time; "-" for standard input.
+def spelled(
+    name: str, check: Callable[[str], Any], numbered: Iterable[tuple[int, str]] | None = None
+) -> Iterator[str]:
+    """The lines of a file, checked one at a time; "-" for standard input; or those texts of it, with their lines.
 
     Raises:
         UserError: the file cannot be read, or ``check`` raised it for a line, which the message names.
     """
-    for number, line in enumerate(read_lines(name), 1):
+    for number, line in numbered or enumerate(read_lines(name), 1):
         try:
             check(line)
         except UserError as error:

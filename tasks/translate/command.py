@@ -13,7 +13,7 @@ from gen.base import distributed
 from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, UserError, notify
 from gen.base.fields import Arg
-from gen.base.lines import output, read_lines
+from gen.base.lines import output, read_lines, suffix
 from gen.inputs.processors import PictureProcessor, SentenceProcessor
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
@@ -21,6 +21,7 @@ from gen.search.ensemble import Ensemble
 from tasks.commands.large import LargeJob
 from tasks.commands.models import Precision, encoding_errors, labels_of, load_model, record, spelled
 from tasks.commands.must import unsaid, with_must
+from tasks.translate.documents import FORMATS, Document
 from tasks.translate.lines import Translation, translate_lines
 from tasks.translate.terms import Terms
 
@@ -37,7 +38,8 @@ class TranslateCommand:
     run: Annotated[tuple[str, ...], Arg("RUN", positional=True)]
     """Folder of a run, model or exported model, or hf:USER/NAME; several form an ensemble."""
     input: Annotated[str, Arg(aliases=("-i",))] = "-"
-    """Text to translate, one line each; - for standard input."""
+    """Text to translate, one line each; - for standard input. Of a document (.srt, .vtt, .ass, .po, .xliff, .html,
+    .md) the texts are translated, and all else stays as it is."""
     output: Annotated[str, Arg(aliases=("-o",))] = "-"
     """Output file; - for standard output."""
     text: tuple[str, ...] = ()
@@ -53,6 +55,8 @@ class TranslateCommand:
     terms: str = ""
     """Table of two columns, a term of the source and the forms of its translation, one of which must come: town
     hall, Rathaus|Stadthaus. Terms with capitals respect case."""
+    retranslate: bool = False
+    """Of .po and .xliff translate also what has a translation."""
     sample: bool = False
     """Sample instead of beam search."""
     scores: bool = False
@@ -86,6 +90,7 @@ class TranslateCommand:
         names = ("text", "image", "must_each", "scores", "alignments", "json")
         errors += self.large.errors(self.output, [self.input], {name: getattr(self, name) for name in names})
         given = self.search.given()
+        errors += self._document_errors()
         if self.sample:
             if beam := sorted({"beam", "strategy", "must"} & set(given)):
                 errors.append(f"--sample and --{beam[0]} exclude each other: choose one way to search")
@@ -95,6 +100,22 @@ class TranslateCommand:
         if errors:
             raise ConfigError(errors)
         return given
+
+    @property
+    def is_document(self) -> bool:
+        """Whether the input is a document, and no lines."""
+        return not self.text and suffix(self.input) in FORMATS
+
+    def _document_errors(self) -> list[str]:
+        if not self.is_document:
+            return ["--retranslate goes with a document, such as .po"] if self.retranslate else []
+        unfit = [name for name in ("json", "scores", "alignments", "must_each") if getattr(self, name)]
+        unfit += ["ray"] if self.large.ray else []
+        errors = [f"--{name.replace('_', '-')} is for lines, and {self.input} is a document" for name in unfit]
+        kind, other = suffix(self.input), suffix(self.output)
+        if other in FORMATS and other != kind:
+            errors.append(f"--output {self.output}: a document stays what it is, {kind}")
+        return errors
 
 
 def large_work(
@@ -135,11 +156,16 @@ def translate_command(argv: list[str], command: str) -> int:
     chosen = SearchOptions.make(model.search_defaults, options)
     for remark in chosen.remarks():
         notify(remark)
+    if config.is_document and chosen.num_outputs > 1:
+        raise UserError(
+            f"{config.input} is a document, whose texts get one translation each, not {chosen.num_outputs}"
+        )
     known = partial(model.processors["sentence"].known, unknown=chosen.unknown or "replace")
     further = further_inputs(model, config.image, config.context, config.given)
-    lines: Iterable[Any] = config.text or read_lines(config.input)
+    document = Document(config.input, config.retranslate) if config.is_document else None
+    lines: Iterable[Any] = config.text or (document.texts if document else read_lines(config.input))
     if chosen.unknown == "error" and not config.text:
-        lines = spelled(config.input, known)
+        lines = spelled(config.input, known, document.numbered if document else None)
     elif chosen.unknown == "skip":  # before sentences are split, so that alignments count the words that are left
         lines = map(known, lines)
     if further:
@@ -154,21 +180,21 @@ def translate_command(argv: list[str], command: str) -> int:
         translate_lines,
         model,
         batch_size=config.batch_size,
-        attention=config.alignments or config.json,
+        attention=config.alignments or config.json or document is not None,
         terms=terms,
         **options,
     )
     remarks = _Remarks(config, terms)
     with output(config.output) as file:
-        number = 0
-        for block in blocks:
-            for found in distributed.share_out(block, translate):
-                number += 1
-                remarks.add(number, found)
+        found = (each for block in blocks for each in distributed.share_out(block, translate))
+        if document:
+            numbered = remarks.added(zip(document.lines, found, strict=True))
+            file.writelines(document.translated(model, (each for _, each in numbered)))
+        else:
+            for number, each in remarks.added(enumerate(found, 1)):
+                record = _record(number, each) if config.json else None
                 file.write(
-                    json.dumps(_record(number, found), ensure_ascii=False) + "\n"
-                    if config.json
-                    else _plain(found, config, width)
+                    json.dumps(record, ensure_ascii=False) + "\n" if record else _plain(each, config, width)
                 )
                 file.flush()
     remarks.close()
@@ -183,6 +209,12 @@ class _Remarks:
         self.expects_links = config.alignments
         self.expects_ends = config.search.max_new_tokens is None
         self.unfinished: list[int] = []
+
+    def added(self, numbered: Iterable[tuple[int, Translation]]) -> Iterator[tuple[int, Translation]]:
+        """Translations with the numbers of their lines; `add` has seen them."""
+        for number, found in numbered:
+            self.add(number, found)
+            yield number, found
 
     def add(self, number: int, found: Translation) -> None:
         """Prints messages about line ``number``, except those that `close` prints for all lines.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,14 @@ class Translation:
         hypotheses: best first; none for an empty line.
         alignments: per hypothesis a list of (source word, target word) from 0; empty lists without attention.
         cut: whether a sentence was cut into pieces.
+        pieces: the pieces of the line, and the best hypothesis of each.
     """
 
     source: str
     hypotheses: list[Hypothesis]
     alignments: list[list[tuple[int, int]]]
     cut: bool = False
+    pieces: list[tuple[str, Hypothesis]] = field(default_factory=list)
 
 
 def translate_lines(
@@ -138,7 +140,8 @@ def _join(
         )
         hypotheses.append(joined)
         alignments.append(links)
-    return Translation(line, hypotheses, alignments, pieces.cut)
+    best = [(text, several[0]) for text, several in zip(pieces.texts, found, strict=True)]
+    return Translation(line, hypotheses, alignments, pieces.cut, best)
 
 
 def _words_before(text: str, at: int) -> int:

@@ -1,0 +1,399 @@
+"""Documents: their texts are translated, and all else stays: tags, timings, bytes."""
+
+from __future__ import annotations
+
+import re
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import polib
+import pysubs2
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from gen.base.errors import UserError
+from gen.inputs.tokenizer import CharTokenizer
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders.rnn import RNNEncoder
+from gen.models.model import Model
+from gen.search import Hypothesis
+from gen.search.info import ModelInfo
+from tasks.translate.documents import Document
+from tasks.translate.documents.alignment import Links, Translated
+from tasks.translate.documents.carry import carry
+from tasks.translate.documents.segments import MARKUP, Segment, lay_out, tagged
+from tasks.translate.lines import Translation
+from tests.conftest import TEXT
+
+SRT = """1
+00:00:01,000 --> 00:00:02,500
+<i>The cat sat on the mat
+and the dog ran off.</i>
+
+2
+00:00:03,000 --> 00:00:04,500 X1:1
+{\\an8}- The <b>cat</b> <font color="red">ran</font>.
+- The dog.
+
+3
+00:00:05,000 --> 00:00:06,500
+♪ 12 ♪
+"""
+VTT = """WEBVTT
+
+NOTE the cat
+
+STYLE
+::cue { color: red }
+
+one
+00:01.000 --> 00:02.000 align:start
+<v Tom>The cat &amp; the <c.red>dog</c> <00:01.500>ran
+
+00:03.000 --> 00:04.000
+The mat
+"""
+ASS = """[Script Info]
+Title: the cat
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+Dialogue: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,,{\\an8}The cat,\\Nthe {\\i1}dog{\\i0} ran
+Dialogue: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,,{\\p1}m 0 0 l 1 1{\\p0}
+Comment: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,,the cat
+"""
+PO = """# the cat
+msgid ""
+msgstr ""
+"Content-Type: text/plain; charset=UTF-8\\n"
+
+#: a.c:1
+msgctxt "menu"
+msgid "the cat"
+msgstr "die Katze"
+
+msgid "the \\"cat\\" <b>sat</b> on %s\\n"
+msgstr ""
+
+msgid "the cat"
+msgid_plural ""
+"%d cats in {place}\\n"
+"and the dog"
+msgstr[0] "die Katze"
+msgstr[1] ""
+
+#~ msgid "the dog"
+#~ msgstr ""
+"""
+XLIFF = """<?xml version="1.0" encoding="UTF-8"?>
+<xliff version="1.2" xmlns="urn:oasis:names:tc:xliff:document:1.2"><file original="a"><body>
+  <trans-unit id="1">
+    <source>The <g id="1">cat <x id="2"/></g> sat &lt;b>on&lt;/b> <bpt id="3">[</bpt>it<ept id="3">]</ept></source>
+    <alt-trans><source>the cat</source><target>die Katze</target></alt-trans>
+  </trans-unit>
+  <trans-unit id="2"><source>The cat</source><target state="final">Die <g id="1">Katze</g></target></trans-unit>
+  <trans-unit id="3"><source>The dog</source><target state="new"/></trans-unit>
+  <group translate="no"><trans-unit id="4"><source>The cat</source></trans-unit></group>
+</body></file></xliff>
+"""
+HTML = """<!DOCTYPE html>
+<html lang="en"><head><title>The cat</title><style>the { cat: 1 }</style></head><body>
+<!-- the cat --><p title="the cat">The <b>cat <i>sat</i></b> on
+  the <a href="a?b=1&amp;c">mat</a> &amp; <code>the dog</code>.<br>The dog<img src=x> ran</p>
+<ul><li>The cat<li translate="no">The dog<li>The mat</ul>
+<pre>the <b>cat</b></pre><script>the("<p>cat</p>")</script></body></html>
+"""
+MD = """---
+title: the cat
+---
+# The **cat** sat
+
+The *cat* ran to [the mat](http://a.b "the cat")
+and `the dog` ran.  
+The ![cat](a.png) sat.
+
+- [ ] the ~~cat~~ [dog][1]
+  > The cat[^1].
+
+| the | <b>cat</b> \\| dog |
+|---|---|
+| 1 | **mat** |
+
+```
+the cat
+```
+
+[1]: http://the.cat
+"""  # noqa: W291
+DOCUMENTS = {"srt": SRT, "vtt": VTT, "ass": ASS, "po": PO, "xliff": XLIFF, "html": HTML, "md": MD}
+KEPT = {  # what never changes
+    "srt": ["00:00:03,000 --> 00:00:04,500 X1:1\n{\\an8}- ", "\n- ", "♪ 12 ♪\n"],
+    "vtt": ["NOTE the cat\n", "one\n00:01.000 --> 00:02.000 align:start\n<v Tom>"],
+    "ass": [
+        "Title: the cat",
+        "{\\p1}m 0 0 l 1 1{\\p0}\n",
+        "Comment: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,,the cat",
+    ],
+    "po": ["# the cat\n", '#: a.c:1\nmsgctxt "menu"\nmsgid "the cat"\nmsgstr "die Katze"\n', '#~ msgid "the dog"'],
+    "xliff": ["<target>die Katze</target></alt-trans>", '<target state="final">Die <g id="1">Katze</g></target>'],
+    "html": [
+        '<li translate="no">The dog<li>',
+        "<pre>the <b>cat</b></pre>",
+        "<code>the dog</code>",
+        'title="the cat"',
+    ],
+    "md": [
+        "title: the cat\n",
+        "```\nthe cat\n```",
+        "`the dog`",
+        "- [ ] ",
+        "\n  > ",
+        "[^1]",
+        "[1]: http://the.cat",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of an untrained model, which writes anything."""
+    tokenizer = CharTokenizer.train([TEXT + '<>&*_`[]|"\\#-1.'])
+    torch.manual_seed(0)
+    encoder = RNNEncoder(tokenizer, embedding_size=6, hidden_size=6, num_layers=1)
+    model = Model(encoder, DecoderConfig(len(tokenizer), 6, 8, attention="dot"), tokenizer, ModelInfo("translate"))
+    with torch.no_grad():
+        model.decoder.output.weight *= 6
+    model.save(folder := tmp_path_factory.mktemp("documents") / "run")
+    return folder
+
+
+def tags(kind, text):
+    """The tags of each of a document's segments, by a reader that is not ours."""
+    if kind == "md":
+        html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text)
+        return sorted(re.findall(r"<[^>]*>", html))
+    if kind == "xliff":
+        root = ElementTree.fromstring(text)
+        units = (u for u in root.iter() if u.tag.endswith("trans-unit"))
+        sides = (next((e for e in reversed(u) if e.tag.endswith("target")), u[0]) for u in units)
+        return [sorted((e.tag, str(e.attrib)) for e in [*side.iter()][1:]) for side in sides]
+    if kind == "po":
+        entries = polib.pofile(text)
+        sides = (e.msgstr_plural.get(1) or e.msgid_plural or e.msgstr or e.msgid for e in entries)
+        return [sorted(re.findall(r"</?b>|%[sd]|\{place\}|\n", side)) for side in sides]
+    if kind == "html":
+        return [sorted(re.findall(r"<[^>]*>", block)) for block in re.split(r"(?=<p|<li|<pre)", text)]
+    found = pysubs2.SSAFile.from_string(text, format_=kind)
+    return [(e.start, e.end, sorted(re.findall(r"<[^>]*>|\{[^}]*\}", e.text))) for e in found]
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_structure_and_tags_stay(kind, run, gen, tmp_path):
+    path, out, alone = (tmp_path / f"{name}.{kind}" for name in ("in", "out", "alone"))
+    path.write_text(DOCUMENTS[kind])
+    words = ["translate", run, "-i", path, "--beam", "2", "--max-new-tokens", "30"]
+    assert gen(*words, "-o", out) == (0, "", "")
+    text = out.read_text()
+    assert text != DOCUMENTS[kind]
+    assert tags(kind, text) == tags(kind, DOCUMENTS[kind])
+    assert [part for part in KEPT[kind] if part not in text] == []
+    assert gen(*words, "-o", alone, "--batch-size", "1")[0] == 0
+    assert alone.read_text() == text
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_what_holds_no_words_comes_out_byte_for_byte(kind, run, gen, tmp_path):
+    path, out = tmp_path / f"in.{kind}", tmp_path / f"out.{kind}"
+    text = DOCUMENTS[kind].replace("\n", "\r\n").rstrip()
+    if kind in ("po", "xliff"):
+        text = (
+            text.replace('tr ""', 'tr "x"')
+            .replace('1] ""', '1] "x"')
+            .replace("</source></", "</source><target>x</target></")
+        )
+        text = text.replace("</source>\r\n", "</source><target>x</target>\r\n").replace(
+            '"new"/>', '"new">x</target>'
+        )
+        text = text.replace('"new"', '"translated"').replace("<target>x</target><target", "<target")
+    else:
+        events = re.compile(
+            r"(?m)^(?:WEBVTT|\[.*|(?:Format|Dialogue|Title):|NOTE|STYLE).*$|</?\w[^>]*>|\{[^}]*\}|[^\W\d_]"
+        )
+        text = events.sub(
+            lambda match: match[0] if len(match[0]) > 1 and "Dialogue" not in match[0] else "7", text
+        )
+    path.write_bytes(("" if kind == "xliff" else "\ufeff").encode() + text.encode())
+    assert gen("translate", run, "-i", path, "-o", out) == (0, "", "")
+    assert out.read_bytes() == path.read_bytes()
+
+
+def test_what_has_a_translation_is_left_alone(run, gen, tmp_path):
+    for kind, old in (("po", '"die Katze"'), ("xliff", ">Die <g")):
+        path, out = tmp_path / f"in.{kind}", tmp_path / f"out.{kind}"
+        path.write_text(DOCUMENTS[kind])
+        assert gen("translate", run, "-i", path, "-o", out, "--retranslate", "--max-new-tokens", "9")[0] == 0
+        assert old in path.read_text()
+        assert old not in out.read_text()
+
+
+class Stub:
+    processors = {"sentence": None}
+
+
+def fill(path, change):
+    """A document whose texts are changed by a function, without a model."""
+    document = Document(str(path))
+    hypotheses = ((text, Hypothesis([1], 0.0, [0.0], True, text=change(text))) for text in document.texts)
+    found = (Translation(text, [h], [[]], pieces=[(text, h)]) for text, h in hypotheses)
+    return "".join(document.translated(Stub, found))
+
+
+def test_texts_are_written_as_the_format_has_them(tmp_path):
+    written = {}
+    for kind, text in DOCUMENTS.items():
+        (path := tmp_path / f"in.{kind}").write_text(text)
+        written[kind] = fill(path, str.upper)
+    assert "{\\an8}- THE <b>CAT</b> <font" in written["srt"]
+    assert "<v Tom>THE CAT &amp; THE <c.red>DOG</c> <00:01.500>RAN\n" in written["vtt"]
+    assert ",{\\an8}THE CAT,\\NTHE {\\i1}DOG{\\i0} RAN\n" in written["ass"]
+    assert 'msgstr "THE \\"CAT\\" <b>SAT</b> ON %s\\n"\n' in written["po"]
+    assert '[1] ""\n"%d CATS IN {place}\\n"\n"AND THE DOG"\n' in written["po"]
+    assert '<target state="needs-review-translation">THE DOG</target>' in written["xliff"]
+    assert '\n    <target>THE <g id="1">CAT <x id="2"/></g> SAT &lt;b&gt;ON&lt;/b&gt; <bpt' in written["xliff"]
+    assert '">MAT</a> &amp; <code>the dog</code>.<br>THE DOG<img src=x> RAN</p>' in written["html"]
+    assert "The *cat* ran".upper() + ' TO [THE MAT](http://a.b "the cat") AND `the dog` RAN.  \n' in written["md"]
+    for kind, expected in (("md", r"\- \<\*a\* \[b\]"), ("html", "- &lt;*a* [b]")):
+        (path := tmp_path / f"in.{kind}").write_text("the cat")
+        assert fill(path, lambda text: "- <*a* [b]") == expected
+
+
+def test_lines_of_a_cue_stay_about_as_long(tmp_path):
+    cue = f"1\n00:00:01,000 --> 00:00:02,000\n{'cat ' * 7}<i>dog\nmat</i> {'ran ' * 6}\n"
+    (path := tmp_path / "a.srt").write_text(cue)
+    lines = fill(path, lambda text: text + " and" * 5).splitlines()[2:]
+    assert [len(re.sub("<.*?>", "", line)) for line in lines] == [27, 27, 24]
+
+
+# -- tags and words --------------------------------------------------------------------------------------
+
+
+def contents(inner):
+    element = st.tuples(st.sampled_from("bi"), inner).map(lambda pair: f"<{pair[0]}>{pair[1]}</{pair[0]}>")
+    return st.lists(st.sampled_from(["cat", "the", "<img>"]) | element, min_size=1, max_size=4).map(" ".join)
+
+
+MARKED = st.recursive(st.just("dog"), contents, max_leaves=8)
+
+
+@given(MARKED)
+@settings(max_examples=30, deadline=None)
+def test_the_same_words_have_the_same_tags(text):
+    layout = lay_out(tagged(text, re.compile(MARKUP)))
+    written = carry(Segment(0, 0, []), layout, [Translated(chunk) for chunk in layout.chunks])
+    assert written == text
+
+
+@given(
+    MARKED,
+    st.lists(st.sampled_from(["Hund", ",", ".", "犬が走る", "-", "«", "a’b"]), max_size=9),
+    st.integers(0, 99),
+)
+@settings(max_examples=30, deadline=None)
+def test_whatever_is_written_each_tag_is_there_once_and_well_nested(text, words, seed):
+    layout = lay_out(tagged(text, re.compile(MARKUP)))
+    chosen, target = np.random.default_rng(seed), " ".join(words)
+    source, parts = ([m.span() for m in re.finditer(r"\S+", t)] for t in (layout.text, target))
+    links = [Links(source, parts, chosen.random((len(parts), len(source))))] if parts and source else []
+    written = carry(Segment(0, 0, []), layout, [Translated(target, links)])
+    assert sorted(re.findall(MARKUP, written)) == sorted(re.findall(MARKUP, text))
+    ElementTree.fromstring(f"<p>{written.replace('<img>', '<img/>')}</p>")
+    assert re.sub(rf"{MARKUP}|\s", "", written) == target.replace(" ", "")
+
+
+def test_a_tag_goes_where_its_words_went():
+    layout = lay_out(tagged("the <b>red dog</b> has <i>run</i>, <img> he", re.compile(MARKUP)))
+    source, target = ([m.span() for m in re.finditer(r"\w+|,", t)] for t in (layout.text, "er, lief rot Hund"))
+    weights = np.eye(7)[[6, 5, 4, 1, 2]] * 0.6 + 0.05
+    written = carry(Segment(0, 0, []), layout, [Translated("er, lief rot Hund", [Links(source, target, weights)])])
+    assert re.sub(r" ?<img> ?", "", written) == "er, <i>lief</i> <b>rot Hund</b>"
+
+
+@given(
+    st.text(st.sampled_from("<>/bip!-&;a *_`[](){}\\|\n'\"="), max_size=60),
+    st.sampled_from(["html", "md", "srt", "vtt"]),
+)
+@settings(max_examples=50, deadline=None)
+def test_no_text_is_too_odd(tmp_path_factory, text, kind):
+    path = tmp_path_factory.getbasetemp() / f"odd.{kind}"
+    path.write_text(
+        {"srt": "00:01,0 --> 00:02,0\n", "vtt": "WEBVTT\n\n00:01.000 --> 00:02.000\n"}.get(kind, "") + text
+    )
+    filled = fill(path, lambda text: f"x {text}")
+    assert (filled == path.read_text()) == (not Document(str(path)).texts)
+
+
+# -- bad input -------------------------------------------------------------------------------------------
+
+XML = "<xliff><trans-unit><source>the {}</source></trans-unit></xliff>"
+HOSTILE = {
+    "times.srt": ("1\n00:00:01,000 --> 00:00:02,000\nthe\n\n2\n00:00:03,000 -> 00:00:04,000\ncat\n", "line 6"),
+    "arrow.vtt": ("WEBVTT\n\n00:01 --> 00:02\nthe cat\n", "line 3"),
+    "none.srt": ("the cat\n", "line 1"),
+    "times.ass": ("[Events]\nDialogue: 0,0:00:01.00,later,Default,,0,0,0,,the cat\n", "line 2"),
+    "quote.po": ('msgid "the cat\nmsgstr ""\n', "line 1"),
+    "order.po": ('msgstr ""\n', "line 1"),
+    "open.xlf": (XML.format("<g>cat"), "line 1"),
+    "bomb.xlf": ('<!DOCTYPE x [\n<!ENTITY a "the">\n<!ENTITY b "&a;&a;">]>' + XML.format("&b;"), "line 2"),
+    "file.xlf": ('<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>' + XML.format("&a;"), "line 1"),
+    "page.xlf": ("<html>the cat</html>", "line 1"),
+    "deep.md": ("> " * 10000 + "the cat", "line 1"),
+    "latin.srt": (b"1\n00:00:01,000 --> 00:00:02,000\n\xe4\n", "line 3"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_broken_document_gets_a_line(name, run, gen, tmp_path):
+    content, line = HOSTILE[name]
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    status, out, err = gen("translate", run, "-i", tmp_path / name, "-o", tmp_path / f"out-{name}")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert name in err
+    assert line in err
+    assert not (tmp_path / f"out-{name}").exists()
+
+
+def test_unclosed_tags_get_a_line_and_deep_ones_are_nothing_special(tmp_path, capsys):
+    (path := tmp_path / "a.html").write_text("<p>The <b>cat</p>\n<p>A <i>dog</b> ran" + "<ul><li>" * 10000 + "mat")
+    assert fill(path, str).startswith("<p>The <b>cat</p>\n<p>A <i>dog</b> ran<ul>")
+    said = capsys.readouterr().err
+    assert "a.html: line 2: tags that are not closed, or not opened, stay about where they are: <i>\n" in said
+    (path := tmp_path / "b.html").write_text("<p>" + "<b>" * 3000 + "cat" + "</b>" * 3000)
+    assert fill(path, str) == path.read_text()
+
+
+def test_options_that_are_for_lines(run, gen, tmp_path):
+    (tmp_path / "a.srt").write_text(SRT)
+    for options in (
+        ["--json"],
+        ["--scores"],
+        ["--alignments"],
+        ["--must-each", "x"],
+        ["--beam", "2", "--n-best", "2"],
+    ):
+        status, _, err = gen("translate", run, "-i", tmp_path / "a.srt", *options)
+        assert (status, err.count("\n")) == (2, 1)
+        assert "document" in err
+    assert "stays what it is, .srt" in gen("translate", run, "-i", tmp_path / "a.srt", "-o", tmp_path / "a.vtt")[2]
+    assert "--retranslate goes with a document" in gen("translate", run, "--text", "cat", "--retranslate")[2]
+
+
+def test_a_missing_library_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.po").write_text(PO)
+    monkeypatch.setitem(sys.modules, "polib", None)
+    monkeypatch.delitem(sys.modules, "tasks.translate.documents.po", raising=False)
+    with pytest.raises(UserError, match=r"a\.po: \.po needs polib: pip install 'gen-toolkit\[documents\]'"):
+        Document(str(tmp_path / "a.po"))
