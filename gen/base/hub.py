@@ -10,7 +10,7 @@ from typing import Any
 from gen.base.errors import UserError
 
 PREFIX = "hf:"
-FILES = ["config.yaml", "model.safetensors", "tokenizer.bin", "encoder-*", "README.md"]
+FILES = ["config.yaml", "model.safetensors", "tokenizer.bin", "encoder-*", "confidence.json", "README.md"]
 """The files of a model folder; nothing else is uploaded or downloaded."""
 
 

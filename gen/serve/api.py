@@ -16,10 +16,10 @@ from gen.search.labels import label_log_probs
 from gen.search.output import Hypothesis
 from gen.search.pieces import Pieces
 from gen.search.prepare import cut, token_texts
+from gen.search.spelling import Spelling
 from gen.serve.errors import Refusal
 from gen.serve.job import Job, Token
 from gen.serve.models import Models
-from gen.serve.spelling import Spelling
 from gen.serve.wire import Search, Top, answer, events, read
 from gen.serve.work import Work, item_of
 

@@ -10,9 +10,12 @@ from gen.base import distributed
 from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, notify
 from gen.base.fields import Arg
+from gen.base.hub import PREFIX
+from gen.models.checkpoint import find_model
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search import SearchOptions
+from gen.search.confidence import RAW, Calibration, save_calibration
 from gen.training.config import errors_in, with_groups
 from gen.training.interfaces import Evaluation, NoOptions
 from gen.training.machine import tune_cpu
@@ -32,6 +35,9 @@ class EvaluateCommand:
     """Also evaluate this model on the same data, with a significance test if the task has one."""
     batch_size: int = 64
     """Items per batch."""
+    calibrate: bool = False
+    """Learn from these data how sure the model is of its words and texts, and keep that in its folder, for
+    --confidence of other commands. Training does it on its validation part."""
     json: bool = False
     """Print JSON."""
     device: str = "auto"
@@ -44,6 +50,8 @@ class EvaluateCommand:
         errors = errors_in(self.held_out) + range_errors(self, ("batch_size",))
         if self.compare and self.compare == self.run:
             errors.append(f"--compare {self.compare}: is the same model; name another one")
+        if self.calibrate and self.run.startswith(PREFIX):
+            errors.append(f"--calibrate writes into the model's folder: name a folder, not {self.run}")
         if errors:
             raise ConfigError(errors)
 
@@ -61,7 +69,14 @@ def evaluate_command(argv: list[str], command: str) -> int:
     task = found()
     examples = task.held_out(model, config.held_out)
     search = {"batch_size": config.batch_size, **config.search.given()}
+    if config.calibrate:
+        model.calibration = RAW
     first = task.evaluate(model, examples, **search)
+    if config.calibrate:
+        model.calibration = task.calibrate(first.judged)
+        if distributed.is_main():
+            save_calibration(model.calibration, find_model(config.run))
+        first.figures |= {f"confidence_{name}": value for name, value in model.calibration.figures.items()}
     for line in first.failed:
         notify(f"left out: {line}")
     results: dict[str, Evaluation] = {config.run: first}
@@ -78,6 +93,8 @@ def evaluate_command(argv: list[str], command: str) -> int:
         return int(bool(first.failed))
     for name, result in results.items():
         display.show_figures(name, task.rows(result.figures))
+    if model.calibration and config.calibrate:
+        display.show_figures("Confidence", calibration_rows(model.calibration))
     if p_values:
         figures = [result.figures for result in results.values()]
         rows = {}
@@ -87,3 +104,12 @@ def evaluate_command(argv: list[str], command: str) -> int:
             rows[name] = f"{value:.4f}{tie}"
         display.console.print(display.table("p-value of the difference (paired bootstrap)", rows))
     return int(bool(first.failed))
+
+
+def calibration_rows(calibration: Calibration) -> list[tuple[str, str, str]]:
+    """What a calibration was made from and how well it holds, to print."""
+    found = calibration.figures
+    return [
+        ("Spearman", f"{found['spearman']:.3f}", f"of the confidence in a text with its {calibration.quality}"),
+        ("error", f"{found['word_ece']:.3f}", f"expected calibration error of {found['words']:,.0f} words"),
+    ]

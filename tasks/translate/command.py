@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from gen.base import distributed
 from gen.base.config import parse_command, range_errors
-from gen.base.errors import ConfigError, UserError, notify
-from gen.base.fields import Arg
+from gen.base.errors import ConfigError, UserError, notify, one_line
+from gen.base.fields import Arg, flag
 from gen.base.lines import output, read_lines
 from gen.inputs.processors import PictureProcessor, SentenceProcessor
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
 from gen.search.ensemble import Ensemble
+from tasks.commands.confidence import check_calibrated, coloured, confidence_record, in_colour
 from tasks.commands.models import Precision, encoding_errors, labels_of, load_model, record, spelled
 from tasks.commands.must import unsaid, with_must
 from tasks.translate.lines import Translation, translate_lines
@@ -59,6 +60,12 @@ class TranslateCommand:
     ((5 + tokens) / 6) ^ --length-penalty."""
     alignments: bool = False
     """Print a tab and word alignments after each translation: source-target by attention, from 0: 0-0 2-1."""
+    confidence: bool = False
+    """Print how good each translation probably is, 0 to 1, and a tab before it; colour doubtful words on a
+    terminal. With --json also the probability of each word to be right."""
+    below: float | None = None
+    """List only what a person should look at: translations of a lower confidence, one per line: number of the
+    line, confidence, source and translation, divided by tabs."""
     json: bool = False
     """Print one JSON object per line: line, source, translations with text, score (log-probability), finished,
     tokens, alignment; for samples also seed and temperature."""
@@ -82,6 +89,13 @@ class TranslateCommand:
             errors.append("--json includes scores and alignments: leave out --scores and --alignments")
         errors += range_errors(self, ("batch_size",))
         given = self.search.given()
+        if self.below is not None:
+            if not 0 <= self.below <= 1:
+                errors.append(f"--below must be between 0 and 1, not {self.below}")
+            further = {name: given.get(name, 1) > 1 for name in ("n_best", "num_samples")}
+            others = {"scores": self.scores, "alignments": self.alignments, **further}
+            for other in (flag(name) for name, on in others.items() if on and not self.json):
+                errors.append(f"--below lists one translation per line, with its confidence: leave out {other}")
         if self.sample:
             if beam := sorted({"beam", "strategy", "must"} & set(given)):
                 errors.append(f"--sample and --{beam[0]} exclude each other: choose one way to search")
@@ -99,6 +113,8 @@ def translate_command(argv: list[str], command: str) -> None:
     options = config.options()
     distributed.start()
     model = load_ensemble(config.run, config.device, config.precision)
+    if config.confidence or config.below is not None:
+        check_calibrated(model, config.run[0], "--below" if config.below is not None else "--confidence")
     chosen = SearchOptions.make(model.search_defaults, options)
     for remark in chosen.remarks():
         notify(remark)
@@ -132,13 +148,22 @@ def translate_command(argv: list[str], command: str) -> None:
             for found in distributed.share_out(block, translate):
                 number += 1
                 remarks.add(number, found)
-                file.write(
-                    json.dumps(_record(number, found), ensure_ascii=False) + "\n"
-                    if config.json
-                    else _plain(found, config, width)
-                )
+                file.write(_written(number, found, config, width))
                 file.flush()
     remarks.close()
+
+
+def _written(number: int, found: Translation, config: TranslateCommand, width: int) -> str:
+    """What is written about a line: nothing where --below is not interested in it."""
+    if config.below is not None:
+        sure = found.hypotheses[0].confidence if found.hypotheses else None
+        if sure is None or sure >= config.below:
+            return ""
+        if not config.json:
+            return _to_look_at(number, found, config)
+    if config.json:
+        return json.dumps(_record(number, found, config), ensure_ascii=False) + "\n"
+    return _plain(found, config, width)
 
 
 class _Remarks:
@@ -211,11 +236,21 @@ def further_inputs(
     return found
 
 
+def _to_look_at(number: int, found: Translation, config: TranslateCommand) -> str:
+    """A line of `--below`."""
+    best = found.hypotheses[0]
+    text = coloured(best) if in_colour(config.output) else one_line(best.text)
+    return f"{number}\t{best.confidence:.2f}\t{one_line(found.source)}\t{text}\n"
+
+
 def _plain(found: Translation, config: TranslateCommand, width: int) -> str:
     """One line per hypothesis, filled up to ``width`` lines: a fixed number of lines per input."""
     lines = []
     for hypothesis, links in zip(found.hypotheses, found.alignments, strict=True):
         text = " ".join(hypothesis.text.split("\n"))
+        if config.confidence:
+            text = coloured(hypothesis) if in_colour(config.output) else text
+            text = f"{hypothesis.confidence:.2f}\t{text}"
         if config.scores:
             text = f"{hypothesis.score:.4f}\t{text}"
         if config.alignments:
@@ -224,12 +259,13 @@ def _plain(found: Translation, config: TranslateCommand, width: int) -> str:
     return "".join(lines) + "\n" * (width - len(lines))
 
 
-def _record(number: int, found: Translation) -> dict[str, Any]:
+def _record(number: int, found: Translation, config: TranslateCommand) -> dict[str, Any]:
+    sure = confidence_record if config.confidence or config.below is not None else lambda hypothesis: {}
     return {
         "line": number,
         "source": found.source,
         "translations": [
-            record(h, tokens=len(h.log_probs), alignment=links)
+            record(h, tokens=len(h.log_probs), alignment=links, **sure(h))
             for h, links in zip(found.hypotheses, found.alignments, strict=True)
         ],
     }
