@@ -191,6 +191,14 @@ def mean_confidence(parts: Sequence[Hypothesis]) -> float | None:
     return None if None in sure else float(np.average(sure, weights=sizes))  # type: ignore[arg-type]
 
 
+def confidence_record(hypothesis: Hypothesis) -> dict[str, Any]:
+    """The confidence and the words of a hypothesis as JSON has them; empty where its model is not calibrated."""
+    if hypothesis.confidence is None:
+        return {}
+    words = [{"word": text, "confidence": round(sure, 4)} for text, sure in hypothesis.words]
+    return {"confidence": round(hypothesis.confidence, 4), "words": words}
+
+
 def located(hypothesis: Hypothesis) -> Iterator[tuple[str, float | None]]:
     """The text of a hypothesis in pieces: each word with its confidence, and what is between them with None."""
     text, at = hypothesis.text, 0

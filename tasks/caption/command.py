@@ -16,13 +16,14 @@ from gen.base import distributed
 from gen.base.config import parse_command
 from gen.base.errors import UserError, notify, one_line
 from gen.base.lines import output
+from gen.search.confidence import confidence_record
 from gen.search.options import SearchOptions
 from gen.search.phrase import Fit, phrase_tokens
 from tasks.caption import xmp
 from tasks.caption.arguments import CaptionCommand
 from tasks.caption.beside import Beside
 from tasks.caption.pictures import Caption, Shown, as_captions, caption_pictures, search_pictures
-from tasks.commands.confidence import check_calibrated, coloured, confidence_record, in_colour
+from tasks.commands.confidence import check_calibrated, rated
 from tasks.commands.models import labels_of, load_model, record
 from tasks.commands.must import unsaid, with_must
 
@@ -163,10 +164,8 @@ def _write(file: IO[str], caption: Caption, config: CaptionCommand) -> None:
             sure = [f"{h.confidence:.4f}"] if config.confidence else []
             file.write(_csv([_cell(str(caption.path)), _cell(h.text), f"{h.score:.4f}", *sure]))
     else:
-        for h in hypotheses:
-            before = f"{h.confidence:.2f}\t" if config.confidence else ""
-            text = coloured(h) if config.confidence and in_colour(config.output) else h.text
-            file.write(f"{one_line(str(caption.path))}\t{before}{text}\n")
+        texts = [rated(h, config.confidence, config.output) for h in hypotheses]
+        file.write("".join(f"{one_line(str(caption.path))}\t{text}\n" for text in texts))
     file.flush()
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # exported models run where there is no torch
 T = TypeVar("T")
 
 Shown = tuple[Path, Sequence[str | Hypothesis], float | None]
-"""A picture of the gallery, its captions (hypotheses where the confidence is shown), and how well the words fit that were looked for."""
+"""A picture of the gallery, its captions (hypotheses to show their confidence), and how well the words fit that
+were looked for."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from gen.runtime import is_exported
 from gen.search import Hypothesis
 from gen.search.confidence import located
 
-DOUBTFUL, WRONG = 0.65, 0.35
-"""Below these, words are yellow, and red: nearer to a half than to right; nearer to wrong than to a half."""
+DOUBTFUL, WRONG = 0.5, 0.25
+"""Below these, words are yellow, for they are more probably wrong than right, and red: wrong in three of four
+cases."""
 
 
 def check_calibrated(model: Any, run: str, option: str = "--confidence") -> None:
@@ -23,8 +24,8 @@ def check_calibrated(model: Any, run: str, option: str = "--confidence") -> None
         raise UserError(f"{option}: an ensemble has no calibration; name one run")
     if is_exported(run):
         raise UserError(
-            f"{option}: {run} has no calibration: `gen evaluate RUN --calibrate` makes one for the run that it was "
-            "exported from, then export that again"
+            f"{option}: {run} has no calibration: make one for the run that it was exported from "
+            "(`gen evaluate RUN --calibrate`), and export that again"
         )
     raise UserError(f"{option}: {run} has no calibration: `gen evaluate {run} --calibrate` makes one")
 
@@ -36,8 +37,7 @@ def in_colour(output: str) -> bool:
 
 
 def coloured(hypothesis: Hypothesis) -> str:
-    """The text of a hypothesis for a terminal, on one line: doubtful words in yellow, those probably wrong in red
-    and underlined."""
+    """The text of a hypothesis for a terminal, on one line: doubtful words are yellow or, underlined, red."""
     found = ""
     for piece, confidence in located(hypothesis):
         shown = printable(piece)
@@ -48,8 +48,8 @@ def coloured(hypothesis: Hypothesis) -> str:
     return found
 
 
-def confidence_record(hypothesis: Hypothesis) -> dict[str, Any]:
-    """The fields of a hypothesis in JSON output."""
-    words = [{"word": word, "confidence": round(confidence, 4)} for word, confidence in hypothesis.words]
-    sure = hypothesis.confidence
-    return {"confidence": None if sure is None else round(sure, 4), "words": words}
+def rated(hypothesis: Hypothesis, wanted: bool, output: str) -> str:
+    """The text of a hypothesis; if ``wanted``, after its confidence and a tab, and in colours on a terminal."""
+    if not wanted:
+        return hypothesis.text
+    return f"{hypothesis.confidence:.2f}\t{coloured(hypothesis) if in_colour(output) else hypothesis.text}"

@@ -17,8 +17,9 @@ from gen.base.lines import output, read_lines
 from gen.inputs.processors import PictureProcessor, SentenceProcessor
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
+from gen.search.confidence import confidence_record
 from gen.search.ensemble import Ensemble
-from tasks.commands.confidence import check_calibrated, coloured, confidence_record, in_colour
+from tasks.commands.confidence import check_calibrated, coloured, in_colour, rated
 from tasks.commands.models import Precision, encoding_errors, labels_of, load_model, record, spelled
 from tasks.commands.must import unsaid, with_must
 from tasks.translate.lines import Translation, translate_lines
@@ -143,14 +144,18 @@ def translate_command(argv: list[str], command: str) -> None:
     )
     remarks = _Remarks(config, terms)
     with output(config.output) as file:
-        number = 0
+        number = listed = 0
         for block in blocks:
             for found in distributed.share_out(block, translate):
                 number += 1
                 remarks.add(number, found)
-                file.write(_written(number, found, config, width))
+                written = _written(number, found, config, width)
+                listed += bool(written)
+                file.write(written)
                 file.flush()
     remarks.close()
+    if config.below is not None and distributed.is_main():
+        notify(f"--below {config.below:g}: {listed:,} of {number:,} lines")
 
 
 def _written(number: int, found: Translation, config: TranslateCommand, width: int) -> str:
@@ -247,10 +252,7 @@ def _plain(found: Translation, config: TranslateCommand, width: int) -> str:
     """One line per hypothesis, filled up to ``width`` lines: a fixed number of lines per input."""
     lines = []
     for hypothesis, links in zip(found.hypotheses, found.alignments, strict=True):
-        text = " ".join(hypothesis.text.split("\n"))
-        if config.confidence:
-            text = coloured(hypothesis) if in_colour(config.output) else text
-            text = f"{hypothesis.confidence:.2f}\t{text}"
+        text = " ".join(rated(hypothesis, config.confidence, config.output).split("\n"))
         if config.scores:
             text = f"{hypothesis.score:.4f}\t{text}"
         if config.alignments:
@@ -260,12 +262,12 @@ def _plain(found: Translation, config: TranslateCommand, width: int) -> str:
 
 
 def _record(number: int, found: Translation, config: TranslateCommand) -> dict[str, Any]:
-    sure = confidence_record if config.confidence or config.below is not None else lambda hypothesis: {}
+    rates = config.confidence or config.below is not None
     return {
         "line": number,
         "source": found.source,
         "translations": [
-            record(h, tokens=len(h.log_probs), alignment=links, **sure(h))
+            record(h, tokens=len(h.log_probs), alignment=links, **(confidence_record(h) if rates else {}))
             for h, links in zip(found.hypotheses, found.alignments, strict=True)
         ],
     }
