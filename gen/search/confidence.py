@@ -165,23 +165,20 @@ def words_of(text: str) -> Iterator[tuple[int, str]]:
 
 def word_log_probs(hypothesis: Hypothesis, tokenizer: Tokenizer) -> tuple[list[str], np.ndarray]:
     """The N words of a hypothesis and their log-probabilities, (N,) float64: of all tokens that are in a word."""
-    spelling, waiting, pieces = Spelling(tokenizer, []), 0.0, list[str]()
-    begins: list[int] = []
-    sums = [0.0]  # before each piece
+    spelling, waiting, whole = Spelling(tokenizer, []), 0.0, ""
+    begins, parts = list[int](), list[float]()  # where pieces of the text begin, and their log-probabilities
     for token_id, log_prob in zip(hypothesis.token_ids, hypothesis.log_probs, strict=False):  # EOS comes after
         waiting += log_prob
         if piece := spelling.add(token_id):  # else it is a part of a character
-            begins.append(begins[-1] + len(pieces[-1]) if pieces else 0)
-            pieces.append(piece)
-            sums.append(sums[-1] + waiting)
-            waiting = 0.0
-    found = list(words_of(hypothesis.text)) if pieces else []
-    shift = max("".join(pieces).find(hypothesis.text), 0)  # the text may lack a space at the beginning
-    first = np.array([begin + shift for begin, _ in found], np.int64)
-    after = np.array([begin + shift + len(word) for begin, word in found], np.int64)
-    total = np.array(sums)
-    inside = total[np.searchsorted(begins, after)] - total[np.searchsorted(begins, first, "right") - 1]
-    return [word for _, word in found], inside
+            begins.append(len(whole))
+            parts.append(waiting)
+            whole, waiting = whole + piece, 0.0
+    found = list(words_of(hypothesis.text)) if parts else []
+    shift = max(whole.find(hypothesis.text), 0)  # the text may lack a space at the beginning
+    ends = [begin + shift + len(word) for begin, word in found]
+    first = np.searchsorted(begins, [begin + shift for begin, _ in found], "right") - 1
+    sums = [sum(parts[i:j]) for i, j in zip(first, np.searchsorted(begins, ends), strict=True)]
+    return [word for _, word in found], np.array(sums)
 
 
 def mean_confidence(parts: Sequence[Hypothesis]) -> float | None:
