@@ -9,7 +9,7 @@ from typing import Any
 from gen.base.errors import UserError, printable
 from gen.runtime import is_exported
 from gen.search import Hypothesis
-from gen.search.confidence import located
+from gen.search.confidence import Calibration, located
 
 DOUBTFUL, WRONG = 0.5, 0.25
 """Below these, words are yellow, for they are more probably wrong than right, and red: wrong in three of four
@@ -53,3 +53,12 @@ def rated(hypothesis: Hypothesis, wanted: bool, output: str) -> str:
     if not wanted:
         return hypothesis.text
     return f"{hypothesis.confidence:.2f}\t{coloured(hypothesis) if in_colour(output) else hypothesis.text}"
+
+
+def calibration_rows(calibration: Calibration) -> list[tuple[str, str, str]]:
+    """What a calibration was made from and how well it holds, to print."""
+    found = calibration.figures
+    return [
+        ("Spearman", f"{found['spearman']:.3f}", f"of the confidence in a text with its {calibration.quality}"),
+        ("error", f"{found['word_ece']:.3f}", f"expected calibration error of {found['words']:,.0f} words"),
+    ]

@@ -15,11 +15,12 @@ from gen.models.checkpoint import find_model
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search import SearchOptions
-from gen.search.confidence import RAW, Calibration, save_calibration
+from gen.search.confidence import RAW, save_calibration
 from gen.training.config import errors_in, with_groups
 from gen.training.interfaces import Evaluation, NoOptions
 from gen.training.machine import tune_cpu
 from tasks import display
+from tasks.commands.confidence import calibration_rows
 from tasks.commands.models import load_model, task_among
 
 
@@ -104,12 +105,3 @@ def evaluate_command(argv: list[str], command: str) -> int:
             rows[name] = f"{value:.4f}{tie}"
         display.console.print(display.table("p-value of the difference (paired bootstrap)", rows))
     return int(bool(first.failed))
-
-
-def calibration_rows(calibration: Calibration) -> list[tuple[str, str, str]]:
-    """What a calibration was made from and how well it holds, to print."""
-    found = calibration.figures
-    return [
-        ("Spearman", f"{found['spearman']:.3f}", f"of the confidence in a text with its {calibration.quality}"),
-        ("error", f"{found['word_ece']:.3f}", f"expected calibration error of {found['words']:,.0f} words"),
-    ]
