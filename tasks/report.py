@@ -240,10 +240,10 @@ def _doubts(hypothesis: Hypothesis) -> str:
     """A text with its doubtful words on darker background."""
     found = ""
     for piece, sure in located(hypothesis):
-        shade = (
-            "" if sure is None or sure >= DOUBTFUL else f' style="--heat: {1 - sure:.2f}" title="{sure:.0%} sure"'
-        )
-        found += f'<span class="token"{shade}>{escape(piece)}</span>' if shade else escape(piece)
+        shown = escape(piece)
+        if sure is not None and sure < DOUBTFUL:
+            shown = f'<span class="token" style="--heat: {1 - sure:.2f}" title="{sure:.0%} sure">{shown}</span>'
+        found += shown
     return found
 
 

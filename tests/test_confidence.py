@@ -155,6 +155,14 @@ def test_what_is_said_to_be_probable_is_so_often():
     assert abs(made.text([h.confidence for h in found]).mean() - np.mean(qualities)) < 0.03
     with pytest.raises(UserError, match="39 outputs"):
         calibrate(*outputs(39, 1), "share")
+    for hypothesis in found[::2]:
+        hypothesis.words = []
+    with pytest.raises(UserError, match="1200 words"):
+        calibrate(found, references, qualities, "share")
+    found, references, qualities = outputs(40, 1)
+    found[1].words[0] = Word("never", -np.inf)
+    found[0].confidence = -np.inf
+    assert calibrate(found, references, qualities, "share").figures["outputs"] == 40
 
 
 # -- models ------------------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ GROUPS = 40
 LEAST = 10
 """Words, or texts, in a group at least."""
 
+LOWEST = -1e4
+"""What is less probable counts as so: a log-probability may be infinite."""
+
 
 def calibrate(
     hypotheses: Sequence[Hypothesis],
@@ -39,15 +42,15 @@ def calibrate(
     Raises:
         UserError: there are too few outputs or words.
     """
-    texts = np.array([h.confidence for h in hypotheses], float)  # (N,)
-    words = np.array([word.confidence for h in hypotheses for word in h.words], float)  # (W,)
+    texts = np.array([h.confidence for h in hypotheses], float).clip(LOWEST)  # (N,)
+    words = np.array([word.confidence for h in hypotheses for word in h.words], float).clip(LOWEST)  # (W,)
     pairs = zip(hypotheses, references, strict=True)
     right = np.array([known for h, wanted in pairs for known in _right(h, wanted)], bool)
     owner = np.repeat(np.arange(len(texts)), [len(h.words) for h in hypotheses])
     scores, odd = np.array(qualities, float), np.arange(len(texts)) % 2 == 1
-    for count, what in ((len(texts), "outputs"), (len(words), "words")):
-        if count < 4 * LEAST:
-            raise UserError(f"--calibrate: there are {count} {what}, and it takes {4 * LEAST}: name more data")
+    for half, what in ((odd, "outputs"), (odd[owner], "words")):
+        if min(half.sum(), (~half).sum()) < 2 * LEAST:
+            raise UserError(f"--calibrate: {len(half)} {what} are too few: name data with {4 * LEAST} or more")
     sure, expected = np.empty(len(words)), np.empty(len(texts))
     for half in (odd, ~odd):
         sure[half[owner]] = fit_curve(words[~half[owner]], right[~half[owner]])(words[half[owner]])

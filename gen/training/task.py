@@ -84,7 +84,7 @@ class Task:
     metric: ClassVar[Metric] = Metric("loss", label="nats per token")
     further_metrics: ClassVar[Sequence[Metric]] = ()
     search: ClassVar[SearchOptions] = SearchOptions(temperature=(0.0,), max_new_tokens=200)
-    quality: ClassVar[str] = "probability of being exactly right"
+    quality: ClassVar[str] = "exactness"
     ends_with_eos: bool = True
     SAMPLES: ClassVar[int] = 8
     sample_names: ClassVar[tuple[str, str, str]] = ("input", "reference", "output")

@@ -57,8 +57,9 @@ def rated(hypothesis: Hypothesis, wanted: bool, output: str) -> str:
 
 def calibration_rows(calibration: Calibration) -> list[tuple[str, str, str]]:
     """What a calibration was made from and how well it holds, to print."""
+    known = {
+        "spearman": ("Spearman", f"of the confidence in a text with its {calibration.quality}"),
+        "word_ece": ("error", "expected calibration error of the words' probabilities"),
+    }
     found = calibration.figures
-    return [
-        ("Spearman", f"{found['spearman']:.3f}", f"of the confidence in a text with its {calibration.quality}"),
-        ("error", f"{found['word_ece']:.3f}", f"expected calibration error of {found['words']:,.0f} words"),
-    ]
+    return [(label, f"{found[name]:.3f}", how) for name, (label, how) in known.items() if name in found]
