@@ -19,6 +19,9 @@ from gen.base.errors import printable
 from gen.base.folders import write_text
 from gen.inputs.pictures import open_picture
 from gen.metrics.plots import COLOURS, lit, plot_attention, plot_histogram, plot_losses
+from gen.search import Hypothesis
+from gen.search.confidence import located
+from tasks.commands.confidence import DOUBTFUL
 
 METRICS = {
     "nats per character": "the mean of −ln p of each character; lower is better.",
@@ -214,27 +217,46 @@ def looks(picture: Any, weights: Any, words: Sequence[str]) -> str:
 
 
 def card(
-    picture: Path, page: Path, lines: Sequence[str], *, name: str = "", remark: str = "", lang: str = ""
+    picture: Path,
+    page: Path,
+    lines: Sequence[str | Hypothesis],
+    *,
+    name: str = "",
+    remark: str = "",
+    lang: str = "",
 ) -> str:
     """A small copy of a picture, which links to its file, with lines of text.
 
     Args:
         picture: its file.
         page: the file of the page.
-        lines: captions.
+        lines: captions; of a hypothesis, words that are probably wrong are shaded.
         name: of the picture; "" for that of its file.
         remark: a line below.
         lang: the language of the captions; "" if nobody knows.
     """
     shown = _readable(name or picture.name)
     language = f' lang="{escape(lang)}"' if lang else ""
-    said = "".join(f"<p{language}>{escape(line)}</p>" for line in lines)
+    said = "".join(
+        f"<p{language}>{_doubts(line) if isinstance(line, Hypothesis) else escape(line)}</p>" for line in lines
+    )
     small = "".join(f"<small>{escape(each)}</small>" for each in (shown, remark) if each)
     return (
         f'<figure><a href="{_link(picture, page)}">'
         f'<img alt="{escape(shown)}" src="{_jpeg(small_picture(picture, 320))}"></a>'
         f"<figcaption>{said}{small}</figcaption></figure>"
     )
+
+
+def _doubts(hypothesis: Hypothesis) -> str:
+    """A text with its doubtful words on darker background."""
+    found = ""
+    for piece, sure in located(hypothesis):
+        shown = escape(piece)
+        if sure is not None and sure < DOUBTFUL:
+            shown = f'<span class="token" style="--heat: {1 - sure:.2f}" title="{sure:.0%} sure">{shown}</span>'
+        found += shown
+    return found
 
 
 def gallery(cards: Sequence[str]) -> str:

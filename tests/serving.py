@@ -19,6 +19,7 @@ from gen.models.decoder import DecoderConfig
 from gen.models.encoders import CNNEncoder, RNNEncoder
 from gen.models.model import Model
 from gen.search import Output
+from gen.search.confidence import Calibration, Curve
 from gen.search.info import ModelInfo
 from gen.serve import server
 from gen.serve.app import application
@@ -31,6 +32,14 @@ WORDS = WordTokenizer([f" w{i}" for i in range(60)])
 SENTENCES = [
     "".join(f" w{i}" for i in row).strip() for row in ([3], [5, 9, 2, 7, 7, 1], [40, 41], [8, 8, 30, 12, 59])
 ]
+
+
+CALIBRATION = Calibration(Curve((-9.0, -1.0, 0.0), (0.0, 0.6, 0.95)), Curve((-4.0, 0.0), (0.1, 0.9)), "chrF", {})
+
+
+def calibrated(model):
+    model.calibration = CALIBRATION
+    return model
 
 
 def writer(seed=0):

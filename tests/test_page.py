@@ -24,6 +24,7 @@ from tests.conftest import TEXT, make_model
 from tests.serving import (
     SENTENCES,
     WORDS,
+    calibrated,
     captioner,
     folder_served,
     labeller,
@@ -63,7 +64,7 @@ MODELS = {
     "writer": endless(),
     ODD: endless(1),
     "topics": topics(),
-    "en-de": translator(),
+    "en-de": calibrated(translator()),
     "captions": captioner(),
     "labels": labeller(),
 }
@@ -350,6 +351,9 @@ def test_translations(see):
     weights = output.attention[3]
     assert heats(source, "--look") == pytest.approx((weights / weights.max()).tolist(), abs=0.002)
     assert "looked at" in tokens.nth(3).get_attribute("aria-label")
+    doubtful = [word for word, sure in output.words if sure < 0.5]
+    expect(page.locator(".text .doubtful")).to_have_text(doubtful)
+    expect(page.locator(".status")).to_contain_text("confidence")
     source.nth(1).hover()  # and from a word to where it was looked at
     column = output.attention[: len(output.token_ids), 1]
     assert heats(tokens, "--look") == pytest.approx((column / column.max()).tolist(), abs=0.002)

@@ -31,10 +31,10 @@ from gen.search.info import ModelInfo
 from gen.search.labels import label_log_probs
 from gen.serve import protocol, server
 from gen.serve.limits import Limits
-from tests.serving import SENTENCES, WORDS, captioner, labeller, picture, running, translator, writer
+from tests.serving import SENTENCES, WORDS, calibrated, captioner, labeller, picture, running, translator, writer
 
 ROOT = Path(__file__).parents[1]
-MODELS = {"writer": writer(), "en-de": translator(), "captions": captioner(), "labels": labeller()}
+MODELS = {"writer": writer(), "en-de": calibrated(translator()), "captions": captioner(), "labels": labeller()}
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +261,8 @@ def test_generate_with_all_there_is(url):
     assert len(found["input_parts"]["sentence"]) == len(found["input_labels"])
     for output, hypothesis in zip(found["outputs"], expected, strict=True):
         assert [t["id"] for t in output["tokens"]] == hypothesis.token_ids
+        assert output["confidence"] == pytest.approx(hypothesis.confidence, abs=1e-4)
+        assert [w["word"] for w in output["words"]] == output["text"].split()
         assert output["attention"] == [pytest.approx(row, abs=1e-4) for row in hypothesis.attention.tolist()]
         assert len(output["attention"][0]) == len(found["input_labels"])
         assert "".join(t["piece"] for t in output["tokens"]) == output["text"]

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -71,6 +72,16 @@ def desk(tmp_path_factory):
 @pytest.fixture(scope="session")
 def reverser(desk):
     return toolkit.load(desk / "run")
+
+
+def test_training_ends_with_a_calibration_that_holds(desk, reverser):
+    made = reverser.calibration
+    assert made.figures["outputs"] == 100
+    pairs = sequence_pairs("reverse", 200, seed=3, letters="abcdef", lengths=(2, 7))
+    found = reverser.generate([a for a, _ in pairs])
+    right = np.mean([h.text == b for h, (_, b) in zip(found, pairs, strict=True)])
+    assert np.mean([h.words[0].confidence for h in found]) == pytest.approx(right, abs=0.1)
+    assert not list((desk / "run" / "last").glob("confidence*"))
 
 
 def test_reversing_is_learned(reverser):

@@ -29,7 +29,7 @@ from gen.web.bundle import bundle
 from gen.web.pack import pack, saved_tokenizer
 from gen.web.site import write_site
 from tests.conftest import TEXT, make_model
-from tests.serving import SENTENCES, captioner, labeller, translator, writer
+from tests.serving import SENTENCES, calibrated, captioner, labeller, translator, writer
 from tests.test_page import topics
 
 pytest.importorskip("onnxscript")
@@ -59,10 +59,10 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     subwords = SubwordTokenizer.train([TEXT * 3], vocab_size=300, at_most=True)
     made = {
-        "writer": writer(),
+        "writer": calibrated(writer()),
         "topics": topics(),
-        "subwords": make_model(subwords),
-        "en-de": translator(),
+        "subwords": calibrated(make_model(subwords)),
+        "en-de": calibrated(translator()),
         "captions": captioner(),
         "labels": labeller(),
     }
@@ -218,6 +218,11 @@ def test_searches_are_pythons(ask, load):
             assert output["score"] == pytest.approx(hypothesis.score, abs=1e-4 if name != "small" else 1e-2), about
             assert output["finished"] == hypothesis.finished, about
             assert {n: output[n] for n in ("seed", "temperature") if n in output} == hypothesis.drawn(), about
+            assert output.get("confidence") == pytest.approx(hypothesis.confidence, abs=1e-3), about
+            assert [each["word"] for each in output.get("words", [])] == [word for word, _ in hypothesis.words]
+            assert [each["confidence"] for each in output.get("words", [])] == pytest.approx(
+                [sure for _, sure in hypothesis.words], abs=1e-3 if name != "small" else 1e-2
+            ), about
             if hypothesis.attention is not None and hypothesis.attention.size:
                 np.testing.assert_allclose(output["attention"], hypothesis.attention, atol=2e-5)
 

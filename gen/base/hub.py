@@ -11,7 +11,7 @@ from gen.base.errors import UserError
 
 PREFIX = "hf:"
 FILES = [
-    *("config.yaml", "model.safetensors", "tokenizer.bin", "encoder-*", "README.md"),
+    *("config.yaml", "model.safetensors", "tokenizer.bin", "encoder-*", "confidence.json", "README.md"),
     *("runtime.json", "encoder.onnx", "step.onnx", "processor-*", "reader-*"),
 ]
 """The files of a model folder and of an exported one; nothing else is uploaded or downloaded."""

@@ -63,10 +63,20 @@ def calibration_error(log_probs: np.ndarray, targets: np.ndarray, bins: int = BI
         >>> round(calibration_error(np.log([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1])), 6)
         0.0
     """
-    chosen, sure = log_probs.argmax(1), np.exp(log_probs.max(1))
+    return reliability_gap(np.exp(log_probs.max(1)), log_probs.argmax(1) == targets, bins)
+
+
+def reliability_gap(sure: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
+    """The mean difference between the probability of being right and how often that is so, over equally wide bins.
+
+    Args:
+        sure: (N,) float, probabilities.
+        right: (N,) bool.
+        bins: the number of bins.
+    """
     at = np.minimum((sure * bins).astype(int), bins - 1)
-    gaps = [abs(float((chosen[at == b] == targets[at == b]).sum() - sure[at == b].sum())) for b in np.unique(at)]
-    return sum(gaps) / len(targets)
+    gaps = [abs(float(right[at == b].sum() - sure[at == b].sum())) for b in np.unique(at)]
+    return sum(gaps) / len(right)
 
 
 def temperature_of(log_probs: np.ndarray, targets: np.ndarray) -> float:

@@ -25,6 +25,7 @@ from gen.models.checkpoint import not_finite
 from gen.models.decoder import Decoder, DecoderState
 from gen.models.memory import Memory
 from gen.models.model import Model
+from gen.search.confidence import calibration_files
 from gen.search.info import ModelInfo
 
 _OPSET = 20
@@ -67,6 +68,8 @@ def export(model: Model, folder: Path) -> None:
         for name, processor in model.processors.items():
             for file, data in processor.files().items():
                 (path / f"processor-{name}-{file}").write_bytes(data)
+        for file, data in calibration_files(model.calibration).items():
+            (path / file).write_bytes(data)
         _write_config(path, config)
 
     write_folder(folder, fill)

@@ -19,6 +19,7 @@ from gen.models import checkpoint
 from gen.models.decoder import Decoder, DecoderConfig
 from gen.models.encoders import Encoder, build_encoder
 from gen.search import SearchOptions
+from gen.search.confidence import Calibration, calibration_files, read_calibration
 from gen.search.info import ModelInfo
 
 
@@ -29,6 +30,7 @@ class FolderMixin(nn.Module):
     decoder: Decoder
     tokenizer: Tokenizer
     info: ModelInfo
+    calibration: Calibration | None
     precision: str
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -72,6 +74,7 @@ class FolderMixin(nn.Module):
         weights = {name: t for name, t in self.state_dict().items() if name not in aliases}
         files = {checkpoint.TOKENIZER: self.tokenizer.to_bytes(), "README.md": self.card(info)}
         files |= {f"encoder-{name}": data for name, data in encoder.files().items()}
+        files |= calibration_files(self.calibration)
         checkpoint.write_model(folder, config, weights, files)
 
     def card(self, info: ModelInfo) -> bytes:
@@ -118,7 +121,7 @@ class FolderMixin(nn.Module):
                 make: Any = cls
                 return make(encoder, decoder, tokenizer, info)
 
-            return checkpoint.load_module(folder, build)
+            model = checkpoint.load_module(folder, build)
         except ConfigError as error:
             raise UserError(f"{folder}: {checkpoint.CONFIG}: {error.errors[0]}") from error
         except UserError:
@@ -126,3 +129,5 @@ class FolderMixin(nn.Module):
         except Exception as error:  # whatever constructors raise for arguments that nobody would give
             what = f"{type(error).__name__}: {checkpoint.first_line(error)}"
             raise UserError(f"{folder}: {checkpoint.CONFIG} does not describe a model ({what})") from error
+        model.calibration = read_calibration(folder)
+        return model

@@ -28,6 +28,7 @@ from gen.inputs.processors import PROCESSORS, InputProcessor, prepare_items
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 from gen.runtime.graphs import foreign_parts
 from gen.search import SearchOptions
+from gen.search.confidence import read_calibration
 from gen.search.generation import GenerationMixin, SearchInput
 from gen.search.info import ModelInfo
 from gen.search.ops import NumpyOps
@@ -205,7 +206,9 @@ def _load(folder: Path, threads: int) -> Runtime:
     whole = _shapes(step.get_outputs()).get("log_probs", [])[-1:] == [len(tokenizer)] and {*given} == {*examples}
     if not whole or any(name not in made or not _fits(made[name], shape) for name, shape in wanted.items()):
         raise UserError(f"{folder}: its graphs and its {CONFIG} do not belong together; export the model again")
-    return Runtime(encoder, step, processors, tokenizer, info, precision)
+    model = Runtime(encoder, step, processors, tokenizer, info, precision)
+    model.calibration = read_calibration(folder)
+    return model
 
 
 def _read_processors(folder: Path, config: dict[str, Any]) -> dict[str, InputProcessor]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from gen.base.errors import ConfigError, UserError
 from gen.inputs.tokenizer import Tokenizer
+from gen.search.confidence import Calibration
 from gen.search.info import ModelInfo
 from gen.search.loop import NOT_FINITE, StepRecord, answered, drain
 from gen.search.options import GenerateKeywords, SearchOptions
@@ -43,6 +44,7 @@ class GenerationMixin:
     tokenizer: Tokenizer
     search_defaults: dict[str, Any]
     info: ModelInfo
+    calibration: Calibration | None = None
 
     def start_search(self, items: Sequence[Any]) -> SearchInput:
         """Reads the items, up to the first call of the decoder."""

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
+
+
+class Word(NamedTuple):
+    """A word of an output, and the probability that it is in a reference, 0 to 1."""
+
+    text: str
+    confidence: float
 
 
 @dataclass(repr=False)
@@ -25,6 +32,9 @@ class Hypothesis:
         seed: of the random numbers it was drawn with; None where nothing was drawn.
         temperature: it was sampled at; None where it was not sampled.
         missing: what it had to say and does not.
+        confidence: its expected quality, 0 to 1; None where the model is not calibrated (`gen evaluate RUN
+            --calibrate`).
+        words: its words in order, each with the probability that it is right; empty likewise.
     """
 
     token_ids: list[int]
@@ -37,6 +47,8 @@ class Hypothesis:
     seed: int | None = None
     temperature: float | None = None
     missing: list[str] = field(default_factory=list)
+    confidence: float | None = None
+    words: list[Word] = field(default_factory=list)
 
     @property
     def alignment(self) -> list[int]:
@@ -158,3 +170,13 @@ class Output(Sequence[Hypothesis]):
     def missing(self) -> list[str]:
         """What the first hypothesis had to say and does not."""
         return self[0].missing
+
+    @property
+    def confidence(self) -> float | None:
+        """The expected quality of the first hypothesis, 0 to 1; None where the model is not calibrated."""
+        return self[0].confidence
+
+    @property
+    def words(self) -> list[Word]:
+        """The words of the first hypothesis, each with the probability that it is right."""
+        return self[0].words

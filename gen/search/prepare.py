@@ -14,6 +14,7 @@ from gen.base.errors import UserError
 from gen.inputs.processors import InputProcessor, known_item
 from gen.inputs.tokenizer import Tokenizer
 from gen.search.beam import Beam
+from gen.search.confidence import Calibration
 from gen.search.loop import Events, Step, unroll
 from gen.search.must import Goal, Must, goals_of
 from gen.search.ops import Ops
@@ -46,6 +47,7 @@ class Searches(Protocol):
     """The part of a model that `prepare` needs."""
 
     tokenizer: Tokenizer
+    calibration: Calibration | None
 
     def start_search(self, items: Sequence[Any]) -> SearchInput: ...
 
@@ -68,6 +70,7 @@ class PreparedSearch:
         goals: per item, what its outputs must say; None where there is nothing.
         num_distinct: of hypotheses with the same text only the best is kept, and at most so many; 0: all are kept.
         keep_attention: record the weights behind each token.
+        calibration: says how sure the model is of what it wrote; None: nobody knows.
     """
 
     tokenizer: Tokenizer
@@ -83,6 +86,7 @@ class PreparedSearch:
     goals: list[Goal | None]
     num_distinct: int
     keep_attention: bool
+    calibration: Calibration | None = None
 
     def unroll(self) -> Events:
         """`gen.search.loop.unroll`, and the text of what it found."""
@@ -116,6 +120,9 @@ class PreparedSearch:
             hypotheses.sort(key=lambda found: len(found.missing))
             if self.num_distinct:
                 hypotheses[:] = _distinct(hypotheses, tokenizer)[: self.num_distinct]
+            if self.calibration:
+                for hypothesis in hypotheses:
+                    self.calibration.rate(hypothesis, tokenizer)
         return results
 
 
@@ -184,6 +191,7 @@ def prepare(
         goals=goals,
         num_distinct=options.num_outputs if several else 0,
         keep_attention=given.get("attention", True),
+        calibration=model.calibration,
     )
 
 

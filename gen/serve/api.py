@@ -12,14 +12,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gen.inputs.processors import InputProcessor, SentenceProcessor, item_labels
+from gen.search.confidence import confidence_record
 from gen.search.labels import label_log_probs
 from gen.search.output import Hypothesis
 from gen.search.pieces import Pieces
 from gen.search.prepare import cut, token_texts
+from gen.search.spelling import Spelling
 from gen.serve.errors import Refusal
 from gen.serve.job import Job, Token
 from gen.serve.models import Models
-from gen.serve.spelling import Spelling
 from gen.serve.wire import Search, Top, answer, events, read
 from gen.serve.work import Work, item_of
 
@@ -214,6 +215,8 @@ def _output(work: Work, job: Job, place: int, hypothesis: Hypothesis, asked: Gen
         **hypothesis.drawn(),
         "tokens": [_token(work, token, spelling) for token in tokens],
     }
+    if not job.from_ids:  # else what was kept of the text is not here
+        output |= confidence_record(hypothesis)
     if asked.attention:
         output["attention"] = _weights(hypothesis.attention)
     return output

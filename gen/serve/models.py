@@ -150,7 +150,7 @@ def _stamp(run: str) -> tuple[int, ...] | None:
     path = whole_folder(Path(run))
     found = []
     for folder in (path, path / "best", path / "last"):
-        for name in ("runtime.json", "config.yaml"):
+        for name in ("runtime.json", "config.yaml", "confidence.json"):
             try:
                 about = (folder / name).stat()
             except OSError:

@@ -12,6 +12,7 @@ from typing import Any
 from gen.base.config import Budget
 from gen.datasets.look import Column, DataPart
 from gen.inputs.tokenizer import Tokenizer
+from gen.search import Hypothesis
 
 
 @dataclass(frozen=True)
@@ -195,12 +196,14 @@ class Evaluation:
         outputs: the generated texts, one per example.
         count: the number of examples evaluated.
         failed: examples left out and why, one line each.
+        judged: the model's best hypotheses with their references, normalised, where outputs are compared with any.
     """
 
     figures: dict[str, Any]
     outputs: Sequence[str] = ()
     count: int = 0
     failed: Sequence[str] = ()
+    judged: Sequence[tuple[Hypothesis, Sequence[str]]] = ()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from os import PathLike, fspath
 from typing import Any
@@ -13,9 +14,11 @@ from gen.base import distributed
 from gen.base.config import to_dict
 from gen.base.errors import ConfigError, UserError
 from gen.metrics.plots import plot_losses
+from gen.models.checkpoint import find_model
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.models.transfer import freeze, with_vocabulary
+from gen.search.confidence import RAW, save_calibration
 from gen.search.info import ModelInfo
 from gen.training import machine
 from gen.training.config import SPLIT, TrainConfig, errors_of, make_config
@@ -140,6 +143,7 @@ class Session:
             training=self._record(),
             data=" ".join(task.sources(config.data)),
         )
+        model.calibration = None  # what one to start from says holds no more
         if patterns := config.train.freeze:
             task.say(f"{freeze(model, patterns):,} parameters are frozen.")
         return model.to(self.device)
@@ -177,13 +181,22 @@ class Session:
         return tracked(names, self.folder.path, self.resolved.to_dict(), tell)
 
     def finish(self) -> tuple[Model, Evaluation]:
-        """Loads and evaluates the best model, and plots the loss. Call it in the main process only."""
+        """Loads, evaluates and calibrates the best model, and plots the loss. Call it in the main process only."""
         model = Model.load(self.folder.path)
+        calibrates = model.calibration is None
+        if calibrates:
+            model.calibration = RAW
         plots = self.folder.path / "plots"
         plots.mkdir(exist_ok=True)
         first = self.task.metrics[0].name
         plot_losses(list(self.folder.records()), plots / "loss.png", metric="" if first == "loss" else first)
-        return model, self.task.finish(model, self.folder.path)
+        found = self.task.finish(model, self.folder.path)
+        if calibrates:
+            model.calibration = None
+            with suppress(UserError):  # there is too little to calibrate it on
+                model.calibration = self.task.calibrate(found.judged)
+                save_calibration(model.calibration, find_model(self.folder.path))
+        return model, found
 
 
 def log_to(log: Callable[[dict[str, float], int], None]) -> Callable[[Event], None]:

@@ -19,11 +19,13 @@ from gen.datasets.examples import example_batches
 from gen.datasets.look import DataPart
 from gen.datasets.pair_files import PairFiles
 from gen.inputs.tokenizer import Tokenizer
+from gen.metrics.confidence import calibrate
 from gen.metrics.plots import plot_attention
 from gen.models.batch import Batch, sequence_batch
 from gen.models.decoder import DecoderState
 from gen.models.model import LossOutput, Model
 from gen.search import Hypothesis, SearchOptions
+from gen.search.confidence import Calibration
 from gen.training.interfaces import LOSS, Choices, Evaluation, Example, Facts, Metric, NoOptions, examples_part
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Task:
         metric: decides which weights are best, unless ``best`` in the options names another.
         further_metrics: others to choose from, in the order in which they break ties. The loss is always the last.
         search: the default search options of the task's models.
+        quality: what `qualities` computes, in a few words.
         ends_with_eos: whether targets end with EOS.
         sample_names: names of the input, the reference and the output in ``samples.md``.
         batches: the training set; see `make_batches`.
@@ -82,6 +85,7 @@ class Task:
     metric: ClassVar[Metric] = Metric("loss", label="nats per token")
     further_metrics: ClassVar[Sequence[Metric]] = ()
     search: ClassVar[SearchOptions] = SearchOptions(temperature=(0.0,), max_new_tokens=200)
+    quality: ClassVar[str] = "exactness"
     ends_with_eos: bool = True
     SAMPLES: ClassVar[int] = 8
     sample_names: ClassVar[tuple[str, str, str]] = ("input", "reference", "output")
@@ -247,15 +251,17 @@ class Task:
         examples = self.split.valid[:8] if quick else self.split.valid
         loss_sum, num_tokens = all_reduce_sum(*model.evaluate(self._teacher_forced(model, examples)))
         limit: dict[str, Any] = {"max_new_tokens": 8} if quick else {}
-        outputs = self._written(model, examples, 128, temperature=0.0, **limit)
+        outputs = [h.text for h in self._written(model, examples, 128, temperature=0.0, **limit)]
         figures = self.score(outputs, self._references(model, examples))
         return Evaluation({"loss": loss_sum / max(num_tokens, 1), **figures}, outputs, len(examples))
 
-    def _written(self, model: Any, examples: Sequence[Example], batch_size: int, **search: Any) -> list[str]:
-        """The model's best text for each example; every process writes its share, and gets all."""
+    def _written(
+        self, model: Any, examples: Sequence[Example], batch_size: int, **search: Any
+    ) -> list[Hypothesis]:
+        """What the model writes best for each example; every process writes its share, and gets all."""
         items = shard([e.item for e in examples])
         found = model.generate_many(items, batch_size=batch_size, attention=False, **search)
-        return gather([several[0].text for several in found])
+        return gather([several[0] for several in found])
 
     def _references(self, model: Any, examples: Sequence[Example]) -> list[list[str]]:
         return [[self.normalise(model, text) for text in e.all_references] for e in examples]
@@ -307,8 +313,25 @@ class Task:
 
     def evaluate(self, model: Any, examples: Any, *, batch_size: int = 64, **search: Any) -> Evaluation:
         """Generates outputs for the examples and scores them. Processes share the examples."""
-        outputs = self._written(model, examples, batch_size, **search)
-        return Evaluation(self.score(outputs, self._references(model, examples)), outputs, len(examples))
+        found, references = self._written(model, examples, batch_size, **search), self._references(model, examples)
+        outputs, judged = [h.text for h in found], list(zip(found, references, strict=True))
+        return Evaluation(self.score(outputs, references), outputs, len(examples), judged=judged)
+
+    def calibrate(self, judged: Sequence[tuple[Hypothesis, Sequence[str]]]) -> Calibration:
+        """What log-probabilities mean, from what `evaluate` judged while the model's calibration was `RAW`.
+
+        Raises:
+            UserError: it is too little.
+        """
+        if not judged:
+            raise UserError(f"--calibrate: what a {self.name} model writes is not compared with references")
+        hypotheses, references = zip(*judged, strict=True)
+        qualities = self.qualities([h.text for h in hypotheses], references)
+        return calibrate(hypotheses, references, qualities, self.quality)
+
+    def qualities(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+        """How good each output is, 0 to 1: what the confidence in it foretells; see `quality`."""
+        return [float(output in right) for output, right in zip(outputs, references, strict=True)]
 
     def evaluate_adapting(self, model: Any, examples: Any) -> Evaluation:
         """`evaluate` with a copy of the model that learns from what it has scored; see `Adapter`."""

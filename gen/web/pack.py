@@ -11,10 +11,12 @@ from typing import Any
 from gen import runtime
 from gen.base.errors import UserError
 from gen.inputs.labels import LabelTokenizer
+from gen.inputs.scripts import UNSPACED
 from gen.inputs.subword import SubwordTokenizer
 from gen.inputs.tokenizer import CharTokenizer, Tokenizer, WordTokenizer
 from gen.inputs.words import PATTERNS
 from gen.runtime import Runtime
+from gen.search.confidence import FILE, calibration_files
 
 _LEAST = 1 << 12  # bytes of weights that are looked for a second time
 _KINDS = ("prompts", "sentences", "pictures", "labels")
@@ -59,10 +61,17 @@ def pack(model: Runtime, folder: Path) -> bytes:
         "search": {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()},
         "processors": {name: _processor(folder, name, p) for name, p in model.processors.items()},
         "tokenizer": saved_tokenizer(model.tokenizer),
+        "confidence": _confidence(model),
         "graphs": graphs,
     }
     text = json.dumps(about, ensure_ascii=False).encode()
     return gzip.compress(struct.pack("<I", len(text)) + text + blob, mtime=0)
+
+
+def _confidence(model: Runtime) -> dict[str, Any] | None:
+    """What the page computes the confidence from; None for a model that is not calibrated."""
+    files = calibration_files(model.calibration)
+    return {**json.loads(files[FILE]), "unspaced": UNSPACED} if files else None
 
 
 def _processor(folder: Path, name: str, processor: Any) -> dict[str, Any]:

@@ -37,6 +37,10 @@ class CaptionCommand:
     """Captions per picture: by diverse beam search, the best of --beam, or samples with --sample."""
     sample: bool = False
     """Sample instead of beam search."""
+    confidence: bool = False
+    """Print how good each caption probably is, 0 to 1, and a tab before it; colour doubtful words on a terminal.
+    With --json also the probability of each word to be right, with --csv a further column, and --show shades
+    doubtful words."""
     json: bool = False
     """Print one JSON object per picture: image, captions with text, score (log-probability), finished."""
     csv: bool = False
@@ -99,6 +103,7 @@ class CaptionCommand:
         errors += encoding_errors("--search", [self.search])
         if self.search:
             several = {"num_captions": self.num_captions > 1, "sample": self.sample, "must_each": self.must_each}
+            several |= {"confidence": self.confidence}
             others = [flag(name) for name, on in {**writes, **several, **given}.items() if on]
             if others:
                 errors.append(f"--search writes no captions, and does not go with {', '.join(others)}")

@@ -16,12 +16,14 @@ from gen.base import distributed
 from gen.base.config import parse_command
 from gen.base.errors import UserError, notify, one_line
 from gen.base.lines import output
+from gen.search.confidence import confidence_record
 from gen.search.options import SearchOptions
 from gen.search.phrase import Fit, phrase_tokens
 from tasks.caption import xmp
 from tasks.caption.arguments import CaptionCommand
 from tasks.caption.beside import Beside
 from tasks.caption.pictures import Caption, Shown, as_captions, caption_pictures, search_pictures
+from tasks.commands.confidence import check_calibrated, rated
 from tasks.commands.models import labels_of, load_model, record
 from tasks.commands.must import unsaid, with_must
 
@@ -58,6 +60,8 @@ def caption_command(argv: list[str], command: str) -> int:
     distributed.start()
     model = load_model(config.run, config.device, "caption", config.precision)
     # Errors before anything is written.
+    if config.confidence:
+        check_calibrated(model, config.run)
     for remark in SearchOptions.make(model.search_defaults, options).remarks():
         notify(remark)
     if config.show:
@@ -100,7 +104,7 @@ def _caption(
     shown: list[Shown] = []
     with output(config.output) as file:
         if config.csv:
-            file.write(_csv(["image", "caption", "score"]))
+            file.write(_csv(["image", "caption", "score", *(["confidence"] if config.confidence else [])]))
         describe = partial(caption_pictures, model, batch_size=config.batch_size, **options)
         for caption in distributed.share_out(items, describe):
             done += 1
@@ -113,7 +117,8 @@ def _caption(
             if caption.hypotheses:
                 unwritten += sum(not write(caption) for wanted, write in ways if wanted)
                 if config.show:
-                    shown.append((caption.path, [h.text for h in caption.hypotheses], None))
+                    lines = [h if config.confidence else h.text for h in caption.hypotheses]
+                    shown.append((caption.path, lines, None))
     return done, failed, unwritten, shown
 
 
@@ -176,14 +181,16 @@ def _write(file: IO[str], caption: Caption, config: CaptionCommand) -> None:
     hypotheses = caption.hypotheses
     if config.json:
         error = {"error": str(caption.error)} if caption.error else {}
-        captions = [record(h) for h in hypotheses]
+        captions = [record(h, **(confidence_record(h) if config.confidence else {})) for h in hypotheses]
         found = {"image": str(caption.path), **error, "captions": captions}
         file.write(json.dumps(found, ensure_ascii=False) + "\n")
     elif config.csv:
-        rows = ([_cell(str(caption.path)), _cell(h.text), f"{h.score:.4f}"] for h in hypotheses)
-        file.write("".join(map(_csv, rows)))
+        for h in hypotheses:
+            sure = [f"{h.confidence:.4f}"] if config.confidence else []
+            file.write(_csv([_cell(str(caption.path)), _cell(h.text), f"{h.score:.4f}", *sure]))
     else:
-        file.write("".join(f"{one_line(str(caption.path))}\t{h.text}\n" for h in hypotheses))
+        texts = [rated(h, config.confidence, config.output) for h in hypotheses]
+        file.write("".join(f"{one_line(str(caption.path))}\t{text}\n" for text in texts))
     file.flush()
 
 

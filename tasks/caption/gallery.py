@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from gen.search import Hypothesis
 from tasks import report
 from tasks.caption.pictures import Shown
 
@@ -28,13 +29,15 @@ def write_gallery(path: Path, run: str, shown: Sequence[Shown], words: str = "",
             path,
             captions,
             name=os.path.relpath(picture, common),
-            remark="" if score is None else f"score {score:.2f}".replace("-", "−"),
+            remark=_remark(captions, score),
             lang=language,
         )
         for picture, captions, score in shown
     ]
     count = f"{len(shown):,} picture{'s' * (len(shown) != 1)}"
     said = f"{count} captioned by {run}."
+    if any(isinstance(captions[0], Hypothesis) for _, captions, _ in shown):
+        said += " The confidence is how good a caption probably is; words that are probably wrong are shaded."
     if words:
         said = (
             f"{count}, best first. The score is the log-probability per token of these words, where they fit best "
@@ -43,6 +46,13 @@ def write_gallery(path: Path, run: str, shown: Sequence[Shown], words: str = "",
     script = files("tasks").joinpath("gallery.js").read_text("utf-8")
     body = report.SEARCH_FIELD + report.gallery(cards)
     report.write_page(path, f"“{words}”" if words else "Captions", said, [], body=body, script=script)
+
+
+def _remark(captions: Sequence[str | Hypothesis], score: float | None) -> str:
+    """What stands below the captions: how well the words fit, or how sure the model is of the first."""
+    if score is not None:
+        return f"score {score:.2f}".replace("-", "−")
+    return f"confidence {captions[0].confidence:.2f}" if isinstance(captions[0], Hypothesis) else ""
 
 
 def _common(pictures: Sequence[Path]) -> str:

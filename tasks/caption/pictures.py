@@ -23,8 +23,9 @@ if TYPE_CHECKING:  # exported models run where there is no torch
 
 T = TypeVar("T")
 
-Shown = tuple[Path, Sequence[str], float | None]
-"""A picture of the gallery, its captions, and how well the words fit that were looked for."""
+Shown = tuple[Path, Sequence[str | Hypothesis], float | None]
+"""A picture of the gallery, its captions (hypotheses to show their confidence), and how well the words fit that
+were looked for."""
 
 
 @dataclass(frozen=True)

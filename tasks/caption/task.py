@@ -20,7 +20,7 @@ from gen.datasets.picture_sources import Source, cached_source, decoded_source, 
 from gen.inputs.labels import LabelProcessor, LabelTokenizer, unknown_label
 from gen.inputs.processors import PictureProcessor
 from gen.inputs.tokenizer import Tokenizer
-from gen.metrics.captions import CaptionScorer, caption_metrics
+from gen.metrics.captions import CaptionScorer, bleu, caption_metrics, caption_tokenizer
 from gen.metrics.plots import plot_looks
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import CNNEncoder, JoinedEncoder, LabelEncoder
@@ -59,6 +59,7 @@ class Caption(Task):
     changeable = frozenset({"finetune", "finetune_rate"})
     # Against a length penalty of 1.0 and repeats, four models gained 0.3 to 0.9 CIDEr-D on Flickr8k's validation
     # pictures: "a man in a red shirt and a woman in a red shirt" is rare.
+    quality = "BLEU-1"
     search = SearchOptions(beam=3, length_penalty=0.7, no_repeat_ngram=3, max_new_tokens=60)
     reference = {"memory_size": 256, "embedding_size": 256, "hidden_size": 384, "augment": 0}
     common = ("images", "captions", "out", "budget", "level", "attention", "finetune", "init_from", "dry_run")
@@ -250,7 +251,9 @@ class Caption(Task):
             write_text(folder / name, "".join(lines))
         if found[0].attention is not None:
             self.plot(model, _item(pictures[0]), found[0], folder / "plots" / "attention.png")
-        return Evaluation(self.valid.scorer.corpus(captions), captions, len(captions))
+        references = [[self.normalise(model, text) for text in c.captions] for c in pictures]
+        judged = list(zip(found, references, strict=True))
+        return Evaluation(self.valid.scorer.corpus(captions), captions, len(captions), judged=judged)
 
     def commands(self, model: Model, folder: str) -> list[str]:
         first = self.valid.pictures[0]
@@ -295,12 +298,19 @@ class Caption(Task):
         """Captions the pictures and scores the captions. Pictures that cannot be read are left out."""
         described = list(caption_pictures(model, [e.item for e in examples], batch_size=batch_size, **search))
         failed = [*self.dropped, *(str(d.error) for d in described if d.error)]
-        kept = [(d.hypotheses[0].text, e) for d, e in zip(described, examples, strict=True) if d.hypotheses]
+        kept = [(d.hypotheses[0], e) for d, e in zip(described, examples, strict=True) if d.hypotheses]
         if not kept:
             raise UserError("no usable pictures are left to evaluate on")
         references = [list(map(model.tokenizer.normalize, e.all_references)) for _, e in kept]
-        figures = caption_metrics([text for text, _ in kept], references)
-        return Evaluation({**figures, "pictures": len(kept)}, [text for text, _ in kept], len(kept), failed)
+        outputs = [h.text for h, _ in kept]
+        figures = {**caption_metrics(outputs, references), "pictures": len(kept)}
+        judged = [(h, [self.normalise(model, text) for text in e.all_references]) for h, e in kept]
+        return Evaluation(figures, outputs, len(kept), failed, judged)
+
+    def qualities(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+        _, tokens = caption_tokenizer(references)
+        wanted = [list(map(tokens, each)) for each in references]
+        return bleu(list(map(tokens, outputs)), wanted)[1][:, 0].tolist()
 
     def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Any) -> None:
         """Plots the picture and the attention on it for each token."""

@@ -10,13 +10,17 @@ from gen.base import distributed
 from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, notify
 from gen.base.fields import Arg, flag
+from gen.base.hub import PREFIX
+from gen.models.checkpoint import find_model
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search import SearchOptions
+from gen.search.confidence import RAW, save_calibration
 from gen.training.config import errors_in, with_groups
 from gen.training.interfaces import Evaluation, NoOptions
 from gen.training.machine import tune_cpu
 from tasks import display
+from tasks.commands.confidence import calibration_rows
 from tasks.commands.models import load_model, task_among
 
 ADAPTED = " (adapted: learned from the text before, after it was scored)"
@@ -36,6 +40,9 @@ class EvaluateCommand:
     """Dynamic evaluation: a copy of the model learns from each piece of a text after it is scored."""
     batch_size: int = 64
     """Items per batch."""
+    calibrate: bool = False
+    """Learn from these data how sure the model is of its words and texts, and keep that in its folder, for
+    --confidence of other commands. Training does it on its validation part."""
     json: bool = False
     """Print JSON."""
     device: str = "auto"
@@ -50,6 +57,8 @@ class EvaluateCommand:
             errors.append(f"--compare {self.compare}: is the same model; name another one")
         if self.adapt and (named := self.search.given()):
             errors.append(f"--adapt searches nothing: leave out {', '.join(map(flag, named))}")
+        if self.calibrate and self.run.startswith(PREFIX):
+            errors.append(f"--calibrate writes into the model's folder: name a folder, not {self.run}")
         if errors:
             raise ConfigError(errors)
 
@@ -74,7 +83,14 @@ def evaluate_command(argv: list[str], command: str) -> int:
             return task.evaluate_adapting(model, examples)
         return task.evaluate(model, examples, batch_size=config.batch_size, **config.search.given())
 
+    if config.calibrate:
+        model.calibration = RAW
     first = evaluate(model)
+    if config.calibrate:
+        model.calibration = task.calibrate(first.judged)
+        if distributed.is_main():
+            save_calibration(model.calibration, find_model(config.run))
+        first.figures |= {f"confidence_{name}": value for name, value in model.calibration.figures.items()}
     for line in first.failed:
         notify(f"left out: {line}")
     results: dict[str, Evaluation] = {config.run: first}
@@ -92,6 +108,8 @@ def evaluate_command(argv: list[str], command: str) -> int:
         return int(bool(first.failed))
     for name, result in results.items():
         display.show_figures(f"{name}{ADAPTED}" if config.adapt else name, task.rows(result.figures))
+    if model.calibration and config.calibrate:
+        display.show_figures("Confidence", calibration_rows(model.calibration))
     if p_values:
         figures = [result.figures for result in results.values()]
         rows = {}

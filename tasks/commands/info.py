@@ -11,6 +11,7 @@ from gen.base.fields import Arg
 from gen.models.model import Model
 from gen.training.display import clock
 from tasks import display
+from tasks.commands.confidence import calibration_rows
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,16 @@ def facts_of(model: Model) -> dict[str, Any]:
         "date": training.get("date", ""),
         "trained": clock(seconds) if isinstance(seconds := info.metrics.get("seconds"), int | float) else "",
         "versions": ", ".join(f"{name} {value}" for name, value in info.record("versions").items()),
+        "confidence": _confidence(model),
         "search": ", ".join(f"{k} {v}" for k, v in info.search.items()),
     }
     return {name: value for name, value in facts.items() if value != ""} | info.metrics
+
+
+def _confidence(model: Model) -> str:
+    """How well the model's confidence held where it was calibrated."""
+    rows = calibration_rows(model.calibration) if model.calibration else []
+    return "; ".join(f"{name} {value} {how}" for name, value, how in rows)
 
 
 def _shown(value: Any) -> str:

@@ -24,6 +24,7 @@ from gen.training.session import Session, log_to
 from gen.training.task import Task
 from gen.training.validation import tie_of
 from tasks import display
+from tasks.commands.confidence import calibration_rows
 from tasks.commands.preflight import Tools, preflight
 
 _MOST_DROPPED = 20
@@ -124,6 +125,8 @@ def _present(session: Session) -> tuple[Model, Session, dict[str, Any]]:
     if tied := tie_of(session.task, session.folder):
         rows.append(("chosen by", *tied))
     display.show_figures("Validation", rows)
+    if model.calibration:
+        display.show_figures("Confidence", calibration_rows(model.calibration))
     display.say(f"Peak memory: {machine.peak_memory(session.device) / 2**20:,.0f} MB")
     display.say(f"Samples: {out}/samples.md   plot: {out}/plots/loss.png")
     commands = session.task.commands(model, shlex.quote(str(out)))

@@ -13,7 +13,9 @@ from gen.base.errors import ConfigError
 from gen.base.fields import Arg
 from gen.base.lines import output, read_lines
 from gen.search import SearchOptions
+from gen.search.confidence import confidence_record
 from gen.training.registry import find_task
+from tasks.commands.confidence import check_calibrated, rated
 from tasks.commands.models import load_model, record
 
 
@@ -31,6 +33,9 @@ class UseCommand:
     """Output file; - for standard output."""
     scores: bool = False
     """Print the log-probability and a tab before each text."""
+    confidence: bool = False
+    """Print how good each text probably is, 0 to 1, and a tab before it; colour doubtful words on a terminal. With
+    --json also the probability of each word to be right."""
     json: bool = False
     """Print one JSON object per item: input, outputs with text, score (log-probability), finished."""
     batch_size: int = 64
@@ -46,6 +51,8 @@ def use_command(argv: list[str], command: str, name: str) -> None:
     if errors := range_errors(config, ("batch_size",)):
         raise ConfigError(errors)
     model = load_model(config.run, config.device, name)
+    if config.confidence:
+        check_calibrated(model, config.run)
     task = find_task(name)()
     shown: list[str] = []
 
@@ -59,10 +66,13 @@ def use_command(argv: list[str], command: str, name: str) -> None:
     with output(config.output) as file:
         for number, hypotheses in enumerate(found):
             if config.json:
-                found_here = {"input": shown[number], "outputs": [record(h) for h in hypotheses]}
+                outputs = [record(h, **(confidence_record(h) if config.confidence else {})) for h in hypotheses]
+                found_here = {"input": shown[number], "outputs": outputs}
                 lines = [json.dumps(found_here, ensure_ascii=False)]
             else:
-                lines = [f"{h.score:.4f}\t{h.text}" if config.scores else h.text for h in hypotheses]
+                texts = [rated(h, config.confidence, config.output) for h in hypotheses]
+                pairs = zip(hypotheses, texts, strict=True)
+                lines = [f"{h.score:.4f}\t{text}" if config.scores else text for h, text in pairs]
             file.write("".join(line + "\n" for line in lines))
             file.flush()
     sys.stdout.flush()

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from gen.base import distributed
 from gen.base.config import parse_command, range_errors
-from gen.base.errors import ConfigError, UserError, notify
-from gen.base.fields import Arg
+from gen.base.errors import ConfigError, UserError, notify, one_line
+from gen.base.fields import Arg, flag
 from gen.base.lines import output, read_lines, suffix
 from gen.inputs.processors import PictureProcessor, SentenceProcessor
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
+from gen.search.confidence import confidence_record
 from gen.search.ensemble import Ensemble
+from tasks.commands.confidence import check_calibrated, coloured, in_colour, rated
 from tasks.commands.large import LargeJob
 from tasks.commands.models import Precision, encoding_errors, labels_of, load_model, record, spelled
 from tasks.commands.must import unsaid, with_must
@@ -64,6 +66,12 @@ class TranslateCommand:
     ((5 + tokens) / 6) ^ --length-penalty."""
     alignments: bool = False
     """Print a tab and word alignments after each translation: source-target by attention, from 0: 0-0 2-1."""
+    confidence: bool = False
+    """Print how good each translation probably is, 0 to 1, and a tab before it; colour doubtful words on a
+    terminal. With --json also the probability of each word to be right."""
+    below: float | None = None
+    """List only what a person should look at: translations of a lower confidence, one per line: number of the
+    line, confidence, source and translation, divided by tabs."""
     json: bool = False
     """Print one JSON object per line: line, source, translations with text, score (log-probability), finished,
     tokens, alignment; for samples also seed and temperature."""
@@ -91,6 +99,13 @@ class TranslateCommand:
         errors += self.large.errors(self.output, [self.input], {name: getattr(self, name) for name in names})
         given = self.search.given()
         errors += self._document_errors()
+        if self.below is not None:
+            if not 0 <= self.below <= 1:
+                errors.append(f"--below must be between 0 and 1, not {self.below}")
+            further = {name: given.get(name, 1) > 1 for name in ("n_best", "num_samples")}
+            others = {"scores": self.scores, "alignments": self.alignments, **further}
+            for other in (flag(name) for name, on in others.items() if on and not self.json):
+                errors.append(f"--below lists one translation per line, with its confidence: leave out {other}")
         if self.sample:
             if beam := sorted({"beam", "strategy", "must"} & set(given)):
                 errors.append(f"--sample and --{beam[0]} exclude each other: choose one way to search")
@@ -109,7 +124,9 @@ class TranslateCommand:
     def _document_errors(self) -> list[str]:
         if not self.is_document:
             return ["--retranslate goes with a document, such as .po"] if self.retranslate else []
-        unfit = [name for name in ("json", "scores", "alignments", "must_each") if getattr(self, name)]
+        names = ("json", "scores", "alignments", "must_each", "confidence")
+        unfit = [name for name in names if getattr(self, name)]
+        unfit += ["below"] if self.below is not None else []
         unfit += ["ray"] if self.large.ray else []
         errors = [f"--{name.replace('_', '-')} is for lines, and {self.input} is a document" for name in unfit]
         kind, other = suffix(self.input), suffix(self.output)
@@ -153,6 +170,8 @@ def translate_command(argv: list[str], command: str) -> int:
         )
     distributed.start()
     model = load_ensemble(config.run, config.device, config.precision)
+    if config.confidence or config.below is not None:
+        check_calibrated(model, config.run[0], "--below" if config.below is not None else "--confidence")
     chosen = SearchOptions.make(model.search_defaults, options)
     for remark in chosen.remarks():
         notify(remark)
@@ -187,18 +206,33 @@ def translate_command(argv: list[str], command: str) -> int:
     remarks = _Remarks(config, terms)
     with output(config.output) as file:
         found = (each for block in blocks for each in distributed.share_out(block, translate))
+        number = listed = 0
         if document:
             numbered = remarks.added(zip(document.lines, found, strict=True))
             file.writelines(document.translated(model, (each for _, each in numbered)))
         else:
             for number, each in remarks.added(enumerate(found, 1)):
-                record = _record(number, each) if config.json else None
-                file.write(
-                    json.dumps(record, ensure_ascii=False) + "\n" if record else _plain(each, config, width)
-                )
+                written = _written(number, each, config, width)
+                listed += bool(written)
+                file.write(written)
                 file.flush()
     remarks.close()
+    if config.below is not None and distributed.is_main():
+        notify(f"--below {config.below:g}: {listed:,} of {number:,} lines")
     return 0
+
+
+def _written(number: int, found: Translation, config: TranslateCommand, width: int) -> str:
+    """What is written about a line: nothing where --below is not interested in it."""
+    if config.below is not None:
+        sure = found.hypotheses[0].confidence if found.hypotheses else None
+        if sure is None or sure >= config.below:
+            return ""
+        if not config.json:
+            return _to_look_at(number, found, config)
+    if config.json:
+        return json.dumps(_record(number, found, config), ensure_ascii=False) + "\n"
+    return _plain(found, config, width)
 
 
 class _Remarks:
@@ -279,11 +313,18 @@ def further_inputs(
     return found
 
 
+def _to_look_at(number: int, found: Translation, config: TranslateCommand) -> str:
+    """A line of `--below`."""
+    best = found.hypotheses[0]
+    text = coloured(best) if in_colour(config.output) else one_line(best.text)
+    return f"{number}\t{best.confidence:.2f}\t{one_line(found.source)}\t{text}\n"
+
+
 def _plain(found: Translation, config: TranslateCommand, width: int) -> str:
     """One line per hypothesis, filled up to ``width`` lines: a fixed number of lines per input."""
     lines = []
     for hypothesis, links in zip(found.hypotheses, found.alignments, strict=True):
-        text = " ".join(hypothesis.text.split("\n"))
+        text = " ".join(rated(hypothesis, config.confidence, config.output).split("\n"))
         if config.scores:
             text = f"{hypothesis.score:.4f}\t{text}"
         if config.alignments:
@@ -292,12 +333,13 @@ def _plain(found: Translation, config: TranslateCommand, width: int) -> str:
     return "".join(lines) + "\n" * (width - len(lines))
 
 
-def _record(number: int, found: Translation) -> dict[str, Any]:
+def _record(number: int, found: Translation, config: TranslateCommand) -> dict[str, Any]:
+    rates = config.confidence or config.below is not None
     return {
         "line": number,
         "source": found.source,
         "translations": [
-            record(h, tokens=len(h.log_probs), alignment=links)
+            record(h, tokens=len(h.log_probs), alignment=links, **(confidence_record(h) if rates else {}))
             for h, links in zip(found.hypotheses, found.alignments, strict=True)
         ],
     }

@@ -14,6 +14,7 @@ from gen.inputs.sentences import Pieces, continued, split_line
 from gen.inputs.tokenizer import Tokenizer
 from gen.runtime import Runtime
 from gen.search import Hypothesis
+from gen.search.confidence import mean_confidence
 from gen.search.ensemble import Ensemble
 from gen.search.prepare import MUST
 from tasks.translate.terms import Terms
@@ -136,6 +137,8 @@ def _join(
                 missing=[text for h in several for text in h.missing],
                 seed=several[0].seed,
                 temperature=several[0].temperature,
+                confidence=mean_confidence(several),
+                words=[word for h in several for word in h.words],
             )
         )
         hypotheses.append(joined)

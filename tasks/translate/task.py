@@ -62,6 +62,7 @@ class Translate(Task):
     reference = {"embedding_size": 256, "encoder_size": 160, "hidden_size": 320}
     common = ("train", "valid", "out", "budget", "level", "vocab_size", "attention", "init_from", "dry_run")
     sample_names = ("source", "reference", "hypothesis")
+    quality = "chrF"
 
     # -- what it reads and builds --------------------------------------------------------------------------
 
@@ -183,10 +184,16 @@ class Translate(Task):
         """Translates with `translate_lines`, as `gen translate` does. Processes share the examples."""
         lines = shard([e.item for e in examples])
         found = translate_lines(model, lines, batch_size=batch_size, **search)
-        outputs = gather([t.hypotheses[0].text if t.hypotheses else "" for t in found])
+        best = gather([t.hypotheses[0] if t.hypotheses else None for t in found])
+        outputs = [h.text if h else "" for h in best]
         references = [self.normalise(model, e.target) for e in examples]
         figures = translation_metrics(outputs, references, names=SCORES, **self._scoring())
-        return Evaluation(figures, outputs, len(examples))
+        judged = [(h, [reference]) for h, reference in zip(best, references, strict=True) if h]
+        return Evaluation(figures, outputs, len(examples), judged=judged)
+
+    def qualities(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+        score = sentence_score(["chrf"], **self._scoring())
+        return [score(output, each[0]) for output, each in zip(outputs, references, strict=True)]
 
     def compare(
         self, outputs: Sequence[str], others: Sequence[str], references: Sequence[Sequence[str]]

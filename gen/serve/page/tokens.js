@@ -45,6 +45,28 @@ export class Tokens {
     this.spans.forEach((span, place) => span.style.setProperty("--look", ((weights[place] ?? 0) / most).toFixed(3)));
   }
 
+  // Underlines the words that are more probably wrong than right. `words`: [{word, confidence}] in their order.
+  doubt(words) {
+    const text = this.element.textContent;
+    let [from, end] = [0, 0];
+    const doubtful = [];
+    for (const { word, confidence } of words) {
+      const begin = text.indexOf(word, from);
+      if (begin < 0) continue;
+      from = begin + word.length;
+      if (confidence < 0.5) doubtful.push({ begin, end: from, says: `“${word}” is right with ${percent(confidence)}` });
+    }
+    for (const node of this.element.childNodes) {
+      const begin = end;
+      end += node.textContent.length;
+      const word = this.spans.includes(node) && doubtful.find((each) => each.begin < end && each.end > begin);
+      if (!word) continue;
+      node.classList.add("doubtful");
+      node.title = word.says;
+      node.setAttribute("aria-label", `${node.getAttribute("aria-label")}, doubtful`);
+    }
+  }
+
   mark(place) {
     this.spans.forEach((span, each) => span.classList.toggle("marked", each === place));
   }

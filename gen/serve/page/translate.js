@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { Cells } from "./cells.js";
-import { el } from "./dom.js";
+import { el, percent } from "./dom.js";
 import { Looks } from "./looks.js";
 import { Panel } from "./panel.js";
 import { drawTree } from "./tree.js";
@@ -18,9 +18,10 @@ export class TranslateView extends Panel {
     const wide = matchMedia("(min-width: 48rem)").matches;
     this.drawn = el("details", { open: wide }, el("summary", {}, "The beam as a tree"), this.tree);
     const text = el("div", { class: "text", dir: "auto" }, this.written.view.element);
+    this.doubts = el("p", { class: "legend", hidden: true }, el("span", { class: "doubtful" }, "underlined"), " more probably wrong than right");
     const alternatives = el("div", { class: "alternatives" }, el("h3", {}, "Alternatives"), this.others);
     this.alternatives = alternatives;
-    this.answer = el("div", { class: "answer", hidden: true }, this.source, text, alternatives);
+    this.answer = el("div", { class: "answer", hidden: true }, this.source, text, this.doubts, alternatives);
     this.drawn.hidden = true;
     this.body.append(this.answer, this.written.bars.element, this.drawn);
     this.cells = Cells.of(model.name, () => ({ input: this.input, from_ids: this.written.ids }));
@@ -45,7 +46,8 @@ export class TranslateView extends Panel {
       this.#others();
       this.#choose(0);
       const [best] = answer.outputs;
-      return [`${kept.length + best.tokens.length} tokens`, kept.map((token) => token.piece).join("") + best.text];
+      const sure = best.confidence == null ? "" : `, confidence ${percent(best.confidence)}`;
+      return [`${kept.length + best.tokens.length} tokens${sure}`, kept.map((token) => token.piece).join("") + best.text];
     });
   }
 
@@ -63,6 +65,8 @@ export class TranslateView extends Panel {
     this.attention = [...this.looked, ...(output.attention ?? [])];
     this.written.begin(this.input, this.kept);
     for (const token of output.tokens.filter((each) => each.text)) this.written.add(token);
+    this.written.view.doubt(output.words ?? []);
+    this.doubts.hidden = !this.written.view.element.querySelector(".doubtful");
     this.written.view.spans.forEach((span, each) => {
       const weights = this.attention[each];
       if (weights?.length) span.setAttribute("aria-label", `${span.getAttribute("aria-label")}, ${this.looks.most(weights)}`);

@@ -1,5 +1,6 @@
 // What the page asks for: the answers of `gen.serve.api`, made here.
 
+import { confidenceOf } from "./confidence.js";
 import { lengthLimit, searchOptions } from "./options.js";
 import { cut, processorsOf } from "./processors.js";
 import { search, written } from "./search.js";
@@ -115,6 +116,7 @@ export async function generate(model, body, told = () => {}) {
     if (from_ids.length) output.text = cut(withoutBeginning(tokenizer.decode([...from_ids, ...ids]), tokenizer.decode(from_ids)), wanted.stops);
     const spelling = new Spelling(tokenizer, prompt);
     output.tokens = strategy.revises ? ids.map((id, t) => spelledToken(tokenizer, id, logProbs[t], spelling)) : rows[place].tokens.slice(0, ids.length);
+    if (model.confidence && !from_ids.length) Object.assign(output, confidenceOf(model.confidence, tokenizer, hypothesis));
     if (attention) output.attention = hypothesis.attention.length ? hypothesis.attention.map(seen) : null;
     if (nodes) output.path = pathOf(nodes, ids);
     return output;

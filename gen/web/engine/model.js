@@ -57,6 +57,7 @@ export class Model {
   constructor(about, encoder, step) {
     [this.encoder, this.decoder] = [encoder, step];
     [this.defaults, this.processors] = [about.search, about.processors];
+    this.confidence = about.confidence;
     this.tokenizer = tokenizer(about.tokenizer);
     for (const each of Object.values(this.processors)) if (each.tokenizer) each.tokenizer = tokenizer(each.tokenizer);
     this.stateNames = step.inputNames.filter((name) => name.startsWith("state"));
