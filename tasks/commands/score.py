@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ from gen.models.model import Model
 from gen.search.generation import Score
 from gen.training.registry import find_task
 from gen.training.task import Task
+from tasks.commands.memory import MemoryOptions
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class ScoreCommand:
     """Lines per batch."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
+    remember: MemoryOptions = field(default_factory=MemoryOptions)
 
 
 Pair = tuple[Any, str]
@@ -51,13 +53,14 @@ def score_command(argv: list[str], command: str) -> int:
     """`gen score RUN FILE`: log-probability, perplexity and text, one line each. Returns 1 if some pictures could
     not be used and 2 if none could."""
     config = parse_command(ScoreCommand, argv, command)
-    errors = range_errors(config, ("batch_size",))
+    errors = range_errors(config, ("batch_size",)) + config.remember.errors()
     if not config.file:
         errors.append("name a FILE to score: a text, a table of pairs, or two files line by line")
     if errors:
         raise ConfigError(errors)
     distributed.start()
     model = Model.load(config.run, pick_device(config.device))
+    config.remember.give(model)
     task = find_task(model.info.task or "text")()
     pairs = task.pairs(config.file, config)
     done = failed = 0

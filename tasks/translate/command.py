@@ -17,7 +17,9 @@ from gen.base.lines import output, read_lines
 from gen.inputs.processors import PictureProcessor, SentenceProcessor
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
+from gen.search.datastore import Datastore
 from gen.search.ensemble import Ensemble
+from tasks.commands.memory import MemoryOptions
 from tasks.commands.models import Precision, encoding_errors, labels_of, load_model, record, spelled
 from tasks.commands.must import unsaid, with_must
 from tasks.translate.lines import Translation, translate_lines
@@ -61,7 +63,7 @@ class TranslateCommand:
     """Print a tab and word alignments after each translation: source-target by attention, from 0: 0-0 2-1."""
     json: bool = False
     """Print one JSON object per line: line, source, translations with text, score (log-probability), finished,
-    tokens, alignment; for samples also seed and temperature."""
+    tokens, alignment; for samples also seed and temperature; with --memory the pairs most like the line."""
     batch_size: int = 64
     """Lines per batch; with 1 each is translated before the next is read."""
     device: str = "auto"
@@ -69,6 +71,7 @@ class TranslateCommand:
     precision: Precision = "fp32"
     """Number format of matrix products; bf16 is faster for large batches."""
     search: SearchOptions = field(default_factory=SearchOptions)
+    remember: MemoryOptions = field(default_factory=MemoryOptions)
 
     def options(self) -> dict[str, Any]:
         """The search options. Raises `ConfigError` with all errors."""
@@ -80,7 +83,7 @@ class TranslateCommand:
         errors += encoding_errors("--text", self.text) + encoding_errors("--context", self.context)
         if self.json and (self.scores or self.alignments):
             errors.append("--json includes scores and alignments: leave out --scores and --alignments")
-        errors += range_errors(self, ("batch_size",))
+        errors += range_errors(self, ("batch_size",)) + self.remember.errors()
         given = self.search.given()
         if self.sample:
             if beam := sorted({"beam", "strategy", "must"} & set(given)):
@@ -99,6 +102,7 @@ def translate_command(argv: list[str], command: str) -> None:
     options = config.options()
     distributed.start()
     model = load_ensemble(config.run, config.device, config.precision)
+    config.remember.give(model)
     chosen = SearchOptions.make(model.search_defaults, options)
     for remark in chosen.remarks():
         notify(remark)
@@ -133,7 +137,7 @@ def translate_command(argv: list[str], command: str) -> None:
                 number += 1
                 remarks.add(number, found)
                 file.write(
-                    json.dumps(_record(number, found), ensure_ascii=False) + "\n"
+                    json.dumps(_record(number, found, model.datastore), ensure_ascii=False) + "\n"
                     if config.json
                     else _plain(found, config, width)
                 )
@@ -224,10 +228,12 @@ def _plain(found: Translation, config: TranslateCommand, width: int) -> str:
     return "".join(lines) + "\n" * (width - len(lines))
 
 
-def _record(number: int, found: Translation) -> dict[str, Any]:
+def _record(number: int, found: Translation, store: Datastore | None) -> dict[str, Any]:
+    near = {"memory": [match._asdict() for match in store.matches(found.source)]} if store else {}
     return {
         "line": number,
         "source": found.source,
+        **near,
         "translations": [
             record(h, tokens=len(h.log_probs), alignment=links)
             for h, links in zip(found.hypotheses, found.alignments, strict=True)
