@@ -13,12 +13,13 @@ from gen.inputs.tokenizer import WordTokenizer
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import RNNEncoder
 from gen.models.model import Model
-from gen.search.datastore import Datastore, write_pairs, write_text
+from gen.search.datastore import Datastore
 from gen.search.ensemble import Ensemble
 from gen.search.info import ModelInfo
 from gen.search.lookup import Lookup
 from gen.search.neighbours import REACH, vote
 from gen.search.ops import NumpyOps, TorchOps
+from gen.search.remember import write_pairs, write_text
 from tests.test_runtime import sharpen, writer
 
 PAIRS = [("w3", "w7 w8"), ("w5 w9 w2 w7 w7 w1", "w1 w2 w3"), ("w40 w41", "w6"), ("w8 w9", "w10 w11 w12")]
@@ -170,6 +171,17 @@ def test_on_torch_arrays(stores):
         chosen.append(ops.numpy(processor(log_probs, ops.asarray([0, 0, 0, 0, 1], "int64"))))
     np.testing.assert_allclose(chosen[0], chosen[1], atol=1e-5)
     assert np.flatnonzero(np.isfinite(chosen[0][4])).tolist() == model.tokenizer.encode("w8")
+
+
+def test_a_long_text_has_an_index(stores, monkeypatch, tmp_path):
+    pytest.importorskip("usearch")
+    monkeypatch.setattr("gen.search.remember.LARGE", 50)
+    model = writer()
+    write_text(tmp_path, model, [TEXT])
+    queries = np.random.default_rng(0).normal(size=(5, 24)).astype(np.float32)
+    found, exact = (Datastore(each, model, neighbours=4).nearest(queries) for each in (tmp_path, stores / "text"))
+    assert (tmp_path / "index.usearch").exists()
+    np.testing.assert_allclose(np.sort(found[0]), np.sort(exact[0]), rtol=1e-2)
 
 
 def test_a_memory_belongs_to_its_model(stores, tmp_path):

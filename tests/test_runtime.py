@@ -25,11 +25,12 @@ from gen.models.encoders import CNNEncoder, Encoder, RNNEncoder
 from gen.models.memory import Memory
 from gen.models.model import Model
 from gen.search import Beam, Greedy, Sample
-from gen.search.datastore import Datastore, write_pairs, write_text
+from gen.search.datastore import Datastore
 from gen.search.ensemble import Ensemble
 from gen.search.info import ModelInfo
 from gen.search.ops import NumpyOps
 from gen.search.phrase import phrase_fits
+from gen.search.remember import write_pairs, write_text
 from tasks.cli import main
 from tests import torchfree
 

@@ -163,9 +163,7 @@ class PairFiles:
         if {"1", "2"} <= set(texts):
             return "1", "2"
         if len(texts) != 2:
-            raise UserError(
-                f"{name}: name the columns to use {self.advice}, such as 2 and 4; {_described(table)}"
-            )
+            raise UserError(f"{name}: name the columns to use {self.advice}, such as 2 and 4; {_described(table)}")
         self.columns.append(f"{texts[0]} and {texts[1]} of {name}, as they hold text")
         return texts[0], texts[1]
 

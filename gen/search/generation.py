@@ -166,9 +166,7 @@ class GenerationMixin:
             raise UserError(NOT_FINITE)
         return [Score(sum(row), len(row), row) for row in rows]
 
-    def _forced(
-        self, encoded: Sequence[np.ndarray], items: Sequence[Any]
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _forced(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads B texts, token by token or at once.
 
         Returns:

@@ -1,8 +1,12 @@
-"""The lines of a corpus that are most like another one, by the tokens that they share."""
+"""Looking things up: the lines that share tokens with another one, and the keys that are nearest to others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,3 +48,65 @@ class Lookup:
         least = -np.partition(-scores, count - 1)[count - 1] if count < self.num_lines else 0.0
         found = np.flatnonzero((scores >= least) & (scores > 0))
         return found[np.argsort(-scores[found], kind="stable")][:count]  # of equal ones the first
+
+
+Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""(queries (Q, F), k) → squared distances and indices of the k nearest keys, (Q, k) each."""
+
+
+LARGE = 1_000_000
+"""Beyond so many keys they are searched with usearch, where it is installed."""
+
+_BLOCK = 1 << 15
+"""Keys that are compared with queries at once."""
+
+_INDEX = "index.usearch"
+
+
+def write_index(folder: Path) -> None:
+    """Writes an index of the keys in a folder, ``keys.npy``, beside them."""
+    from usearch.index import Index
+
+    keys = np.load(folder / "keys.npy", mmap_mode="r")
+    index = Index(ndim=keys.shape[1], metric="l2sq", dtype="f16")
+    for begin in range(0, len(keys), _BLOCK):
+        part = np.asarray(keys[begin : begin + _BLOCK])
+        index.add(np.arange(begin, begin + len(part)), part)
+    index.save(str(folder / _INDEX))
+
+
+def open_keys(folder: Path, keys: np.ndarray) -> Search:
+    """How the keys of a folder are searched: with its index if it has one, else all of them."""
+    index = folder / _INDEX
+    if index.exists() and find_spec("usearch"):
+        from usearch.index import Index
+
+        return partial(_search_index, Index.restore(str(index), view=True))
+    blocks = range(0, len(keys), _BLOCK)
+    squares = [np.square(keys[b : b + _BLOCK], dtype=np.float32).sum(1) for b in blocks]
+    return partial(_search_all, keys, squares)
+
+
+def _search_index(index: Any, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    found = index.search(queries, k)
+    return found.distances.reshape(len(queries), k), found.keys.reshape(len(queries), k).astype(np.int64)
+
+
+def _search_all(
+    keys: np.ndarray, squares: Sequence[np.ndarray], queries: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact, block by block."""
+    Q = len(queries)
+    nearest, found = np.full((Q, 0), np.inf, np.float32), np.zeros((Q, 0), np.int64)
+    for number, square in enumerate(squares):
+        begin = number * _BLOCK
+        block = keys[begin : begin + _BLOCK].astype(np.float32)
+        distances = square - 2 * queries @ block.T  # (Q, n), but for what is the same for all keys
+        distances = np.concatenate([nearest, distances], 1)
+        numbers = np.broadcast_to(np.arange(begin, begin + len(block)), (Q, len(block)))
+        indices = np.concatenate([found, numbers], 1)
+        if distances.shape[1] > k:
+            best = np.argpartition(distances, k - 1, axis=1)[:, :k]
+            distances, indices = (np.take_along_axis(a, best, 1) for a in (distances, indices))
+        nearest, found = distances, indices
+    return np.maximum(nearest + np.square(queries).sum(1)[:, None], 0), found

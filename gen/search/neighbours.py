@@ -107,7 +107,7 @@ class Neighbours(Processor):
 
     def look(self, features: Any) -> None:
         if features is None:
-            raise UserError("--memory: what this model's decoder sees is not known: no ensembles, and export models anew")
+            raise UserError("--memory: no ensembles, and no models that an older version exported")
         self._features = as_numpy(features)
 
     def _distances(self) -> tuple[np.ndarray, np.ndarray]:

@@ -23,8 +23,8 @@ class Processor:
         self.ops = ops
 
     def look(self, features: Any) -> None:
-        """Called before each call with what the decoder predicts the next tokens from: (R, F), an array of numpy or
-        torch; None where the model does not tell."""
+        """Called before each call with what the decoder predicts the next tokens from: (R, F), of numpy or torch;
+        None where the model does not tell."""
 
     def __call__(self, log_probs: Array, lengths: Array) -> Array:
         """Changes the log-probabilities of the next token.

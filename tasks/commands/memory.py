@@ -11,12 +11,14 @@ from typing import Any, ClassVar
 from gen.base.cache import cached
 from gen.base.errors import UserError, notify
 from gen.base.files import TextFiles
-from gen.search.datastore import LARGE, Datastore, write_pairs, write_text
+from gen.search.datastore import Datastore
+from gen.search.lookup import LARGE
+from gen.search.remember import write_pairs, write_text
 
 
 @dataclass(frozen=True)
 class MemoryOptions:
-    """A memory: pairs or a text that have a say in what is written (nearest neighbours, Khandelwal et al., 2021)."""
+    """A memory, without training: pairs or a text that have a say in what is written."""
 
     TITLE: ClassVar = "Memory"
 
@@ -67,11 +69,13 @@ class MemoryOptions:
             return
         name = " ".join(self.memory)
         if not getattr(model, "fingerprint", ""):
-            why = "these models are an ensemble" if hasattr(model, "models") else "an older version exported this model"
-            raise UserError(f"--memory goes with one model, as today's version writes it: {why}")
+            if hasattr(model, "models"):
+                raise UserError("--memory goes with one model, not with an ensemble")
+            raise UserError("--memory: an older version exported this model: export it again")
         if "sentence" not in model.processors and model.info.task not in ("", "text"):
             raise UserError(f"--memory is for translation and text: this is a {model.info.task} model")
-        folder = _pairs(model, self.memory) if "sentence" in model.processors else _text(model, self.memory, labels)
+        translates = "sentence" in model.processors
+        folder = _pairs(model, self.memory) if translates else _text(model, self.memory, labels)
         model.datastore = Datastore(
             folder,
             model,
@@ -107,7 +111,7 @@ def _text(model: Any, names: tuple[str, ...], labels: Mapping[str, str] | None) 
     def fill(folder: Any) -> None:
         notify("--memory: reading the text, once for this model")
         if write_text(folder, model, files, labels) > LARGE and not find_spec("usearch"):
-            notify("--memory: a text of this size is searched faster with usearch: pip install 'gen-toolkit[memory]'")
+            notify("--memory: so long a text needs usearch to be fast: pip install 'gen-toolkit[memory]'")
 
     recipe = ["memory", model.fingerprint, files.digest(), labels or {}, bool(find_spec("usearch"))]
     return cached(recipe, fill)

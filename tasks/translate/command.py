@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from gen.base import distributed
@@ -130,6 +131,10 @@ def translate_command(argv: list[str], command: str) -> None:
         **options,
     )
     remarks = _Remarks(config, terms)
+    store = model.datastore if config.json else None
+    if store and not find_spec("rapidfuzz"):
+        notify("--json: pairs of the memory like a line need rapidfuzz: pip install 'gen-toolkit[memory]'")
+        store = None
     with output(config.output) as file:
         number = 0
         for block in blocks:
@@ -137,7 +142,7 @@ def translate_command(argv: list[str], command: str) -> None:
                 number += 1
                 remarks.add(number, found)
                 file.write(
-                    json.dumps(_record(number, found, model.datastore), ensure_ascii=False) + "\n"
+                    json.dumps(_record(number, found, store), ensure_ascii=False) + "\n"
                     if config.json
                     else _plain(found, config, width)
                 )
