@@ -65,18 +65,16 @@ def test_a_vote_is_the_sum_over_all_neighbours():
     rng = np.random.default_rng(0)
     distances, values = rng.random((3, 40)), rng.integers(6, size=(3, 40))
     distances[2] = np.inf
-    for weight in (0.3, None):
-        found = vote(distances, values, 0.1, weight)
-        probs = np.zeros((3, 6))
-        np.add.at(probs, (found.queries, found.token_ids), found.probs)
-        for q in range(2):
-            counts = np.exp(-distances[q] / 0.1)
-            said = np.bincount(values[q], counts, minlength=6) / counts.sum()
-            share = weight or counts.sum() / (counts.sum() + np.exp(-REACH / 0.1))
-            np.testing.assert_allclose(probs[q], share * said, atol=2e-4)
-            assert found.rest[q] == pytest.approx(1 - share, abs=1e-3)
-        assert probs[2].sum() == 0
-        assert found.rest[2] == 1
+    found = vote(distances, values, 0.1, 0.3)
+    probs = np.zeros((3, 6))
+    np.add.at(probs, (found.queries, found.token_ids), found.probs)
+    for q in range(2):
+        counts, share = np.exp(-distances[q] / 0.1), 0.3 * np.exp(-distances[q].min() / REACH)
+        said = np.bincount(values[q], counts, minlength=6) / counts.sum()
+        np.testing.assert_allclose(probs[q], share * said, atol=2e-4)
+        assert found.rest[q] == pytest.approx(1 - share)
+    assert probs[2].sum() == 0
+    assert found.rest[2] == 1
 
 
 def test_scores_of_text_are_those_of_brute_force(stores):
@@ -94,7 +92,8 @@ def test_scores_of_text_are_those_of_brute_force(stores):
         near = np.argsort(distances)[:5]
         counts = np.exp(-distances[near] / 0.02)
         said = counts[values[near] == token_id].sum() / counts.sum()
-        assert with_it[t] == pytest.approx(np.log(0.4 * said + 0.6 * np.exp(alone[t])), abs=1e-3)
+        share = 0.4 * np.exp(-distances.min() / REACH)
+        assert with_it[t] == pytest.approx(np.log(share * said + (1 - share) * np.exp(alone[t])), abs=1e-3)
 
 
 def test_a_long_text_is_read_in_pieces_that_overlap(stores, tmp_path):

@@ -33,27 +33,25 @@ class Vote(NamedTuple):
 _LEAST = 10.0
 """Neighbours that count e^10 times less than the nearest one are left out."""
 
-
 REACH = 0.1
-"""The distance at which one neighbour counts as much as the model, in units of the mean between two entries."""
+"""The distance at which neighbours have 1/e of their share, in units of the mean between two entries."""
 
 
-def vote(distances: np.ndarray, values: np.ndarray, temperature: float, weight: float | None) -> Vote:
+def vote(distances: np.ndarray, values: np.ndarray, temperature: float, weight: float) -> Vote:
     """Lets neighbours vote: each counts e^(-distance / temperature).
 
     Args:
         distances: (Q, n) float, squared; infinite where there is none.
         values: (Q, n) int, the tokens of the neighbours.
         temperature: above 0.
-        weight: the share of all neighbours together; None: the model counts as one neighbour at the distance
-            `REACH`, so that they have the larger share the nearer they are.
+        weight: the share of all neighbours together where the nearest one is at distance 0; it falls with that
+            distance as e^(-distance / `REACH`).
     """
     nearest = np.minimum(distances.min(1), 1e6).astype(np.float64)
     queries, at = np.nonzero(distances <= (nearest + _LEAST * temperature)[:, None])
     counts = np.exp((nearest[queries] - distances[queries, at]) / temperature)
     sums = np.bincount(queries, counts, minlength=len(distances))
-    model = np.exp(np.minimum((nearest - REACH) / temperature, 500.0))
-    share = sums / (sums + model) if weight is None else weight * (sums > 0)
+    share = np.minimum(weight * np.exp(-nearest / REACH), 1 - 1e-6)  # the model may still be needed
     tokens = values[queries, at].astype(np.int64)
     size = int(tokens.max(initial=0)) + 1
     cells, which = np.unique(queries * size + tokens, return_inverse=True)
