@@ -107,7 +107,7 @@ def test_a_long_text_is_read_in_pieces_that_overlap(stores, tmp_path):
     np.testing.assert_allclose(keys, features[0, :-1], atol=1e-2)
 
 
-@pytest.mark.parametrize("weight", [0.7, None])
+@pytest.mark.parametrize("weight", [0.3, 1.0])
 def test_a_batch_finds_the_same_and_scores_are_the_models_own(stores, weight):
     items = OTHERS
     model = with_memory(translator(), stores / "pairs", weight=weight, temperature=0.3, neighbours=3)

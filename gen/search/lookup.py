@@ -60,6 +60,9 @@ LARGE = 1_000_000
 _BLOCK = 1 << 15
 """Keys that are compared with queries at once."""
 
+QUERIES = 256
+"""Queries that are compared with keys at once."""
+
 _INDEX = "index.usearch"
 
 
@@ -96,17 +99,19 @@ def _search_all(
     keys: np.ndarray, squares: Sequence[np.ndarray], queries: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exact, block by block."""
-    Q = len(queries)
-    nearest, found = np.full((Q, 0), np.inf, np.float32), np.zeros((Q, 0), np.int64)
+    distances, found = [], []
     for number, square in enumerate(squares):
-        begin = number * _BLOCK
-        block = keys[begin : begin + _BLOCK].astype(np.float32)
-        distances = square - 2 * queries @ block.T  # (Q, n), but for what is the same for all keys
-        distances = np.concatenate([nearest, distances], 1)
-        numbers = np.broadcast_to(np.arange(begin, begin + len(block)), (Q, len(block)))
-        indices = np.concatenate([found, numbers], 1)
-        if distances.shape[1] > k:
-            best = np.argpartition(distances, k - 1, axis=1)[:, :k]
-            distances, indices = (np.take_along_axis(a, best, 1) for a in (distances, indices))
-        nearest, found = distances, indices
-    return np.maximum(nearest + np.square(queries).sum(1)[:, None], 0), found
+        block = keys[number * _BLOCK : (number + 1) * _BLOCK].astype(np.float32)
+        # But for the squares of the queries, which are the same for all keys.
+        nearest, at = _smallest(square - 2 * queries @ block.T, k)
+        distances.append(nearest)
+        found.append(at + number * _BLOCK)
+    nearest, at = _smallest(np.concatenate(distances, 1), k)
+    nearest = np.maximum(nearest + np.square(queries).sum(1)[:, None], 0)
+    return nearest, np.take_along_axis(np.concatenate(found, 1), at, 1)
+
+
+def _smallest(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k smallest values of each row, in any order, and their columns; all where there are no more."""
+    at = np.argpartition(x, min(k, x.shape[1]) - 1, axis=1)[:, :k]
+    return np.take_along_axis(x, at, 1), at

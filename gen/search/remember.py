@@ -59,9 +59,6 @@ def write_text(
         model: of torch or exported.
         pieces: a text, cut at line ends; None between two files. Where the model's texts are lines, so are these.
         given: the labels of the texts, for a model that reads some.
-
-    Raises:
-        UserError: there is no text.
     """
     item, tokenizer, ends = {"prompt": "", **(given or {})}, model.tokenizer, model.info.ends_with_eos
     if ends:
@@ -75,8 +72,6 @@ def write_text(
         leads = [min(begin, _LEAD) for begin in begins]
         texts = [Text(ids[b - n : b + _WINDOW], item, n) for b, n in zip(begins, leads, strict=True)]
         count = len(ids)
-    if not count:
-        raise UserError("--memory: there is no text")
     _write(folder, model, texts, count)
     if count > LARGE and find_spec("usearch"):
         write_index(folder)

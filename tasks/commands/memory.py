@@ -30,9 +30,9 @@ class MemoryOptions:
     Unset: 32 pairs, 64 places."""
     memory_temperature: float | None = None
     """How evenly near and nearer ones have a say. Unset: 0.05 for pairs, 0.02 for text."""
-    memory_weight: float | None = None
+    memory_weight: float = 0.8
     """Share of the memory in the probability of a token, 0 to 1, where it has the very state of the decoder;
-    elsewhere less. Unset: 0.8 for pairs, 0.6 for text."""
+    elsewhere less."""
 
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
@@ -46,7 +46,7 @@ class MemoryOptions:
                 f"--memory-temperature must be above 0, not {self.memory_temperature}",
             ),
             (
-                self.memory_weight is not None and not 0 <= self.memory_weight <= 1,
+                not 0 <= self.memory_weight <= 1,
                 f"--memory-weight must be between 0 and 1, not {self.memory_weight}",
             ),
             ("" in self.memory, "--memory must not be empty"),
@@ -110,6 +110,8 @@ def _text(model: Any, names: tuple[str, ...], labels: Mapping[str, str] | None) 
     files = TextFiles(names)
 
     def fill(folder: Any) -> None:
+        if not any(piece and piece.strip() for piece in files):
+            raise UserError(f"{' '.join(names)}: has only empty lines")
         notify("--memory: reading the text, once for this model")
         if write_text(folder, model, files, labels) > LARGE and not find_spec("usearch"):
             notify("--memory: so long a text needs usearch to be fast: pip install 'gen-toolkit[memory]'")
