@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from gen.search.lookup import Lookup
 from gen.search.neighbours import REACH, vote
 from gen.search.ops import NumpyOps, TorchOps
 from gen.search.remember import write_pairs, write_text
+from gen.serve.engine import Engine
+from tasks.commands.memory import MemoryOptions
+from tests.serving import together
 from tests.test_runtime import sharpen, writer
 
 PAIRS = [("w3", "w7 w8"), ("w5 w9 w2 w7 w7 w1", "w1 w2 w3"), ("w40 w41", "w6"), ("w8 w9", "w10 w11 w12")]
@@ -131,6 +135,14 @@ def _own(model, item, token_ids):
         before = token_id
 
 
+def test_a_server_finds_the_same(stores):
+    model = with_memory(translator(), stores / "pairs", weight=1.0, temperature=0.3)
+    engine = Engine(model)
+    found = together(engine, model, [(item, {}) for item in OTHERS])
+    engine.close()
+    assert [output[0].text for output in found] == [model.generate(item).text for item in OTHERS]
+
+
 def test_a_stream_is_what_is_generated(stores):
     model = with_memory(writer(), stores / "text")
     options = {"temperature": 0, "max_new_tokens": 20}
@@ -211,6 +223,19 @@ def test_the_command_line(stores, gen, tmp_path):
     assert "is it in another language?" in err  # the model knows nothing of any
     (best, *_) = json.loads(out)["memory"]
     assert best == {"source": "w5 w9 w2 w7 w7 w1", "target": "w1 w2 w3", "similarity": 0.85}
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Ensemble([translator(), translator()]), "not with an ensemble"),
+        (SimpleNamespace(fingerprint="", processors={}), "an older version exported this model"),
+        (SimpleNamespace(fingerprint="a", processors={}, info=ModelInfo("caption")), "this is a caption model"),
+    ],
+)
+def test_models_that_cannot_remember(model, message):
+    with pytest.raises(UserError, match=message):
+        MemoryOptions(("pairs.tsv",)).give(model)
 
 
 BAD = [

@@ -98,7 +98,7 @@ class Neighbours(Processor):
         self._inputs = np.arange(len(prompts)) // self._width  # the input of each row
         # A translation that a prompt has begun is continued.
         begun = [len(prompt) > 1 for prompt in prompts]
-        self._is_forced = np.array([bool(self._targets[i]) for i in self._inputs]) & ~np.array(begun)
+        self._is_forced = np.array([bool(self._targets[i]) for i in self._inputs.tolist()]) & ~np.array(begun)
 
     def keep(self, rows: np.ndarray) -> None:
         self._inputs, self._is_forced = self._inputs[rows], self._is_forced[rows]
