@@ -33,7 +33,7 @@ class Vote(NamedTuple):
 _LEAST = 10.0
 """Neighbours that count e^10 times less than the nearest one are left out."""
 
-REACH = 0.1
+REACH = 0.2
 """The distance at which neighbours have 1/e of their share, in units of the mean between two entries."""
 
 
