@@ -71,7 +71,7 @@ class Datastore:
         >>> info = ModelInfo(ends_with_eos=False)
         >>> model = Model({"name": "none"}, DecoderConfig(len(tokenizer)), tokenizer, info).eval()
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_text(Path(folder), model, ["hello"])
+        ...     _ = write_text(Path(folder), model, ["hello"])
         ...     model.datastore = Datastore(Path(folder), model)
         >>> model.generate("he", temperature=0, max_new_tokens=3).text
         'llo'
