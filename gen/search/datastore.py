@@ -27,7 +27,7 @@ class Defaults(NamedTuple):
     temperature: float
 
 
-# Best of those tried: 30,000 pairs of a phrase book for a model of Multi30k, so that Multi30k does not suffer; and
+# Best of those tried: 30,000 pairs of a phrase book for a model of Multi30k, so that Multi30k suffers little; and
 # 150,000 characters, of its own training text and of captions, for a model of Shakespeare.
 PAIRS, TEXT = Defaults(32, 0.05), Defaults(64, 0.02)
 
