@@ -25,10 +25,12 @@ from gen.models.encoders import CNNEncoder, Encoder, RNNEncoder
 from gen.models.memory import Memory
 from gen.models.model import Model
 from gen.search import Beam, Greedy, Sample
+from gen.search.datastore import Datastore
 from gen.search.ensemble import Ensemble
 from gen.search.info import ModelInfo
 from gen.search.ops import NumpyOps
 from gen.search.phrase import phrase_fits
+from gen.search.remember import write_pairs, write_text
 from tasks.cli import main
 from tests import torchfree
 
@@ -76,6 +78,29 @@ def folders(tmp_path_factory):
 
 def flat(results):
     return [(h.token_ids, h.text, h.finished) for hypotheses in results for h in hypotheses]
+
+
+def test_a_memory_is_that_of_torch(folders, tmp_path):
+    pairs = [(source, " w7 w8") for source in SENTENCES[1:]]
+    (tmp_path / "pairs").mkdir()
+    write_pairs(tmp_path / "pairs", runtime.load(folders / "translate"), pairs)
+    found = []
+    for model in (runtime.load(folders / "translate"), translator()):
+        model.datastore = Datastore(tmp_path / "pairs", model, weight=0.7, temperature=0.3)
+        found.append(flat(model.generate([*SENTENCES, " w5 w9 w2", " w40"])))
+    assert found[0] == found[1]
+    with pytest.raises(UserError, match="memory of another model"):
+        Datastore(tmp_path / "pairs", runtime.load(folders / "int8"))  # it computes other features
+
+
+def test_a_memory_of_text_is_that_of_torch(folders, tmp_path):
+    found = []
+    for number, model in enumerate((runtime.load(folders / "text"), writer())):
+        (tmp_path / str(number)).mkdir()
+        write_text(tmp_path / str(number), model, ["a bad kid made jam.\n" * 3])
+        model.datastore = Datastore(tmp_path / str(number), model)
+        found.append((model("a b", temperature=0, max_new_tokens=20), model.score(["jam."])[0].log_prob))
+    assert found[0] == (found[1][0], pytest.approx(found[1][1], abs=1e-3))
 
 
 def test_words_fit_as_well_as_with_torch(folders):

@@ -32,6 +32,7 @@ class PairFiles:
         source_field, target_field: the tables' columns, by name or by number from 1 on; "" for ``source`` and
             ``target`` (or ``src``, ``tgt``). Without a header, the columns of text are the pair.
         tables: take files of every name for tables.
+        advice: how columns are named, for messages.
 
     Attributes:
         columns: after reading: the columns that were chosen by their content, and what is odd about others.
@@ -50,8 +51,15 @@ class PairFiles:
     """
 
     def __init__(
-        self, names: Sequence[str], source_field: str = "", target_field: str = "", *, tables: bool = False
+        self,
+        names: Sequence[str],
+        source_field: str = "",
+        target_field: str = "",
+        *,
+        tables: bool = False,
+        advice: str = "with --src and --tgt",
     ) -> None:
+        self.advice = advice
         self.fields = (source_field, target_field)
         self.columns: list[str] = []
         names = [each for name in names for each in expand_braces(name)]
@@ -153,15 +161,13 @@ class PairFiles:
             if source is not None and target is not None:
                 return self._checked(table, source, target)
         if table.named:
-            raise UserError(f"{name}: name the fields to use with --src and --tgt; {_described(table)}")
+            raise UserError(f"{name}: name the fields to use {self.advice}; {_described(table)}")
         if len(table.columns) == 2 and not {"numbers", "web addresses"} & set(table.kinds.values()):
             return "1", "2"
         if {"1", "2"} <= set(texts):
             return "1", "2"
         if len(texts) != 2:
-            raise UserError(
-                f"{name}: name the columns to use with --src and --tgt, such as 2 and 4; {_described(table)}"
-            )
+            raise UserError(f"{name}: name the columns to use {self.advice}, such as 2 and 4; {_described(table)}")
         self.columns.append(f"{texts[0]} and {texts[1]} of {name}, as they hold text")
         return texts[0], texts[1]
 
@@ -174,8 +180,8 @@ class PairFiles:
             is_label = column == target and 2 * len(set(values)) <= len(values)
             if set(table.texts) - {source, target} and not is_label:
                 raise UserError(
-                    f"{table.name}: column {column!r} holds {kind}, no sentences; choose others with --src and "
-                    f"--tgt, or leave the rest out of the file; {_described(table)}"
+                    f"{table.name}: column {column!r} holds {kind}, no sentences; choose others {self.advice}, "
+                    f"or leave the rest out of the file; {_described(table)}"
                 )
             self.columns.append(f"{column} of {table.name} holds {kind}")
         return source, target

@@ -82,11 +82,13 @@ class DecoderOutput:
         logits: (R, T, V) float, the next token's at every position.
         state: after the last position.
         attention: (R, T, S) float32 weights, or None without attention.
+        features: (R, T, F) float, what the logits are a linear function of.
     """
 
     logits: Tensor
     state: DecoderState
     attention: Tensor | None
+    features: Tensor
 
 
 class Decoder(nn.Module):
@@ -195,4 +197,4 @@ class Decoder(nn.Module):
             written = torch.tanh(written) if self._looks else written
         written = variational_dropout(written, c.dropout, self.training)
         logits = self.output(written)  # (R, T, V)
-        return DecoderOutput(logits, DecoderState(lower_state + upper_state), attention)
+        return DecoderOutput(logits, DecoderState(lower_state + upper_state), attention, written)

@@ -54,6 +54,7 @@ def export(model: Model, folder: Path) -> None:
         "format": runtime.FORMAT,
         "precision": "float32",
         "tokenizer": model.tokenizer.kind,
+        "fingerprint": model.fingerprint,
         "processors": {
             name: {"kind": p.kind, "optional": p.optional, **p.config()} for name, p in model.processors.items()
         },
@@ -208,7 +209,7 @@ class _OneStep(nn.Module):
         output = self.decoder(token_ids[:, None], DecoderState(layers), memory)
         log_probs = output.logits.flatten(0, 1).log_softmax(-1)  # indexing would copy
         looked = [] if output.attention is None else [output.attention.flatten(0, 1)]
-        return [log_probs, *_flat(output.state), *looked]
+        return [log_probs, *_flat(output.state), output.features.flatten(0, 1), *looked]
 
 
 def _flat(state: DecoderState) -> list[Tensor]:
@@ -254,7 +255,7 @@ def _graphs(model: Model) -> dict[str, bytes]:
             step,
             (token_ids, states, seen),
             ["token_ids", *names, *(named if seen else [])],
-            ["log_probs", *(f"next_{name}" for name in names), *looked],
+            ["log_probs", *(f"next_{name}" for name in names), "features", *looked],
         ),
     }
 

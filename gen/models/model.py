@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,13 +49,18 @@ def _distance(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Reading:
-    """The state of a search: the decoder state (one row per hypothesis) and the memory (one row per input)."""
+    """The state of a search: the decoder state (one row per hypothesis), the memory (one row per input), and after
+    a step the decoder's features (R, F)."""
 
     decoder: DecoderState
     memory: Memory
+    features: Tensor | None = None
 
     def select(self, rows: Tensor | np.ndarray) -> _Reading:
-        return _Reading(self.decoder.select(rows), self.memory)
+        features = self.features
+        if features is not None:
+            features = features.index_select(0, torch.as_tensor(rows, device=features.device))
+        return _Reading(self.decoder.select(rows), self.memory, features)
 
     def keep(self, inputs: np.ndarray, rows: np.ndarray) -> _Reading:
         return _Reading(self.decoder.select(rows), self.memory.select(inputs))
@@ -62,7 +68,9 @@ class _Reading:
     @staticmethod
     def join(states: Sequence[_Reading], memory: Memory) -> _Reading:
         """The rows of several states, one after another, over a memory of one row per row."""
-        return _Reading(DecoderState.join([state.decoder for state in states]), memory)
+        features = [state.features for state in states if state.features is not None]
+        joined = torch.cat(features) if len(features) == len(states) else None
+        return _Reading(DecoderState.join([state.decoder for state in states]), memory, joined)
 
     join_memory = staticmethod(Memory.join)
 
@@ -210,7 +218,7 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
             with autocast(self.device, dtype):
                 output = self.decoder(token_ids, state.decoder, state.memory)
             attention = None if output.attention is None else output.attention[:, -1]
-            after = _Reading(output.state, state.memory)
+            after = _Reading(output.state, state.memory, output.features[:, -1])
             return output.logits[:, -1].float().log_softmax(-1), after, attention
 
         def in_numpy(token_ids: np.ndarray, state: _Reading) -> tuple[np.ndarray, _Reading, np.ndarray | None]:
@@ -222,14 +230,23 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
             return SearchInput(step, state, prepared.prompts, TorchOps(self.device), mask)
         return SearchInput(in_numpy, state, prepared.prompts, NumpyOps(), mask)
 
-    def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:
-        """All tokens in one pass, under teacher forcing."""
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the weights."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _forced(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """All tokens in one pass."""
         batch = self._batch(encoded, items).to(self.device)
         with torch.no_grad(), self._evaluating():
             memory = self.encoder(batch.encoder_source)
-            logits = self.decoder(batch.input_ids, self.decoder.init_state(memory), memory).logits
-            log_probs = logits.float().log_softmax(-1).gather(-1, batch.target_ids[..., None]).squeeze(-1)
-        return log_probs.cpu().numpy()
+            output = self.decoder(batch.input_ids, self.decoder.init_state(memory), memory)
+            log_probs = output.logits.float().log_softmax(-1).gather(-1, batch.target_ids[..., None]).squeeze(-1)
+        return log_probs.cpu().numpy(), output.features.float().cpu().numpy()
 
     def batch(self, texts: Sequence[str], items: Sequence[Any] | None = None) -> Batch:
         """Texts as a batch, whose `loss` sums what `score` gives.

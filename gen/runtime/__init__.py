@@ -54,13 +54,15 @@ _FORMAT_1_NAMES = {"prompts": "prompt", "sentences": "sentence", "pictures": "pi
 @dataclass(frozen=True)
 class _State:
     """Decoder state: (R, H) arrays in the order of the step's inputs, one row per hypothesis; and the memory by
-    name, one row per input."""
+    name, one row per input; and after a step the decoder's features (R, F), unless an older version exported."""
 
     arrays: tuple[np.ndarray, ...]
     memory: dict[str, np.ndarray]
+    features: np.ndarray | None = None
 
     def select(self, rows: np.ndarray) -> _State:
-        return _State(tuple(a[rows] for a in self.arrays), self.memory)
+        features = None if self.features is None else self.features[rows]
+        return _State(tuple(a[rows] for a in self.arrays), self.memory, features)
 
     def keep(self, inputs: np.ndarray, rows: np.ndarray) -> _State:
         return _State(tuple(a[rows] for a in self.arrays), {n: a[inputs] for n, a in self.memory.items()})
@@ -69,7 +71,9 @@ class _State:
     def join(states: Sequence[_State], memory: dict[str, np.ndarray]) -> _State:
         """The rows of several states, one after another, over a memory of one row per row."""
         arrays = zip(*(state.arrays for state in states), strict=True)
-        return _State(tuple(np.concatenate(a) for a in arrays), memory)
+        features = [state.features for state in states if state.features is not None]
+        joined = np.concatenate(features) if len(features) == len(states) else None
+        return _State(tuple(np.concatenate(a) for a in arrays), memory, joined)
 
     @staticmethod
     def join_memory(memories: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -98,6 +102,7 @@ class Runtime(GenerationMixin):
         processors: one input processor per input name.
         info: metadata of the model.
         precision: "float32" or "int8".
+        fingerprint: of the weights; "" where an older version exported.
     """
 
     def __init__(
@@ -108,15 +113,14 @@ class Runtime(GenerationMixin):
         tokenizer: Tokenizer,
         info: ModelInfo,
         precision: str,
+        fingerprint: str = "",
     ) -> None:
         self.encoder, self.step = encoder, step
         self.processors, self.tokenizer = processors, tokenizer
-        self.info, self.precision = info, precision
+        self.info, self.precision, self.fingerprint = info, precision, fingerprint
         self._given = [i.name for i in encoder.get_inputs()]
         self._inputs = [i.name for i in step.get_inputs()]
-        self._num_states = sum(name.startswith("state") for name in self._inputs)
         self._outputs = [o.name for o in step.get_outputs()]
-        self._looks = "attention" in self._outputs
         self._encoded = [o.name for o in encoder.get_outputs()]
 
     @property
@@ -139,23 +143,24 @@ class Runtime(GenerationMixin):
         def step(token_ids: np.ndarray, state: _State) -> tuple[np.ndarray, _State, np.ndarray | None]:
             arrays, ids = state.arrays, token_ids.astype(np.int64, copy=False)  # on Windows numpy may use int32
             for t in range(token_ids.shape[1]):
-                given = dict(zip(states, arrays, strict=True))
-                log_probs, *rest = self.step.run(self._outputs, {"token_ids": ids[:, t], **given, **state.memory})
-                arrays = rest[: self._num_states]
-            return log_probs, _State(tuple(arrays), state.memory), rest[-1] if self._looks else None
+                given = {"token_ids": ids[:, t], **dict(zip(states, arrays, strict=True)), **state.memory}
+                found = dict(zip(self._outputs, self.step.run(self._outputs, given), strict=True))
+                arrays = tuple(found[f"next_{name}"] for name in states)
+            return found["log_probs"], _State(arrays, state.memory, found.get("features")), found.get("attention")
 
         first = _State(tuple(made[name] for name in states), memory)
         return SearchInput(step, first, prompts, NumpyOps(), made.get("mask"))
 
-    def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:
+    def _forced(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> tuple[np.ndarray, np.ndarray | None]:
         tokenizer, start = self.tokenizer, self.start_search(items)
-        said, state = [], start.state
+        said, features, state = [], [], start.state
         token_ids = np.full(len(encoded), tokenizer.bos_id, np.int64)
         for t in range(max(map(len, encoded)) + 1):
             log_probs, state, _ = start.step(token_ids[:, None], state)
             token_ids = np.array([ids[t] if t < len(ids) else tokenizer.eos_id for ids in encoded], np.int64)
             said.append(start.ops.at(log_probs, token_ids))
-        return np.stack(said, 1)
+            features.append(state.features)
+        return np.stack(said, 1), None if features[0] is None else np.stack(features, 1)
 
 
 def is_exported(path: str | PathLike[str]) -> bool:
@@ -188,6 +193,9 @@ def _load(folder: Path, threads: int) -> Runtime:
         tokenizer = TOKENIZERS[config["tokenizer"]].from_bytes(_read(folder, TOKENIZER))
         processors = _read_processors(folder, config)
         info, precision = ModelInfo.of(config), str(config["precision"])
+        fingerprint = str(config.get("fingerprint", ""))
+        if precision != "float32":  # it computes other features than the weights that it was made from
+            fingerprint = fingerprint and f"{fingerprint} {precision}"
         SearchOptions.make(info.search, {})
     except ConfigError as error:
         raise UserError(f"{folder}: {CONFIG}: {error.errors[0]}") from error
@@ -206,7 +214,7 @@ def _load(folder: Path, threads: int) -> Runtime:
     whole = _shapes(step.get_outputs()).get("log_probs", [])[-1:] == [len(tokenizer)] and {*given} == {*examples}
     if not whole or any(name not in made or not _fits(made[name], shape) for name, shape in wanted.items()):
         raise UserError(f"{folder}: its graphs and its {CONFIG} do not belong together; export the model again")
-    model = Runtime(encoder, step, processors, tokenizer, info, precision)
+    model = Runtime(encoder, step, processors, tokenizer, info, precision, fingerprint)
     model.calibration = read_calibration(folder)
     return model
 

@@ -17,6 +17,7 @@ import numpy as np
 from gen.base.errors import ConfigError, UserError
 from gen.inputs.tokenizer import Tokenizer
 from gen.search.confidence import Calibration
+from gen.search.datastore import Datastore
 from gen.search.info import ModelInfo
 from gen.search.loop import NOT_FINITE, StepRecord, answered, drain
 from gen.search.options import GenerateKeywords, SearchOptions
@@ -45,6 +46,8 @@ class GenerationMixin:
     search_defaults: dict[str, Any]
     info: ModelInfo
     calibration: Calibration | None = None
+    datastore: Datastore | None = None
+    """A memory that has a say in what is written, and in scores."""
 
     def start_search(self, items: Sequence[Any]) -> SearchInput:
         """Reads the items, up to the first call of the decoder."""
@@ -147,21 +150,31 @@ class GenerationMixin:
             texts: the outputs to score.
             items: the inputs, one per text; None for free text.
 
+        Where the model has a ``datastore``, that has a say in it.
+
         Raises:
             UserError: the model's log-probabilities are NaN.
         """
         if not texts:
             return []
         encoded = [self.tokenizer.encode_array(text) for text in texts]
-        log_probs = self._log_probs(encoded, list(items) if items is not None else [""] * len(texts))
+        items = list(items) if items is not None else [""] * len(texts)
+        log_probs, features = self._forced(encoded, items)
+        if self.datastore:
+            log_probs = self.datastore.mixed(log_probs, features, encoded, items)
         ends = int(self.info.ends_with_eos)
         rows = [row[: len(ids) + ends].tolist() for row, ids in zip(log_probs, encoded, strict=True)]
         if any(isnan(sum(row)) for row in rows):
             raise UserError(NOT_FINITE)
         return [Score(sum(row), len(row), row) for row in rows]
 
-    def _log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> np.ndarray:
-        """The log-probability of each token of B texts, and of EOS after it: (B, T + 1) float32."""
+    def _forced(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Reads B texts, token by token or at once.
+
+        Returns:
+            The log-probability of each token, and of EOS after it, (B, T + 1) float32; and what the decoder
+            predicts each from, (B, T + 1, F) float32, or None.
+        """
         raise NotImplementedError
 
     def stream(self, item: Any, **options: Unpack[GenerateKeywords]) -> Iterator[str]:

@@ -18,7 +18,8 @@ Step = Callable[[Array, Any], tuple[Array, Any, Array | None]]
 """The interface of the model: (token_ids (R, T) int64, state) → (log-probabilities (R, V) float32 of what comes
 after the last token, state, attention (R, S) or None). Before the first call the state has one row per input,
 afterwards W. It needs two methods: ``select(rows)``, which may copy and leave out rows of an input, and
-``keep(inputs, rows)``, which leaves out other inputs. Search may modify the log-probabilities in place.
+``keep(inputs, rows)``, which leaves out other inputs; after a step it may have ``features`` (R, F), what the
+log-probabilities were computed from, for processors. Search may modify the log-probabilities in place.
 
 What shares steps between searches (`gen.serve`) needs three things more: ``memory``, and the static methods
 ``join(states, memory)``, the rows of several states with a memory of one row per row, and
@@ -184,7 +185,9 @@ def unroll(
         is_nan = log_probs[:, 0] != log_probs[:, 0]  # a row with NaN has it everywhere, or where it is picked
         # Bans change what is picked, not the reported log-probabilities.
         choice = ops.ban(log_probs, None, forbidden)  # (R, V)
+        features = getattr(state, "features", None)
         for processor in processors:
+            processor.look(features)
             choice = processor(choice, rows.lengths)
         if some_ended:
             choice = ops.put(choice, rows.ended, pad_only)

@@ -168,6 +168,9 @@ def prepare(
         ]
         must = Must(fitting, limits, tokenizer.eos_id)
     wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer, limits=limits)
+    remembered: list[Processor] = []
+    if store := getattr(model, "datastore", None):  # first, so that nothing forbidden comes back
+        remembered = [store.processor(items, [not goal and not wanted for goal in goals])]
     own = given.get("strategy")
     if must and own is None and options.beam is None:
         raise UserError("what an output must say is searched by a beam: add --beam 5")
@@ -183,7 +186,7 @@ def prepare(
         texts=start.prompts,
         prompts=prompts,
         strategy=strategy,
-        processors=[*([must] if must else []), *wanted, *given.get("processors", ())],
+        processors=[*remembered, *([must] if must else []), *wanted, *given.get("processors", ())],
         limits=limits,
         never=never,
         mask=mask,

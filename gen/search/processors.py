@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,10 @@ class Processor:
     def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
         """Called once before a search, with the prompt of each of the R rows as token ids."""
         self.ops = ops
+
+    def look(self, features: Any) -> None:
+        """Called before each call with what the decoder predicts the next tokens from: (R, F), of numpy or torch;
+        None where the model does not tell."""
 
     def __call__(self, log_probs: Array, lengths: Array) -> Array:
         """Changes the log-probabilities of the next token.

@@ -24,6 +24,7 @@ from gen.search.generation import Score
 from gen.training.registry import find_task
 from gen.training.task import Task
 from tasks.commands.large import LargeJob
+from tasks.commands.memory import MemoryOptions
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class ScoreCommand:
     output: Annotated[str, Arg(aliases=("-o",))] = "-"
     """With --ray: the folder for the shards."""
     large: LargeJob = field(default_factory=LargeJob)
+    remember: MemoryOptions = field(default_factory=MemoryOptions)
 
 
 Pair = tuple[Any, str]
@@ -60,9 +62,11 @@ def score_command(argv: list[str], command: str) -> int:
     """`gen score RUN FILE`: log-probability, perplexity and text, one line each. Returns 1 if some pictures could
     not be used and 2 if none could."""
     config = parse_command(ScoreCommand, argv, command)
-    errors = range_errors(config, ("batch_size",))
+    errors = range_errors(config, ("batch_size",)) + config.remember.errors()
     errors += config.large.errors(
-        config.output, config.file, {n: getattr(config, n) for n in ("json", "src", "tgt")}
+        config.output,
+        config.file,
+        {n: getattr(config, n) for n in ("json", "src", "tgt", "adapt")} | {"memory": config.remember.memory},
     )
     if config.output != "-" and not config.large.ray:
         errors.append("--output goes with --ray; without it the scores are printed")
@@ -76,6 +80,7 @@ def score_command(argv: list[str], command: str) -> int:
     if config.adapt:
         distributed.one_process("--adapt")
     model = Model.load(config.run, pick_device(config.device))
+    config.remember.give(model)
     task = find_task(model.info.task or "text")()
     pairs = task.pairs(config.file, config)
     work = partial(_scores, model, task, config.batch_size)

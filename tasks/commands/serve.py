@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
 from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, UserError
 from gen.base.fields import Arg
+from tasks.commands.memory import MemoryOptions
 from tasks.commands.models import Precision, load_model
 
 
@@ -55,11 +55,14 @@ class ServeCommand:
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     precision: Precision = "fp32"
     """Number format of matrix products; bf16 is faster for large batches."""
+    remember: MemoryOptions = field(default_factory=MemoryOptions)
 
     def check(self) -> None:
         """Raises `ConfigError` with all errors."""
         sizes = ("max_body", "max_pixels", "max_tokens", "max_input", "max_rows", "max_waiting", "threads")
-        errors = range_errors(self, sizes)
+        errors = range_errors(self, sizes) + self.remember.errors()
+        if self.remember.memory and len(self.run) > 1:
+            errors.append("--memory goes with one RUN")
         if not self.run:
             errors.append("name folders of runs: gen serve RUN")
         if not 0 <= self.port < 1 << 16:
@@ -93,9 +96,13 @@ def serve_command(argv: list[str], command: str) -> None:
         seconds=config.timeout,
     )
     listening = server.listen(config.host, config.port)
-    load = partial(
-        load_model, device=config.device, precision=config.precision, threads=config.threads or _threads()
-    )
+
+    def load(run: str) -> Any:
+        threads = config.threads or _threads()
+        model = load_model(run, config.device, precision=config.precision, threads=threads)
+        config.remember.give(model)
+        return model
+
     models = Models(names_of(list(config.run)), load, limits)
     local = server.local_names(config.host)
     app = application(

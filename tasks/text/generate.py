@@ -17,6 +17,7 @@ from gen.base.errors import ConfigError, Terminated, UserError, notify
 from gen.base.fields import Arg
 from gen.search import SearchOptions
 from gen.search.sample import fresh_seed
+from tasks.commands.memory import MemoryOptions
 from tasks.commands.models import Precision, encoding_errors, labels_of, load_model, record, spelled
 from tasks.commands.must import unsaid, with_must
 
@@ -55,12 +56,13 @@ class GenerateConfig:
     precision: Precision = "fp32"
     """Number format of matrix products; bf16 is faster for large batches."""
     search: SearchOptions = field(default_factory=SearchOptions)
+    remember: MemoryOptions = field(default_factory=MemoryOptions)
 
     def check(self) -> None:
         """Raises `ConfigError` with all errors."""
         given = {"--prompt": self.prompt, "--input": self.input, "--interactive": self.interactive}
         ways = [flag for flag, value in given.items() if value]
-        errors = self.search.errors()
+        errors = self.search.errors() + self.remember.errors()
         if len(ways) > 1:
             errors.append(f"{' and '.join(ways)} exclude each other")
         errors += encoding_errors("--prompt", self.prompt) + encoding_errors("--given", self.given)
@@ -91,6 +93,7 @@ def generate_command(argv: list[str], command: str) -> None:
     for remark in config.search.remarks():
         notify(remark)
     given = labels_of(model, config.given)
+    config.remember.give(model, given)
     if config.interactive:
         _converse(model, given, options)
     elif config.stream:

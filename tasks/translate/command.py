@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from gen.base import distributed
@@ -18,9 +19,11 @@ from gen.inputs.processors import PictureProcessor, SentenceProcessor
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
 from gen.search.confidence import confidence_record
+from gen.search.datastore import Datastore
 from gen.search.ensemble import Ensemble
 from tasks.commands.confidence import check_calibrated, coloured, in_colour, rated
 from tasks.commands.large import LargeJob
+from tasks.commands.memory import MemoryOptions
 from tasks.commands.models import Precision, encoding_errors, labels_of, load_model, record, spelled
 from tasks.commands.must import unsaid, with_must
 from tasks.translate.documents import FORMATS, Document
@@ -74,7 +77,7 @@ class TranslateCommand:
     line, confidence, source and translation, divided by tabs."""
     json: bool = False
     """Print one JSON object per line: line, source, translations with text, score (log-probability), finished,
-    tokens, alignment; for samples also seed and temperature."""
+    tokens, alignment; for samples also seed and temperature; with --memory the pairs most like the line."""
     batch_size: int = 64
     """Lines per batch; with 1 each is translated before the next is read."""
     device: str = "auto"
@@ -83,6 +86,7 @@ class TranslateCommand:
     """Number format of matrix products; bf16 is faster for large batches."""
     search: SearchOptions = field(default_factory=SearchOptions)
     large: LargeJob = field(default_factory=LargeJob)
+    remember: MemoryOptions = field(default_factory=MemoryOptions)
 
     def options(self) -> dict[str, Any]:
         """The search options. Raises `ConfigError` with all errors."""
@@ -94,8 +98,8 @@ class TranslateCommand:
         errors += encoding_errors("--text", self.text) + encoding_errors("--context", self.context)
         if self.json and (self.scores or self.alignments):
             errors.append("--json includes scores and alignments: leave out --scores and --alignments")
-        errors += range_errors(self, ("batch_size",))
-        names = ("text", "image", "must_each", "scores", "alignments", "json")
+        errors += range_errors(self, ("batch_size",)) + self.remember.errors()
+        names = ("text", "image", "must_each", "scores", "alignments", "json", "confidence", "below")
         errors += self.large.errors(self.output, [self.input], {name: getattr(self, name) for name in names})
         given = self.search.given()
         errors += self._document_errors()
@@ -140,6 +144,7 @@ def large_work(
 ) -> Callable[[list[str]], Iterator[dict[str, Any]]]:
     """What a worker of ``--ray`` does with lines."""
     model = load_ensemble(config.run, config.device, config.precision, threads=1)
+    config.remember.give(model)
     further = further_inputs(model, (), config.context, config.given)
     terms = Terms(config.terms, model.tokenizer) if config.terms else None
 
@@ -170,6 +175,7 @@ def translate_command(argv: list[str], command: str) -> int:
         )
     distributed.start()
     model = load_ensemble(config.run, config.device, config.precision)
+    config.remember.give(model)
     if config.confidence or config.below is not None:
         check_calibrated(model, config.run[0], "--below" if config.below is not None else "--confidence")
     chosen = SearchOptions.make(model.search_defaults, options)
@@ -204,6 +210,10 @@ def translate_command(argv: list[str], command: str) -> int:
         **options,
     )
     remarks = _Remarks(config, terms)
+    store = model.datastore if config.json else None
+    if store and not find_spec("rapidfuzz"):
+        notify("--json: pairs of the memory like a line need rapidfuzz: pip install 'gen-toolkit[memory]'")
+        store = None
     with output(config.output) as file:
         found = (each for block in blocks for each in distributed.share_out(block, translate))
         number = listed = 0
@@ -212,7 +222,7 @@ def translate_command(argv: list[str], command: str) -> int:
             file.writelines(document.translated(model, (each for _, each in numbered)))
         else:
             for number, each in remarks.added(enumerate(found, 1)):
-                written = _written(number, each, config, width)
+                written = _written(number, each, config, width, store)
                 listed += bool(written)
                 file.write(written)
                 file.flush()
@@ -222,7 +232,9 @@ def translate_command(argv: list[str], command: str) -> int:
     return 0
 
 
-def _written(number: int, found: Translation, config: TranslateCommand, width: int) -> str:
+def _written(
+    number: int, found: Translation, config: TranslateCommand, width: int, store: Datastore | None
+) -> str:
     """What is written about a line: nothing where --below is not interested in it."""
     if config.below is not None:
         sure = found.hypotheses[0].confidence if found.hypotheses else None
@@ -231,7 +243,7 @@ def _written(number: int, found: Translation, config: TranslateCommand, width: i
         if not config.json:
             return _to_look_at(number, found, config)
     if config.json:
-        return json.dumps(_record(number, found, config), ensure_ascii=False) + "\n"
+        return json.dumps(_record(number, found, config, store), ensure_ascii=False) + "\n"
     return _plain(found, config, width)
 
 
@@ -333,11 +345,13 @@ def _plain(found: Translation, config: TranslateCommand, width: int) -> str:
     return "".join(lines) + "\n" * (width - len(lines))
 
 
-def _record(number: int, found: Translation, config: TranslateCommand) -> dict[str, Any]:
+def _record(number: int, found: Translation, config: TranslateCommand, store: Datastore | None) -> dict[str, Any]:
+    near = {"memory": [match._asdict() for match in store.matches(found.source)]} if store else {}
     rates = config.confidence or config.below is not None
     return {
         "line": number,
         "source": found.source,
+        **near,
         "translations": [
             record(h, tokens=len(h.log_probs), alignment=links, **(confidence_record(h) if rates else {}))
             for h, links in zip(found.hypotheses, found.alignments, strict=True)

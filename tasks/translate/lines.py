@@ -55,7 +55,7 @@ def translate_lines(
 
     A line of several sentences is translated in pieces, unless training had many such lines; see `split_line`. A
     forced prefix applies to the first piece only. A line that must say something is not split, since nobody knows
-    in which of its sentences.
+    in which of its sentences, and neither is one that the model's memory has.
 
     Args:
         model: of translation: torch, exported, or an ensemble.
@@ -73,7 +73,8 @@ def translate_lines(
     def at_first() -> Iterator[str]:
         for item in lines:
             line, must = _line(item).strip(), options.get("must") or (isinstance(item, Mapping) and item.get(MUST))
-            pieces = Pieces([line], False) if line and must else split_line(model.processors["sentence"], line)
+            whole = must or (model.datastore and model.datastore.target(line) is not None)
+            pieces = Pieces([line], False) if line and whole else split_line(model.processors["sentence"], line)
             texts = pieces.texts[:1] if alone != options else pieces.texts
             waiting.append((item, pieces, len(texts)))
             yield from _items(item, texts, terms)
