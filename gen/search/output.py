@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
+
+
+class Kept(NamedTuple):
+    """What came from the input as it was, and where it begins there and in the text, in characters."""
+
+    text: str
+    source: int
+    target: int
 
 
 @dataclass(repr=False)
@@ -25,6 +33,8 @@ class Hypothesis:
         seed: of the random numbers it was drawn with; None where nothing was drawn.
         temperature: it was sampled at; None where it was not sampled.
         missing: what it had to say and does not.
+        kept: the protected spans of its input, in their order there.
+        read: with protected spans, what the model read; tokens and attention are those of what it wrote of that.
     """
 
     token_ids: list[int]
@@ -37,6 +47,8 @@ class Hypothesis:
     seed: int | None = None
     temperature: float | None = None
     missing: list[str] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+    read: str = ""
 
     @property
     def alignment(self) -> list[int]:

@@ -21,7 +21,7 @@ from gen.search.ensemble import Ensemble
 from tasks.commands.models import Precision, encoding_errors, labels_of, load_model, record, spelled
 from tasks.commands.must import unsaid, with_must
 from tasks.translate.lines import Translation, translate_lines
-from tasks.translate.terms import Terms
+from tasks.translate.terms import Terms, read_lexicon
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
@@ -52,6 +52,8 @@ class TranslateCommand:
     terms: str = ""
     """Table of two columns, a term of the source and the forms of its translation, one of which must come: town
     hall, Rathaus|Stadthaus. Terms with capitals respect case."""
+    lexicon: str = ""
+    """Table of two columns, word and translation: for --replace-unk, what is written instead of the word."""
     sample: bool = False
     """Sample instead of beam search."""
     scores: bool = False
@@ -81,6 +83,8 @@ class TranslateCommand:
         if self.json and (self.scores or self.alignments):
             errors.append("--json includes scores and alignments: leave out --scores and --alignments")
         errors += range_errors(self, ("batch_size",))
+        if self.lexicon and not self.search.replace_unk:
+            errors.append("--lexicon goes with --replace-unk")
         given = self.search.given()
         if self.sample:
             if beam := sorted({"beam", "strategy", "must"} & set(given)):
@@ -107,7 +111,9 @@ def translate_command(argv: list[str], command: str) -> None:
     lines: Iterable[Any] = config.text or read_lines(config.input)
     if chosen.unknown == "error" and not config.text:
         lines = spelled(config.input, known)
-    elif chosen.unknown == "skip":  # before sentences are split, so that alignments count the words that are left
+    elif (
+        chosen.unknown == "skip" and not chosen.kinds
+    ):  # before sentences are split, so that alignments count the words that are left
         lines = map(known, lines)
     if further:
         lines = ({"sentence": line, **further} for line in lines)
@@ -123,6 +129,7 @@ def translate_command(argv: list[str], command: str) -> None:
         batch_size=config.batch_size,
         attention=config.alignments or config.json,
         terms=terms,
+        **({"lexicon": read_lexicon(config.lexicon)} if config.lexicon else {}),
         **options,
     )
     remarks = _Remarks(config, terms)
