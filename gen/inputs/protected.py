@@ -16,7 +16,7 @@ _PATTERNS = {
         | \.(?:com|org|net|edu|gov|info|\p{Ll}{2})(?!\w))""",
     "emails": r"[\w.+%-]+ @ \w[\w-]* (?:\.[\w-]*\w)+",
     "placeholders": r"""</?\p{L}[^<>]*> | <!--.*?--> | &\#?\w+; | \[\[[^\[\]]*\]\] | `[^`]+`
-        | (?<brace>\$?\{(?:[^{}]++|(?&brace))*+\}) | \$\p{L}\w* | (?<!\w)[@\#]\p{L}\w* | __\w+?__
+        | \$?\{(?:[^{}]++|\{(?:[^{}]++|\{[^{}]*+\})*+\})*+\} | \$\p{L}\w* | (?<!\w)[@\#]\p{L}\w* | __\w+?__
         | (?<![\d%])% (?:\(\w+\)|\d+\$)? [-+\#0]*\d*(?:\.\d+)? (?:hh|ll|[hlLqjzt])? [diouxXeEfFgGcrsaAp@]
         | %\p{L}\w*%""",
     "emoji": r"(?:(?=\p{Extended_Pictographic}|\p{Regional_Indicator}|[\d\#*]\uFE0F?\u20E3)\X)+",
@@ -38,7 +38,7 @@ _NARROW = regex.compile(
 """No space comes beside it: opening brackets, and scripts without spaces."""
 _BETWEEN = regex.compile(r"[\s\p{Pd},/&+|]*")
 _PAIRS = {"(": ")", "[": "]", "（": "）", ",": ",", '"': '"', "“": "”", "„": "“", "«": "»", "»": "«", "‘": "’"}
-_BEGINS = regex.compile(r"(?:^|[.:!?…])[^\p{L}\p{N}]*$")
+_MARKS_BEFORE = regex.compile(r"(?r)[^\p{L}\p{N}]*")
 _SPELLED, _SPELLED_FIRST = 3.0, 2.0
 """A name is in pieces of at most so many letters: "Ko|wal|czyk"; other rare words are not: "Eis|hockey". At the
 beginning of a sentence, where every word has a capital, they are shorter."""
@@ -122,7 +122,8 @@ def _names(text: str, tokenizer: Tokenizer) -> list[tuple[int, int]]:
             runs[-1].append(word)
     found, nouns = [], 0
     for run in runs:
-        begins = _BEGINS.search(text, 0, run[0].start()) is not None
+        marks = _MARKS_BEFORE.match(text, 0, run[0].start())
+        begins = marks is not None and (marks.start() == 0 or not set(".:!?…").isdisjoint(marks[0]))
         most = _SPELLED if len(run) > 1 and _is_spelled(run[0][0], tokenizer) else _SPELLED_FIRST
         while run and _may_be_common(run[0][0], begins):
             if _is_spelled(run[0][0].lower(), tokenizer, most):
@@ -133,7 +134,7 @@ def _names(text: str, tokenizer: Tokenizer) -> list[tuple[int, int]]:
             found.append((run, all(spelled)))
         else:
             nouns += len(run)
-    german = 10 * nouns >= len(words)
+    german = 10 * nouns >= len(words)  # fewer are names that the vocabulary has, as London
     return [
         (run[0].start(), run[-1].end())
         for run, spelled in found
@@ -221,9 +222,10 @@ def put_back(text: str, gaps: Sequence[Gap], places: Sequence[int]) -> tuple[str
 
 
 def _space_before(left: str, gap: Gap) -> bool:
-    if not left.strip() or _NARROW.match(left[-1]):
+    last = left.rstrip()[-1:]
+    if not last or _NARROW.match(last):
         return False
-    return not gap.before.strip() or (not _SAID.match(gap.before) and bool(_SAID.match(left[-1])))
+    return not gap.before.strip() or (not _SAID.match(gap.before) and bool(_SAID.match(last)))
 
 
 def _space_after(right: str, gap: Gap) -> bool:

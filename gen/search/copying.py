@@ -71,7 +71,8 @@ class Copying:
         self.must: list[list[str]] = []
         for item in items:
             given = item.get(name) if isinstance(item, Mapping) else item
-            text, gaps, must = given if isinstance(given, str) else "", [], []
+            text, must = given if isinstance(given, str) else "", []
+            gaps: list[Gap] = []
             if spans := find_protected(text, kinds, processor.tokenizer):
                 text, gaps = take_out(text, spans)
                 stand_in = _STAND_INS[any(map(str.isdigit, gaps[0].text))]
@@ -87,7 +88,7 @@ class Copying:
             self._gaps.append(gaps)
 
     def finish(self, number: int, hypothesis: Hypothesis) -> None:
-        """Fills `<unk>` and the gaps of a hypothesis of item ``number``, whose text is there."""
+        """Fills the gaps in the text of a hypothesis of item ``number``."""
         gaps, text, must = self._gaps[number], hypothesis.text, self.must[number]
         if len(gaps) == 1 and not self._sentences[number]:  # there was nothing to translate
             hypothesis.text, hypothesis.kept, hypothesis.finished = gaps[0].text, [Kept(gaps[0].text, 0, 0)], True
