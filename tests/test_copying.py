@@ -134,18 +134,19 @@ def test_lines_are_not_split_inside_of_what_is_protected():
 
 @pytest.mark.parametrize("way", [{"beam": 3}, {"beam": 1}, {"temperature": 0.0}, {"temperature": 1.0, "seed": 3}])
 def test_each_comes_through_once(model, way):
-    alone = [model.generate(line, protect=True, **way) for line in LINES]
-    together = model.generate(LINES, protect=True, **way)
+    lines = [*LINES[::3], LINES[-1]]
+    alone = [model.generate(line, protect=True, **way) for line in lines]
+    together = model.generate(lines, protect=True, **way)
     assert [(o.text, o[0].kept) for o in together] == [(o.text, o[0].kept) for o in alone]
-    for line, output in zip(LINES, alone, strict=True):
+    for line, output in zip(lines, alone, strict=True):
         for span in spans_of(line):
             assert output.text.count(span) == 1
+            assert output.text.startswith(span) or not line.startswith(span)
+            assert f"({span})" in output.text or f"({span})" not in line
         for kept in output[0].kept:
             assert line[kept.source :].startswith(kept.text)
             assert output.text[kept.target :].startswith(kept.text)
     assert alone[-1].text == LINES[-1]  # there is nothing to translate
-    assert [o.text.startswith(span) for o, span in zip(alone[16:], SPANS, strict=False)].count(True) >= 12
-    assert all(o.text.rstrip(".").endswith(f"({span})") for o, span in zip(alone[32:], SPANS, strict=False))
 
 
 def test_the_rest_is_translated_as_without_it(model):
