@@ -530,3 +530,18 @@ def test_the_server_works_where_there_is_no_torch(folders, wheel, tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+def test_protected_spans_come_through(folders):
+    model, exported = translator(), runtime.load(folders / "translate")
+    lines, kinds = (
+        ["w3 {name} w5", "w5 w9 https://example.org/ä w2", "w1 w2 (a@example.org) w4."],
+        ("urls", "emails"),
+    )
+    for options in ({"protect_only": (*kinds, "placeholders")}, {"protect_only": kinds, "beam": 1}):
+        found = [(output.text, output[0].kept) for output in exported.generate(lines, **options)]
+        assert found == [(output.text, output[0].kept) for output in model.generate(lines, **options)]
+        assert all(
+            part in text
+            for part, (text, _) in zip(("", "https://example.org/ä", "(a@example.org)"), found, strict=True)
+        )

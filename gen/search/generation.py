@@ -86,7 +86,8 @@ class GenerationMixin:
                 mapping {name: item} for a model that reads several inputs. To a translation model a text is one
                 sentence: only ``gen translate`` splits texts.
             options: the fields of `SearchOptions`; ``strategy``, a `Strategy` object or the name of one;
-                ``processors``, further `Processor` objects; ``attention``, False to drop the attention weights.
+                ``processors``, further `Processor` objects; ``attention``, False to drop the attention weights;
+                ``lexicon``, a mapping of words for ``replace_unk``.
 
         Returns:
             One `Output`; for a list, one per item.
@@ -119,7 +120,7 @@ class GenerationMixin:
             raise ConfigError([f"--batch-size must be at least 1, not {batch_size}"])
         strategy = options.get("strategy")
         if not isinstance(strategy, Strategy):
-            chosen = self._options(options)
+            chosen = self.search_options(options)
             if chosen.samples and chosen.seed is None:
                 options["seed"] = fresh_seed()
         items, ahead = iter([items] if isinstance(items, str | bytes) else items), 32 if batch_size > 1 else 1
@@ -186,7 +187,7 @@ class GenerationMixin:
         Raises:
             ConfigError: several samples or temperatures: a stream is one text.
         """
-        chosen = self._options(options)
+        chosen = self.search_options(options)
         own = isinstance(options.get("strategy"), Strategy)
         if not own and chosen.beam is None and chosen.num_outputs > 1:
             several = "several values of --temperature" if len(chosen.temperature) > 1 else "--num-samples"
@@ -201,7 +202,7 @@ class GenerationMixin:
                 except StopIteration as stop:
                     hypothesis: Hypothesis = stop.value[0][0]
                     break
-                revised = column.parents is not None
+                revised = column.parents is not None or prepared.copying is not None
                 if not revised and bool(column.live[0]) and (piece := pieces.add(int(column.token_ids[0]))):
                     yield piece
         if rest := hypothesis.text if revised else pieces.rest():
@@ -213,11 +214,11 @@ class GenerationMixin:
         Raises:
             UserError, ConfigError: as `generate` does.
         """
-        return prepare(self, items, self._options(given), given)
+        return prepare(self, items, self.search_options(given), given)
 
-    def _options(self, given: GenerateKeywords) -> SearchOptions:
+    def search_options(self, given: GenerateKeywords) -> SearchOptions:
         """The search options: those given, over the model's defaults."""
-        names: dict[str, Any] = {k: v for k, v in given.items() if k not in ("processors", "attention")}
+        names: dict[str, Any] = {k: v for k, v in given.items() if k not in ("processors", "attention", "lexicon")}
         if isinstance(names.get("strategy"), Strategy):
             del names["strategy"]
         return SearchOptions.make(self.search_defaults, names)
@@ -227,7 +228,7 @@ class GenerationMixin:
     ) -> Generator[StepRecord, None, list[list[Hypothesis]]]:
         """`search` over items, with the options turned into objects and the results into text."""
         if not items:
-            self._options(given)
+            self.search_options(given)
             return []
         prepared = self.prepare(items, **given)
         return (yield from answered(prepared.start.step, prepared.unroll()))

@@ -11,6 +11,7 @@ from numbers import Real
 from typing import Any, TypedDict, get_args, get_origin, get_type_hints
 
 from gen.base.errors import ConfigError, UserError
+from gen.inputs.protected import KINDS
 from gen.inputs.tokenizer import Tokenizer
 from gen.search.ban import BannedTexts
 from gen.search.beam import Beam
@@ -58,13 +59,18 @@ class SearchKeywords(TypedDict, total=False):
     ban: str | Sequence[str] | None
     must: str | Sequence[str] | None
     stop: str | Sequence[str] | None
+    protect: bool | None
+    protect_only: str | Sequence[str] | None
+    replace_unk: bool | None
 
 
 class GenerateKeywords(SearchKeywords, total=False):
-    """What `generate` takes besides: further processors, and whether to keep the attention weights."""
+    """What `generate` takes besides: further processors, whether to keep the attention weights, and for
+    ``replace_unk`` the translations of words."""
 
     processors: Sequence[Processor]
     attention: bool
+    lexicon: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,13 @@ class SearchOptions:
     """A word, or several, that comes in every output, found by a beam; may be repeated. Alternatives: car|cars."""
     stop: tuple[str, ...] = ()
     """End before this string; may be repeated."""
+    protect: bool = False
+    """Copy from sentences what is not to be translated, once each, to where attention says: numbers in digits,
+    rare names, URLs, e-mail, placeholders ({name}, %s, <b>), emoji."""
+    protect_only: tuple[str, ...] = ()
+    """Copy only this: numbers, names, urls, emails, placeholders or emoji; may be repeated."""
+    replace_unk: bool = False
+    """Models of words: for <unk>, write the word of the input that attention points at."""
 
     def __post_init__(self) -> None:
         errors = []
@@ -153,6 +166,11 @@ class SearchOptions:
         return [
             int(min(self.length_limit, self.max_ratio * n + 10)) if n else self.length_limit for n in input_lengths
         ]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of spans that are protected."""
+        return self.protect_only or (KINDS if self.protect else ())
 
     @property
     def samples(self) -> bool:
@@ -247,6 +265,10 @@ class SearchOptions:
                 f"--unknown must be one of {', '.join(UNKNOWN)}, not {self.unknown!r}",
             ),
             ("" in self.stop, "--stop must not be empty"),
+            *(
+                (kind not in KINDS, f"--protect-only must be one of {', '.join(KINDS)}, not {kind!r}")
+                for kind in self.protect_only
+            ),
             ("" in self.ban, "--ban must not be empty"),
             *((True, f"--must {text!r}: is empty, or has an empty alternative") for text in empty_in(self.must)),
             (
@@ -426,7 +448,7 @@ def _converted(value: Any, hint: Any) -> Any:
             values = list(value)
     found = [_plain(each, hint) for each in values]
     if None in found:
-        what = {int: "a whole number", float: "a number", str: "a string"}[hint]
+        what = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}[hint]
         shown = " ".join(repr(value).split())
         shown = shown if len(shown) <= 80 else shown[:79] + "…"
         raise TypeError(f"{what}{', or several' if several else ''}, not {shown}")
@@ -434,9 +456,11 @@ def _converted(value: Any, hint: Any) -> Any:
 
 
 def _plain(value: Any, kind: type) -> Any:
-    """An int, float or str made of ``value`` without loss; None where it is none."""
+    """A bool, int, float or str made of ``value`` without loss; None where it is none."""
     if kind is str:
         return str(value) if isinstance(value, str) else None
+    if kind is bool:
+        return value if isinstance(value, bool) else None
     if isinstance(value, bool):
         return None
     if kind is float:

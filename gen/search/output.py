@@ -16,6 +16,14 @@ class Word(NamedTuple):
     confidence: float
 
 
+class Kept(NamedTuple):
+    """What came from the input as it was, and where it begins there and in the text, in characters."""
+
+    text: str
+    source: int
+    target: int
+
+
 @dataclass(repr=False)
 class Hypothesis:
     """One text that a model wrote.
@@ -35,6 +43,8 @@ class Hypothesis:
         confidence: its expected quality, 0 to 1; None where the model is not calibrated (`gen evaluate RUN
             --calibrate`).
         words: its words in order, each with the probability that it is right; empty likewise.
+        kept: the protected spans of its input, in their order there.
+        read: with protected spans, what the model read; tokens and attention are those of what it wrote of that.
     """
 
     token_ids: list[int]
@@ -49,6 +59,8 @@ class Hypothesis:
     missing: list[str] = field(default_factory=list)
     confidence: float | None = None
     words: list[Word] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+    read: str = ""
 
     @property
     def alignment(self) -> list[int]:

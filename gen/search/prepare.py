@@ -15,6 +15,7 @@ from gen.inputs.processors import InputProcessor, known_item
 from gen.inputs.tokenizer import Tokenizer
 from gen.search.beam import Beam
 from gen.search.confidence import Calibration
+from gen.search.copying import Copying
 from gen.search.loop import Events, Step, unroll
 from gen.search.must import Goal, Must, goals_of
 from gen.search.ops import Ops
@@ -71,6 +72,10 @@ class PreparedSearch:
         num_distinct: of hypotheses with the same text only the best is kept, and at most so many; 0: all are kept.
         keep_attention: record the weights behind each token.
         calibration: says how sure the model is of what it wrote; None: nobody knows.
+        items: what the model reads.
+        copying: what comes from the items as it is, so that no text is known before its end; None where nothing
+            does.
+        give_attention: leave the recorded weights in hypotheses.
     """
 
     tokenizer: Tokenizer
@@ -86,6 +91,9 @@ class PreparedSearch:
     goals: list[Goal | None]
     num_distinct: int
     keep_attention: bool
+    items: Sequence[Any]
+    copying: Copying | None = None
+    give_attention: bool = True
     calibration: Calibration | None = None
 
     def unroll(self) -> Events:
@@ -107,16 +115,24 @@ class PreparedSearch:
     def finish(self, results: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
         """Fills in the text and the tokens of every item's hypotheses, and cuts attention to its own memory."""
         tokenizer, spelled = self.tokenizer, token_texts(self.tokenizer)
-        for real, prompt, goal, hypotheses in zip(self.mask, self.texts, self.goals, results, strict=True):
+        copying = self.copying
+        columns = zip(self.mask, self.texts, self.goals, results, strict=True)
+        for number, (real, prompt, goal, hypotheses) in enumerate(columns):
             space = prompt[len(open_end(prompt, tokenizer)) :]
             for hypothesis in hypotheses:
                 if hypothesis.attention is not None:
                     hypothesis.attention = hypothesis.attention[:, real]
-                text = tokenizer.decode(hypothesis.token_ids).removeprefix(space)
-                hypothesis.text = cut(text, self.stops)
+                token_ids = hypothesis.token_ids
+                text = copying.replaced(number, hypothesis) if copying else tokenizer.decode(token_ids)
+                hypothesis.text = cut(text.removeprefix(space), self.stops)
+                if copying:
+                    copying.finish(number, hypothesis)
+                if not self.give_attention:
+                    hypothesis.attention = None
                 hypothesis.tokens = [spelled[i] for i in hypothesis.token_ids]
                 if goal:
-                    hypothesis.missing = goal.missing(prompt + hypothesis.text, len(prompt))
+                    missing = goal.missing(prompt + hypothesis.text, len(prompt))
+                    hypothesis.missing = [m for m in missing if not copying or m not in copying.must[number]]
             hypotheses.sort(key=lambda found: len(found.missing))
             if self.num_distinct:
                 hypotheses[:] = _distinct(hypotheses, tokenizer)[: self.num_distinct]
@@ -135,7 +151,7 @@ def prepare(
         model: see `Searches`.
         items: at least one.
         options: checked.
-        given: the keywords of `generate`, of which ``strategy``, ``processors`` and ``attention`` may be objects.
+        given: the keywords of `generate`, of which ``strategy``, ``processors`` and ``lexicon`` may be objects.
 
     Raises:
         UserError: a prompt the vocabulary cannot spell, or an item of the wrong type.
@@ -152,6 +168,22 @@ def prepare(
     never = (tokenizer.bos_id, tokenizer.unk_id)
     # None where all that a model does is to continue prompts
     readers: Mapping[str, InputProcessor] | None = getattr(model, "processors", None)
+    copying = None
+    if options.kinds or options.replace_unk:
+        copying = Copying(
+            readers or {},
+            items,
+            options.kinds,
+            tokenizer,
+            replaces=options.replace_unk,
+            lexicon=given.get("lexicon", {}),
+            stands=options.beam is not None
+            and options.beam_groups is None
+            and "strategy" not in given
+            and not options.ban,
+        )
+        items = copying.items
+        each_must = [(*must, *own) for must, own in zip(each_must, copying.must, strict=True)]
     if options.unknown and readers:
         items = [known_item(readers, item, options.unknown) for item in items]
     start = model.start_search(items)
@@ -177,6 +209,7 @@ def prepare(
     strategy = own if isinstance(own, Strategy) else options.build_strategy(must)
     if isinstance(strategy, Beam):
         strategy.mask = mask
+    gives_attention = given.get("attention", True)
     several = strategy is not own and options.beam is not None and (options.num_outputs > 1 or must is not None)
     if several:
         strategy.num_return = strategy.width  # several may have the same text
@@ -188,12 +221,15 @@ def prepare(
         strategy=strategy,
         processors=[*remembered, *([must] if must else []), *wanted, *given.get("processors", ())],
         limits=limits,
-        never=never,
+        never=never[:1] if options.replace_unk else never,
         mask=mask,
         stops=[tokenizer.normalize(text) for text in options.stop],
         goals=goals,
         num_distinct=options.num_outputs if several else 0,
-        keep_attention=given.get("attention", True),
+        keep_attention=gives_attention or copying is not None,
+        items=items,
+        copying=copying,
+        give_attention=gives_attention,
         calibration=model.calibration,
     )
 

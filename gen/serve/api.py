@@ -96,6 +96,7 @@ async def generate(request: Request) -> Response:
         attention=asked.attention,
         from_ids=asked.from_ids,
     )
+    item = job.search.items[0]
     if asked.stream:
         return events(request, _events(work, job, item, asked))
     async with work:

@@ -13,7 +13,7 @@ from gen.serve.errors import Refusal
 from gen.serve.models import Models, Served
 from gen.serve.translation import Translating
 from gen.serve.wire import answer, body, parse, wrong_type
-from gen.serve.work import Work, item_of, several
+from gen.serve.work import Work, check, item_of, several
 
 _NAMES = {
     "ar": "Arabic", "bg": "Bulgarian", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek",
@@ -48,10 +48,11 @@ async def translate(request: Request) -> Response:
     served = _find(models, asked.source, asked.target)
     texts = [asked.q] if isinstance(asked.q, str) else asked.q
     options = several(served, {}, asked.alternatives + 1)
+    kinds = check(served, options, models.limits).kinds
     async with Work(request, served) as work:
         parts = []
         for text in texts:
-            translating = Translating(served, text)
+            translating = Translating(served, text, kinds)
             if len(work.jobs) + len(translating.texts) > models.limits.queue:
                 raise Refusal("too much text at once: send it in parts")
             jobs = [

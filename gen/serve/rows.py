@@ -31,7 +31,7 @@ def shares_rows(search: PreparedSearch) -> bool:
     """Whether `Rows` does a search; others run a `search` of their own, and share only its steps."""
     strategy = search.strategy
     plain = type(strategy) is Greedy or (type(strategy) is Sample and not strategy.independent)
-    return plain and all(type(p) is StopStrings for p in search.processors)
+    return plain and search.copying is None and all(type(p) is StopStrings for p in search.processors)
 
 
 @dataclass(slots=True, eq=False)

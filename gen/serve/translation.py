@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gen.inputs.sentences import continued, split_line
+from gen.inputs.protected import split_protected
+from gen.inputs.sentences import continued
 from gen.search.output import Hypothesis
 from gen.serve.models import Served
 
@@ -15,14 +16,15 @@ class Translating:
     Args:
         served: a model for which `does` is true.
         text: any number of lines.
+        kinds: what is protected; see `gen.search.SearchOptions`.
 
     Attributes:
         texts: what is translated, in order.
     """
 
-    def __init__(self, served: Served, text: str) -> None:
+    def __init__(self, served: Served, text: str, kinds: Sequence[str] = ()) -> None:
         processor = served.inputs["sentence"]
-        self._lines = [split_line(processor, line.strip()).texts for line in text.split("\n")]
+        self._lines = [split_protected(processor, line.strip(), kinds).texts for line in text.split("\n")]
         self.texts = [piece for line in self._lines for piece in line]
 
     @property

@@ -51,6 +51,9 @@ class Search(Struct, kw_only=True):
     must: Texts = None
     ban: Texts = None
     stop: Texts = None
+    protect: bool | None = None
+    protect_only: Texts = None
+    replace_unk: bool | None = None
 
     def options(self) -> dict[str, Any]:
         """The options that were given."""

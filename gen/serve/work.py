@@ -107,6 +107,8 @@ class Work:
                 search = self.model.prepare([item], **options, attention=attention)
             if not all(0 <= i < len(self.model.tokenizer) for i in from_ids):
                 raise Refusal(f"from_ids: token ids are below {len(self.model.tokenizer)}", param="from_ids")
+            if search.copying is not None:
+                wanted["streams"] = False  # only the end shows what the text is
             search.prompts[0] = [*search.prompts[0], *from_ids]
             read = max(len(search.prompts[0]) - 1, search.mask.shape[1])
             if read > self.limits.input_tokens:

@@ -28,7 +28,7 @@ from tasks.commands.models import Precision, encoding_errors, labels_of, load_mo
 from tasks.commands.must import unsaid, with_must
 from tasks.translate.documents import FORMATS, Document
 from tasks.translate.lines import Translation, translate_lines
-from tasks.translate.terms import Terms
+from tasks.translate.terms import Terms, read_lexicon
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
@@ -62,6 +62,8 @@ class TranslateCommand:
     hall, Rathaus|Stadthaus. Terms with capitals respect case."""
     retranslate: bool = False
     """Of .po and .xliff translate also what has a translation."""
+    lexicon: str = ""
+    """Table of two columns, word and translation: for --replace-unk, what is written instead of the word."""
     sample: bool = False
     """Sample instead of beam search."""
     scores: bool = False
@@ -101,6 +103,8 @@ class TranslateCommand:
         errors += range_errors(self, ("batch_size",)) + self.remember.errors()
         names = ("text", "image", "must_each", "scores", "alignments", "json", "confidence", "below")
         errors += self.large.errors(self.output, [self.input], {name: getattr(self, name) for name in names})
+        if self.lexicon and not self.search.replace_unk:
+            errors.append("--lexicon goes with --replace-unk")
         given = self.search.given()
         errors += self._document_errors()
         if self.below is not None:
@@ -131,6 +135,7 @@ class TranslateCommand:
         names = ("json", "scores", "alignments", "must_each", "confidence")
         unfit = [name for name in names if getattr(self, name)]
         unfit += ["below"] if self.below is not None else []
+        unfit += [name for name in ("protect", "replace_unk") if name in self.search.given()]
         unfit += ["ray"] if self.large.ray else []
         errors = [f"--{name.replace('_', '-')} is for lines, and {self.input} is a document" for name in unfit]
         kind, other = suffix(self.input), suffix(self.output)
@@ -191,7 +196,8 @@ def translate_command(argv: list[str], command: str) -> int:
     lines: Iterable[Any] = config.text or (document.texts if document else read_lines(config.input))
     if chosen.unknown == "error" and not config.text:
         lines = spelled(config.input, known, document.numbered if document else None)
-    elif chosen.unknown == "skip":  # before sentences are split, so that alignments count the words that are left
+    elif chosen.unknown == "skip" and not chosen.kinds:
+        # Before sentences are split, so that alignments count the words that are left.
         lines = map(known, lines)
     if further:
         lines = ({"sentence": line, **further} for line in lines)
@@ -207,6 +213,7 @@ def translate_command(argv: list[str], command: str) -> int:
         batch_size=config.batch_size,
         attention=config.alignments or config.json or document is not None,
         terms=terms,
+        **({"lexicon": read_lexicon(config.lexicon)} if config.lexicon else {}),
         **options,
     )
     remarks = _Remarks(config, terms)

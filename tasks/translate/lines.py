@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gen.inputs.sentences import Pieces, continued, split_line
+from gen.inputs.protected import split_protected
+from gen.inputs.sentences import Pieces, continued
 from gen.inputs.tokenizer import Tokenizer
 from gen.runtime import Runtime
 from gen.search import Hypothesis
@@ -69,12 +71,14 @@ def translate_lines(
     waiting: deque[tuple[Any, Pieces, int]] = deque()
     many = partial(model.generate_many, batch_size=batch_size, attention=attention)
     alone = {name: value for name, value in options.items() if name != "prefix"}
+    kinds = model.search_options(options).kinds  # type: ignore[arg-type]
 
     def at_first() -> Iterator[str]:
         for item in lines:
             line, must = _line(item).strip(), options.get("must") or (isinstance(item, Mapping) and item.get(MUST))
             whole = must or (model.datastore and model.datastore.target(line) is not None)
-            pieces = Pieces([line], False) if line and whole else split_line(model.processors["sentence"], line)
+            split = partial(split_protected, model.processors["sentence"], kinds=kinds)
+            pieces = Pieces([line], False) if line and whole else split(line)
             texts = pieces.texts[:1] if alone != options else pieces.texts
             waiting.append((item, pieces, len(texts)))
             yield from _items(item, texts, terms)
@@ -160,14 +164,29 @@ def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypo
     if hypothesis.attention is None or not hypothesis.token_ids:
         return []
     processor: Any = model.processors["sentence"]
-    source_ids = processor.encode(source)[:-1]
+    source_ids = processor.encode(hypothesis.read or source)[:-1]
     rows = _words(model.tokenizer, hypothesis.token_ids)
     columns = _words(processor.tokenizer, source_ids)
     end = max(columns, default=-1) + 1
     weights = np.zeros((max(rows) + 1, end + 1))
     seen = hypothesis.attention[:, : len(columns) + 1]  # those of further inputs come after
     np.add.at(weights, (np.array(rows)[:, None], np.array([*columns, end])[None]), seen)
-    return [(s, t) for t, s in enumerate(weights.argmax(1).tolist()) if s != end]
+    links = [(s, t) for t, s in enumerate(weights.argmax(1).tolist()) if s != end]
+    if not hypothesis.kept:
+        return links
+    sources = _same_words(hypothesis.read, source)
+    targets = _same_words(model.tokenizer.decode(hypothesis.token_ids), hypothesis.text)
+    links = [(sources[s], targets[t]) for s, t in links if s in sources and t in targets]
+    for kept in hypothesis.kept:
+        first = _words_before(source, kept.source), _words_before(hypothesis.text, kept.target)
+        links += [(first[0] + n, first[1] + n) for n in range(len(kept.text.split()))]
+    return sorted(set(links), key=lambda link: link[::-1])
+
+
+def _same_words(text: str, longer: str) -> dict[int, int]:
+    """Which words of a text are which of one that holds more."""
+    blocks = SequenceMatcher(None, text.split(), longer.split(), autojunk=False).get_matching_blocks()
+    return {block.a + n: block.b + n for block in blocks for n in range(block.size)}
 
 
 def _words(tokenizer: Tokenizer, token_ids: list[int]) -> list[int]:

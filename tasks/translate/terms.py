@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from gen.base.errors import UserError
 from gen.base.tables import Table
 from gen.inputs.tokenizer import Tokenizer
 from gen.search.must import Goal
 from gen.search.phrases import is_letter
+
+
+def read_lexicon(name: str) -> dict[str, str]:
+    """Word → its translation, from a table with two columns; of several, the first.
+
+    Raises:
+        UserError: the table cannot be read, has not two columns, or a cell is empty; names the line.
+    """
+    found: dict[str, str] = {}
+    for where, source, target in _pairs(name, "a word has two: source and target"):
+        if not source or not target:
+            raise UserError(f"{name}: {where}: a source or a target is empty")
+        found.setdefault(source, target)
+    return found
+
+
+def _pairs(name: str, needed: str) -> Iterator[tuple[str, str, str]]:
+    """(place, source, target) of each row of a table with two columns."""
+    for where, row in Table(name):
+        if len(row) != 2:
+            columns = f"{len(row)} column{'s' * (len(row) != 1)}"
+            raise UserError(f"{name}: {where} has {columns}, and {needed}")
+        source, target = (str(cell or "").strip() for cell in row.values())
+        yield where, source, target
 
 
 class Terms:
@@ -24,11 +50,7 @@ class Terms:
 
     def __init__(self, name: str, tokenizer: Tokenizer) -> None:
         found: dict[str, list[str]] = {}
-        for where, row in Table(name):
-            if len(row) != 2:
-                columns = f"{len(row)} column{'s' * (len(row) != 1)}"
-                raise UserError(f"{name}: {where} has {columns}, and a term has two: source and target forms")
-            source, target = (str(cell or "").strip() for cell in row.values())
+        for where, source, target in _pairs(name, "a term has two: source and target forms"):
             forms = [form.strip() for form in target.split("|")]
             if not source or not all(forms):
                 raise UserError(f"{name}: {where}: a source or a target form is empty")
