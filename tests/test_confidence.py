@@ -45,16 +45,16 @@ def tokenizers():
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_word_has_the_log_probability_of_its_tokens(tokenizer, text):
     found = hypothesis(text, tokenizer)
-    words, sums = word_log_probs(found, tokenizer)
+    words, sums = word_log_probs(found, found.text, tokenizer)
     assert words == [word for _, word in words_of(found.text)]
     assert (sums < 0).all()
     if tokenizer.kind == "char":  # each token is a character, and stands where it stands
         places = [(begin, begin + len(word)) for begin, word in words_of(found.text)]
         assert sums == pytest.approx([sum(found.log_probs[a:b]) for a, b in places])
     whole = hypothesis("", tokenizer)
-    assert word_log_probs(whole, tokenizer)[0] == []
+    assert word_log_probs(whole, whole.text, tokenizer)[0] == []
     changed = hypothesis(text, tokenizer, [-2.0 if p == min(found.log_probs) else p for p in found.log_probs])
-    assert (word_log_probs(changed, tokenizer)[1] <= sums + 1e-9).all()
+    assert (word_log_probs(changed, changed.text, tokenizer)[1] <= sums + 1e-9).all()
 
 
 def test_words_of_several_bytes_and_of_what_was_cut_off():
@@ -63,9 +63,9 @@ def test_words_of_several_bytes_and_of_what_was_cut_off():
     assert len(found.token_ids) > 5  # 狗 is spelled in bytes
     at = [tokenizer.tokens()[i].startswith("<0x") for i in found.token_ids]
     expected = sum(p for p, is_byte in zip(found.log_probs, at, strict=False) if is_byte)
-    assert word_log_probs(found, tokenizer)[1][1] == pytest.approx(expected)
+    assert word_log_probs(found, found.text, tokenizer)[1][1] == pytest.approx(expected)
     found.text = "cat "  # up to a stop string
-    assert word_log_probs(found, tokenizer)[0] == ["cat"]
+    assert word_log_probs(found, found.text, tokenizer)[0] == ["cat"]
 
 
 def test_a_less_probable_word_is_never_more_sure():

@@ -17,7 +17,7 @@ from gen.models.model import Model
 from gen.search.ensemble import Ensemble
 from gen.search.info import ModelInfo
 from tasks.translate.lines import translate_lines
-from tests.serving import running, writer
+from tests.serving import calibrated, running, writer
 
 SPANS = [
     "12,345.60 €",
@@ -123,6 +123,15 @@ def test_tags_stay_beside_their_words():
     assert rest == "a red house"
     assert put_back("ein rotes Haus", gaps, [4, 9])[0] == "ein <b>rotes</b> Haus"
     assert put_back("一个房子", gaps[:1], [2])[0] == "一个<b>房子"
+
+
+def test_what_is_kept_is_sure_and_all_else_as_sure_as_without_it():
+    rated = calibrated(translator())
+    plain, kept = (rated.generate(line, protect=True) for line in ("fo ma pi di.", "fo ma 12,345.60 € pi di."))
+    spans = {word.text: word.confidence for word in kept.words}
+    assert spans.pop("12,345.60") == 1.0
+    assert spans == {word.text: word.confidence for word in plain.words}
+    assert kept.confidence == plain.confidence
 
 
 def test_lines_are_not_split_inside_of_what_is_protected():

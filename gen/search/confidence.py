@@ -89,8 +89,13 @@ class Calibration:
         """Fills in how sure the model is of a hypothesis and of its words."""
         log_probs = hypothesis.log_probs
         hypothesis.confidence = float(self.text(sum(log_probs) / max(len(log_probs), 1)))
-        words, sums = word_log_probs(hypothesis, tokenizer)
+        written = hypothesis.text
+        if hypothesis.kept:
+            written = tokenizer.decode(hypothesis.token_ids)
+        words, sums = word_log_probs(hypothesis, written, tokenizer)
         hypothesis.words = list(map(Word, words, self.word(sums).tolist()))
+        if hypothesis.kept:
+            hypothesis.words = list(_with_kept(hypothesis))
 
     def to_bytes(self) -> bytes:
         """The content of its file."""
@@ -163,8 +168,27 @@ def words_of(text: str) -> Iterator[tuple[int, str]]:
                 yield begin, word
 
 
-def word_log_probs(hypothesis: Hypothesis, tokenizer: Tokenizer) -> tuple[list[str], np.ndarray]:
-    """The N words of a hypothesis and their log-probabilities, (N,) float64: of all tokens that are in a word."""
+def _with_kept(hypothesis: Hypothesis) -> Iterator[Word]:
+    """The words of a text in which there are protected spans, which are sure, from the words that were written."""
+    at = 0
+    for begin, word in words_of(hypothesis.text):
+        if any(k.target <= begin < k.target + len(k.text) for k in hypothesis.kept):
+            yield Word(word, 1.0)
+            continue
+        same = (i for i in range(at, len(hypothesis.words)) if hypothesis.words[i].text == word)
+        if (found := next(same, None)) is not None:
+            yield hypothesis.words[found]
+            at = found + 1
+
+
+def word_log_probs(hypothesis: Hypothesis, text: str, tokenizer: Tokenizer) -> tuple[list[str], np.ndarray]:
+    """The N words of a text and their log-probabilities, (N,) float64: of all tokens that are in a word.
+
+    Args:
+        hypothesis: its tokens.
+        text: what they spell.
+        tokenizer: of them.
+    """
     spelling, waiting, whole = Spelling(tokenizer, []), 0.0, ""
     begins, parts = list[int](), list[float]()  # where pieces of the text begin, and their log-probabilities
     for token_id, log_prob in zip(hypothesis.token_ids, hypothesis.log_probs, strict=False):  # EOS comes after
@@ -173,8 +197,8 @@ def word_log_probs(hypothesis: Hypothesis, tokenizer: Tokenizer) -> tuple[list[s
             begins.append(len(whole))
             parts.append(waiting)
             whole, waiting = whole + piece, 0.0
-    found = list(words_of(hypothesis.text)) if parts else []
-    shift = max(whole.find(hypothesis.text), 0)  # the text may lack a space at the beginning
+    found = list(words_of(text)) if parts else []
+    shift = max(whole.find(text), 0)  # the text may lack a space at the beginning
     ends = [begin + shift + len(word) for begin, word in found]
     first = np.searchsorted(begins, [begin + shift for begin, _ in found], "right") - 1
     sums = [sum(parts[i:j]) for i, j in zip(first, np.searchsorted(begins, ends), strict=True)]
