@@ -127,9 +127,9 @@ def test_tags_stay_beside_their_words():
 
 def test_what_is_kept_is_sure_and_all_else_as_sure_as_without_it():
     rated = calibrated(translator())
-    plain, kept = (rated.generate(line, protect=True) for line in ("fo ma pi di.", "fo ma 12,345.60 € pi di."))
+    plain, kept = (rated.generate(line, protect=True) for line in ("fo ma pi di.", "fo ma 2024 pi di."))
     spans = {word.text: word.confidence for word in kept.words}
-    assert spans.pop("12,345.60") == 1.0
+    assert spans.pop("2024") == 1.0
     assert spans == {word.text: word.confidence for word in plain.words}
     assert kept.confidence == plain.confidence
 
