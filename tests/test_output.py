@@ -94,7 +94,7 @@ def test_keywords_are_the_options():
             wanted = {get_args(hint)[0]}
         assert wanted <= allowed, name
         assert type(None) in allowed, name
-    assert set(get_type_hints(GenerateKeywords)) - set(keywords) == {"processors", "attention"}
+    assert set(get_type_hints(GenerateKeywords)) - set(keywords) == {"processors", "attention", "lexicon"}
 
 
 @pytest.mark.parametrize(

@@ -341,8 +341,8 @@ def test_translations(see):
     page.get_by_label("sentence").fill(SENTENCES[1])
     output = MODELS["en-de"].generate(SENTENCES[1], n_best=3, attention=True)
     expect(page.locator(".others button span")).to_have_text([h.text for h in output])
-    tokens, source = page.locator(".text .token"), page.locator(".source .token")
-    assert page.locator(".source").text_content() == f"{WORDS.decode(WORDS.encode(SENTENCES[1]))} end"
+    tokens, source = page.locator(".text .token"), page.locator(".answer .source .token")
+    assert page.locator(".answer .source").text_content() == f"{WORDS.decode(WORDS.encode(SENTENCES[1]))} end"
     tokens.nth(2).hover()
     weights = output.attention[2]
     expect(source.nth(int(weights.argmax()))).to_have_attribute("style", "--heat: 0.000; --look: 1.000;")
@@ -420,7 +420,7 @@ def test_labels(see):
     shares = [float(share.strip("< %")) for share in page.locator(".share").all_text_contents()]
     assert shares == pytest.approx((100 * np.exp(log_probs[0][order])).tolist(), abs=0.6)
     expected = looks[0] / looks[0].max()
-    assert heats(page.locator(".source .token"), "--look") == pytest.approx(expected.tolist(), abs=0.002)
+    assert heats(page.locator(".answer .source .token"), "--look") == pytest.approx(expected.tolist(), abs=0.002)
 
 
 def test_the_tour(see):

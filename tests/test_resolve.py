@@ -184,10 +184,9 @@ def test_nothing_is_measured_where_nothing_is_open():
 def test_neighbouring_budgets_get_neighbouring_choices(task, tokens_per_second):
     """From half a minute to a day in steps of 3 %: no size jumps, none falls."""
     split = SimpleNamespace(num_tokens=400_000, num_captions=30_000)
-    choices = []
-    seconds = 30.0
+    kind, choices, seconds = config_class(task), [], 30.0
     while seconds < 86_400:
-        asked = config_class(task)(train=TrainOptions(budget=f"{seconds:.3f}s"), out="run")
+        asked = kind(train=TrainOptions(budget=f"{seconds:.3f}s"), out="run")
         choices.append(resolve(task(asked), asked, split, lambda config, limit: tokens_per_second).config)
         seconds *= 1.03
     sizes = [name for name, value in vars(choices[0].model).items() if name.endswith("_size") and value]
