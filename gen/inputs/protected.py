@@ -31,7 +31,7 @@ _STAND_IN = "\ue000"  # of private use
 _CAPITALS = regex.compile(r"\p{L}['’]?\p{Lu}")
 _WORD = regex.compile(r"[\p{L}\p{M}]+(?:[-'’][\p{L}\p{M}]+)*+")
 _SAID = regex.compile(r"[\p{L}\p{N}]")
-_CLOSING = regex.compile(r"[\p{Pe}\p{Pf}.,;:!?…'’\"]")
+_CLOSING = regex.compile(r"[\p{Pe}\p{Pf}\p{Pd}.,;:!?…'’\"]")
 _NARROW = regex.compile(
     r"[\p{Ps}\p{Pi}\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u3000-\u303f\uff00-\uffef]"
 )
