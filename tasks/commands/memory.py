@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from gen.base.cache import cached
 from gen.base.errors import UserError, notify
 from gen.base.files import TextFiles
+from gen.base.lines import expand_braces
 from gen.search.datastore import Datastore
 from gen.search.lookup import LARGE
 from gen.search.remember import write_pairs, write_text
@@ -93,6 +94,7 @@ def _pairs(model: Any, names: tuple[str, ...]) -> Any:
     """The folder with the memory of pairs."""
     from gen.datasets.pair_files import PairFiles
 
+    names = tuple(each for name in names for each in expand_braces(name))
     files = PairFiles(names, tables=len(names) == 1, advice="in a header of source and target")
     found = [(source, target) for source, target in files if source and target]
     if not found:
