@@ -21,8 +21,8 @@ from gen.search.options import SearchOptions
 from gen.search.phrase import Fit, phrase_tokens
 from tasks.caption import xmp
 from tasks.caption.arguments import CaptionCommand
-from tasks.caption.beside import Beside
 from tasks.caption.pictures import Caption, Shown, as_captions, caption_pictures, search_pictures
+from tasks.caption.side_files import SideFiles
 from tasks.commands.confidence import check_calibrated, rated
 from tasks.commands.models import labels_of, load_model, record
 from tasks.commands.must import unsaid, with_must
@@ -70,7 +70,7 @@ def caption_command(argv: list[str], command: str) -> int:
         xmp.library()
     given = labels_of(model, config.given)
     language = config.language or _language(model, given)
-    beside = Beside(config.overwrite, language, Path(config.xmp_copies))
+    beside = SideFiles(config.overwrite, language, Path(config.xmp_copies))
     paths = beside.noting(config.pictures or _paths_on_stdin())
     items: Iterable[Any] = ({"picture": path, **given} if given else path for path in paths)
     if config.must_each:
@@ -95,7 +95,7 @@ def caption_command(argv: list[str], command: str) -> int:
 
 
 def _caption(
-    config: CaptionCommand, model: Any, items: Iterable[Any], options: dict[str, Any], beside: Beside
+    config: CaptionCommand, model: Any, items: Iterable[Any], options: dict[str, Any], beside: SideFiles
 ) -> tuple[int, int, int, list[Shown]]:
     """Captions the pictures. Returns how many there were, how many failed, and how many captions could not be
     written beside them; and what to show."""

@@ -13,7 +13,7 @@ from tasks.caption import xmp
 from tasks.caption.pictures import Caption, expand
 
 
-class Beside:
+class SideFiles:
     """Writes captions into files: each whole or not at all, never through a link, and none twice.
 
     Args:
