@@ -23,7 +23,7 @@ from gen.search.ops import NumpyOps, TorchOps
 from gen.search.remember import write_pairs, write_text
 from gen.serve.engine import Engine
 from tasks.commands.memory import MemoryOptions
-from tests.serving import together
+from tests.serving import calibrated, together
 from tests.test_runtime import sharpen, writer
 
 PAIRS = [("w3", "w7 w8"), ("w5 w9 w2 w7 w7 w1", "w1 w2 w3"), ("w40 w41", "w6"), ("w8 w9", "w10 w11 w12")]
@@ -161,6 +161,13 @@ def test_what_the_memory_has_is_translated_as_there(stores):
     assert found.attention.shape[0] == 3
     assert model.generate(PAIRS[1][0], ban="w2").text != "w1 w2 w3"
     assert "w7" in model.generate(PAIRS[1][0], must="w7").text
+
+
+def test_what_the_memory_has_is_sure(stores):
+    model = calibrated(with_memory(translator(), stores / "pairs"))
+    known, other = model.generate([PAIRS[1][0], "w8 w8"])
+    assert (known.confidence, known.words[0].confidence) == (1.0, 1.0)
+    assert other.confidence < 1.0
 
 
 def test_what_is_forbidden_does_not_come_back(stores):

@@ -85,8 +85,18 @@ class Calibration:
     quality: str = ""
     figures: dict[str, float] = field(default_factory=dict)
 
-    def rate(self, hypothesis: Hypothesis, tokenizer: Tokenizer) -> None:
-        """Fills in how sure the model is of a hypothesis and of its words."""
+    def rate(self, hypothesis: Hypothesis, tokenizer: Tokenizer, known: bool = False) -> None:
+        """Fills in how sure the model is of a hypothesis and of its words.
+
+        Args:
+            hypothesis: finished.
+            tokenizer: of its tokens.
+            known: it is what a memory has, so it is sure.
+        """
+        if known:
+            hypothesis.confidence = 1.0
+            hypothesis.words = [Word(word, 1.0) for _, word in words_of(hypothesis.text)]
+            return
         log_probs = hypothesis.log_probs
         hypothesis.confidence = float(self.text(sum(log_probs) / max(len(log_probs), 1)))
         written = hypothesis.text

@@ -75,7 +75,7 @@ class Neighbours(Processor):
         targets: Sequence[Sequence[int] | None],
         entries: Sequence[np.ndarray] | None = None,
     ) -> None:
-        self.store, self._targets = store, targets
+        self.store, self.targets = store, targets
         self._keys: np.ndarray | None = None
         if entries is not None:
             self._gather(entries)
@@ -94,11 +94,11 @@ class Neighbours(Processor):
 
     def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
         super().start(ops, prompts, vocab_size)
-        self._width = len(prompts) // len(self._targets)
+        self._width = len(prompts) // len(self.targets)
         self._inputs = np.arange(len(prompts)) // self._width  # the input of each row
         # A translation that a prompt has begun is continued.
         begun = [len(prompt) > 1 for prompt in prompts]
-        self._is_forced = np.array([bool(self._targets[i]) for i in self._inputs.tolist()]) & ~np.array(begun)
+        self._is_forced = np.array([bool(self.targets[i]) for i in self._inputs.tolist()]) & ~np.array(begun)
 
     def keep(self, rows: np.ndarray) -> None:
         self._inputs, self._is_forced = self._inputs[rows], self._is_forced[rows]
@@ -144,7 +144,7 @@ class Neighbours(Processor):
         """Leaves the rows that have a target nothing but its next token."""
         rows, wanted = [], []
         for row, length in enumerate(self.ops.numpy(lengths).tolist()):
-            target = self._targets[self._inputs[row]] if self._is_forced[row] else None
+            target = self.targets[self._inputs[row]] if self._is_forced[row] else None
             if target and length < len(target):
                 rows.append(row)
                 wanted.append(target[length])

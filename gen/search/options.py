@@ -137,8 +137,8 @@ class SearchOptions:
     stop: tuple[str, ...] = ()
     """End before this string; may be repeated."""
     protect: bool = False
-    """Copy from sentences what is not to be translated, once each, to where attention says: numbers in digits,
-    rare names, URLs, e-mail, placeholders ({name}, %s, <b>), emoji."""
+    """Copy numbers in digits, rare names, URLs, e-mail addresses, placeholders ({name}, %s, <b>) and emoji
+    unchanged, each once, to where attention points."""
     protect_only: tuple[str, ...] = ()
     """Copy only this: numbers, names, urls, emails, placeholders or emoji; may be repeated."""
     replace_unk: bool = False

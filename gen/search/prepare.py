@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from gen.search.confidence import Calibration
 from gen.search.copying import Copying
 from gen.search.loop import Events, Step, unroll
 from gen.search.must import Goal, Must, goals_of
+from gen.search.neighbours import Neighbours
 from gen.search.ops import Ops
 from gen.search.options import SearchOptions, empty_in
 from gen.search.output import Hypothesis
@@ -72,6 +73,7 @@ class PreparedSearch:
         num_distinct: of hypotheses with the same text only the best is kept, and at most so many; 0: all are kept.
         keep_attention: record the weights behind each token.
         calibration: says how sure the model is of what it wrote; None: nobody knows.
+        known: indices of items that are written as a memory has them.
         items: what the model reads.
         copying: what comes from the items as it is, so that no text is known before its end; None where nothing
             does.
@@ -95,6 +97,7 @@ class PreparedSearch:
     copying: Copying | None = None
     give_attention: bool = True
     calibration: Calibration | None = None
+    known: Collection[int] = ()
 
     def unroll(self) -> Events:
         """`gen.search.loop.unroll`, and the text of what it found."""
@@ -138,7 +141,7 @@ class PreparedSearch:
                 hypotheses[:] = _distinct(hypotheses, tokenizer)[: self.num_distinct]
             if self.calibration:
                 for hypothesis in hypotheses:
-                    self.calibration.rate(hypothesis, tokenizer)
+                    self.calibration.rate(hypothesis, tokenizer, number in self.known)
         return results
 
 
@@ -200,7 +203,7 @@ def prepare(
         ]
         must = Must(fitting, limits, tokenizer.eos_id)
     wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer, limits=limits)
-    remembered: list[Processor] = []
+    remembered: list[Neighbours] = []
     if store := getattr(model, "datastore", None):  # first, so that nothing forbidden comes back
         remembered = [store.processor(items, [not goal and not wanted for goal in goals])]
     own = given.get("strategy")
@@ -231,6 +234,7 @@ def prepare(
         copying=copying,
         give_attention=gives_attention,
         calibration=model.calibration,
+        known=[i for each in remembered for i, target in enumerate(each.targets) if target],
     )
 
 

@@ -41,8 +41,8 @@ class EvaluateCommand:
     batch_size: int = 64
     """Items per batch."""
     calibrate: bool = False
-    """Learn from these data how sure the model is of its words and texts, and keep that in its folder, for
-    --confidence of other commands. Training does it on its validation part."""
+    """Learn from these data how sure the model is of its words and texts, for --confidence of other commands, and
+    write it into its folder in place of what was there. Training does it on its validation part."""
     json: bool = False
     """Print JSON."""
     device: str = "auto"

@@ -19,21 +19,20 @@ from gen.search.remember import write_pairs, write_text
 
 @dataclass(frozen=True)
 class MemoryOptions:
-    """A memory, without training: pairs or a text that have a say in what is written."""
+    """Pairs or a text as a memory, without training."""
 
     TITLE: ClassVar = "Memory"
 
     memory: tuple[str, ...] = ()
-    """Pairs, or for a language model text, to remember without training: a table, or source and target lines in
-    two files. A sentence that is in it is translated as there."""
+    """Pairs: a table, or two files (--memory a.en --memory a.de), in which a sentence to translate may be found as
+    it is; for a language model a text. Nearest neighbours have a say in each token."""
     neighbours: int | None = None
-    """How many of the pairs most like the sentence are searched, or of the nearest places in a text have a say.
-    Unset: 32 pairs, 64 places."""
+    """How many neighbours count: of pairs the sentences most like the input, of a text the nearest places. Unset:
+    32 pairs, 64 places."""
     memory_temperature: float | None = None
-    """How evenly near and nearer ones have a say. Unset: 0.05 for pairs, 0.02 for text."""
+    """The higher, the more do farther neighbours count. Unset: 0.05 for pairs, 0.02 for text."""
     memory_weight: float = 0.8
-    """Share of the memory in the probability of a token, 0 to 1, where it has the very state of the decoder;
-    elsewhere less."""
+    """Largest share of the memory in the probability of a token, 0 to 1; it falls with the distance."""
 
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""

@@ -80,7 +80,8 @@ print(len(tokenizer), "tokens in the vocabulary")
 # ## Training
 #
 # One call reads the book, keeps the last tenth of it for the examination, chooses sizes for your machine, and
-# trains. Run the cell again and nothing is trained twice. For another book or budget name another `out`.
+# trains. Run the cell again and nothing is trained twice. A larger budget goes on
+# from here; for another book or a smaller budget name another `out`.
 
 # %%
 run = gen.train("text", data=BOOK, out="runs/letters", budget=BUDGET)
@@ -175,7 +176,7 @@ for temperature in (0.3, 0.6, 1.0, 1.4, 1.8):
     print(PROMPT + model(PROMPT, temperature=temperature, seed=1, max_new_tokens=250), "\n")
 
 # %% [markdown]
-# At 0.3 it is careful and dull. Around 0.7 it is lively, and most words are real ones. At 1.8 it falls apart:
+# At 0.3 it is careful and dull. Around 0.6 it is lively, and most words are real ones. At 1.8 it falls apart:
 # once an unlikely character has been drawn, the network has to go on from a text that it has never seen the
 # like of.
 #
@@ -249,7 +250,8 @@ show("letters-context.png")
 # GPT-2 is a network of another kind, a transformer, and 124 million parameters large; it has read eight million
 # web pages. `gen compare` measures both and the chain on the same held-out text. GPT-2 predicts pieces of
 # words, so its bits are added up and divided by the same number of characters. It needs `pip install
-# 'gen-toolkit[hub]'` and downloads half a gigabyte: put its name between the brackets if that is fine with you.
+# 'gen-toolkit[hub]'` and downloads half a gigabyte: use the line in the comment if that is fine with
+# you.
 
 # %%
 from tasks.text.against import compare_text

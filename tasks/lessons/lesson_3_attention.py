@@ -119,7 +119,7 @@ print(weights.round(decimals=2).tolist(), "sum:", round(weights.sum().item(), 3)
 # %% [markdown]
 # ## A real language
 #
-# Now English into German. The sentences come from a small grammar, with everything that makes German hard:
+# Now English into German. The sentences come from a small grammar, with some of what makes German hard:
 # genders, cases, and verbs at the end. The held-out sentences combine words that are never combined in
 # training. (To use pairs of your own, name a table with two columns.)
 
@@ -221,8 +221,8 @@ for hypothesis in output:
 #
 # </details>
 #
-# **3.** Why can the decoder not simply learn to look at "the next letter to the left", without comparing
-# vectors?
+# **3.** Could the decoder simply learn to look at "the next letter to the left", without comparing vectors? Would
+# that help to translate?
 #
 # <details><summary>Answer</summary>
 #

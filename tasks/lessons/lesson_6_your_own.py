@@ -134,7 +134,7 @@ for kind in ("rnn", "bag", "places"):
 # itself does not know any order, so they add the places.
 #
 # The file that defines the task has to be imported before a saved model is loaded. As a package with an entry
-# point in the group `gen.tasks` it is found by itself, and `gen train backwards` works in a terminal.
+# point in the group `gen.tasks` it is found by itself, and `gen train backwards` works in a terminal, too.
 
 # %%
 model = gen.load("runs/backwards-rnn")
@@ -144,8 +144,9 @@ terminal("gen info runs/backwards-rnn")
 # %% [markdown]
 # ## A strategy
 #
-# A strategy picks the next token of every row. It gets the log-probabilities of all tokens, (R, V), and returns
-# for every row which row it continues (None: itself), the token, and the new score. `self.ops` has the
+# A strategy picks the next token of every row. It gets the log-probabilities of all tokens, (R, V) for R rows
+# and V tokens, and returns for every row which row it continues (None: itself), the token, and the score that rows
+# are ranked by (here unchanged; the score that is reported is always the model's own). `self.ops` has the
 # operations on arrays for torch and for numpy, so that a strategy also runs with exported models.
 #
 # This one takes the second-best token at every third step, to see how the network gets out of it.

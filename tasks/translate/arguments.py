@@ -54,11 +54,11 @@ class TranslateCommand:
     alignments: bool = False
     """Print a tab and word alignments after each translation: source-target by attention, from 0: 0-0 2-1."""
     confidence: bool = False
-    """Print how good each translation probably is, 0 to 1, and a tab before it; colour doubtful words on a
+    """Print the chrF to be expected of each translation, 0 to 1, and a tab before it; colour doubtful words on a
     terminal. With --json also the probability of each word to be right."""
     below: float | None = None
-    """List only what a person should look at: translations of a lower confidence, one per line: number of the
-    line, confidence, source and translation, divided by tabs."""
+    """List only what a person should look at: translations of a lower confidence (0 to 1), one per line: number of
+    the line, confidence, source and translation, divided by tabs."""
     json: bool = False
     """Print one JSON object per line: line, source, translations with text, score (log-probability), finished,
     tokens, alignment; for samples also seed and temperature; with --memory the pairs most like the line."""
