@@ -375,6 +375,32 @@ def test_unclosed_tags_get_a_line_and_deep_ones_are_nothing_special(tmp_path, ca
     assert fill(path, str) == path.read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "a.html",
+            "<p>The cat &amp; <b>{name}</b> sat on a@b.example.org, see https://a.example/b?c=1&amp;d.</p>\n",
+        ),
+        ("a.md", "The cat {name} sat on **a@b.example.org**, see https://a.example/b?c=1.\n"),
+        (
+            "a.srt",
+            "1\n00:00:01,000 --> 00:00:02,000\nThe {{name}} sat at a@b.example.org and https://a.example/b\n",
+        ),
+    ],
+)
+def test_what_is_not_to_be_translated_comes_through(name, text, run, gen, tmp_path):
+    source, target = tmp_path / name, tmp_path / f"out-{name}"
+    kept = re.findall(r"\{+name\}+|a@b\.example\.org|https://a\.example/b[^.<\s]*", text)
+    source.write_text(text)
+    for more in ((), ("--protect",)):
+        status, _, err = gen("translate", run, "-i", source, "-o", target, *more)
+        assert status == 0, err
+        written = target.read_text()
+        assert len(kept) == 3
+        assert [written.count(each) for each in kept] == [1, 1, 1], written
+
+
 def test_options_that_are_for_lines(run, gen, tmp_path):
     (tmp_path / "a.srt").write_text(SRT)
     for options in (

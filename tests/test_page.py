@@ -353,7 +353,7 @@ def test_translations(see):
     assert "looked at" in tokens.nth(3).get_attribute("aria-label")
     doubtful = [word for word, sure in output.words if sure < 0.5]
     expect(page.locator(".text .doubtful")).to_have_text(doubtful)
-    expect(page.locator(".status")).to_contain_text("confidence")
+    expect(page.locator("header .status")).to_contain_text("confidence")
     source.nth(1).hover()  # and from a word to where it was looked at
     column = output.attention[: len(output.token_ids), 1]
     assert heats(tokens, "--look") == pytest.approx((column / column.max()).tolist(), abs=0.002)

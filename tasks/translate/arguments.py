@@ -117,7 +117,7 @@ class TranslateCommand:
         names = ("json", "scores", "alignments", "must_each", "confidence")
         unfit = [name for name in names if getattr(self, name)]
         unfit += ["below"] if self.below is not None else []
-        unfit += [name for name in ("protect", "replace_unk") if name in self.search.given()]
+        unfit += ["replace_unk"] if self.search.replace_unk else []
         unfit += ["ray"] if self.large.ray else []
         errors = [f"--{name.replace('_', '-')} is for lines, and {self.input} is a document" for name in unfit]
         kind, other = suffix(self.input), suffix(self.output)

@@ -12,6 +12,7 @@ from gen.base.config import parse_command
 from gen.base.errors import UserError, notify
 from gen.base.lines import output, read_lines
 from gen.inputs.processors import PictureProcessor, SentenceProcessor
+from gen.inputs.protected import find_protected
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
 from gen.search.ensemble import Ensemble
@@ -26,6 +27,10 @@ from tasks.translate.writing import Remarks, Writer
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
+
+
+ALWAYS_KEPT = ("placeholders", "urls", "emails")
+"""What is protected in documents even without --protect."""
 
 
 def translate_command(argv: list[str], command: str) -> int:
@@ -54,7 +59,14 @@ def translate_command(argv: list[str], command: str) -> int:
         raise UserError(
             f"{config.input} is a document, whose texts get one translation each, not {chosen.num_outputs}"
         )
-    document = Document(config.input, config.retranslate) if config.is_document else None
+    document = None
+    if config.is_document:
+        # What is kept is carried along as tags are.
+        sentence: Any = model.processors["sentence"]
+        tokenizer, kinds = sentence.tokenizer, chosen.kinds or ALWAYS_KEPT
+        spans = partial(find_protected, kinds=kinds, tokenizer=tokenizer)
+        document = Document(config.input, config.retranslate, spans)
+        options = {**options, "protect": False, "protect_only": ()}
     lines = _items(config, model, chosen, document)
     talking = config.batch_size == 1 or (config.input == "-" and not config.text and sys.stdin.isatty())
     blocks: Iterable[Iterable[Any]] = ([line] for line in lines) if talking else [lines]

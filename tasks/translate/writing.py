@@ -129,7 +129,8 @@ class Remarks:
             )
         if not found.hypotheses[0].finished:
             self.unfinished.append(number)
-        if self.expects_links and found.hypotheses[0].token_ids and not found.alignments[0]:
+        blind = found.hypotheses[0].attention is None and not found.alignments[0]
+        if self.expects_links and found.hypotheses[0].token_ids and blind:
             self.expects_links = False
             notify("--alignments: this model has no attention, so there are none")
 

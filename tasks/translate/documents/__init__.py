@@ -15,7 +15,16 @@ from gen.base.errors import UserError, few, notify
 from gen.base.lines import read_lines, suffix
 from tasks.translate.documents.alignment import Translated, translated
 from tasks.translate.documents.carry import carry
-from tasks.translate.documents.segments import BadDocument, has_letters, lay_out, left_over, line_of, lines_of
+from tasks.translate.documents.segments import (
+    BadDocument,
+    Spans,
+    has_letters,
+    kept,
+    lay_out,
+    left_over,
+    line_of,
+    lines_of,
+)
 from tasks.translate.lines import Translation
 
 FORMATS = {
@@ -42,6 +51,7 @@ class Document:
     Args:
         name: its file.
         again: whether what has a translation is translated, too.
+        spans: text → the spans in it that are carried along as tags are.
 
     Attributes:
         texts: what to translate.
@@ -51,7 +61,7 @@ class Document:
         UserError: the file cannot be read, or is broken (names the line), or a library is missing.
     """
 
-    def __init__(self, name: str, again: bool = False) -> None:
+    def __init__(self, name: str, again: bool = False, spans: Spans = lambda _: []) -> None:
         kind = suffix(name)
         text = "".join(read_lines(name, ends=True))
         try:
@@ -62,7 +72,7 @@ class Document:
             found = sorted(module.segments(text, again), key=lambda segment: segment.begin)
         except BadDocument as error:
             raise UserError(f"{name}: line {error.line}: {error.message}") from error
-        laid_out = ((segment, lay_out(segment.parts)) for segment in found)
+        laid_out = ((segment, lay_out(kept(segment, spans))) for segment in found)
         self._name, self._text = name, text
         self._segments = [(s, layout) for s, layout in laid_out if has_letters(layout.text)]
         self.texts, self.lines = [], []

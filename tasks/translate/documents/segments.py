@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal
 
 VOID = {
@@ -48,6 +49,7 @@ class Tag:
 
 
 Parts = list[str | Tag]
+Spans = Callable[[str], Sequence[tuple[int, int]]]
 
 
 def as_it_is(text: str) -> str:
@@ -103,6 +105,21 @@ def tagged(text: str, pattern: re.Pattern[str], escape: Callable[[str], str] = a
         parts += [text[at : match.start()], tag]
         at = match.end()
     return [part for part in [*parts, text[at:]] if part]
+
+
+def kept(segment: Segment, spans: Spans) -> Parts:
+    """The parts of a segment, and what in its text is no text to translate as tags."""
+    parts: Parts = []
+    for is_tag, several in groupby(segment.parts, lambda part: isinstance(part, Tag)):
+        if is_tag:
+            parts += several
+            continue
+        text, at = "".join(map(str, several)), 0  # entities are parts of their own
+        for begin, end in spans(text):
+            parts += [text[at:begin], Tag(segment.escape(text[begin:end]))]
+            at = end
+        parts.append(text[at:])
+    return [part for part in parts if part]
 
 
 MARKUP = r"</?[A-Za-z][^<>]*>"
