@@ -23,7 +23,7 @@ pytest.register_assert_rewrite("tests.browsing")
 TEXT = "the cat sat on the mat. the dog ran to the cat, and the cat ran off the mat.\n"
 
 
-SLOW = ("test_web.py", "test_page.py", "test_readme.py", "test_demo.py")
+SLOW = ("test_web.py", "test_page.py", "test_readme.py", "test_lessons.py")
 
 
 def pytest_collection_modifyitems(items):
