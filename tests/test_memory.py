@@ -168,6 +168,8 @@ def test_what_the_memory_has_is_sure(stores):
     known, other = model.generate([PAIRS[1][0], "w8 w8"])
     assert (known.confidence, known.words[0].confidence) == (1.0, 1.0)
     assert other.confidence < 1.0
+    begun = model.generate(PAIRS[1][0], prefix="w1")  # not written as in the memory, whatever comes
+    assert begun.confidence < 1.0 or begun.text == PAIRS[1][1]
 
 
 def test_what_is_forbidden_does_not_come_back(stores):

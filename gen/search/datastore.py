@@ -1,6 +1,6 @@
 """A memory: of every token of a corpus, what the decoder predicts it from (Khandelwal et al., 2020, 2021).
 
-`gen.search.remember` writes it, without training, and `gen.search.neighbours` lets it have a say in a search.
+`gen.search.remember` writes it, without training, and `gen.search.neighbours` lets it vote in a search.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Datastore:
         folder: where it is.
         model: that it was written for.
         neighbours: of a translation model the pairs, most like the input, that are searched; of a language model
-            the nearest places that have a say.
+            the nearest places that vote.
         temperature, weight: of the vote; see `gen.search.neighbours.vote`.
 
     What is None is that of `PAIRS` or `TEXT`.
@@ -154,7 +154,7 @@ class Datastore:
         return np.concatenate([np.empty(0, np.int64), *ranges])[:MOST]
 
     def processor(self, items: Sequence[Any], use_targets: Sequence[bool] = ()) -> Neighbours:
-        """What lets the memory have a say in a search.
+        """What lets the memory vote in a search.
 
         Args:
             items: the inputs.

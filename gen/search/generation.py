@@ -47,7 +47,7 @@ class GenerationMixin:
     info: ModelInfo
     calibration: Calibration | None = None
     datastore: Datastore | None = None
-    """A memory that has a say in what is written, and in scores."""
+    """A memory that votes on each token that is written, or scored."""
 
     def start_search(self, items: Sequence[Any]) -> SearchInput:
         """Reads the items, up to the first call of the decoder."""
@@ -151,7 +151,7 @@ class GenerationMixin:
             texts: the outputs to score.
             items: the inputs, one per text; None for free text.
 
-        Where the model has a ``datastore``, that has a say in it.
+        Where the model has a ``datastore``, that votes, too.
 
         Raises:
             UserError: the model's log-probabilities are NaN.

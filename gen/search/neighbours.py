@@ -1,4 +1,4 @@
-"""The processor that lets a memory have a say in what is written: nearest neighbours of the decoder's features."""
+"""The processor that lets a memory vote on what is written: nearest neighbours of the decoder's features."""
 
 from __future__ import annotations
 

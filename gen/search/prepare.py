@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -73,7 +73,7 @@ class PreparedSearch:
         num_distinct: of hypotheses with the same text only the best is kept, and at most so many; 0: all are kept.
         keep_attention: record the weights behind each token.
         calibration: says how sure the model is of what it wrote; None: nobody knows.
-        known: indices of items that are written as a memory has them.
+        known: index of an item → the token ids, with EOS, that a memory has for it.
         items: what the model reads.
         copying: what comes from the items as it is, so that no text is known before its end; None where nothing
             does.
@@ -97,7 +97,7 @@ class PreparedSearch:
     copying: Copying | None = None
     give_attention: bool = True
     calibration: Calibration | None = None
-    known: Collection[int] = ()
+    known: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
     def unroll(self) -> Events:
         """`gen.search.loop.unroll`, and the text of what it found."""
@@ -141,7 +141,8 @@ class PreparedSearch:
                 hypotheses[:] = _distinct(hypotheses, tokenizer)[: self.num_distinct]
             if self.calibration:
                 for hypothesis in hypotheses:
-                    self.calibration.rate(hypothesis, tokenizer, number in self.known)
+                    known = [*hypothesis.token_ids, tokenizer.eos_id] == self.known.get(number)
+                    self.calibration.rate(hypothesis, tokenizer, known)
         return results
 
 
@@ -234,7 +235,7 @@ def prepare(
         copying=copying,
         give_attention=gives_attention,
         calibration=model.calibration,
-        known=[i for each in remembered for i, target in enumerate(each.targets) if target],
+        known={i: target for each in remembered for i, target in enumerate(each.targets) if target},
     )
 
 

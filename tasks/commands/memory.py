@@ -25,7 +25,7 @@ class MemoryOptions:
 
     memory: tuple[str, ...] = ()
     """Pairs: a table, or two files (--memory a.en --memory a.de), in which a sentence to translate may be found as
-    it is; for a language model a text. Nearest neighbours have a say in each token."""
+    it is; for a language model a text. Nearest neighbours vote on each token."""
     neighbours: int | None = None
     """How many neighbours count: of pairs the sentences most like the input, of a text the nearest places. Unset:
     32 pairs, 64 places."""
