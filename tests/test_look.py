@@ -189,7 +189,7 @@ def test_a_task_of_ones_own(look, gen, tmp_path):
         (("book.txt", "--levle", "word"), "--level"),
         (("film.srt",), "`gen translate RUN -i film.srt` translates; `gen data text film.srt`"),
         (("model",), "`gen info model`"),
-        (("photos",), "name those, too: `gen data FOLDER captions.jsonl`"),
+        (("photos",), "name both, `gen data FOLDER captions.jsonl`"),
         (("photos/a.jpg",), "is a picture; name the folder"),
         (("captions.jsonl",), "a.jpg: is not in the current folder); --images names the folder"),
     ],

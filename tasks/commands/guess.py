@@ -67,7 +67,10 @@ def _instead(name: str) -> str:
             return f"is a model; `gen info {typed}` tells what it is and what it was trained on"
         found = visible_files(path) if _of_folder(path) == "text" else []
         if found and all(file.suffix.lower() in SUFFIXES for file in found):
-            return "pictures without captions; name those, too: `gen data FOLDER captions.jsonl`; or a folder per label"
+            return (
+                "holds pictures and no captions; name both, `gen data FOLDER captions.jsonl`, or sort the "
+                "pictures into a folder per label"
+            )
     elif path.suffix.lower() in SUFFIXES:
         return "is a picture; name the folder of the pictures and their captions: `gen data FOLDER captions.jsonl`"
     elif FORMATS.get(path.suffix.lower()) in ("subtitles", "po", "xliff"):

@@ -114,7 +114,7 @@ q = torch.randn(16)
 scores = memory @ q  # (8,): one number per letter
 weights = scores.softmax(0)
 context = weights @ memory  # (16,)
-print(weights.round(decimals=2).tolist(), "sum:", round(weights.sum().item(), 3))
+print([round(weight, 2) for weight in weights.tolist()], "sum:", round(weights.sum().item(), 3))
 
 # %% [markdown]
 # ## A real language
@@ -187,6 +187,8 @@ show("german.png")
 #
 # Greedy search takes the best word at every step and may regret it. **Beam search** keeps the best few
 # beginnings side by side. It is what `gen translate` does by default; `n_best` shows what else it considered.
+# The number is the sum of the log-probabilities of a translation's tokens. Every token makes it smaller, so
+# translations are ranked by it *per token*, nearly: a shorter one may come second with a larger number.
 
 # %%
 output = german["dot"].model.generate("We hope that the young doctor can sell the boat.", beam=5, n_best=4)

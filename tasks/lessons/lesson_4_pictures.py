@@ -160,8 +160,8 @@ print([round(scores[i].log_prob, 1) for i in best])
 #
 # ## Exercises
 #
-# **1.** A cell of the 7 × 7 grid is 32 pixels wide. Draw a small red circle beside a small blue square, and move them
-# closer until both are in one cell. What does the model say of each picture?
+# **1.** A cell of the 7 × 7 grid is 32 pixels wide. Draw a small red circle beside a small blue square, and move
+# them closer until both are in one cell. What does the model say of each picture?
 #
 # <details><summary>Answer</summary>
 #

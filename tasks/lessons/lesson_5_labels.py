@@ -178,8 +178,8 @@ print(run.model(picture), f"(right in {run.metrics['accuracy']:.0%} of the held-
 #
 # ## Exercises
 #
-# **1.** Which pattern is it? (a) a film review → its stars; (b) a photograph → a caption; (c) notes played so far →
-# the next note, at every note; (d) a question about a picture → an answer.
+# **1.** Which pattern is it? (a) a film review → its stars; (b) a photograph → a caption; (c) notes played so far
+# → the next note, at every note; (d) a question about a picture → an answer.
 #
 # <details><summary>Answer</summary>
 #
@@ -213,8 +213,8 @@ print(run.model(picture), f"(right in {run.metrics['accuracy']:.0%} of the held-
 #
 # </details>
 #
-# **4.** Whoever labelled the data made a mistake in one of ten examples, and the held-out examples have as many. What
-# accuracy can a perfect model reach on them?
+# **4.** Whoever labelled the data made a mistake in one of ten examples, and the held-out examples have as many.
+# What accuracy can a perfect model reach on them?
 #
 # <details><summary>Answer</summary>
 #
