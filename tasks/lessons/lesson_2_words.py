@@ -57,7 +57,7 @@ run = gen.train("text", data=TITLES, unit="line", out="runs/titles", budget=BUDG
 titler = run.model
 
 START = "Return the"
-for hypothesis in titler.generate(START, temperature=0.6, num_samples=6, seed=1, max_new_tokens=60):
+for hypothesis in titler.generate(START, temperature=0.6, num_samples=6, seed=1, max_new_tokens=80):
     print(START + hypothesis.text, "" if hypothesis.finished else "… (cut off)")
 
 # %% [markdown]
