@@ -199,6 +199,7 @@ def test_what_cannot_be_looked_at(gen, book, monkeypatch, words, message):
     for name, text in {
         "film.srt": "1\n00:00:01,000 --> 00:00:02,000\nHello.\n",
         "model/config.yaml": "format: 3\n",
+        "model/model.safetensors": "",
         "photos/a.jpg": "",
         "captions.jsonl": '{"image": "a.jpg", "caption": "a dog"}\n',
     }.items():

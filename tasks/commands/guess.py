@@ -63,7 +63,7 @@ def _instead(name: str) -> str:
     """What to do with a file or folder that is not training data; "" if it may be."""
     path, typed = Path(name), shlex.quote(printable(name))
     if path.is_dir():
-        if any((path / config).is_file() for config in (checkpoint.CONFIG, runtime.CONFIG)):
+        if _is_model(path):
             return f"is a model; `gen info {typed}` tells what it is and what it was trained on"
         found = visible_files(path) if _of_folder(path) == "text" else []
         if found and all(file.suffix.lower() in SUFFIXES for file in found):
@@ -79,6 +79,15 @@ def _instead(name: str) -> str:
             f"`gen data text {typed}` looks at it as plain text"
         )
     return ""
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder is a run, a model or an exported model."""
+    try:
+        checkpoint.find_model(folder)
+    except UserError:
+        return runtime.is_exported(folder)
+    return True
 
 
 def _holds_flickr_tokens(name: str) -> bool:
