@@ -203,7 +203,8 @@ print(f"network: {run.metrics['bits_per_char']:.3f}")
 
 # %% [markdown]
 # The chain gets better with every character that it looks back, up to a point, and then worse: the longer the
-# context, the rarer it was in the book, and what has never been there cannot be counted. The network is not
+# context, the rarer it was in the book, and what has never been there cannot be counted. (If the best chain beats
+# the network on your machine, two minutes were too few for it: train on with a larger budget.) The network is not
 # tied to contexts that it has met. Give it more and more of the text before, and look at how the surprise
 # falls.
 
