@@ -34,7 +34,7 @@ _Callbacks = Sequence[Callable[[Event], Any]]
 
 __version__: str
 
-def load(path: _Path, device: str = "cpu", precision: str = "fp32") -> Model | Runtime: ...
+def load(path: str | PathLike[str], device: str = "cpu", precision: str = "fp32") -> Model | Runtime: ...
 @overload
 def train(
     task: Literal["text"],

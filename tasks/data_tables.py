@@ -42,9 +42,9 @@ def column_grid(column: str, parts: Mapping[str, TextFacts]) -> Grid:
         found = [(facts.quantiles(level), int(facts.lengths[level].sum())) for facts in parts.values()]
         rows += [
             [f"{level}, median", *(f"{q['median']:,}" if q else "" for q, _ in found)],
-            ["nine in ten texts", *(f"{q['p5']:,}–{q['p95']:,}" if q else "" for q, _ in found)],
-            ["all texts", *(f"{q['min']:,}–{q['max']:,}" if q else "" for q, _ in found)],
-            ["together", *(f"{total:,}" for _, total in found)],
+            [f"{level}, nine in ten texts", *(f"{q['p5']:,}–{q['p95']:,}" if q else "" for q, _ in found)],
+            [f"{level}, all texts", *(f"{q['min']:,}–{q['max']:,}" if q else "" for q, _ in found)],
+            [f"{level}, together", *(f"{total:,}" for _, total in found)],
         ]
     rows.append(["scripts", *(_scripts(facts) for facts in parts.values())])
     return Grid(column.capitalize(), ["", *parts], rows)

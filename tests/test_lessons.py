@@ -65,6 +65,7 @@ def test_a_lesson_runs(name, kernel):
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) == {"letters": 2, "words": 1, "attention": 3, "pictures": 6, "labels": 2}.get(name, 0)
     assert len(str(outputs)) < 2_000_000
+    assert "ipywidgets" not in str(outputs)  # no warning without it
 
 
 def test_a_lesson_runs_as_a_script(tmp_path, monkeypatch, capsys):
@@ -114,6 +115,8 @@ def test_gen_lesson_lists_and_copies(gen, tmp_path, monkeypatch):
     monkeypatch.setattr(lesson_command.subprocess, "run", lambda words, check: opened.append(words))
     assert gen("lesson", 1)[0] == 0
     assert opened == [[sys.executable, "-m", "notebook", "lessons/lesson_1_letters.ipynb"]]
+    gen("lesson", 1, 2)
+    assert opened[1][-1] == "lessons"
 
 
 @pytest.mark.parametrize(

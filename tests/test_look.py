@@ -187,10 +187,24 @@ def test_a_task_of_ones_own(look, gen, tmp_path):
         (("translate", "c.en", "c.de", "--train", "a.en", "a.de"), "FILE and --train exclude each other"),
         (("book.txt", "--page", "page.pdf"), "name an .html file"),
         (("book.txt", "--levle", "word"), "--level"),
+        (("film.srt",), "`gen translate RUN -i film.srt` translates; `gen data text film.srt`"),
+        (("model",), "`gen info model`"),
+        (("photos",), "name both, `gen data FOLDER captions.jsonl`"),
+        (("photos/a.jpg",), "is a picture; name the folder"),
+        (("captions.jsonl",), "a.jpg: is not in the current folder); --images names the folder"),
     ],
 )
 def test_what_cannot_be_looked_at(gen, book, monkeypatch, words, message):
     monkeypatch.chdir(book.parent)
+    for name, text in {
+        "film.srt": "1\n00:00:01,000 --> 00:00:02,000\nHello.\n",
+        "model/config.yaml": "format: 3\n",
+        "model/model.safetensors": "",
+        "photos/a.jpg": "",
+        "captions.jsonl": '{"image": "a.jpg", "caption": "a dog"}\n',
+    }.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
     status, out, err = gen("data", *words)
     assert (status, out) == (2, "")
     assert message in err

@@ -74,7 +74,7 @@ class Parsed(Exception):
 def typed(text):
     """The commands in blocks of a shell."""
     for language in ("", "sh"):
-        for line in "\n".join(blocks(language, text)).splitlines():
+        for line in "\n".join(blocks(language, text)).replace("\\\n", "").splitlines():
             words = shlex.split(line, comments=True)
             if "gen" in words[:4] and (words[0] == "gen" or words[words.index("gen") - 1] == "-m"):
                 words = words[words.index("gen") + 1 :]

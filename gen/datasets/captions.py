@@ -100,13 +100,14 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
         if not entry.captions:
             dropped.append(f"{picture}: has no caption")
         elif not os.path.isfile(entry.picture):  # False, not an error, for names that are too long
-            dropped.append(f"{picture}: is not in {images or 'the dataset'}")
+            dropped.append(f"{picture}: is not in {images or 'the current folder'}")
         else:
             left.append(entry)
     if not left:
         reasons = "; ".join(dropped[:3]) + ("; …" if len(dropped) > 3 else "")
         raise UserError(
             f"{captions or images}: no picture with a caption is left ({reasons or 'the file has none'})"
+            + ("" if images else "; --images names the folder of the pictures")
         )
     return CaptionSet(left, dropped)
 

@@ -106,12 +106,19 @@ class ModelInfo:
     def _options(self) -> str:
         """All options of the training, with the reasons of those that were chosen."""
         reasons = self.record("reasons")
+        groups = (each if isinstance(each, dict) else {name: each} for name, each in self.options().items())
         rows = "".join(
-            f"| {as_text(name)} | {as_text(value)} | {as_text(reasons.get(name, ''))} |\n"
-            for name, value in self.options().items()
+            f"| {as_text(name)} | {as_text(_words(value))} | {as_text(reasons.get(name, ''))} |\n"
+            for group in groups
+            for name, value in group.items()
             if value not in (None, "", [], ()) or name in reasons
         )
         return f"## Options\n\n| option | value | chosen, as |\n|---|---|---|\n{rows}" if rows else ""
+
+
+def _words(value: Any) -> Any:
+    """A value as it is typed: a list as its words."""
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 _LIMITS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
@@ -37,7 +38,7 @@ def progress(options: TrainOptions, describe: Describe, console: Console) -> Ite
     """
     budget = Budget.parse(options.budget)
     columns = (BarColumn(24), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
-    hidden = not (console.is_terminal or console.is_jupyter)
+    hidden = not (console.is_terminal or (console.is_jupyter and find_spec("ipywidgets")))  # rich would warn
     with Progress(*columns, console=console, transient=True, disable=hidden) as live:
         line = live.add_task("starting", total=1.0)
 

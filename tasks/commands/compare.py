@@ -99,21 +99,25 @@ def compare_command(argv: list[str], command: str) -> None:
 
 
 def _table(runs: Mapping[str, Run], last: Mapping[str, dict[str, Any]]) -> Table:
-    """One column per run: the options that differ, with chosen values; steps and time; the best figures."""
+    """One column per run: the options that all have and that differ, with chosen values; steps and time; the best
+    figures."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for name in runs:
-        table.add_column(escape(printable(name)), justify="right")
+        table.add_column(escape(printable(name)), justify="right", overflow="fold")
     options = [identity(run.config) for run in runs.values()]
-    for option in sorted(set().union(*options)):
+    for option in sorted(set.intersection(*map(set, options))):
         values = [each.get(option) for each in options]
         if any(value != values[0] for value in values):
             table.add_row(f"[dim]{flag(option)}[/dim]", *map(_cell, values))
+    if table.row_count:
+        table.add_row()
     table.add_row("[dim]steps[/dim]", *(f"{r['step']:,}" for r in last.values()))
     table.add_row("[dim]time[/dim]", *(clock(r["seconds"]) for r in last.values()))
     best = [run.metrics for run in runs.values()]
+    table.add_row("[dim]best at step[/dim]", *(_cell(each.get("step")) for each in best))
     for figure in dict.fromkeys(name for each in best for name in each):
-        if not figure.endswith("signature"):
+        if figure not in ("step", "seconds", "weights") and not figure.endswith("signature"):
             table.add_row(figure, *(_cell(each.get(figure)) for each in best))
     return table
 
@@ -121,5 +125,7 @@ def _table(runs: Mapping[str, Run], last: Mapping[str, dict[str, Any]]) -> Table
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
     text = " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
     return escape(printable(text))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from gen.base.errors import UserError
+from gen import runtime
+from gen.base.errors import UserError, printable
+from gen.base.files import visible_files
 from gen.base.json_files import json_document
 from gen.base.lines import read_lines, suffix
 from gen.base.tables import TABLES, Table, is_dataset
@@ -14,7 +17,10 @@ from gen.datasets.caption_files import CAPTIONS, PICTURES
 from gen.datasets.captions import IN_FOLDER
 from gen.datasets.pair_files import PAIR_NAMES
 from gen.datasets.splits import SPLITS
+from gen.inputs.pictures import SUFFIXES
+from gen.models import checkpoint
 from tasks.classify.data import LABEL_NAMES
+from tasks.translate.documents import FORMATS
 
 _OPTIONS = {
     "translate": ("--src", "--tgt", "--train"),
@@ -31,6 +37,9 @@ def task_for(files: Sequence[str], options: Sequence[str] = ()) -> str:
         files: names of files and folders; may be empty if there are options.
         options: what else was typed.
 
+    Raises:
+        UserError: they are a model, a document, or pictures without captions, which no task trains on.
+
     Example:
         >>> task_for(["train.en", "train.de"]), task_for(["book.txt"])
         ('translate', 'text')
@@ -39,6 +48,8 @@ def task_for(files: Sequence[str], options: Sequence[str] = ()) -> str:
         if {word.partition("=")[0] for word in options} & set(own):
             return task
     first = next((name for name in files if not Path(name).is_dir()), files[0])
+    if instead := _instead(first):
+        raise UserError(f"{printable(first)}: {instead}")
     if Path(first).is_dir():
         return _of_folder(Path(first))
     if suffix(first) in TABLES or (is_dataset(first) and "/" in first and not Path(first).exists()):
@@ -46,6 +57,37 @@ def task_for(files: Sequence[str], options: Sequence[str] = ()) -> str:
     if "{" in first or (len(files) == 2 and len({Path(name).stem for name in files}) == 1):
         return "translate"
     return "caption" if suffix(first) == ".txt" and _holds_flickr_tokens(first) else "text"
+
+
+def _instead(name: str) -> str:
+    """What to do with a file or folder that is not training data; "" if it may be."""
+    path, typed = Path(name), shlex.quote(printable(name))
+    if path.is_dir():
+        if _is_model(path):
+            return f"is a model; `gen info {typed}` tells what it is and what it was trained on"
+        found = visible_files(path) if _of_folder(path) == "text" else []
+        if found and all(file.suffix.lower() in SUFFIXES for file in found):
+            return (
+                "holds pictures and no captions; name both, `gen data FOLDER captions.jsonl`, or sort the "
+                "pictures into a folder per label"
+            )
+    elif path.suffix.lower() in SUFFIXES:
+        return "is a picture; name the folder of the pictures and their captions: `gen data FOLDER captions.jsonl`"
+    elif FORMATS.get(path.suffix.lower()) in ("subtitles", "po", "xliff"):
+        return (
+            f"is a document, which `gen translate RUN -i {typed}` translates; "
+            f"`gen data text {typed}` looks at it as plain text"
+        )
+    return ""
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder is a run, a model or an exported model."""
+    try:
+        checkpoint.find_model(folder)
+    except UserError:
+        return runtime.is_exported(folder)
+    return True
 
 
 def _holds_flickr_tokens(name: str) -> bool:

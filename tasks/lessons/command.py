@@ -33,7 +33,7 @@ class LessonCommand:
     script: bool = False
     """Copy the script that the notebook is made from."""
     open: bool = True
-    """Start Jupyter, where it is installed."""
+    """Start Jupyter, where it is installed: with the lesson, or with the folder if there are several."""
 
 
 def lesson_command(argv: list[str], command: str) -> None:
@@ -54,7 +54,8 @@ def lesson_command(argv: list[str], command: str) -> None:
     if program is None:
         notify("Jupyter is not installed: pip install 'gen-toolkit[lessons]', or run the script (--script)")
         return
-    subprocess.run([sys.executable, "-m", program, str(copies[0])], check=False)
+    shown = copies[0] if len(copies) == 1 else folder
+    subprocess.run([sys.executable, "-m", program, str(shown)], check=False)
 
 
 def lessons() -> dict[str, Path]:

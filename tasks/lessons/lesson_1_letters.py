@@ -79,9 +79,9 @@ print(len(tokenizer), "tokens in the vocabulary")
 # %% [markdown]
 # ## Training
 #
-# One call reads the book, keeps the last tenth of it for the examination, chooses sizes for your machine, and
-# trains. Run the cell again and nothing is trained twice. A larger budget goes on
-# from here; for another book or a smaller budget name another `out`.
+# One call reads the book, keeps the last tenth of it to examine the network on, chooses sizes for your machine,
+# and trains. Run the cell again and nothing is trained twice. A larger budget goes on from here; for another book
+# or a smaller budget name another `out`.
 
 # %%
 run = gen.train("text", data=BOOK, out="runs/letters", budget=BUDGET)
@@ -203,7 +203,8 @@ print(f"network: {run.metrics['bits_per_char']:.3f}")
 
 # %% [markdown]
 # The chain gets better with every character that it looks back, up to a point, and then worse: the longer the
-# context, the rarer it was in the book, and what has never been there cannot be counted. The network is not
+# context, the rarer it was in the book, and what has never been there cannot be counted. (If the best chain beats
+# the network on your machine, two minutes were too few for it: train on with a larger budget.) The network is not
 # tied to contexts that it has met. Give it more and more of the text before, and look at how the surprise
 # falls.
 
@@ -267,17 +268,17 @@ print(compare_text("runs/letters", OTHERS, max_characters=3_000 if QUICK else 20
 #
 # ## Exercises
 #
-# **1.** With windows of `nchars = 40` and one answer each, how many characters does the network read in one
-# pass over a book of 500,000 characters? And with one answer for every input?
+# **1.** A book has 500,000 characters. How many does the network read in one pass over it if it is shown every
+# window of `nchars = 40` with one answer each? And how many with one answer for every input?
 #
 # <details><summary>Answer</summary>
 #
 # There are 499,960 windows of 40 characters: about 20 million. With one answer for every input it reads
-# 500,000: a fortieth, for just as many answers.
+# 500,000: a fortieth, for (nearly) the same number of answers.
 #
 # </details>
 #
-# **2.** What do temperatures of 0.01 and of 100 do? Think first, then try.
+# **2.** What does the network write at a temperature of 0.01, and what at 100? Think first, then try.
 #
 # <details><summary>Answer</summary>
 #
@@ -291,22 +292,23 @@ print(compare_text("runs/letters", OTHERS, max_characters=3_000 if QUICK else 20
 #
 # </details>
 #
-# **3.** How much does it help to look back? Train once more with chunks of 8 characters. The state is still
-# carried on, but the network is not told which of its early decisions were good for later.
+# **3.** The state goes on from chunk to chunk, but an error is traced back to its causes inside its own chunk only
+# (*truncated backpropagation through time*). What do chunks of 8 characters cost? Take 256 pieces side by side
+# instead of 32, so that a step learns from as many characters as before.
 #
 # <details><summary>Answer</summary>
 #
 # ```python
-# short = gen.train("text", data=BOOK, out="runs/letters-8", chunk=8, budget=BUDGET)
+# short = gen.train("text", data=BOOK, out="runs/letters-8", chunk=8, batch_size=256, budget=BUDGET)
 # print(run.metrics["bits_per_char"], short.metrics["bits_per_char"])
 # ```
 #
-# The short chunks are worse. They also make smaller steps, so raise `batch_size` to 256 for a fair race.
+# The short chunks are worse: what is worth remembering for longer than 8 characters is learned by luck.
 #
 # </details>
 #
-# **4.** An LSTM has a state in two parts, a GRU has one, and a plain recurrent network is a single matrix
-# product. Who wins in the same time?
+# **4.** An LSTM has a state of two parts, a GRU has one, and a plain recurrent network (`cell="rnn"`) is a single
+# matrix product. Which of the three has the fewest bits per character after the same time?
 #
 # <details><summary>Answer</summary>
 #

@@ -1,9 +1,9 @@
 # %% [markdown]
-# # 2. Words, and pieces of words
+# # 2. Titles, words, and pieces of words
 #
-# A network that writes letters has to learn to spell before it can learn anything else. Why not give it whole
-# words? In this lab you train three networks on the same book, one on characters, one on words and one on
-# pieces of words, and compare them. Then you train one that writes titles, and knows when a title is over.
+# First you train a network that writes titles, and knows when a title is over. Then a laboratory: a network that
+# writes letters has to learn to spell before it can learn anything else. Why not give it whole words? You train
+# three networks on the same book, one on characters, one on words and one on pieces of words, and compare them.
 #
 # The whole notebook takes about six minutes.
 
@@ -19,6 +19,72 @@ BUDGET = "3 steps" if QUICK else "80s"
 BOOK = ""  # your own book. "Alice in Wonderland" is free at gutenberg.org, and a good one
 PROMPT = "The"  # how a text begins; for a book in another language, a word of that
 
+# %% [markdown]
+# ## Texts that end by themselves
+#
+# In lesson 1 the book was one endless stream, and the network stopped when we told it to. Titles, verses and
+# names are different: each is a text of its own. With `unit="line"` every line is an example, and after its last
+# character comes a token that means *the end*, `</s>`. So the network learns where to stop, as it learns
+# everything else.
+#
+# Python's own programs have thousands of titles: the first line that describes a function. We collect them from
+# the files on your machine. (Or name a file of yours as `TITLES`, with a title per line.)
+
+# %%
+import ast
+import sysconfig
+
+TITLES = ""
+
+
+def first_lines(files):
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and (said := ast.get_docstring(node)):
+                yield " ".join(said.splitlines()[0].split())
+
+
+if not TITLES:
+    TITLES = "titles.txt"
+    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[: 12 if QUICK else None]
+    titles = sorted({line for line in first_lines(files) if 15 <= len(line) <= 80})
+    Path(TITLES).write_text("\n".join(titles) + "\n", encoding="utf-8")
+titles = Path(TITLES).read_text(encoding="utf-8").splitlines()
+print(f"{len(titles):,} titles, such as:", *titles[:: len(titles) // 5], sep="\n  ")
+
+# %%
+run = gen.train("text", data=TITLES, unit="line", out="runs/titles", budget=BUDGET)
+titler = run.model
+
+START = "Return the"
+for hypothesis in titler.generate(START, temperature=0.6, num_samples=6, seed=1, max_new_tokens=80):
+    print(START + hypothesis.text, "" if hypothesis.finished else "… (cut off)")
+
+# %% [markdown]
+# `finished` tells whether a text ended by itself or was cut at `max_new_tokens`. Are its titles as long as real
+# ones? And are they its own?
+
+# %%
+from matplotlib.figure import Figure
+
+written = titler.generate("", temperature=1.0, num_samples=20 if QUICK else 200, seed=1, max_new_tokens=120)
+figure = Figure(figsize=(6, 2.8), layout="constrained")
+axes = figure.subplots()
+axes.hist([list(map(len, titles)), [len(each.text) for each in written]], bins=16, density=True)
+axes.legend(["real titles", "written ones"])
+axes.set_xlabel("characters")
+figure.savefig("titles-lengths.png")
+show("titles-lengths.png")
+print(f"{sum(each.finished for each in written) / len(written):.0%} ended by themselves")
+copied = sum(each.text in set(titles) for each in written)
+print(f"{copied / len(written):.0%} are titles that it has read, word for word")
+
+# %% [markdown]
+# ## Three ways to cut a text
+#
+# Back to books. A **token** is what the network reads and writes at one step; so far it was a character. Cut the
+# same sentence three ways.
+
 # %%
 from tasks.data.prose import python_documentation
 
@@ -26,11 +92,6 @@ if not BOOK:
     BOOK = "python-documentation.txt"
     Path(BOOK).write_text(python_documentation()[: 30_000 if QUICK else None], encoding="utf-8")
 text = Path(BOOK).read_text(encoding="utf-8")
-
-# %% [markdown]
-# ## Three ways to cut a text
-#
-# A **token** is what the network reads and writes at one step. Cut the same sentence three ways.
 
 # %%
 from gen.inputs.subword import SubwordTokenizer
@@ -102,70 +163,26 @@ for typed in ("The sta", "The function re", "If the "):
     print(f"{typed!r}: " + ", ".join(f"{word} {p:.0%}" for word, p in found))
 
 # %% [markdown]
-# ## Texts that end by themselves
-#
-# So far the book was one endless stream, and the network stopped when we told it to. Titles, verses and names
-# are different: each is a text of its own. With `unit="line"` every line is an example that ends with a token
-# of its own, `</s>`. So the network learns where to stop, as it learns everything else.
-#
-# Python's own programs have thousands of titles: the first line that describes a function. We collect them from
-# the files on your machine. (Or name a file of yours, with a title per line.)
-
-# %%
-import ast
-import sysconfig
-
-TITLES = ""
-
-
-def first_lines(files):
-    for path in files:
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and (said := ast.get_docstring(node)):
-                yield " ".join(said.splitlines()[0].split())
-
-
-if not TITLES:
-    TITLES = "titles.txt"
-    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[: 12 if QUICK else None]
-    titles = sorted({line for line in first_lines(files) if 15 <= len(line) <= 80})
-    Path(TITLES).write_text("\n".join(titles) + "\n", encoding="utf-8")
-titles = Path(TITLES).read_text(encoding="utf-8").splitlines()
-print(f"{len(titles):,} titles, such as:", *titles[:: len(titles) // 5], sep="\n  ")
-
-# %%
-run = gen.train(
-    "text", data=TITLES, unit="line", level="subword", vocab_size=500, out="runs/titles", budget=BUDGET
-)
-titler = run.model
-
-for hypothesis in titler.generate("Return the", temperature=0.6, num_samples=6, seed=1, max_new_tokens=60):
-    end = "." if hypothesis.finished else "… (cut off)"
-    print("Return the" + hypothesis.text.rstrip("."), end=end + "\n")
-
-# %% [markdown]
-# `finished` tells whether a text ended by itself or was cut at `max_new_tokens`. Are its titles as long as real
-# ones?
-
-# %%
-from matplotlib.figure import Figure
-
-written = titler.generate("", temperature=1.0, num_samples=20 if QUICK else 200, seed=1, max_new_tokens=100)
-figure = Figure(figsize=(6, 2.8), layout="constrained")
-axes = figure.subplots()
-axes.hist([list(map(len, titles)), [len(each.text) for each in written]], bins=16, density=True)
-axes.legend(["real titles", "written ones"])
-axes.set_xlabel("characters")
-figure.savefig("titles-lengths.png")
-show("titles-lengths.png")
-print(f"{sum(each.finished for each in written) / len(written):.0%} ended by themselves")
-copied = sum(each.text in set(titles) for each in written)
-print(f"{copied / len(written):.0%} are titles that it has read, word for word")
-
-# %% [markdown]
 # ## Exercises
 #
-# **1.** What happens to the word model if only words that occur at least ten times are kept
+# **1.** Let the titles end later, or sooner: what do `min_new_tokens=60` and `max_new_tokens=10` do to them, and
+# what does a temperature of 0.2?
+#
+# <details><summary>Answer</summary>
+#
+# ```python
+# print(START + titler(START, temperature=0.6, seed=1, min_new_tokens=60, max_new_tokens=120))
+# print(START + titler(START, temperature=0.6, seed=1, max_new_tokens=10))
+# print(START + titler(START, temperature=0.2, seed=1, max_new_tokens=120))
+# ```
+#
+# `min_new_tokens` forbids the end for so long: the network has to go on where it would have stopped, and
+# rambles. `max_new_tokens` simply cuts, in the middle of a word if need be. At 0.2 it writes the plainest title
+# that it knows.
+#
+# </details>
+#
+# **2.** What happens to the word model if only words that occur at least ten times are kept
 # (`min_frequency=10`)? Which figures look better, and is it better?
 #
 # <details><summary>Answer</summary>
@@ -181,7 +198,7 @@ print(f"{copied / len(written):.0%} are titles that it has read, word for word")
 #
 # </details>
 #
-# **2.** How many subwords are best? Try 300, 2000 and 8000 on your book.
+# **3.** How many subwords are best? Try 300, 2000 and 8000 on your book.
 #
 # <details><summary>Answer</summary>
 #
@@ -196,25 +213,11 @@ print(f"{copied / len(written):.0%} are titles that it has read, word for word")
 #
 # </details>
 #
-# **3.** Perplexity 50 for words of 5.5 characters on average (with their space): how many bits per character is
+# **4.** Perplexity 50 for words of 5.5 characters on average (with their space): how many bits per character is
 # that?
 #
 # <details><summary>Answer</summary>
 #
 # log₂ 50 = 5.64 bits per word, divided by 5.5 characters: 1.03 bits per character.
-#
-# </details>
-#
-# **4.** Make it sign off early or late: what do `min_new_tokens=40`, and a temperature of 0.2 do to the titles?
-#
-# <details><summary>Answer</summary>
-#
-# ```python
-# print(titler("Return the", min_new_tokens=40, max_new_tokens=80, temperature=0.6))
-# print(titler("Return the", temperature=0.2, max_new_tokens=80))
-# ```
-#
-# `min_new_tokens` forbids the end for so long: it has to go on where it would have stopped, and rambles. At 0.2
-# it writes the plainest title it knows.
 #
 # </details>

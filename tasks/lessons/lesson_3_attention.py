@@ -114,7 +114,7 @@ q = torch.randn(16)
 scores = memory @ q  # (8,): one number per letter
 weights = scores.softmax(0)
 context = weights @ memory  # (16,)
-print(weights.round(decimals=2).tolist(), "sum:", round(weights.sum().item(), 3))
+print([round(weight, 2) for weight in weights.tolist()], "sum:", round(weights.sum().item(), 3))
 
 # %% [markdown]
 # ## A real language
@@ -187,6 +187,8 @@ show("german.png")
 #
 # Greedy search takes the best word at every step and may regret it. **Beam search** keeps the best few
 # beginnings side by side. It is what `gen translate` does by default; `n_best` shows what else it considered.
+# The number is the sum of the log-probabilities of a translation's tokens. Every token makes it smaller, so
+# translations are ranked by it *per token*, nearly: a shorter one may come second with a larger number.
 
 # %%
 output = german["dot"].model.generate("We hope that the young doctor can sell the boat.", beam=5, n_best=4)
@@ -211,27 +213,42 @@ for hypothesis in output:
 #
 # </details>
 #
-# **2.** What does attention look like for `sequence_pairs("copy", …)`, and for `"sort"`? Draw it before you
-# try.
+# **2.** Draw on paper what attention should look like if strings are to be copied instead of reversed, and if
+# their letters are to be sorted. Then train both: `sequence_pairs` also makes pairs for `"copy"` and `"sort"`.
 #
 # <details><summary>Answer</summary>
+#
+# ```python
+# for task in ("copy", "sort"):
+#     pairs = sequence_pairs(task, 8000, lengths=(3, 16))
+#     Path(f"{task}.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in pairs), encoding="utf-8")
+#     found = gen.train(
+#         "translate", data=f"{task}.tsv", level="char", attention="dot", learning_rate=0.005, out=f"runs/{task}",
+#         label_smoothing=0, dropout=0.1, budget=BUDGET, **small,
+#     )
+#     output = found.model.generate("hbdgacfe", temperature=0)
+#     labels = found.model.encoder.labels("hbdgacfe")
+#     plot_attention(output.attention, output.tokens, labels, Path(f"{task}.png"))
+#     show(f"{task}.png")
+# ```
 #
 # Copy: the diagonal from top left to bottom right. Sort: for every letter in turn it looks for the places where
-# that letter stands, wherever they are; for letters that occur twice the weight is shared.
+# that letter stands, wherever they are. (Both may look a letter beside it, as above.)
 #
 # </details>
 #
-# **3.** Could the decoder simply learn to look at "the next letter to the left", without comparing vectors? Would
-# that help to translate?
+# **3.** To reverse a string, a simpler rule than comparing vectors is enough: *begin at the right, and look one
+# place further to the left at every step*. Would such a rule be enough to translate, too?
 #
 # <details><summary>Answer</summary>
 #
-# It could, for this task; nothing in the network forbids it. But places alone do not help to translate, where
-# the word that is needed next may be anywhere. Comparing vectors finds it by what it means.
+# No. The word that is needed next may be anywhere: see the German verb at the end of a clause. Comparing vectors
+# finds it by what it means, and not by where it stands.
 #
 # </details>
 #
-# **4.** Train with `attention="additive"` and `"multihead"`. Is there a difference on these sentences?
+# **4.** There are two more kinds of attention, `"additive"` and `"multihead"`. Do they translate the phrases
+# better? (Add them to the loop over `("none", "dot")`.)
 #
 # <details><summary>Answer</summary>
 #

@@ -160,16 +160,29 @@ print([round(scores[i].log_prob, 1) for i in best])
 #
 # ## Exercises
 #
-# **1.** Where is the limit of the 7 × 7 grid? Draw a scene with two very small shapes close to each other.
+# **1.** A cell of the 7 × 7 grid is 32 pixels wide. Draw a small red circle beside a small blue square, and move
+# them closer until both are in one cell. What does the model say of each picture?
 #
 # <details><summary>Answer</summary>
+#
+# ```python
+# from PIL import ImageDraw
+#
+# for far in (110, 60, 30):
+#     image = Image.new("RGB", (224, 224), "white")
+#     pen = ImageDraw.Draw(image)
+#     pen.ellipse((112 - far / 2 - 12, 100, 112 - far / 2 + 12, 124), fill="red")
+#     pen.rectangle((112 + far / 2 - 12, 100, 112 + far / 2 + 12, 124), fill="blue")
+#     print(f"{far:4} pixels: {model(image)}")
+# ```
 #
 # Two things in one cell share one vector. Whether the decoder can tell them apart depends on what the frozen
 # network thought worth keeping; their order is mostly lost. A network with a finer last grid would do better.
 #
 # </details>
 #
-# **2.** Train it with `attention="none"`. What does it get wrong first?
+# **2.** Train it without attention: the cell with `gen.train` once more, with `attention="none"` and
+# `out="runs/pictures-none"`. Which words of the captions are wrong more often now?
 #
 # <details><summary>Answer</summary>
 #

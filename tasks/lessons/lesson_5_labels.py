@@ -137,7 +137,7 @@ print(translator("The old cat does not see the mouse."))
 # There is a second kind of many-to-many, without an encoder: one answer for *every* input, at once. You know it
 # from lesson 1, where the answer was always the next character.
 #
-# ## One to one: which is above?
+# ## One to one: above or beside?
 #
 # One picture, one label. The pictures are those of lesson 4, and we ask how their two things lie. The network
 # in front is the same, frozen one; so this is mostly a question of what it noticed.
@@ -178,12 +178,12 @@ print(run.model(picture), f"(right in {run.metrics['accuracy']:.0%} of the held-
 #
 # ## Exercises
 #
-# **1.** Which pattern is it? (a) a film review → its stars; (b) a name → a portrait; (c) notes played so far →
-# the next note, at every note; (d) a question about a picture → an answer.
+# **1.** Which pattern is it? (a) a film review → its stars; (b) a photograph → a caption; (c) notes played so far
+# → the next note, at every note; (d) a question about a picture → an answer.
 #
 # <details><summary>Answer</summary>
 #
-# (a) Many to one. (b) Would be one to many (or many to many, letter by letter), if this toolkit painted. (c)
+# (a) Many to one. (b) One to many, as in lesson 4. (c)
 # Many to many without an encoder, as lesson 1. (d) Many to many: two inputs, a picture and a sentence, lie side
 # by side in one memory.
 #
@@ -213,8 +213,8 @@ print(run.model(picture), f"(right in {run.metrics['accuracy']:.0%} of the held-
 #
 # </details>
 #
-# **4.** With one label in ten examples wrong, what accuracy can a perfect model reach on held-out data with the
-# same errors?
+# **4.** Whoever labelled the data made a mistake in one of ten examples, and the held-out examples have as many.
+# What accuracy can a perfect model reach on them?
 #
 # <details><summary>Answer</summary>
 #
