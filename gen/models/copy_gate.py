@@ -25,10 +25,11 @@ class CopyGate(nn.Module):
     Example:
         >>> gate = CopyGate(size=2)
         >>> _ = torch.nn.init.zeros_(gate.gate.weight), torch.nn.init.zeros_(gate.gate.bias)  # g = 0.5
-        >>> memory = Memory(torch.zeros(1, 3, 8), torch.ones(1, 3) > 0, torch.zeros(1, 8), torch.tensor([[4, 5, 4]]))
+        >>> tokens = torch.tensor([[4, 5, 4]])
+        >>> memory = Memory(torch.zeros(1, 3, 8), tokens > 0, torch.zeros(1, 8), tokens=tokens)
         >>> attention = torch.tensor([[[0.25, 0.25, 0.5]]])
-        >>> gate(torch.zeros(1, 1, 10), torch.zeros(1, 1, 2), attention, memory).softmax(-1)[0, 0, 3:6]
-        tensor([0.0500, 0.4250, 0.1750], grad_fn=<SelectBackward0>)
+        >>> gate(torch.zeros(1, 1, 10), torch.zeros(1, 1, 2), attention, memory).softmax(-1)[0, 0, 3:6].detach()
+        tensor([0.0500, 0.4250, 0.1750])
     """
 
     def __init__(self, size: int, pad_id: int = 0) -> None:

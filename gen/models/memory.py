@@ -74,7 +74,7 @@ class Memory:
 
 
 def _padded(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors below one another, each filled up with zeros (a mask: False; tokens: PAD) to the largest in every other axis."""
+    """Tensors below one another, each filled up with zeros (False, PAD) to the largest in every other axis."""
     largest = [max(sizes) for sizes in zip(*(t.shape[1:] for t in tensors), strict=True)]
     return torch.cat([_filled(t, largest) for t in tensors])
 

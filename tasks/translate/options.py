@@ -167,8 +167,8 @@ class TranslateSizes(AttentionSizes):
     bidirectional: bool = True
     """Read the source in both directions."""
     copy: bool = False
-    """Let attention copy tokens of the source, such as names and numbers (pointer-generator). Words that the
-    vocabulary lacks are copied, too."""
+    """Let attention copy tokens of the source: names and numbers that training never had come through
+    (pointer-generator). Words that the vocabulary lacks still need --replace-unk: better copy subwords."""
     tie: Literal["none", "decoder", "all"] | None = None
     """decoder: one matrix for the decoder's embeddings and output layer. all: also for the encoder's embeddings.
     Chosen: all if both sides share a vocabulary, else decoder."""
@@ -179,8 +179,8 @@ class TranslateSizes(AttentionSizes):
 
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
-        needs = ["--copy goes with attention, not --attention none"] if self.copy and self.attention == "none" else []
-        return super().errors() + needs
+        blind = self.copy and self.attention == "none"
+        return super().errors() + ["--copy does not go with --attention none"] * blind
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from gen.base.lines import suffix
 from gen.base.tables import TABLES, is_dataset
 from gen.datasets.batches import Batches, SequenceBatches
 from gen.datasets.look import DataPart
-from gen.inputs.tokenizer import Tokenizer, WordTokenizer
+from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.scores import (
     bleu_tokenizer,
     paired_bootstrap,
@@ -142,11 +142,6 @@ class Translate(Task):
             spellings=pairs.spellings,
             seed=config.train.seed,
         )
-
-    def search_defaults(self, model: Model) -> dict[str, Any]:
-        """A model that copies words writes those that it does not know."""
-        words = isinstance(model.tokenizer, WordTokenizer) and model.decoder.config.copy
-        return {**super().search_defaults(model), **({"replace_unk": True} if words else {})}
 
     # -- evaluation ----------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gen.base.errors import UserError
 from gen.inputs.processors import InputProcessor, item_labels, prepare_items, processor_files
 from gen.inputs.tokenizer import Tokenizer
 from gen.models.memory import Memory
