@@ -224,7 +224,7 @@ def _seen(decoder: Decoder, memory: Memory) -> dict[str, Tensor]:
     if decoder.attention.context_size == 0:
         return {"mask": memory.mask}
     keys = {f"key_{i}": key.contiguous() for i, key in enumerate(memory.attention_cache or ())}
-    tokens = {} if memory.tokens is None else {"tokens": memory.tokens}
+    tokens = {} if decoder.copy_gate is None or memory.tokens is None else {"tokens": memory.tokens}
     return {"mask": memory.mask, "values": memory.values, **keys, **tokens}
 
 
