@@ -7,14 +7,12 @@ import random
 import pytest
 import torch
 
-from gen import runtime
 from gen.base.errors import UserError
 from gen.inputs.labels import LabelTokenizer
 from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 from gen.models.copy_gate import CopyGate
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import JoinedEncoder, LabelEncoder, RNNEncoder
-from gen.models.export import export
 from gen.models.memory import Memory
 from gen.models.model import Model
 from gen.search.info import ModelInfo
@@ -73,16 +71,12 @@ def test_many_tokens_equal_one_at_a_time(attention, layers):
 
 
 @pytest.mark.parametrize("joined", [False, True])
-def test_a_batch_changes_nothing_and_neither_do_folders(joined, tmp_path):
+def test_a_batch_changes_nothing_and_neither_does_a_folder(joined, tmp_path):
     model = copier(joined=joined)
     items = [{"style": "ab"[i % 2], "sentence": s} for i, s in enumerate(SENTENCES)] if joined else SENTENCES
     together = model.generate(items, max_new_tokens=8)
     model.save(tmp_path / "model")
     others = [model, Model.load(tmp_path / "model")]
-    if joined:  # the other's graphs are a part of these
-        pytest.importorskip("onnxscript")
-        export(model, tmp_path / "exported")
-        others.append(runtime.load(tmp_path / "exported"))
     for item, output in zip(items, together, strict=True):
         for other in others:
             found = other.generate(item, max_new_tokens=8)
@@ -173,5 +167,5 @@ def share_exact(model, count=100):
 
 
 def test_unseen_names_are_copied():
-    """Without copying, none is right after as many steps, nor after twice as many."""
-    assert share_exact(learned("char", True, 80), 50) > 0.2
+    """Without copying, none of the sentences is right after as many steps."""
+    assert share_exact(learned("char", True, 100), 50) > 0.3
