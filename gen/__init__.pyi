@@ -138,6 +138,7 @@ def train(
     encoder_size: int | None = None,
     encoder_layers: int = 2,
     bidirectional: bool = True,
+    copy: bool = False,
     tie: Literal["none", "decoder", "all"] | None = None,
     backbone: str = "efficientnet_lite0",
     weights: _Path = "default",

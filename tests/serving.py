@@ -46,10 +46,10 @@ def writer(seed=0):
     return make_model(CharTokenizer.train([TEXT]), seed)
 
 
-def translator(attention="dot", tokenizer=WORDS):
+def translator(attention="dot", tokenizer=WORDS, copy=False):
     torch.manual_seed(0)
     encoder = RNNEncoder(WORDS, embedding_size=12, hidden_size=8, num_layers=2, max_length=9)
-    config = DecoderConfig(len(tokenizer), 12, 16, 2, attention=attention)
+    config = DecoderConfig(len(tokenizer), 12, 16, 2, attention=attention, copy=copy)
     task, search = ("classify", {}) if tokenizer is not WORDS else ("translate", {"beam": 3, "max_ratio": 2.0})
     return _sharp(Model(encoder, config, tokenizer, ModelInfo(task, search=search)))
 

@@ -176,7 +176,7 @@ def test_scores_are_those_of_torch(folders):
 @pytest.mark.parametrize(
     "kinds",
     [
-        {"cell": "gru", "attention": "additive", "bidirectional": False},
+        {"cell": "gru", "attention": "additive", "bidirectional": False, "copy": True},
         {"cell": "rnn", "attention": "none", "tie_embeddings": True},
     ],
     ids=lambda kinds: kinds["attention"],

@@ -62,7 +62,7 @@ def exported(tmp_path_factory):
         "writer": calibrated(writer()),
         "topics": topics(),
         "subwords": calibrated(make_model(subwords)),
-        "en-de": calibrated(translator()),
+        "en-de": calibrated(translator(copy=True)),
         "captions": captioner(),
         "labels": labeller(),
     }

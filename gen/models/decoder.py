@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gen.base.errors import UserError
 from gen.models.attention import build_attention
+from gen.models.copy_gate import CopyGate
 from gen.models.memory import Memory
 from gen.models.recurrent import RecurrentStack, StackState, variational_dropout
 
@@ -33,6 +35,7 @@ class DecoderConfig:
     residual: bool = False
     layer_norm: bool = False
     tie_embeddings: bool = False
+    copy: bool = False
 
     @classmethod
     def of(cls, vocab_size: int, sizes: Any) -> DecoderConfig:
@@ -82,7 +85,7 @@ class DecoderOutput:
         logits: (R, T, V) float, the next token's at every position.
         state: after the last position.
         attention: (R, T, S) float32 weights, or None without attention.
-        features: (R, T, F) float, what the logits are a linear function of.
+        features: (R, T, F) float, what the logits are a linear function of, but for what is copied.
     """
 
     logits: Tensor
@@ -141,6 +144,9 @@ class Decoder(nn.Module):
         # Tied embeddings have the small scale of output weights; as inputs they are scaled to unit variance.
         self.embedding_scale = c.embedding_size**0.5 if c.tie_embeddings else 1.0
         self.output = nn.Linear(wanted, c.vocab_size)
+        if c.copy and not looks:
+            raise UserError("--copy needs attention to an input")
+        self.copy_gate = CopyGate(top, pad_id) if c.copy else None
         state_size = c.num_layers * self.lower.states_per_layer * c.hidden_size
         # From the summary to the first state. Without an encoder (M = 0) the state is the bias alone, and learned.
         self.first_state = nn.Linear(memory_size, state_size) if memory_size else None
@@ -192,9 +198,13 @@ class Decoder(nn.Module):
         written, upper_state = self.upper(torch.cat([read, context], -1), state.layers[1:])
         if self._looks and c.num_layers > 1:
             written = torch.cat([written, context], -1)
+        top = written
         if self.readout is not None:
             written = self.readout(written)
             written = torch.tanh(written) if self._looks else written
         written = variational_dropout(written, c.dropout, self.training)
         logits = self.output(written)  # (R, T, V)
+        if self.copy_gate is not None:
+            assert attention is not None
+            logits = self.copy_gate(logits, top, attention, memory)
         return DecoderOutput(logits, DecoderState(lower_state + upper_state), attention, written)

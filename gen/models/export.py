@@ -203,7 +203,8 @@ class _OneStep(nn.Module):
         layers = tuple(tuple(states[i : i + size]) for i in range(0, len(states), size))
         if seen:
             mask, values, *keys = seen
-            memory = Memory(values, mask, values[:, 0], tuple(keys))
+            tokens = keys.pop() if self.decoder.copy_gate is not None else None
+            memory = Memory(values, mask, values[:, 0], tuple(keys), tokens)
         else:
             memory = Memory.empty(1)
         output = self.decoder(token_ids[:, None], DecoderState(layers), memory)
@@ -223,7 +224,8 @@ def _seen(decoder: Decoder, memory: Memory) -> dict[str, Tensor]:
     if decoder.attention.context_size == 0:
         return {"mask": memory.mask}
     keys = {f"key_{i}": key.contiguous() for i, key in enumerate(memory.attention_cache or ())}
-    return {"mask": memory.mask, "values": memory.values, **keys}
+    tokens = {} if decoder.copy_gate is None or memory.tokens is None else {"tokens": memory.tokens}
+    return {"mask": memory.mask, "values": memory.values, **keys, **tokens}
 
 
 def _graphs(model: Model) -> dict[str, bytes]:

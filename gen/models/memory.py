@@ -20,6 +20,8 @@ class Memory:
         summary: (B, M) float, one vector per input; the decoder's first state is computed from it.
         attention_cache: what the attention computes from ``values`` once and reads at every step (keys, and in
             "multihead" values). Encoders leave it None; `Decoder.prepare` fills it in.
+        tokens: (B, S) int64, for a decoder that copies: what each position holds, in the decoder's vocabulary; PAD
+            where it holds no token.
 
     Example:
         >>> import torch
@@ -34,6 +36,7 @@ class Memory:
     mask: Tensor
     summary: Tensor
     attention_cache: tuple[Tensor, ...] | None = None
+    tokens: Tensor | None = None
 
     @classmethod
     def empty(cls, batch: int, device: torch.device | str | None = None) -> Memory:
@@ -48,18 +51,21 @@ class Memory:
         """The memory of the given inputs: (N,) indices → N inputs."""
         index = torch.as_tensor(inputs, device=self.values.device)
         cache = self.attention_cache and tuple(part[index] for part in self.attention_cache)
-        return Memory(self.values[index], self.mask[index], self.summary[index], cache)
+        tokens = None if self.tokens is None else self.tokens[index]
+        return Memory(self.values[index], self.mask[index], self.summary[index], cache, tokens)
 
     @staticmethod
     def join(memories: Sequence[Memory]) -> Memory:
         """The inputs of several memories of one model, padded to the longest."""
         caches = [memory.attention_cache for memory in memories]
+        tokens = [memory.tokens for memory in memories if memory.tokens is not None]
         parts = zip(*(cache for cache in caches if cache is not None), strict=True)
         return Memory(
             _padded([memory.values for memory in memories]),
             _padded([memory.mask for memory in memories]),
             torch.cat([memory.summary for memory in memories]),
             None if caches[0] is None else tuple(map(_padded, parts)),
+            _padded(tokens) if tokens else None,
         )
 
     def with_attention_cache(self, cache: tuple[Tensor, ...]) -> Memory:
@@ -68,7 +74,7 @@ class Memory:
 
 
 def _padded(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors below one another, each filled up with zeros (a mask: False) to the largest in every other axis."""
+    """Tensors below one another, each filled up with zeros (False, PAD) to the largest in every other axis."""
     largest = [max(sizes) for sizes in zip(*(t.shape[1:] for t in tensors), strict=True)]
     return torch.cat([_filled(t, largest) for t in tensors])
 

@@ -97,6 +97,8 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
         self.encoder = encoder if isinstance(encoder, Encoder) else build_encoder(encoder)
         self.decoder = Decoder(decoder, self.encoder.memory_size, tokenizer.pad_id)
         self.encoder.adopt(self.decoder.embedding, self.decoder.embedding_scale)
+        if decoder.copy:
+            self.encoder.give_tokens(tokenizer)
         self.tokenizer = tokenizer
         self.info = info or ModelInfo()
         self.precision = "fp32"  # of generation; see `load`

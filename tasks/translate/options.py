@@ -166,6 +166,9 @@ class TranslateSizes(AttentionSizes):
     """Number of encoder layers."""
     bidirectional: bool = True
     """Read the source in both directions."""
+    copy: bool = False
+    """Let attention copy tokens of the source: names and numbers that training never had come through
+    (pointer-generator). Words that the vocabulary lacks still need --replace-unk: better copy subwords."""
     tie: Literal["none", "decoder", "all"] | None = None
     """decoder: one matrix for the decoder's embeddings and output layer. all: also for the encoder's embeddings.
     Chosen: all if both sides share a vocabulary, else decoder."""
@@ -173,6 +176,11 @@ class TranslateSizes(AttentionSizes):
     """The CNN for --image: efficientnet_lite0, 1 or 2, or a torchvision classification model such as resnet50."""
     weights: str = "default"
     """Weights of the CNN: default (pretrained), none, or a file."""
+
+    def errors(self) -> list[str]:
+        """The errors in the options, one line each."""
+        blind = self.copy and self.attention == "none"
+        return super().errors() + ["--copy does not go with --attention none"] * blind
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gen.base.errors import UserError
 from gen.inputs.processors import InputProcessor, item_labels, prepare_items, processor_files
+from gen.inputs.tokenizer import Tokenizer
 from gen.models.memory import Memory
 
 
@@ -71,6 +73,15 @@ class Encoder(nn.Module):
     def adopt(self, embedding: nn.Embedding, scale: float) -> None:
         """Receives the decoder's embeddings and the factor they are multiplied by, for an encoder that shares
         them. `Model` calls it once."""
+
+    def give_tokens(self, tokenizer: Tokenizer) -> None:
+        """From now on memories have `tokens`, for a decoder that copies and writes with this tokenizer. `Model`
+        calls it once.
+
+        Raises:
+            UserError: the encoder reads no sentence, or its vocabulary has nothing in common with the decoder's.
+        """
+        raise UserError("--copy is for models that read a sentence")
 
     def slow_parameters(self) -> tuple[list[nn.Parameter], float]:
         """Pretrained weights that are trained, and their learning-rate factor."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gen.base.errors import UserError
-from gen.inputs.processors import named_item
+from gen.inputs.processors import SentenceProcessor, named_item
+from gen.inputs.tokenizer import Tokenizer
 from gen.models.encoders.base import Encoder
 from gen.models.encoders.registry import build_encoder
 from gen.models.memory import Memory
@@ -111,7 +112,7 @@ class JoinedEncoder(Encoder):
         Returns:
             The memory: values (B, S₁ + S₂ + …, M), zero at padding; mask alike; summary (B, M).
         """
-        values, masks, summaries = [], [], []
+        values, masks, summaries, tokens, copied = [], [], [], [], False
         for name, part in self.encoders.items():
             (inner,) = part.processors  # the part's own name for its input
             memory = part({inner: source[name]})
@@ -122,7 +123,18 @@ class JoinedEncoder(Encoder):
             values.append(self.project[name](memory.values) * mask[..., None])
             masks.append(mask)
             summaries.append(self.summarise[name](memory.summary) * present)
-        return Memory(torch.cat(values, 1), torch.cat(masks, 1), torch.stack(summaries).sum(0))
+            tokens.append(torch.zeros_like(mask, dtype=torch.int64) if memory.tokens is None else memory.tokens)
+            copied = copied or memory.tokens is not None
+        held = torch.cat(tokens, 1) if copied else None
+        return Memory(torch.cat(values, 1), torch.cat(masks, 1), torch.stack(summaries).sum(0), tokens=held)
+
+    def give_tokens(self, tokenizer: Tokenizer) -> None:
+        """Memories get the tokens of the first part that reads a sentence."""
+        reads = (name for name, processor in self.processors.items() if isinstance(processor, SentenceProcessor))
+        if name := next(reads, None):
+            self.encoders[name].give_tokens(tokenizer)
+        else:
+            super().give_tokens(tokenizer)
 
     def adopt(self, embedding: nn.Embedding, scale: float) -> None:
         for part in self.encoders.values():

@@ -9,8 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from gen.base.errors import UserError
 from gen.inputs.processors import SentenceProcessor, rename_keys
-from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
+from gen.inputs.tokenizer import SPECIALS, TOKENIZERS, Tokenizer
 from gen.models.encoders.base import Encoder
 from gen.models.memory import Memory
 from gen.models.recurrent import RecurrentStack, variational_dropout
@@ -75,6 +76,8 @@ class RNNEncoder(Encoder):
         self.memory_size = hidden_size * (2 if bidirectional else 1)
         self.embedding = nn.Embedding(len(tokenizer), embedding_size, padding_idx=tokenizer.pad_id)
         self.embedding_scale = 1.0
+        self.target_ids: Tensor | None
+        self.register_buffer("target_ids", None, persistent=False)
         sizes = [embedding_size] + [self.memory_size] * (num_layers - 1)
         layer = partial(
             RecurrentStack, hidden_size=hidden_size, num_layers=1, cell=cell, weight_dropout=weight_dropout
@@ -107,6 +110,13 @@ class RNNEncoder(Encoder):
             if len(self.tokenizer) != embedding.num_embeddings:
                 raise ValueError("a shared embedding needs one vocabulary")
             self.embedding, self.embedding_scale = embedding, scale
+
+    def give_tokens(self, tokenizer: Tokenizer) -> None:
+        ids = {text: i for i, text in enumerate(tokenizer.tokens()) if i >= len(SPECIALS)}
+        found = [ids.get(text, tokenizer.unk_id) for text in self.tokenizer.tokens()[len(SPECIALS) :]]
+        if not any(i != tokenizer.unk_id for i in found):
+            raise UserError("--copy: no token of the source is one of the target: leave out --separate")
+        self.target_ids = torch.tensor([*range(len(SPECIALS)), *found])
 
     @classmethod
     def from_config(cls, config: dict[str, Any], read: Callable[[str], bytes]) -> RNNEncoder:
@@ -146,7 +156,8 @@ class RNNEncoder(Encoder):
         values = variational_dropout(x, self.dropout, self.training) * mask[..., None]
         mean = self.pooling == "mean"
         summary = values.sum(1) / mask.sum(1, keepdim=True).clamp(min=1) if mean else torch.cat(ends, -1)
-        return Memory(values, mask, summary)
+        tokens = None if self.target_ids is None else self.target_ids[token_ids]
+        return Memory(values, mask, summary, tokens=tokens)
 
 
 def _read(layer: nn.Module, x: Tensor) -> Tensor:
