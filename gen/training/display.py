@@ -38,8 +38,8 @@ def progress(options: TrainOptions, describe: Describe, console: Console) -> Ite
     """
     budget = Budget.parse(options.budget)
     columns = (BarColumn(24), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
-    hidden = not (console.is_terminal or (console.is_jupyter and find_spec("ipywidgets")))  # rich would warn
-    with Progress(*columns, console=console, transient=True, disable=hidden) as live:
+    shown = find_spec("ipywidgets") if console.is_jupyter else console.is_terminal  # without it rich warns
+    with Progress(*columns, console=console, transient=True, disable=not shown) as live:
         line = live.add_task("starting", total=1.0)
 
         def show(event: Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -169,7 +170,9 @@ def _located(name: str) -> tuple[str, str | None]:
 
 def _library() -> Any:
     try:
-        import transformers
+        with warnings.catch_warnings():  # in a notebook without ipywidgets, of progress bars that are not shown
+            warnings.filterwarnings("ignore", "IProgress not found")
+            import transformers
     except ImportError as error:
         raise UserError("--with needs the library transformers: pip install 'gen-toolkit[hub]'") from error
     logging.getLogger("transformers").setLevel(logging.ERROR)  # long texts are cut into windows here
