@@ -33,6 +33,9 @@ from gen.search.generation import GenerationMixin, SearchInput
 from gen.search.info import ModelInfo
 from gen.search.ops import NumpyOps
 
+# Otherwise onnxruntime (1.32) gives this machine a number, kept in ~/.cache, and reports on its use.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 FORMAT = 2
 """Version of the exported folder. Raised when older code cannot read what newer code writes."""
 

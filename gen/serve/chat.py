@@ -15,7 +15,7 @@ from gen.serve.job import Token
 from gen.serve.models import Served
 from gen.serve.translation import Translating
 from gen.serve.wire import answer, events, read
-from gen.serve.work import Work, check, item_of, several
+from gen.serve.work import Work, apart, check, item_of, several
 
 
 class ImageURL(Struct):
@@ -59,7 +59,9 @@ async def chat(request: Request) -> Response:
     envelope = envelope_of(served, "chat.completion", "chatcmpl")
     top = (asked.top_logprobs or 0) if asked.logprobs else None
     kinds = check(served, options, limits).kinds
-    translating = Translating(served, text, kinds) if Translating.does(served) and not pictures else None
+    translating = None
+    if Translating.does(served) and not pictures:
+        translating = await apart(request.app.state.models, lambda: Translating(served, text, kinds))
     if translating is not None and translating.is_one:
         text, translating = translating.texts[0], None  # like any input
     if translating is not None and asked.logprobs:

@@ -137,14 +137,8 @@ class Work:
         return job
 
     async def apart(self, do: Callable[[], T]) -> T:
-        """What is no search, computed in a thread of its own. Raises `Refusal` where too much waits for that."""
-        if self.models.reading >= self.limits.queue:
-            raise _busy()
-        self.models.reading += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self.models.pool, refused, do)
-        finally:
-            self.models.reading -= 1
+        """See `apart`."""
+        return await apart(self.models, do)
 
     async def wait(self) -> None:
         """Until a job has news. Raises `ClientGone`; `Refusal` where time is over."""
@@ -183,6 +177,17 @@ class Work:
             yield news
             if left:
                 await self.wait()
+
+
+async def apart(models: Models, do: Callable[[], T]) -> T:
+    """What is no search, computed in a thread of its own. Raises `Refusal` where too much waits for that."""
+    if models.reading >= models.limits.queue:
+        raise _busy()
+    models.reading += 1
+    try:
+        return await asyncio.get_running_loop().run_in_executor(models.pool, refused, do)
+    finally:
+        models.reading -= 1
 
 
 def _busy() -> Refusal:
