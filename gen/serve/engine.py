@@ -271,7 +271,7 @@ class Engine:
                 self._told.append(job)
 
     def _wake(self) -> None:
-        """Wakes the requests that have news, all with one call: right before a step, which needs no interpreter."""
+        """Wakes the requests that have news, all with one call: before a step, which holds no lock of Python's."""
         if self._told and self._loop is not None:
             with suppress(RuntimeError):  # the loop has closed: nobody is left to be told
                 self._loop.call_soon_threadsafe(_set, [job.news for job in self._told])

@@ -130,9 +130,12 @@ class Work:
             if self._over:
                 raise self._over
             self.engine.submit(job)
-        except BaseException as error:
+        except Busy as error:
             self.close()
-            raise _busy() if isinstance(error, Busy) else error
+            raise _busy() from error
+        except BaseException:
+            self.close()
+            raise
         self.jobs.append(job)
         return job
 
