@@ -102,7 +102,7 @@ def test_what_is_one_span(text, found):
 @pytest.mark.parametrize("text", ["a", "-", "<!--", "a://", "A 1 "])
 def test_long_lines_take_no_square_of_their_length(text):
     """Else this does not end."""
-    assert len(find_protected(text * 200_000, KINDS, WordTokenizer([" a"]))) <= 1
+    assert len(find_protected(text * (60_000 // len(text)), KINDS, WordTokenizer([" a"]))) <= 1
 
 
 def test_names_are_what_a_vocabulary_spells():

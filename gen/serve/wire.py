@@ -111,7 +111,7 @@ def answer(content: Any, status: int = 200, headers: dict[str, str] | None = Non
 
 
 def events(request: Request, messages: AsyncIterator[list[Any]], end: bytes = b"") -> Response:
-    """Server-sent events: a line of JSON each, a group in one piece. An error that comes late is the last of them."""
+    """Server-sent events: a line of JSON each, a group in one piece. An error that comes late is the last."""
 
     async def lines() -> AsyncIterator[bytes]:
         try:
