@@ -99,6 +99,12 @@ def test_what_is_one_span(text, found):
     assert [text[begin:end] for begin, end in spans] == found
 
 
+@pytest.mark.parametrize("text", ["a", "-", "<!--", "a://", "A 1 "])
+def test_long_lines_take_no_square_of_their_length(text):
+    """Else this does not end."""
+    assert len(find_protected(text * (60_000 // len(text)), KINDS, WordTokenizer([" a"]))) <= 1
+
+
 def test_names_are_what_a_vocabulary_spells():
     words = "The the man and woman walk with a dog in green park of London Park Woman"
     tokenizer = WordTokenizer([f" {word}" for word in words.split()], dummy_prefix=True)

@@ -30,6 +30,8 @@ from gen.models.model import Model
 from gen.search.info import ModelInfo
 from gen.search.labels import label_log_probs
 from gen.serve import protocol, server
+from gen.serve.errors import Refusal
+from gen.serve.guard import Key
 from gen.serve.limits import Limits
 from tests.serving import SENTENCES, WORDS, calibrated, captioner, labeller, picture, running, translator, writer
 
@@ -516,6 +518,26 @@ def test_limits_keys_origins_and_the_log(capfd):
         line for line in log if line["status"] == 408
     ).items()
     assert "cat" not in json.dumps(log)
+
+
+def test_what_is_read_has_a_queue_too():
+    with running({"labels": MODELS["labels"]}) as (url, models):
+        asked = {"model": "labels", "input": SENTENCES[0]}
+        models.reading += models.limits.queue
+        answer = httpx.post(f"{url}/api/classify", json=asked)
+        assert answer.status_code == 429
+        assert answer.headers["retry-after"] == "1"
+        models.reading -= models.limits.queue
+        assert httpx.post(f"{url}/api/classify", json=asked).status_code == 200
+        assert models.reading == 0
+
+
+def test_keys_of_any_letters():
+    key = Key("schlüssel")
+    key.check("Bearer schlüssel".encode().decode("latin-1"))  # as servers give headers
+    key.check("", "schlüssel")
+    with pytest.raises(Refusal, match="wrong"):
+        key.check("Bearer schlussel")
 
 
 def exchange(url, data, seconds=30):

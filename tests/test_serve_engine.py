@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,16 +181,83 @@ class Broken(Processor):
 
 def test_what_fails_is_said_and_others_go_on(model):
     engine = Engine(model)
+    options = {"seed": 1, "max_new_tokens": 9}
 
     async def go():
-        job = Job(model.prepare([""], processors=[Broken()]))
+        bad = Job(model.prepare([""], processors=[Broken()]))
+        good = [Job(model.prepare([""], **options)), Job(model.prepare([""], beam=2, max_new_tokens=9))]
+        for job in (good[0], bad, good[1]):
+            engine.submit(job)
+        while not all(job.done for job in (bad, *good)):
+            await asyncio.sleep(0.001)
+        return bad, good
+
+    bad, good = asyncio.run(go())
+    assert bad.error == "ZeroDivisionError: broken"
+    assert good[0].hypotheses[0].text == model.generate("", **options).text
+    assert good[1].hypotheses[0].text == model.generate("", beam=2, max_new_tokens=9).text
+    engine.close()
+
+
+def test_a_step_that_fails_is_the_error_of_all_in_it(model):
+    engine = Engine(model)
+    options = {"seed": 1, "max_new_tokens": 9}
+
+    def broken(*_):
+        raise MemoryError("no room")
+
+    async def go():
+        job = Job(model.prepare([""], **options))
+        job.search.start = replace(job.search.start, step=broken)
         engine.submit(job)
         await job.news.wait()
         return job
 
-    assert asyncio.run(go()).error == "ZeroDivisionError: broken"
-    options = {"seed": 1, "max_new_tokens": 9}
+    assert asyncio.run(go()).error == "MemoryError: no room"
     assert flat(together(engine, model, [("", options)])[0]) == flat(model.generate("", **options))
+    engine.close()
+
+
+def test_texts_to_come_have_their_rows(model):
+    """While a prompt is read it has one row, and then as many as texts."""
+    engine = Engine(model, most_rows=4)
+    rows = []
+
+    async def go():
+        jobs = []
+        for i in range(6):
+            job = Job(model.prepare(["the cat sat "], num_samples=2, seed=i, max_new_tokens=20, attention=False))
+            step = job.search.start.step
+            job.search.start = replace(
+                job.search.start, step=lambda ids, state, step=step: rows.append(len(ids)) or step(ids, state)
+            )
+            jobs.append(job)
+        for job in jobs:
+            engine.submit(job)
+        while not all(job.done for job in jobs):
+            await asyncio.sleep(0.001)
+
+    asyncio.run(go())
+    assert max(rows) == 4
+    engine.close()
+
+
+def test_tokens_of_a_stream_are_told_together(model, monkeypatch):
+    monkeypatch.setattr("gen.serve.engine.TELL_SECONDS", 3600)
+    engine, told = Engine(model), []
+
+    async def go():
+        job = Job(model.prepare([""], seed=1, max_new_tokens=50, min_new_tokens=50), streams=True)
+        engine.submit(job)
+        while not job.done or job.said:
+            await job.news.wait()
+            job.news.clear()
+            told.append(len(job.said))
+            job.said.clear()
+
+    asyncio.run(go())
+    assert sum(told) == 50
+    assert len(told) <= 2  # the first at once, the others with the end
     engine.close()
 
 
@@ -226,6 +294,9 @@ def test_the_queue_has_an_end(model):
         engine.submit(jobs[2])
         with pytest.raises(Busy):
             engine.submit(jobs[3])
+        engine.cancel(jobs[1])  # leaves its place to another
+        engine.submit(jobs[3])
+        assert engine.waiting == 2
         for job in jobs:
             engine.cancel(job)
 
@@ -233,7 +304,7 @@ def test_the_queue_has_an_end(model):
     engine.close()
 
 
-def test_a_better_model_takes_over(tmp_path):
+def test_a_better_model_takes_over(tmp_path, monkeypatch):
     from gen.models.model import Model
 
     run = tmp_path / "book"
@@ -250,6 +321,9 @@ def test_a_better_model_takes_over(tmp_path):
     (before,) = together(old, old_model, [("the ", options)])  # who had it in hand may still use it
     assert flat(before) == flat(writer(0).generate("the ", **options))
     (run / "best" / "config.yaml").write_text("{")  # damaged: the one that works stays
+    assert not served.reload()
+    monkeypatch.setattr(served, "_load", lambda run: 1 / 0)  # what nobody foresaw
+    (run / "best" / "config.yaml").write_text("{}")
     assert not served.reload()
     assert flat(together(served.engine, served.model, [("the ", options)])[0]) == flat(found)
     served.engine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,17 +11,18 @@ import regex
 from gen.inputs.sentences import Pieces, split_line
 from gen.inputs.tokenizer import Tokenizer
 
+# What may begin anywhere has a limit of length: else a long run of letters takes the square of its length.
 _PATTERNS = {
-    "urls": r"""(?:\p{L}[\w+.-]*://|www\.|mailto:) (?:[^\s<>()"“”„«»`]|\([^\s()]*\))+ (?<![.,;:!?'’…])
+    "urls": r"""(?:\p{L}[\w+.-]{0,30}+://|www\.|mailto:) (?:[^\s<>()"“”„«»`]|\([^\s()]*\))+ (?<![.,;:!?'’…])
         | (?<![\w.@]) \w[\w-]+ (?:\.[\w-]+)* (?:\.\p{Ll}{2,}/(?:[^\s<>()"“”„«»`]*[\w/])?
         | \.(?:com|org|net|edu|gov|info|\p{Ll}{2})(?!\w))""",
-    "emails": r"[\w.+%-]+ @ \w[\w-]* (?:\.[\w-]*\w)+",
-    "placeholders": r"""</?\p{L}[^<>]*> | <!--.*?--> | &\#?\w+; | \[\[[^\[\]]*\]\] | `[^`]+`
+    "emails": r"[\w.+%-]{1,64}+ @ \w[\w-]* (?:\.[\w-]*\w)+",
+    "placeholders": r"""</?\p{L}[^<>]*> | <!--.{0,1000}?--> | &\#?\w+; | \[\[[^\[\]]*\]\] | `[^`]+`
         | \$?\{(?:[^{}]++|\{(?:[^{}]++|\{[^{}]*+\})*+\})*+\} | \$\p{L}\w* | (?<!\w)[@\#]\p{L}\w* | __\w+?__
         | (?<![\d%])% (?:\(\w+\)|\d+\$)? [-+\#0]*\d*(?:\.\d+)? (?:hh|ll|[hlLqjzt])? [diouxXeEfFgGcrsaAp@]
         | %\p{L}\w*%""",
     "emoji": r"(?:(?=\p{Extended_Pictographic}|\p{Regional_Indicator}|[\d\#*]\uFE0F?\u20E3)\X)+",
-    "numbers": r"""(?<![\p{L}\p{M}\p{N}_]) (?:[-+−±\#№§]|\p{Sc})*+ (?=[\p{L}\p{M}_]*\p{N}) [\p{L}\p{M}\p{N}_]++
+    "numbers": r"""(?<![\p{L}\p{M}\p{N}_]) (?:[-+−±\#№§]|\p{Sc}){0,9}+ (?=[\p{L}\p{M}_]*\p{N}) [\p{L}\p{M}\p{N}_]++
         (?:[.,:/'’·×x–-](?=\p{N})[\p{L}\p{M}\p{N}_]++ | -\p{L}[\p{L}\p{M}]*+)*+
         (?:\s?[%‰°]\p{Lu}? | \s?\p{Sc}(?!\d))?""",
 }
@@ -80,7 +82,8 @@ def find_protected(text: str, kinds: Sequence[str], tokenizer: Tokenizer) -> lis
     chosen = "|".join(f"(?:{_PATTERNS[kind]})" for kind in _PATTERNS if kind in kinds)
     found = [m.span() for m in regex.finditer(chosen, text, regex.VERBOSE | regex.V1)] if chosen else []
     if "names" in kinds:
-        found += [n for n in _names(text, tokenizer) if not any(n[0] < b and a < n[1] for a, b in found)]
+        ends, begins = [end for _, end in found], [*(begin for begin, _ in found), len(text)]
+        found += [n for n in _names(text, tokenizer) if n[1] <= begins[bisect_right(ends, n[0])]]
     found = _joined(text, sorted(found))
     return _joined(text, [_widened(text, *span) for span in found])
 

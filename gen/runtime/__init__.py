@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from os import PathLike
 from pathlib import Path
@@ -32,6 +32,9 @@ from gen.search.confidence import read_calibration
 from gen.search.generation import GenerationMixin, SearchInput
 from gen.search.info import ModelInfo
 from gen.search.ops import NumpyOps
+
+# Otherwise onnxruntime (1.32) gives this machine a number, kept in ~/.cache, and reports on its use.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 FORMAT = 2
 """Version of the exported folder. Raised when older code cannot read what newer code writes."""
@@ -70,6 +73,8 @@ class _State:
     @staticmethod
     def join(states: Sequence[_State], memory: dict[str, np.ndarray]) -> _State:
         """The rows of several states, one after another, over a memory of one row per row."""
+        if len(states) == 1:
+            return replace(states[0], memory=memory)
         arrays = zip(*(state.arrays for state in states), strict=True)
         features = [state.features for state in states if state.features is not None]
         joined = np.concatenate(features) if len(features) == len(states) else None

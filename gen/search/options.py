@@ -147,8 +147,10 @@ class SearchOptions:
     def __post_init__(self) -> None:
         errors = []
         for name, hint in _hints().items():
+            if (value := getattr(self, name)) is getattr(SearchOptions, name):
+                continue  # the default
             try:
-                object.__setattr__(self, name, _converted(getattr(self, name), hint))
+                object.__setattr__(self, name, _converted(value, hint))
             except TypeError as wrong:
                 errors.append(f"{_flag(name)} must be {wrong}")
         if errors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 from gen.inputs.tokenizer import Tokenizer
 from gen.inputs.words import CLUSTERS, CONTINUES
@@ -33,14 +34,14 @@ class Pieces:
     ) -> None:
         self._tokenizer, self._stops = tokenizer, stops
         self._space = prompt[len(open_end(prompt, tokenizer)) :]
-        self._joins = any(map(CONTINUES.match, token_texts(tokenizer)))
+        self._joins = _has_continuing(tokenizer)
         self._written = list(after)  # before the pending ones: some tokens decode differently at the beginning
         self._pending: list[int] = []
         self._held = ""  # decoded, but may begin a stop string
 
-    def add(self, token_id: int) -> str:
-        """The text that is certain with one token more; often empty."""
-        self._pending.append(token_id)
+    def add(self, *token_ids: int) -> str:
+        """The text that is certain with more tokens; often empty."""
+        self._pending += token_ids
         text = self._after()
         text, self._space = text.removeprefix(self._space), "" if text else self._space
         if text.endswith("\N{REPLACEMENT CHARACTER}"):  # the first bytes of a character
@@ -62,6 +63,16 @@ class Pieces:
         """The text of the pending tokens."""
         decode = self._tokenizer.decode
         return decode(self._written + self._pending).removeprefix(decode(self._written))
+
+
+_continuing: WeakKeyDictionary[Tokenizer, bool] = WeakKeyDictionary()
+
+
+def _has_continuing(tokenizer: Tokenizer) -> bool:
+    """Whether any token may go on with the last character, computed once per tokenizer."""
+    if tokenizer not in _continuing:
+        _continuing[tokenizer] = any(map(CONTINUES.match, token_texts(tokenizer)))
+    return _continuing[tokenizer]
 
 
 def _begun(text: str, stops: Sequence[str]) -> int:

@@ -68,7 +68,7 @@ class Sample(Strategy):
         self._drawn_seed = fresh_seed() if self.seed is None else self.seed
         streams = rows if self.independent else self.num_samples
         self._stream_of_row = ops.arange(rows) % streams
-        self._streams = [np.random.default_rng((self._drawn_seed, i)) for i in range(streams)]
+        self._streams: list[np.random.Generator] = []  # made when the first number is drawn
         self._steps = 0
         self._uniform: Array = self.ops.full((0, streams), 0.0, "float32")
         each = np.repeat(np.asarray(self.temperatures, np.float32), self.num_samples)  # (W,)
@@ -81,6 +81,9 @@ class Sample(Strategy):
 
     def _draw(self) -> None:
         """The next block of random numbers: (block, streams)"""
+        if not self._streams:
+            streams = self._uniform.shape[1]
+            self._streams = [np.random.default_rng((self._drawn_seed, i)) for i in range(streams)]
         block = np.stack([g.random(_BLOCK, dtype=np.float32) for g in self._streams], axis=1)
         self._uniform = self.ops.concat([self._uniform, self.ops.asarray(block, "float32")], 0)
 

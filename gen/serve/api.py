@@ -164,23 +164,25 @@ def _weights(attention: np.ndarray | None) -> list[Any] | None:
     return None if attention is None else np.round(attention.astype(float), 5).tolist()
 
 
-async def _events(work: Work, job: Job, item: Any, asked: Generate) -> AsyncIterator[dict[str, Any]]:
+async def _events(work: Work, job: Job, item: Any, asked: Generate) -> AsyncIterator[list[dict[str, Any]]]:
     """A ``token`` for each token, then ``done`` with the whole answer."""
     search = job.search
     tokenizer = work.model.tokenizer
     writers = [Pieces(tokenizer, search.texts[0], search.stops, job.from_ids) for _ in range(job.width)]
     spellings = [Spelling(tokenizer, search.prompts[0]) for _ in range(job.width)]
+
+    def event(token: Token) -> dict[str, Any]:
+        text = writers[token.text].add(token.token_id)
+        content = _token(work, token, spellings[token.text])
+        seen = {"attention": _weights(token.attention)} if asked.attention else {}
+        return {"type": "token", "index": token.text, "piece": text, "token": content, **seen}
+
     async with work:
-        async for _, said, found in work.stream():
-            for token in said:
-                text = writers[token.text].add(token.token_id)
-                content = _token(work, token, spellings[token.text])
-                event = {"type": "token", "index": token.text, "piece": text, "token": content}
-                if asked.attention:
-                    event["attention"] = _weights(token.attention)
-                yield event
-            if found is not None:
-                yield {"type": "done", **_whole(work, job, item, asked, found)}
+        async for news in work.stream():
+            for _, said, found in news:
+                yield list(map(event, said))
+                if found is not None:
+                    yield [{"type": "done", **_whole(work, job, item, asked, found)}]
 
 
 def _whole(work: Work, job: Job, item: Any, asked: Generate, found: list[Hypothesis]) -> dict[str, Any]:
@@ -191,10 +193,10 @@ def _whole(work: Work, job: Job, item: Any, asked: Generate, found: list[Hypothe
         "usage": {"prompt_tokens": work.prompt_tokens, "tokens": work.tokens},
     }
     if job.records is not None:
-        tree = _tree(work, job)
-        content["tree"] = tree
+        tree = content["tree"] = _tree(work, job)
+        at = {(node["parent"], node["id"]): n for n, node in reversed([*enumerate(tree)])}  # the first of equals
         for output, hypothesis in zip(content["outputs"], found, strict=True):
-            output["path"] = _path(tree, hypothesis.token_ids)
+            output["path"] = _path(at, hypothesis.token_ids)
     return content
 
 
@@ -252,12 +254,11 @@ def _tree(work: Work, job: Job) -> list[dict[str, Any]]:
     return nodes
 
 
-def _path(tree: list[dict[str, Any]], token_ids: list[int]) -> list[int]:
-    """The nodes of a text, from its first token on."""
-    path, last = [], -1
+def _path(at: Mapping[tuple[int, int], int], token_ids: list[int]) -> list[int]:
+    """The nodes of a text, from its first token on; ``at``: (the node before, token id) → node."""
+    path: list[int] = []
     for token_id in token_ids:
-        last = next((n for n, node in enumerate(tree) if node["parent"] == last and node["id"] == token_id), -2)
-        if last == -2:
+        if (node := at.get((path[-1] if path else -1, token_id))) is None:
             break
-        path.append(last)
+        path.append(node)
     return path

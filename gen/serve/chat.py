@@ -15,7 +15,7 @@ from gen.serve.job import Token
 from gen.serve.models import Served
 from gen.serve.translation import Translating
 from gen.serve.wire import answer, events, read
-from gen.serve.work import Work, check, item_of, several
+from gen.serve.work import Work, apart, check, item_of, several
 
 
 class ImageURL(Struct):
@@ -59,7 +59,9 @@ async def chat(request: Request) -> Response:
     envelope = envelope_of(served, "chat.completion", "chatcmpl")
     top = (asked.top_logprobs or 0) if asked.logprobs else None
     kinds = check(served, options, limits).kinds
-    translating = Translating(served, text, kinds) if Translating.does(served) and not pictures else None
+    translating = None
+    if Translating.does(served) and not pictures:
+        translating = await apart(request.app.state.models, lambda: Translating(served, text, kinds))
     if translating is not None and translating.is_one:
         text, translating = translating.texts[0], None  # like any input
     if translating is not None and asked.logprobs:
@@ -144,7 +146,7 @@ def _logprobs(choices: Choices, tokens: list[Token]) -> dict[str, Any]:
 
 async def _chunks(
     choices: Choices, envelope: dict[str, Any], translating: Translating | None, usage: bool
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncIterator[list[dict[str, Any]]]:
     begun: set[int] = set()
 
     def chunk(choice: int, text: str, tokens: list[Token], ended: str | None) -> dict[str, Any]:
@@ -161,18 +163,21 @@ async def _chunks(
 
     async with choices.work as work:
         if translating is None:
-            async for choice, text, tokens, hypothesis in choices.pieces():
-                yield chunk(choice, text, tokens, None if hypothesis is None else reason(hypothesis))
+            async for news in work.stream():
+                yield [
+                    chunk(choice, text, tokens, None if hypothesis is None else reason(hypothesis))
+                    for choice, text, tokens, hypothesis in choices.pieces(news)
+                ]
         else:  # sentence by sentence
             sent = [""] * choices.n
             if not work.jobs:
-                yield chunk(0, "", [], "stop")
+                yield [chunk(0, "", [], "stop")]
             for number, job in enumerate(work.jobs):
                 await work.results([job])
                 found = [work.outcome(each) for each in work.jobs[: number + 1]]
                 last = number + 1 == len(work.jobs)
                 for choice, whole in translating.joined(found, whole=last)[: choices.n]:
                     new, sent[choice] = whole.text[len(sent[choice]) :], whole.text
-                    yield chunk(choice, new, [], reason(whole) if last else None)
+                    yield [chunk(choice, new, [], reason(whole) if last else None)]
         if usage:
-            yield {**envelope, "choices": [], "usage": choices.usage()}
+            yield [{**envelope, "choices": [], "usage": choices.usage()}]

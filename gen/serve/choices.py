@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ from gen.serve.errors import Refusal
 from gen.serve.job import Job, Token
 from gen.serve.models import Served
 from gen.serve.wire import Count, Search
-from gen.serve.work import Work
+from gen.serve.work import News, Work
 
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
@@ -68,6 +68,7 @@ class Choices:
         self.work, self.n, self.top = work, n, top
         self.tokenizer = work.model.tokenizer
         self.spelled = token_texts(self.tokenizer)
+        self._writers: dict[int, Pieces] = {}
 
     def wanted(self, job: Job, found: Sequence[Hypothesis]) -> list[tuple[int, Hypothesis]]:
         """The n best of a job's hypotheses, each with its place: of more samples, the most probable per token.
@@ -91,20 +92,20 @@ class Choices:
         own = [] if token_id in dict(top) else [(token_id, log_prob)]
         return [(self.spelled[i], p) for i, p in [*top, *own]]
 
-    async def pieces(self) -> AsyncIterator[tuple[int, str, list[Token], Hypothesis | None]]:
+    def pieces(self, news: Sequence[News]) -> Iterator[tuple[int, str, list[Token], Hypothesis | None]]:
         """(choice, piece of its text, the tokens of it, the whole once it is there)."""
-        writers: dict[int, Pieces] = {}
-        async for number, said, found in self.work.stream():
+        writers = self._writers
+        for number, said, found in news:
             job = self.work.jobs[number]
             search = job.search
-            texts: dict[int, str] = {}
             tokens: dict[int, list[Token]] = {}
             for token in said:
-                choice = number * self.n + token.text
+                tokens.setdefault(number * self.n + token.text, []).append(token)
+            texts: dict[int, str] = {}
+            for choice, each in tokens.items():
                 if choice not in writers:
                     writers[choice] = Pieces(self.tokenizer, search.texts[0], search.stops)
-                texts[choice] = texts.get(choice, "") + writers[choice].add(token.token_id)
-                tokens.setdefault(choice, []).append(token)
+                texts[choice] = writers[choice].add(*[token.token_id for token in each])
             for choice, text in texts.items():
                 if (text or self.top is not None) and found is None:
                     yield choice, text, tokens[choice], None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -24,6 +25,9 @@ from gen.serve.rows import Rows, shares_rows
 
 MOST_AT_ONCE = 64
 """Tokens of a prompt that are read in one step: others wait so long, and a request that went away is noticed."""
+
+TELL_SECONDS = 0.02
+"""How long new tokens of a stream may wait, so that one event has several of them."""
 
 
 class Busy(Exception):
@@ -76,8 +80,8 @@ class _Own:
         except StopIteration as stop:
             self.job.finish(stop.value[0])
             self.over = True
-        except UserError as error:
-            self.job.fail(str(error))
+        except Exception as error:  # of this search alone: the others go on
+            self.job.fail(reason_of(error))
             self.over = True
 
     def _record(self, record: StepRecord) -> None:
@@ -116,12 +120,14 @@ class Engine:
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._memories: tuple[list[Any], Any] = ([], None)
+        self._told: list[Job] = []  # to be woken while the next step is computed
+        self._tell_at = 0.0
         self._runs = False
 
     @property
     def rows(self) -> int:
-        """Rows in the current step."""
-        return len(self._shared) + sum(own.job.width for own in self._own)
+        """Rows in the current step, or in the one that writes what is still being read."""
+        return self._shared.width + sum(own.job.width for own in self._own)
 
     @property
     def waiting(self) -> int:
@@ -145,9 +151,11 @@ class Engine:
                 threading.Thread(target=self._run, name="gen-serve", daemon=True).start()
 
     def cancel(self, job: Job) -> None:
-        """Frees a job's rows before the next step."""
+        """Frees a job's rows before the next step, or its place among those that wait."""
         with self._condition:
             job.cancelled = True
+            with suppress(ValueError):
+                self._waiting.remove(job)
             self._condition.notify()
 
     def close(self) -> None:
@@ -161,6 +169,8 @@ class Engine:
             while True:
                 with self._condition:
                     while not (self._waiting or self._shared.rows or self._own):
+                        self._wake()
+                        self._tell_at = 0.0
                         if self._closing:
                             self._runs = False
                             return
@@ -176,7 +186,7 @@ class Engine:
             jobs = {*taken, *(row.job for row in self._shared.rows), *(own.job for own in self._own)}
             self._shared, self._own = Rows(), []
             for job in jobs:
-                job.fail(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+                job.fail(reason_of(error))
             self._tell(jobs)
 
     def _take(self) -> list[Job]:
@@ -185,12 +195,10 @@ class Engine:
         room = self.most_rows - self.rows
         while self._waiting:
             job = self._waiting[0]
-            if not job.cancelled:
-                if job.width > room and room < self.most_rows:
-                    break
-                room -= job.width
-                taken.append(job)
-            self._waiting.popleft()
+            if job.width > room and room < self.most_rows:
+                break
+            room -= job.width
+            taken.append(self._waiting.popleft())
         return taken
 
     def _tick(self, taken: list[Job]) -> None:
@@ -209,8 +217,9 @@ class Engine:
         start = shared.rows[0].job.search.start if R else own[0].job.search.start
         token_ids = [start.ops.asarray(shared.next_ids(read), "int64")] if R else []
         token_ids += [o.next_ids(read) for o in own]
-        joined = token_ids[0] if len(token_ids) == 1 else start.ops.concat(token_ids, 0)
-        log_probs, state, attention = start.step(joined, self._joined())
+        joined, before = token_ids[0] if len(token_ids) == 1 else start.ops.concat(token_ids, 0), self._joined()
+        self._wake()
+        log_probs, state, attention = start.step(joined, before)
         self.steps += 1
         done = []
         if own:
@@ -221,7 +230,10 @@ class Engine:
         if R:
             done += shared.observe(log_probs[:R], None if attention is None else attention[:R], read)
         self.tokens += sum(len(h.log_probs) for job in done for h in job.hypotheses)
-        self._tell([*done, *(o.job for o in own), *(row.job for row in shared.rows if row.job.streams)])
+        if (now := time.monotonic()) >= self._tell_at:
+            self._tell_at = now + TELL_SECONDS
+            done += [*(o.job for o in own), *(row.job for row in shared.rows if row.job.streams)]
+        self._tell(done)
 
     def _joined(self) -> Any:
         """The state of all rows, each with a memory of its own."""
@@ -252,17 +264,25 @@ class Engine:
             self._memories = [], None
 
     def _tell(self, jobs: Iterable[Job]) -> None:
-        """Wakes the requests that have news, all with one call."""
-        told = []
+        """Notes which requests have news."""
         for job in jobs:
             if job.has_news:
                 job.has_news = False
-                told.append(job)
-        if told and self._loop is not None:
+                self._told.append(job)
+
+    def _wake(self) -> None:
+        """Wakes the requests that have news, all with one call: before a step, which holds no lock of Python's."""
+        if self._told and self._loop is not None:
             with suppress(RuntimeError):  # the loop has closed: nobody is left to be told
-                self._loop.call_soon_threadsafe(_wake, told)
+                self._loop.call_soon_threadsafe(_set, [job.news for job in self._told])
+            self._told = []
 
 
-def _wake(jobs: list[Job]) -> None:
-    for job in jobs:
-        job.news.set()
+def _set(events: Iterable[asyncio.Event]) -> None:
+    for event in events:
+        event.set()
+
+
+def reason_of(error: Exception) -> str:
+    """An error in a line."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -38,7 +38,7 @@ class Key:
 
     def check(self, authorization: str, other: str = "") -> None:
         """Raises `Refusal` unless the header ``Authorization``, or ``other``, has the key."""
-        given = [authorization.removeprefix("Bearer ").encode(), other.encode()]
+        given = [authorization.removeprefix("Bearer ").encode("latin-1"), other.encode()]
         if self._key and not any(hmac.compare_digest(each, self._key) for each in given):
             wanted = {"WWW-Authenticate": "Bearer"}
             raise Refusal("the API key is missing or wrong", 401, code="invalid_api_key", headers=wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -52,7 +53,7 @@ async def translate(request: Request) -> Response:
     async with Work(request, served) as work:
         parts = []
         for text in texts:
-            translating = Translating(served, text, kinds)
+            translating = await work.apart(partial(Translating, served, text, kinds))
             if len(work.jobs) + len(translating.texts) > models.limits.queue:
                 raise Refusal("too much text at once: send it in parts")
             jobs = [

@@ -15,7 +15,7 @@ from gen.base.folders import whole_folder
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.processors import InputProcessor, PictureProcessor
 from gen.search.options import SearchOptions
-from gen.serve.engine import Engine
+from gen.serve.engine import Engine, reason_of
 from gen.serve.errors import Refusal
 from gen.serve.limits import Limits
 
@@ -29,7 +29,7 @@ class Served:
     Attributes:
         name: what requests call it.
         run: the folder it is from.
-        model, engine: replaced together when the folder has a better one; see `reload`.
+        engine: with the model; replaced when the folder has a better one; see `reload`.
         defaults: how the model searches where a request does not say.
         languages: of a translation model, (source, target), where they are known.
     """
@@ -40,11 +40,16 @@ class Served:
         self._stamp = _stamp(run)
         self._take(load(run))
         self.created = int(time.time())
-        self.languages = _languages(name, self.model)
 
     def _take(self, model: Any) -> None:
-        self.model, self.defaults = model, SearchOptions.make(model.search_defaults, {})
+        self.defaults = SearchOptions.make(model.search_defaults, {})
+        self.languages = _languages(self.name, model)
         self.engine = Engine(model, self._limits.rows, self._limits.queue)
+
+    @property
+    def model(self) -> Any:
+        """The model. What needs its engine, too, takes it from there: both may be replaced at any time."""
+        return self.engine.model
 
     @property
     def inputs(self) -> Mapping[str, InputProcessor]:
@@ -65,14 +70,12 @@ class Served:
         stamp = _stamp(self.run)
         if stamp == self._stamp or stamp is None:
             return False
-        try:
-            model = self._load(self.run)
-        except UserError as error:
-            notify(f"{self.name}: not loaded again: {error}")
-            self._stamp = stamp
-            return False
         old, self._stamp = self.engine, stamp
-        self._take(model)
+        try:
+            self._take(self._load(self.run))
+        except Exception as error:  # the one that works stays, whatever is wrong with the other
+            notify(f"{self.name}: not loaded again: {reason_of(error)}")
+            return False
         old.close()
         notify(f"{self.name}: loaded again from {self.run}")
         return True
@@ -92,6 +95,8 @@ class Models:
         self.served = {name: Served(name, run, load, limits) for name, run in runs.items()}
         self.pool = ThreadPoolExecutor(2, "gen-serve-read")
         """Decodes pictures and runs encoders: a step of the others does not wait for them."""
+        self.reading = 0
+        """What the pool does and what waits for it."""
 
     def find(self, name: str | None) -> Served:
         """The model that a request names. Raises `Refusal` with the nearest name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -16,7 +16,7 @@ from gen.serve.errors import Refusal
 from gen.serve.job import Job, Token
 from gen.serve.models import Models, Served
 from gen.serve.wire import Count, Texts, answer, events, read
-from gen.serve.work import Work, item_of, several
+from gen.serve.work import News, Work, item_of, several
 
 
 class Completion(Shared, kw_only=True):
@@ -138,10 +138,11 @@ def _logprobs(
 
 async def _chunks(
     choices: Choices, envelope: dict[str, Any], prompts: list[str] | None, usage: bool
-) -> AsyncIterator[dict[str, Any]]:
-    async with choices.work as work:
-        offsets: dict[int, int] = {}
-        async for choice, text, tokens, hypothesis in choices.pieces():
+) -> AsyncIterator[list[dict[str, Any]]]:
+    offsets: dict[int, int] = {}
+
+    def made(news: list[News]) -> Iterator[dict[str, Any]]:
+        for choice, text, tokens, hypothesis in choices.pieces(news):
             job = work.jobs[choice // choices.n]
             first = choice not in offsets
             echoed = prompts[choice // choices.n] if prompts is not None and first else ""
@@ -167,5 +168,9 @@ async def _chunks(
                     }
                 ],
             }
+
+    async with choices.work as work:
+        async for news in work.stream():
+            yield [*made(news)]
         if usage:
-            yield {**envelope, "choices": [], "usage": choices.usage()}
+            yield [{**envelope, "choices": [], "usage": choices.usage()}]

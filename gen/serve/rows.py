@@ -121,13 +121,20 @@ class Rows:
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.state: Any = None
-        self._reading: list[Row] = []  # those with a prompt to read
-        self._kinds: list[_Kind] = []  # of the others; none: not known
+        self._reading: list[tuple[int, Row]] = []  # those with a prompt to read, and their places
+        self._writing: list[Row] = []  # the others
+        self._places: list[int] = []  # where those are
+        self._kinds: list[_Kind] = []  # of those; none: not known
         self._wishing = False  # whether anybody wants more than the text
         self._found: dict[Job, dict[int, Hypothesis]] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def width(self) -> int:
+        """How many rows there are once all prompts have been read."""
+        return len(self.rows) + sum(row.job.width - 1 for _, row in self._reading)
 
     @property
     def memories(self) -> list[Any]:
@@ -137,18 +144,16 @@ class Rows:
     @property
     def ahead(self) -> int:
         """How many next tokens are known of all rows; 0 without rows."""
-        if len(self._reading) < len(self.rows):
+        if self._writing:
             return 1
-        return min((1 if row.job.echo else len(row.unread) for row in self._reading), default=0)
+        return min((1 if row.job.echo else len(row.unread) for _, row in self._reading), default=0)
 
     def add(self, jobs: Sequence[Job]) -> None:
         """Takes jobs in: a row for each prompt, to be read at the next step."""
         states = [self.state] if self.rows else []
         for job in jobs:
             job.search.strategy.start(job.search.start.ops, job.width)
-            row = Row(job, unread=job.search.prompts[0])
-            self.rows.append(row)
-            self._reading.append(row)
+            self.rows.append(Row(job, unread=job.search.prompts[0]))
             states.append(job.search.start.state)
             self._found[job] = {}
         self._take(self.rows, states)
@@ -166,11 +171,17 @@ class Rows:
     def _take(self, rows: list[Row], states: list[Any]) -> None:
         """Goes on with ``rows``, whose states are ``states``. Memories are joined anew from each row's own, so
         that the longest, once it has gone, leaves no padding."""
-        self.rows = rows
-        self._reading, self._kinds = [row for row in rows if row.unread], []
+        self._seat(rows)
         self._wishing = any(r.job.top or r.job.streams or r.job.search.keep_attention for r in rows)
         kind = type(states[0])
         self.state = kind.join(states, kind.join_memory(self.memories)) if rows else None
+
+    def _seat(self, rows: list[Row]) -> None:
+        """Notes who reads and who writes."""
+        self.rows, self._kinds = rows, []
+        self._reading = [(r, row) for r, row in enumerate(rows) if row.unread]
+        self._places = [r for r, row in enumerate(rows) if not row.unread]
+        self._writing = [rows[r] for r in self._places]
 
     def next_ids(self, count: int) -> list[list[int]]:
         """The next ``count`` tokens of every row; see `ahead`."""
@@ -188,13 +199,11 @@ class Rows:
             The jobs that are done, or failed.
         """
         if self._reading:
-            at = self._read(log_probs, read)
-            if not at:
+            places = self._read(log_probs, read)
+            if not places:
                 return []
-            if len(at) < len(log_probs) or at != list(range(len(at))):
-                index = self.rows[0].job.search.start.ops.asarray(at, "int64")
-                log_probs, attention = log_probs[index], None if attention is None else attention[index]
-        rows = [row for row in self.rows if not row.unread] if self._reading else self.rows
+            log_probs, attention = log_probs[places], None if attention is None else attention[places]
+        rows = self._writing
         search = rows[0].job.search
         ops, tokenizer = search.start.ops, search.tokenizer
         is_nan = log_probs[:, 0] != log_probs[:, 0]
@@ -206,31 +215,30 @@ class Rows:
             row.job.fail(NOT_FINITE)
         written = list(zip(rows, ops.numpy(token_ids).tolist(), ops.numpy(picked).tolist(), strict=True))
         if self._wishing:
-            self._tell(ops, written, log_probs, None if attention is None else ops.numpy(attention))
+            self._tell(written, log_probs, None if attention is None else ops.numpy(attention))
         ended = [row for row, token_id, log_prob in written if row.write(token_id, log_prob)]
         return self._let_go([*ended, *failed]) if ended or failed else []
 
     def _read(self, log_probs: Array, read: int) -> list[int]:
         """Moves on in the prompts. One that has been read becomes as many rows as its job has texts. Returns where
         the rows that write have their log-probabilities."""
-        rows: list[Row] = []
-        at: list[int] = []
-        for r, row in enumerate(self.rows):
-            new = [row]
-            if row.unread:
-                row.unread = row.unread[read:]
-                if row.job.echo and row.unread:
-                    row.job.echo.log_probs.append(float(log_probs[r, row.unread[0]]))
-                    row.job.echo.tops += row.job.best(log_probs[r : r + 1]) if row.job.top else [[]]
-                if not row.unread:
-                    new = _texts(row.job)
-            rows += new
-            at += [r] * len(new)
+        texts: dict[int, list[Row]] = {}
+        for r, row in self._reading:
+            row.unread = row.unread[read:]
+            if not row.unread:
+                texts[r] = _texts(row.job)
+            elif row.job.echo:
+                row.job.echo.log_probs.append(float(log_probs[r, row.unread[0]]))
+                row.job.echo.tops += row.job.best(log_probs[r : r + 1]) if row.job.top else [[]]
+        if not texts:
+            return self._places
+        at = [r for r in range(len(self.rows)) for _ in texts.get(r, (None,))]
+        rows = [new for r, row in enumerate(self.rows) for new in texts.get(r, [row])]
         if len(rows) > len(self.rows):
             self._take(rows, [self.state.select(np.array(at))])
         else:
-            self.rows, self._reading, self._kinds = rows, [row for row in rows if row.unread], []
-        return [place for place, row in zip(at, rows, strict=True) if not row.unread]
+            self._seat(rows)
+        return [at[place] for place in self._places]
 
     def _picked(self, ops: Ops, rows: list[Row], log_probs: Array) -> Array:
         """A token for every row that writes, (R,) int64."""
@@ -246,12 +254,18 @@ class Rows:
             found[kind.index] = kind.pick(ops, log_probs[kind.index])
         return found
 
-    def _tell(self, ops: Ops, written: Sequence[Any], log_probs: Array, attention: np.ndarray | None) -> None:
+    def _tell(self, written: Sequence[Any], log_probs: Array, attention: np.ndarray | None) -> None:
         """Alternatives, attention and streams, for the rows that want them."""
+        tops: dict[int, list[int]] = {}  # how many alternatives → places of the rows
+        for r, (row, _, _) in enumerate(written):
+            if row.job.top:
+                tops.setdefault(row.job.top, []).append(r)
+        for places in tops.values():
+            rows = [written[r][0] for r in places]
+            for row, best in zip(rows, rows[0].job.best(log_probs[places]), strict=True):
+                row.job.tops[row.text].append(best)
         for r, (row, token_id, log_prob) in enumerate(written):
             job = row.job
-            if job.top:
-                job.tops[row.text] += job.best(log_probs[r : r + 1])
             if attention is not None and job.search.keep_attention:
                 row.attention.append(attention[r, : job.search.mask.shape[1]].copy())
             if job.streams:

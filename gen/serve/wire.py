@@ -75,7 +75,8 @@ async def read(request: Request, kind: type[T]) -> T:
 async def body(request: Request) -> bytes:
     """The bytes of a request. Raises `Refusal` where they do not come in time."""
     try:
-        return await asyncio.wait_for(request.body(), request.app.state.models.limits.body_seconds)
+        async with asyncio.timeout(request.app.state.models.limits.body_seconds):
+            return await request.body()
     except ClientDisconnect:
         raise ClientGone from None
     except TimeoutError:
@@ -109,13 +110,14 @@ def answer(content: Any, status: int = 200, headers: dict[str, str] | None = Non
     return Response(encode(content), status, headers, "application/json")
 
 
-def events(request: Request, messages: AsyncIterator[Any], end: bytes = b"") -> Response:
-    """Server-sent events: a line of JSON each. An error that comes late is the last of them."""
+def events(request: Request, messages: AsyncIterator[list[Any]], end: bytes = b"") -> Response:
+    """Server-sent events: a line of JSON each, a group in one piece. An error that comes late is the last."""
 
     async def lines() -> AsyncIterator[bytes]:
         try:
-            async for message in messages:
-                yield b"data: " + encode(message) + b"\n\n"
+            async for group in messages:
+                if group:
+                    yield b"".join([b"data: " + encode(message) + b"\n\n" for message in group])
             if end:
                 yield b"data: " + end + b"\n\n"
         except ClientGone:

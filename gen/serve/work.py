@@ -27,6 +27,9 @@ from gen.serve.models import Models, Served
 
 T = TypeVar("T")
 
+News = tuple[int, list[Token], list[Hypothesis] | None]
+"""(number of a job, tokens since the last time, its hypotheses once it is done)."""
+
 
 class Work:
     """The jobs of a request.
@@ -37,7 +40,8 @@ class Work:
     def __init__(self, request: Request, served: Served) -> None:
         self.request, self.served = request, served
         self.models: Models = request.app.state.models
-        self.model, self.engine = served.model, served.engine  # of one kind, whatever is loaded again meanwhile
+        self.engine = served.engine
+        self.model = self.engine.model  # not `served.model`, which may be another one by now
         self.jobs: list[Job] = []
         self.prompt_tokens = 0
         self.news = asyncio.Event()
@@ -103,6 +107,8 @@ class Work:
         """
 
         def prepare() -> Job:
+            if self._over:  # while others were read
+                raise self._over
             with self.model._evaluating():
                 search = self.model.prepare([item], **options, attention=attention)
             if not all(0 <= i < len(self.model.tokenizer) for i in from_ids):
@@ -124,19 +130,18 @@ class Work:
             if self._over:
                 raise self._over
             self.engine.submit(job)
-        except BaseException as error:
+        except Busy as error:
             self.close()
-            if isinstance(error, Busy):
-                wait = {"Retry-After": "1"}
-                message = "too many requests are waiting: try again later"
-                raise Refusal(message, 429, code="rate_limit_exceeded", headers=wait) from error
+            raise _busy() from error
+        except BaseException:
+            self.close()
             raise
         self.jobs.append(job)
         return job
 
     async def apart(self, do: Callable[[], T]) -> T:
-        """What is no search, computed in a thread of its own."""
-        return await asyncio.get_running_loop().run_in_executor(self.models.pool, refused, do)
+        """See `apart`."""
+        return await apart(self.models, do)
 
     async def wait(self) -> None:
         """Until a job has news. Raises `ClientGone`; `Refusal` where time is over."""
@@ -158,10 +163,11 @@ class Work:
             await self.wait()
         return [self.outcome(job) for job in jobs]
 
-    async def stream(self) -> AsyncIterator[tuple[int, list[Token], list[Hypothesis] | None]]:
-        """(number of a job, tokens since the last time, its hypotheses once it is done)."""
+    async def stream(self) -> AsyncIterator[list[News]]:
+        """What is new, whenever something is."""
         left = dict(enumerate(self.jobs))
         while left:
+            news: list[News] = []
             for number, job in list(left.items()):
                 done = job.done
                 said = [job.said.popleft() for _ in range(len(job.said))]
@@ -170,9 +176,26 @@ class Work:
                 if done:
                     del left[number]
                 if said or done:
-                    yield number, said, self.outcome(job) if done else None
+                    news.append((number, said, self.outcome(job) if done else None))
+            yield news
             if left:
                 await self.wait()
+
+
+async def apart(models: Models, do: Callable[[], T]) -> T:
+    """What is no search, computed in a thread of its own. Raises `Refusal` where too much waits for that."""
+    if models.reading >= models.limits.queue:
+        raise _busy()
+    models.reading += 1
+    try:
+        return await asyncio.get_running_loop().run_in_executor(models.pool, refused, do)
+    finally:
+        models.reading -= 1
+
+
+def _busy() -> Refusal:
+    message = "too many requests are waiting: try again later"
+    return Refusal(message, 429, code="rate_limit_exceeded", headers={"Retry-After": "1"})
 
 
 def _late(limits: Limits) -> Refusal:
