@@ -21,7 +21,7 @@ from gen.datasets.splits import text_key
 from gen.datasets.streamed import PairHead, StreamedBatches, leave_out_pairs, stream_corpus, text_shards
 from gen.datasets.streamed_pictures import hold_out_pictures, picture_blocks, picture_head, picture_shards
 from gen.inputs.pictures import Preprocessing
-from gen.inputs.tokenizer import WordTokenizer
+from gen.inputs.tokenizer import CharTokenizer
 from tests import faults
 from tests.faults import PAIRS, PICTURES, TEXT, Trainings
 from tests.test_distributed import EXACT, losses, read
@@ -236,9 +236,9 @@ def test_pictures_come_with_their_captions_and_what_is_none_is_named(tmp_path, c
     names = [write_pictures(tmp_path)]
     found = picture_shards(names, buffer=6)
     expected = [(i, f"red {i}") for i in range(20)] + [(i, f"a red {i}") for i in range(1, 20, 2)]
-    tokenizer = WordTokenizer.train(text for _, text in expected)
+    tokenizer = CharTokenizer.train(text for _, text in expected)
     make = picture_blocks(
-        tokenizer, Preprocessing(size=4), verbatim=True, max_length=9, batch_tokens=8, views=1, seed=0
+        tokenizer, Preprocessing(size=4), verbatim=True, max_length=9, batch_tokens=30, views=1, seed=0
     )
     place, seen, blocks = (0, 0, 0), [], {}
     while place[0] < 1:

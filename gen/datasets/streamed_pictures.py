@@ -198,6 +198,7 @@ def picture_blocks(
     dtype = token_dtype(tokenizer)
 
     def make(pictures: list[StreamedPicture]) -> Batches:
+        """Pictures → batches of captions of like length."""
         rows: list[np.ndarray] = []
         owners: list[int] = []
         pixels: list[np.ndarray] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def caption_parts(split: Split, options: CaptionData, test: Sequence[str]) -> di
     parts = {"training": split.train, "validation": split.valid, "test": left}
     found = {name: _captions_part(pictures, options.verbatim) for name, pictures in parts.items() if pictures}
     if options.streams:
-        found["training"].pictures = []
+        found["training"] = replace(found["training"], pictures=())  # they are no files
     return found
 
 
