@@ -314,7 +314,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(desk, tmp_path, kind):
     assert state["place"] != (0, 0, 0)
 
 
-@pytest.mark.parametrize("kind", ["lines", "pairs"])
+@pytest.mark.parametrize("kind", ["lines", "pairs", "pictures"])
 def test_two_processes_are_one(desk, tmp_path, kind):
     _, trainings, commands = desk
     argv = [*commands[kind], *EXACT]

@@ -163,7 +163,12 @@ def _run(
     """Does the chunks that are left. ``progress`` is called with the number of rows done."""
     done, total, waiting = 0, sum(chunk.count for chunk in left), iter(left)
     own = {} if address else {"num_cpus": workers, "include_dashboard": False}
-    ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
+    try:
+        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        where = f"--ray-address {address}" if address else "--ray"
+        raise UserError(f"{where}: cannot connect ({reason})") from error
     try:
         actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(ShardWriter)
         writers = [actor.remote(replace(job, chunks=[])) for _ in range(min(workers, len(left)))]

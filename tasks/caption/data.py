@@ -133,7 +133,8 @@ def read_split(options: CaptionData) -> Split:
 def _stream_split(options: CaptionData) -> Split:
     """Streamed pictures: the captions at the beginning, and the pictures to validate on, which are files."""
     stream = picture_shards(options.data, options.shuffle_buffer)
-    head, dropped = picture_head(stream), []
+    head = picture_head(stream)
+    dropped: list[str] = []
     if options.valid_captions:
         other = read_labelled(options.valid_images, options.valid_captions)
         valid, dropped = other.pictures, other.dropped
