@@ -182,6 +182,8 @@ def train(
     *,
     images: _Path = "",
     captions: _Path | Sequence[_Path] = (),
+    data: _Path | Sequence[_Path] = (),
+    shuffle_buffer: int = 1000,
     valid_images: _Path = "",
     valid_captions: _Path | Sequence[_Path] = (),
     valid_size: int = 1000,

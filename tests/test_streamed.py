@@ -10,6 +10,7 @@ import tarfile
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data.sequences import sequence_pairs
 from gen.base.errors import UserError
@@ -18,8 +19,11 @@ from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.shards import Shard, Shards, find_shards, is_streamed
 from gen.datasets.splits import text_key
 from gen.datasets.streamed import PairHead, StreamedBatches, leave_out_pairs, stream_corpus, text_shards
+from gen.datasets.streamed_pictures import hold_out_pictures, picture_blocks, picture_head, picture_shards
+from gen.inputs.pictures import Preprocessing
+from gen.inputs.tokenizer import CharTokenizer
 from tests import faults
-from tests.faults import PAIRS, TEXT, Trainings
+from tests.faults import PAIRS, PICTURES, TEXT, Trainings
 from tests.test_distributed import EXACT, losses, read
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "dogs", "ran", "to", "her", "hats", "while", "men", "sang")
@@ -201,6 +205,71 @@ def test_pairs_that_share_a_side_with_validation_are_never_trained_on(tmp_path):
     assert not {side for pair in pairs[:4] for side in pair} & {side.lower() for pair in trained for side in pair}
 
 
+# -- pictures --------------------------------------------------------------------------------------------
+
+
+def png(number):
+    """A picture of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (number, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_pictures(folder, count=20):
+    """Two tars of pictures with captions as JSON and as text, one of them with a picture that is none and one with
+    no caption."""
+    rows = [
+        {"png": png(i), "json": json.dumps({"captions": [f"red {i}", f"a red {i}"]}).encode()}
+        if i % 2
+        else {"png": png(i), "txt": f"red {i}".encode()}
+        for i in range(count)
+    ]
+    folder.mkdir(exist_ok=True)
+    write_tar(
+        folder / "0.tar", [*rows[::2], {"png": b"none", "txt": b"a bad one"}, {"png": png(200), "txt": b" "}]
+    )
+    write_tar(folder / "1.tar", [*rows[1::2], {"txt": b"alone"}, {"png": png(99), "json": b'{"captions": null}'}])
+    return str(folder / "{0..1}.tar")
+
+
+def test_pictures_come_with_their_captions_and_what_is_none_is_named(tmp_path, capsys):
+    names = [write_pictures(tmp_path)]
+    found = picture_shards(names, buffer=6)
+    expected = [(i, f"red {i}") for i in range(20)] + [(i, f"a red {i}") for i in range(1, 20, 2)]
+    tokenizer = CharTokenizer.train(text for _, text in expected)
+    make = picture_blocks(
+        tokenizer, Preprocessing(size=4), verbatim=True, max_length=9, batch_tokens=30, views=1, seed=0
+    )
+    place, seen, blocks = (0, 0, 0), [], {}
+    while place[0] < 1:
+        start = place
+        items, place = blocks[start] = found.block(place)
+        for batch in make(items).epoch(0):
+            colours = batch.source["picture"][:, 0, 0, 0].tolist()
+            seen += zip(colours, map(tokenizer.decode, batch.input_ids[:, 1:].tolist()), strict=True)
+    assert sorted(seen) == sorted(expected)
+    told = capsys.readouterr().err
+    for what in (
+        "0.tar: row 11 (png)",
+        "0.tar: row 12 has no caption",
+        "1.tar: row 11 has no picture",
+        "1.tar: row 12",
+    ):
+        assert told.count(f"{tmp_path}/{what}") == 1
+    for start, block in blocks.items():  # each from a reader that has read nothing yet
+        assert picture_shards(names, buffer=6).block(start) == block
+
+
+def test_pictures_to_validate_on_are_never_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEN_CACHE", str(tmp_path / "cache"))
+    found = picture_shards([write_pictures(tmp_path / "a"), write_pictures(tmp_path / "b")], buffer=1000)
+    valid, keys = hold_out_pictures(found, picture_head(found), 1000)
+    assert len(valid) == len(keys) == 2  # a tenth
+    kept = {picture.data for picture in found.block((0, 0, 0))[0]}
+    assert len(kept) == 19
+    assert all(c.picture.read_bytes() not in kept and len(c.captions) in (2, 4) for c in valid)
+
+
 # -- whole trainings -------------------------------------------------------------------------------------
 
 
@@ -224,15 +293,20 @@ def desk(tmp_path_factory):
         write_tar(folder / f"pairs-{number}.tar", rows[number::2])
     pairs = str(folder / "pairs-{0..1}.tar")
     commands["pairs"] = ["train", "translate", "--data", pairs, "--shuffle-buffer", "25", *PAIRS]
+    commands["pictures"] = [
+        *("train", "caption", "--data", write_pictures(folder / "pictures"), "--shuffle-buffer", "5"),
+        *("--backbone", "shufflenet_v2_x0_5", "--weights", "none", *PICTURES),
+        *("--batch-tokens", "30", "--budget", "16 steps", "--r-drop", "0"),
+    ]
     return folder, Trainings(folder / "cache"), commands
 
 
-@pytest.mark.parametrize("kind", ["texts", "pairs"])
+@pytest.mark.parametrize("kind", ["texts", "pairs", "pictures"])
 def test_a_killed_training_ends_as_an_undisturbed_one(desk, tmp_path, kind):
     _, trainings, commands = desk
     argv = commands[kind]
     assert trainings.finish(argv, tmp_path / "one") == 0
-    trainings.killed_at(argv, tmp_path / "two", ["step:15"])
+    trainings.killed_at(argv, tmp_path / "two", ["step:9"])
     one, two = faults.outcome(tmp_path / "one"), faults.outcome(tmp_path / "two")
     assert faults.differences(one, two) == []
     assert one["records"][-1]["epoch"] > 3
@@ -240,7 +314,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(desk, tmp_path, kind):
     assert state["place"] != (0, 0, 0)
 
 
-@pytest.mark.parametrize("kind", ["lines", "pairs"])
+@pytest.mark.parametrize("kind", ["lines", "pairs", "pictures"])
 def test_two_processes_are_one(desk, tmp_path, kind):
     _, trainings, commands = desk
     argv = [*commands[kind], *EXACT]

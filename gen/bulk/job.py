@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from gen.base.errors import UserError
 from gen.base.folders import sweep, write_text
@@ -19,6 +16,10 @@ from gen.bulk.writer import Work, careful
 
 RECORD = "job.json"
 """The file in the output folder that says which job its shards are of."""
+
+
+RETRIES = 3
+"""How often a chunk is begun again whose worker died."""
 
 
 @dataclass(frozen=True)
@@ -100,18 +101,17 @@ def shard(out: Path, chunk: Chunk) -> Path:
 
 
 class ShardWriter:
-    """Writes shards: the callable class of an actor of Ray Data. A row is the JSON of a chunk."""
+    """Writes shards: an actor of Ray."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.work = job, job.load()
 
-    def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        chunks = [
-            Chunk(**{**each, "pictures": tuple(each["pictures"])}) for each in map(json.loads, batch["chunk"])
-        ]
-        for chunk in chunks:
-            self.job.write(chunk, self.work)
-        return {"rows": np.array([chunk.count for chunk in chunks])}
+    def write(self, chunk: Chunk | None) -> int:
+        """Writes a chunk's shard, if one is given. Returns the number of rows."""
+        if chunk is None:
+            return 0
+        self.job.write(chunk, self.work)
+        return chunk.count
 
 
 def run_job(
@@ -121,7 +121,7 @@ def run_job(
     address: str = "",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Does what is left of a job with actors of Ray Data. Where one dies, another does its chunk again.
+    """Does what is left of a job with actors of Ray. One that dies is started again, and does its chunk again.
 
     Args:
         job: the job.
@@ -138,7 +138,6 @@ def run_job(
     """
     try:
         import ray
-        import ray.data
     except ImportError as error:
         raise UserError("--ray needs the library ray: pip install 'gen-toolkit[ray]'") from error
     left = job.open()
@@ -162,23 +161,25 @@ def _run(
     ray: Any, job: Job, left: list[Chunk], workers: int, address: str, progress: Callable[[int], None]
 ) -> None:
     """Does the chunks that are left. ``progress`` is called with the number of rows done."""
-    done = 0
+    done, total, waiting = 0, sum(chunk.count for chunk in left), iter(left)
     own = {} if address else {"num_cpus": workers, "include_dashboard": False}
-    ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
     try:
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        rows = [{"chunk": json.dumps(asdict(chunk))} for chunk in left]
-        shards = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            ShardWriter,
-            fn_constructor_args=[replace(job, chunks=[])],
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
-            num_cpus=1,  # Ray starts an actor again that died, and repeats what it did, unless told otherwise
-        )
-        for row in shards.iter_rows():
-            done += int(row["rows"])
+        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        where = f"--ray-address {address}" if address else "--ray"
+        raise UserError(f"{where}: cannot connect ({reason})") from error
+    try:
+        actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(ShardWriter)
+        writers = [actor.remote(replace(job, chunks=[])) for _ in range(min(workers, len(left)))]
+        busy = {writer.write.remote(None): writer for writer in writers}  # one may have to wait for a place
+        while done < total:
+            (ready,), _ = ray.wait(list(busy), num_returns=1)
+            done += ray.get(ready)
             progress(done)
+            writer = busy.pop(ready)
+            if chunk := next(waiting, None):
+                busy[writer.write.remote(chunk)] = writer
     except ray.exceptions.RayError as error:
         raise UserError(f"--ray: {str(error).strip().splitlines()[-1]}; the same command goes on") from error
     finally:

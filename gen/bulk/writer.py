@@ -11,6 +11,9 @@ import numpy as np
 Work = Callable[[list[Any]], Iterable[dict[str, Any]]]
 """Items → a row for each, in order."""
 
+AHEAD = 32
+"""Batches that `generate_many` reads ahead."""
+
 
 class Writer:
     """A model that writes a text for each row of a batch: for `map_batches` of Ray Data, or a call by hand.
@@ -25,7 +28,9 @@ class Writer:
     Use::
 
         rows = ray.data.read_text("lines.txt")
-        rows.map_batches(Writer, fn_constructor_args=["runs/en-de"], concurrency=8, batch_size=64)
+        rows.map_batches(Writer, fn_constructor_args=["runs/en-de"], concurrency=8, batch_size=2048)
+
+    A model works on 64 rows at a time; with more in a batch, it finds 64 of like length.
 
     Example:
         >>> class Loud(Writer):
@@ -56,14 +61,16 @@ class Writer:
 
 
 def careful(work: Work, items: Iterable[Any], batch_size: int = 64) -> Iterator[dict[str, Any]]:
-    """A row for each item. Where a batch fails, its items are done one by one; one that fails has an "error".
+    """A row for each item. Where some fail, their halves are tried again; an item that fails alone has an "error".
+
+    The work gets `AHEAD` batches at once, among which models look for items of like length.
 
     Example:
         >>> list(careful(lambda items: [{"half": 1 / n} for n in items], [1, 0]))
         [{'half': 1.0}, {'error': 'ZeroDivisionError: division by zero'}]
     """
     source = iter(items)
-    while batch := list(islice(source, batch_size)):
+    while batch := list(islice(source, batch_size * AHEAD)):
         yield from _careful(work, batch)
 
 
@@ -76,7 +83,7 @@ def _careful(work: Work, batch: Sequence[Any]) -> list[dict[str, Any]]:
             raise RuntimeError(f"{len(found)} rows for {len(batch)} items")
         return found
     except Exception as error:  # of any item, whatever it is
-        if len(batch) > 1:
-            return [row for item in batch for row in _careful(work, [item])]
+        if half := len(batch) // 2:
+            return [*_careful(work, batch[:half]), *_careful(work, batch[half:])]
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         return [{"error": reason}]

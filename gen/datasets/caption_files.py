@@ -24,7 +24,7 @@ PICTURES = (
 )
 CAPTIONS = (
     *("captions", "caption", "text", "sentences", "comment", "sentence", "comments"),
-    *("description", "texts"),
+    *("description", "texts", "txt"),
 )
 _NUMBERED = re.compile(rf"({'|'.join(CAPTIONS)})[ _.-]?\d+")
 _LISTED = re.compile(r"""\[\s*((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")[\s,]*)*\]""", re.DOTALL)
@@ -67,6 +67,11 @@ def caption_rows(name: str, images: str) -> Iterator[Row]:
         elif picture not in homeless:
             homeless.add(picture)
             yield row._replace(problem=f"names {picture}, which is in no file of a split")
+
+
+def sample_row(where: str, fields: Mapping[str, Any]) -> Row:
+    """The captions in the columns of a sample, whose picture comes with it."""
+    return _Fields(["image", *fields]).row(where, {**fields, "image": where})
 
 
 def _rows(name: str) -> Iterator[Row]:

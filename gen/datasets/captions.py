@@ -92,7 +92,7 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
                 known = ", ".join(filter(None, SPLITS))
                 raise UserError(f"{name}: {where} has a split {split!r}, which is none of {known}")
             entry = merged.setdefault(picture, Captioned(Path(images) / picture, [], SPLITS[split]))
-            kept = [text for text in (" ".join(t.split()) for t in texts) if _has_words(text)]
+            kept = usual_captions(texts)
             dropped += [f"{name}: {where}: an empty caption of {picture}"] * (len(texts) - len(kept))
             entry.captions += kept
     left = []
@@ -119,7 +119,7 @@ def read_labelled(images: str, captions: Sequence[str]) -> CaptionSet:
     Raises:
         UserError: as `read_captions` does; or some files have a label and others have none.
     """
-    named = [_with_label(name) for name in captions] or [("", "")]
+    named = [labelled(name) for name in captions] or [("", "")]
     if len({bool(label) for label, _ in named}) > 1:
         raise UserError(
             f"--captions {' '.join(captions)}: give all files a label, as in de=captions.de.jsonl, or none"
@@ -129,15 +129,21 @@ def read_labelled(images: str, captions: Sequence[str]) -> CaptionSet:
     return CaptionSet(pictures, [line for _, each in found for line in each.dropped])
 
 
-def _with_label(name: str) -> tuple[str, str]:
+def labelled(name: str) -> tuple[str, str]:
     """A file's label and name, from ``label=file``."""
     label, equals, file = name.partition("=")
     return (label, file) if equals and label.isidentifier() and not os.path.exists(name) else ("", name)
 
 
-def _has_words(caption: str) -> bool:
-    """Whether a caption contains words."""
-    return any(map(str.isalnum, caption)) or bool(plain_caption(caption))
+def usual_captions(texts: Iterable[str]) -> list[str]:
+    """The captions that contain words, each on one line.
+
+    Example:
+        >>> usual_captions(["a dog  runs", " . "])
+        ['a dog runs']
+    """
+    lines = (" ".join(text.split()) for text in texts)
+    return [line for line in lines if any(map(str.isalnum, line)) or plain_caption(line)]
 
 
 def _found_in(images: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Shards: texts and pairs from many files, tars, or a dataset on the Hub, read while a training goes on.
+"""Shards: texts, pairs and pictures from many files, tars, or a dataset on the Hub, read while a training goes on.
 
 Nothing is stored on disk, and no more than a block is in memory.
 """
@@ -25,6 +25,7 @@ from gen.base.errors import UserError
 from gen.base.files import TextFiles
 from gen.base.lines import expand_braces, suffix
 from gen.base.tables import TABLES, Table
+from gen.inputs.pictures import is_picture
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -36,7 +37,7 @@ BUFFER = 10_000
 """Items of a block, if nobody says otherwise."""
 
 BLOCK = 4 << 20
-"""Most characters of a block."""
+"""Most characters of a block, if nobody says otherwise."""
 
 HEAD = 10_000_000
 """Characters at the beginning that a vocabulary is built from, and validation texts are taken from."""
@@ -145,6 +146,8 @@ def _split(name: str) -> tuple[str, str]:
 
 def _cells(where: str, kind: str, content: bytes) -> Row:
     """The columns in a file of a tar: text, the fields of JSON, or bytes."""
+    if is_picture(kind):
+        return {kind: content}
     if kind != "json":
         try:
             return {kind: content.decode().strip("\r\n")}
@@ -197,6 +200,9 @@ def _hub(name: str) -> list[Shard]:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are reported once, below
     with _whole(name, "cannot be loaded"):
         data = datasets.load_dataset(base, *rest[:-1], split=rest[-1] if rest else "train", streaming=True)
+        for column, feature in (data.features or {}).items():
+            if isinstance(feature, datasets.Image):
+                data = data.cast_column(column, datasets.Image(decode=False))  # {"bytes", "path"}
         count = data.num_shards
         size = (data.info.dataset_size or 0) // count
 
@@ -274,7 +280,8 @@ class Shards(Generic[T]):
         shards: at least one.
         items: (shard, number of rows to skip) → an item per row; None leaves one out.
         length: the number of characters of an item.
-        buffer: items per block, at most; a block also ends at `BLOCK` characters.
+        buffer: items per block, at most.
+        most: length at which a block also ends; None means `BLOCK`.
 
     Attributes:
         left_out: whether an item is not to be trained on.
@@ -296,8 +303,10 @@ class Shards(Generic[T]):
         items: Callable[[Shard, int], Iterator[T | None]],
         length: Callable[[T], int],
         buffer: int = BUFFER,
+        most: int | None = None,
     ) -> None:
         self.shards, self.items, self.length, self.buffer = shards, items, length, buffer
+        self.most = BLOCK if most is None else most
         self._open: tuple[Place, Iterator[T | None]] | None = None
 
     def block(self, place: Place, seed: int = 0) -> tuple[list[T], Place]:
@@ -318,7 +327,7 @@ class Shards(Generic[T]):
                 if item is not None and not self.left_out(item):
                     found.append(item)
                     length += self.length(item)
-                if len(found) >= self.buffer or length >= BLOCK:
+                if len(found) >= self.buffer or length >= self.most:
                     self._open = (epoch, at, row), source
                     return _shuffled(found, seed, place), (epoch, at, row)
             row = 0
@@ -354,7 +363,7 @@ class Shards(Generic[T]):
 
     @property
     def size(self) -> int:
-        """Characters of all items, very roughly."""
+        """Characters of all texts, or bytes of all pictures, very roughly."""
         known = sum(
             shard.size * (3 if shard.name.endswith((".gz", ".tgz", ".parquet")) else 1) for shard in self.shards
         )

@@ -31,6 +31,7 @@ class NoBatches:
     batches_per_epoch = 0
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """No batch."""
         return iter(())
 
 
@@ -186,6 +187,7 @@ def text_blocks(
     """What makes contiguous streams of the texts of a block; see `StreamBatches`."""
 
     def make(texts: list[str]) -> Batches:
+        """Texts → streams of their tokens."""
         end = [] if is_running else [tokenizer.eos_id]
         pieces = [np.append(tokenizer.encode_array(text), end).astype(dtype) for text in texts]
         tokens = InMemoryTokens(np.concatenate(pieces) if pieces else np.empty(0, dtype))
@@ -202,6 +204,7 @@ def line_blocks(
     dtype = token_dtype(tokenizer)
 
     def make(texts: list[str]) -> Batches:
+        """Texts → batches of texts of like length."""
         rows = [tokenizer.encode_array(text)[:max_line].astype(dtype) for text in texts]
         return SequenceBatches(InMemory(rows), batch_tokens, tokenizer, seed=seed)
 
@@ -267,6 +270,7 @@ def pair_blocks(
     source_tokenizer, target_tokenizer = tokenizers
 
     def make(pairs: list[Pair]) -> Batches:
+        """Pairs → batches of pairs of like length."""
         sources, targets = [], []
         for pair in pairs:
             source, target = (text.lower() for text in pair) if options.lowercase else pair

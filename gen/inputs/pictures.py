@@ -37,6 +37,17 @@ SUFFIXES = (
 )
 """Suffixes, in lower case, of the files that count as pictures in a folder."""
 
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture by its name.
+
+    Example:
+        >>> is_picture("a.JPG"), is_picture("jpg"), is_picture("a.txt")
+        (True, True, False)
+    """
+    return f".{name.rpartition('.')[2].lower()}" in SUFFIXES
+
+
 _HEIC = (".heic", ".heif")
 _OTHER_FILES = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".html", ".xml", ".yaml", ".yml", ".parquet")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,16 @@ from gen.datasets.batches import Sequences
 from gen.datasets.captions import Captioned, CaptionSet, read_labelled
 from gen.datasets.look import Column, DataPart
 from gen.datasets.picture_sources import Source
+from gen.datasets.shards import Shards
 from gen.datasets.splits import connected, hold_out, picture_keys, split_notes
+from gen.datasets.streamed_pictures import (
+    StreamedPicture,
+    hold_out_pictures,
+    leave_out_pictures,
+    picture_head,
+    picture_key,
+    picture_shards,
+)
 from gen.inputs.labels import LabelProcessor
 from gen.inputs.ptb import plain_caption
 from gen.inputs.tokenizer import Tokenizer
@@ -41,6 +51,8 @@ class Split:
         notes: name → text, further facts about the pictures for the table.
         automatic: whether the validation pictures were chosen here, not by the user or the file.
         unusable: indices of pictures that cannot be read; those of ``valid`` follow those of ``train``.
+        stream: the training pictures, if they are streamed; then ``train`` has the captions of the first ones.
+        share: how many times as many pictures there are as in ``train``, very roughly.
     """
 
     train: list[Captioned]
@@ -49,12 +61,20 @@ class Split:
     notes: dict[str, str] = field(default_factory=dict)
     automatic: bool = False
     unusable: set[int] = field(default_factory=set)
+    stream: Shards[StreamedPicture] | None = None
+    share: float = 1.0
 
     @property
     def digest(self) -> str:
         """A hash of the captions, the names of their pictures and their labels."""
         rows = "\0".join("\0".join((c.picture.name, *c.captions, c.label)) for c in (*self.train, *self.valid))
-        return hashlib.blake2b(rows.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+        found = hashlib.blake2b(rows.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+        return found if self.stream is None else f"{self.stream.digest()} {found}"
+
+    @property
+    def files(self) -> list[Captioned]:
+        """The training pictures that are files."""
+        return self.train if self.stream is None else []
 
     @property
     def num_captions(self) -> int:
@@ -63,14 +83,15 @@ class Split:
     @property
     def num_tokens(self) -> int:
         """The number of words and EOS: an estimate, as there is no vocabulary yet."""
-        return sum(len(text.split()) + 1 for c in self.train for text in c.captions)
+        return round(self.share * sum(len(text.split()) + 1 for c in self.train for text in c.captions))
 
     def table(self) -> dict[str, str]:
         train = [c for i, c in enumerate(self.train) if i not in self.unusable]
         captions = sum(len(c.captions) for c in train)
+        seen = f"{len(train):,} pictures, {captions:,} captions"
         valid = len(self.valid) - sum(i >= len(self.train) for i in self.unusable)
         return {
-            "training": f"{len(train):,} pictures, {captions:,} captions",
+            "training": seen if self.stream is None else f"{self.stream}; vocabulary from {seen}",
             "left out": f"{len(self.dropped):,} (see above)" if self.dropped else "none",
             "validation": f"{valid:,} pictures",
             **self.notes,
@@ -82,13 +103,16 @@ class Split:
             for line in self.dropped:
                 notify(f"left out: {line}")
             what = "train" if not self.train else "validate"
-            raise UserError(f"{' '.join(options.captions) or options.images}: no pictures are left to {what} on")
+            names = " ".join(options.captions or options.data) or options.images
+            raise UserError(f"{names}: no pictures are left to {what} on")
         if unknown := {c.label for c in self.valid} - {c.label for c in self.train}:
             raise UserError(f"--valid-captions: the label {few(sorted(map(repr, unknown)))} is not in training")
 
 
 def read_split(options: CaptionData) -> Split:
     """The pictures with their captions. Raises `UserError` if files are missing or damaged."""
+    if options.streams:
+        return _stream_split(options)
     found = read_labelled(options.images, options.captions)
     train, dropped = found.split("train"), found.dropped
     if options.valid_captions:
@@ -106,6 +130,25 @@ def read_split(options: CaptionData) -> Split:
     return split
 
 
+def _stream_split(options: CaptionData) -> Split:
+    """Streamed pictures: the captions at the beginning, and the pictures to validate on, which are files."""
+    stream = picture_shards(options.data, options.shuffle_buffer)
+    head = picture_head(stream)
+    dropped: list[str] = []
+    if options.valid_captions:
+        other = read_labelled(options.valid_images, options.valid_captions)
+        valid, dropped = other.pictures, other.dropped
+        held_out = {picture_key(c.picture.read_bytes()) for c in valid}
+        leave_out_pictures(stream, held_out)
+    else:
+        valid, held_out = hold_out_pictures(stream, head, options.valid_size)
+    train = [Captioned(Path(f"{p.key:016x}"), p.captions) for p in head if p.key not in held_out]
+    share = max(stream.size / sum(p.size for p in head), 1.0)
+    split = Split(train, valid, dropped, automatic=not options.valid_captions, stream=stream, share=share)
+    split.check(options)
+    return split
+
+
 def _notes(train: Sequence[Captioned], valid: Sequence[Captioned]) -> dict[str, str]:
     """What the table says of pictures that occur twice."""
     keys = picture_keys([c.picture for c in (*train, *valid)])
@@ -116,10 +159,16 @@ def _notes(train: Sequence[Captioned], valid: Sequence[Captioned]) -> dict[str, 
 def caption_parts(split: Split, options: CaptionData, test: Sequence[str]) -> dict[str, DataPart]:
     """The pictures that are trained on, validated on, and left for a test: those of a split, or of the files
     ``test``."""
-    others = read_labelled(options.images, test or options.captions)
-    left = others.pictures if test else others.split("test")
+    left: list[Captioned] = []
+    if test:
+        left = read_labelled(options.images, test).pictures
+    elif not options.streams:
+        left = read_labelled(options.images, options.captions).split("test")
     parts = {"training": split.train, "validation": split.valid, "test": left}
-    return {name: _captions_part(pictures, options.verbatim) for name, pictures in parts.items() if pictures}
+    found = {name: _captions_part(pictures, options.verbatim) for name, pictures in parts.items() if pictures}
+    if options.streams:
+        found["training"] = replace(found["training"], pictures=())  # they are no files
+    return found
 
 
 def _captions_part(pictures: Sequence[Captioned], verbatim: bool) -> DataPart:

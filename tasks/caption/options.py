@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gen.base.config import range_errors
-from gen.datasets.captions import CAPTION_WORDS
+from gen.datasets.captions import CAPTION_WORDS, labelled
 from gen.datasets.corpus import TokenizerOptions
+from gen.datasets.streamed_pictures import BUFFER
 from gen.models.encoders.backbones import LITE
-from tasks.options import AttentionSizes, SelfCriticalOptions, vocabulary_errors
+from tasks.options import AttentionSizes, SelfCriticalOptions, stream_errors, vocabulary_errors
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,13 @@ class CaptionData:
     """JSON Lines, JSON, CSV, TSV, Flickr's token file, Karpathy's or COCO's JSON, Parquet, or a Hugging Face
     dataset. Unset: the captions file in the folder --images. Several as LABEL=FILE, such as en=captions.jsonl
     de=captions.de.jsonl: one model that is told which to write with --given."""
+    data: tuple[str, ...] = ()
+    """Instead of --images: streamed shards of pictures with their captions, such as tars as of webdataset,
+    shards/{000..099}.tar (a picture and a .txt or .json of the same name), .parquet, or hf:NAME of a dataset. The
+    vocabulary, and without --valid-captions the validation part, come from the beginning. Features of a frozen
+    CNN are not kept: it looks at a picture again for each caption."""
+    shuffle_buffer: int = BUFFER
+    """With --data: shuffle so many pictures at a time; 1000 take 150 MB."""
     valid_images: str = ""
     """Folder of the validation pictures. Unset: --images."""
     valid_captions: tuple[str, ...] = ()
@@ -49,6 +57,11 @@ class CaptionData:
     feature_dtype: Literal["float16", "float32"] = "float16"
     """Number format of the cached CNN features."""
 
+    @property
+    def streams(self) -> bool:
+        """Whether the pictures are read while the model is trained."""
+        return bool(self.data)
+
     def tokenizer(self) -> TokenizerOptions:
         """The options of the vocabulary."""
         return TokenizerOptions(
@@ -63,8 +76,18 @@ class CaptionData:
 
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
-        found = range_errors(self, ("valid_size", "min_frequency", "max_length", "batch_tokens"))
-        if not self.images and not self.captions:
+        sizes = ("valid_size", "min_frequency", "max_length", "batch_tokens", "shuffle_buffer")
+        found = range_errors(self, sizes)
+        if self.streams:
+            found += stream_errors(self.data, {"--images": self.images, "--captions": self.captions})
+            found += [
+                f"--valid-captions {name}: a label does not go with data that is streamed"
+                for name in self.valid_captions
+                if labelled(name)[0]
+            ]
+        elif self.shuffle_buffer != BUFFER:
+            found.append("--shuffle-buffer goes with --data")
+        if not (self.images or self.captions or self.data):
             found.append("--images: name the folder of the pictures")
         if self.valid_images and not self.valid_captions:
             found.append("--valid-images goes with --valid-captions")

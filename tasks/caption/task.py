@@ -17,6 +17,9 @@ from gen.datasets.batches import Background, Batches, SequenceBatches
 from gen.datasets.captions import CaptionCorpus, Captioned, build_captions, read_labelled
 from gen.datasets.look import DataPart
 from gen.datasets.picture_sources import Source, cached_source, decoded_source, unusable
+from gen.datasets.shards import is_streamed
+from gen.datasets.streamed import StreamedBatches
+from gen.datasets.streamed_pictures import picture_blocks
 from gen.inputs.labels import LabelProcessor, LabelTokenizer, unknown_label
 from gen.inputs.processors import PictureProcessor
 from gen.inputs.tokenizer import Tokenizer
@@ -43,7 +46,7 @@ from tasks.caption.data import (
 )
 from tasks.caption.options import CaptionData, CaptionHeldOut, CaptionReward, CaptionSizes
 from tasks.caption.pictures import as_captions, caption_pictures, expand
-from tasks.options import self_critical_errors
+from tasks.options import self_critical_errors, stream_budget_errors
 
 
 @register("caption")
@@ -70,7 +73,9 @@ class Caption(Task):
     # -- what it reads and builds --------------------------------------------------------------------------
 
     def check(self, config: Any) -> list[str]:
-        found = self_critical_errors(config)
+        found = self_critical_errors(config) + stream_budget_errors(config)
+        if config.extra.self_critical and config.data.streams:
+            found.append("--self-critical does not go with data that is streamed")
         if config.extra.self_critical and config.data.batch_tokens != CaptionData.batch_tokens:
             found.append("--batch-tokens does not go with --self-critical: --pictures is the size of a batch")
         if config.extra.self_critical and config.model.finetune:
@@ -92,7 +97,9 @@ class Caption(Task):
     @classmethod
     def named(cls, files: Sequence[str]) -> dict[str, Any]:
         folders = [name for name in files if Path(name).is_dir()]
-        return {"images": "".join(folders[:1]), "captions": tuple(name for name in files if name not in folders)}
+        data = tuple(filter(is_streamed, files))
+        captions = tuple(name for name in files if name not in (*folders, *data))
+        return {"images": "".join(folders[:1]), "captions": captions, "data": data}
 
     def parts(self, test: Sequence[str] = ()) -> dict[str, DataPart]:
         return caption_parts(self.split, self.config.data, test)
@@ -168,13 +175,24 @@ class Caption(Task):
             self._tokenized(split)
         learns, views = config.model.finetune > 0, (data.augment or 0) + 1
         seen, usable = self._source(encoder, split, data, learns, views)
-        source = named_source(split.train + split.valid, seen, model.encoder)
-        train = usable[usable < len(split.train)]
-        held_out = usable[usable >= len(split.train)]
-        pictures = [split.valid[i - len(split.train)] for i in held_out]
+        source = named_source(split.files + split.valid, seen, model.encoder)
+        train = usable[usable < len(split.files)]
+        held_out = usable[usable >= len(split.files)]
+        pictures = [split.valid[i - len(split.files)] for i in held_out]
         self.valid = ValidationPictures(pictures, source, held_out, data.verbatim, model.tokenizer)
-        if not len(train) or not pictures:
+        if not (len(train) or split.stream) or not pictures:
             Split([], pictures, split.dropped).check(data)
+        if split.stream is not None:
+            make = picture_blocks(
+                self.corpus.tokenizer,
+                encoder.preprocessing,
+                verbatim=data.verbatim,
+                max_length=data.max_length,
+                batch_tokens=data.batch_tokens,
+                views=views,
+                seed=seed,
+            )
+            return StreamedBatches(split.stream, make, seed)
         if config.extra.self_critical:
             references = [list(map(model.tokenizer.normalize, c.captions)) for c in split.train]
             reward, signature = caption_reward(references)
@@ -200,13 +218,13 @@ class Caption(Task):
         self, encoder: CNNEncoder, split: Split, data: CaptionData, learns: bool, views: int
     ) -> tuple[Source, np.ndarray]:
         """The function that makes the encoder's source, and the indices of the usable pictures."""
-        pictures = [c.picture for c in split.train + split.valid]
+        pictures = [c.picture for c in split.files + split.valid]
         if learns:
             failed, source = unusable(encoder, pictures), decoded_source(encoder, pictures)
         else:
-            each = [views] * len(split.train) + [1] * len(split.valid)
+            each = [views] * len(split.files) + [1] * len(split.valid)
             source, failed = cached_source(encoder, pictures, each, data.feature_dtype, self.progress)
-        split.unusable.update(failed)
+        split.unusable.update(i + len(split.train) - len(split.files) for i in failed)
         for error in failed.values():
             if str(error) not in split.dropped:
                 split.dropped.append(str(error))
@@ -282,7 +300,7 @@ class Caption(Task):
             self.dropped = found.dropped
         else:
             config = recorded(Caption, model)
-            if not (config.data.images or config.data.captions):
+            if not (config.data.images or config.data.captions or config.data.data):
                 raise UserError("the model has no record of its training pictures: name some with --images")
             split = read_split(config.data)
             if split.automatic:
