@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import tempfile
 
@@ -19,6 +21,14 @@ from gen.search.info import ModelInfo
 from tasks.cli import main
 
 pytest.register_assert_rewrite("tests.browsing")
+
+with contextlib.suppress(ImportError, AttributeError):
+    # torch has onnxscript parse all its operators for each graph, a quarter of an export: here, once for all
+    from torch.onnx._internal.exporter._registration import onnxscript_apis as _operators
+
+    _operators.get_torchlib_ops = functools.cache(
+        lambda: type(_operators).__getattr__(_operators, "get_torchlib_ops")()
+    )
 
 TEXT = "the cat sat on the mat. the dog ran to the cat, and the cat ran off the mat.\n"
 

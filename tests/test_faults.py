@@ -380,9 +380,12 @@ def test_a_folder_replaced_while_it_is_read_is_read_again(model, tmp_path, monke
         lambda state: state.pop("progress"),
         lambda state: state.update(progress=3),
         lambda state: state["progress"].update(step=-1),
+        lambda state: state["progress"].pop("step"),
         lambda state: state["progress"].update(seconds=float("nan")),
         lambda state: state.pop("processes"),
         lambda state: state["processes"][0].update(rng=None),
+        lambda state: state["processes"][0].update(carried=[state["processes"][0]["carried"][0][:1]]),
+        lambda state: state["processes"][0].update(carried=2 * state["processes"][0]["carried"]),
         lambda state: state["processes"][0]["window"].update(loss_sum=torch.zeros(2)),
         lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.zeros(3)),
         lambda state: state["averages"].update(moving=[torch.zeros(2)]),
@@ -398,6 +401,18 @@ def test_a_state_with_something_else_in_it_is_damaged(tokens, tokenizer, tmp_pat
     torch.save(state, tmp_path / "run" / "last" / "training.pt")
     with pytest.raises(UserError, match=r"last/training\.pt: damaged \(.+\); delete the run"):
         fit(Words(tokens), tokenizer, tmp_path / "run")
+
+
+@pytest.mark.parametrize("progress", [{"done": True}, {"step": "x"}, 3])
+def test_a_damaged_progress_is_one_line(gen, trained, book, progress):
+    """The command reads it before the trainer does."""
+    state = checkpoint.read_training(trained / "last")
+    torch.save({**state, "progress": progress}, trained / "last" / "training.pt")
+    shutil.rmtree(trained / "previous", ignore_errors=True)
+    status, _, err = gen("train", "text", "--data", book, "--out", trained, "--budget", "30 steps", *TINY)
+    assert status == 2
+    assert "training.pt: damaged" in err
+    assert "Traceback" not in err
 
 
 def test_records_nested_without_end_are_no_records(tmp_path):

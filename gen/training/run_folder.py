@@ -243,8 +243,9 @@ class RunFolder:
         """The saved fields of `Progress`; None for a new run."""
         for folder in (self.path / "last", self.path / "previous"):
             try:
-                return dict(checkpoint.read_training(folder)["progress"])
-            except (UserError, KeyError):
+                with checkpoint.checked(folder):
+                    return dict(checkpoint.read_training(folder)["progress"])
+            except UserError:
                 continue
         return None
 

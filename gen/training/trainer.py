@@ -300,8 +300,13 @@ class Trainer:
             self.window.load_state_dict(own["window"])
             layers, device = own["carried"], self.model.device
             known = (torch.float32, self.stepper.dtype)
-            if layers and any(s.dim() != 2 or s.dtype not in known for layer in layers for s in layer):
-                raise ValueError("it carries no state of a decoder")
+            if layers:
+                decoder, rows = self.model.decoder, len(layers[0][0])
+                shapes = [[tuple(s.shape) for s in layer] for layer in layers]
+                own_shapes = [[(rows, decoder.config.hidden_size)] * decoder.lower.states_per_layer]
+                same = shapes == own_shapes * decoder.config.num_layers
+                if not same or any(s.dtype not in known for layer in layers for s in layer):
+                    raise ValueError("it carries no state of this decoder")
             self.carried = layers and DecoderState(tuple(tuple(s.to(device) for s in layer) for layer in layers))
         elif distributed.is_main():
             notify(

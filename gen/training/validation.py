@@ -47,8 +47,10 @@ def read_progress(saved: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a saved `Progress`; an older version may have had fewer.
 
     Raises:
-        ValueError, TypeError: one makes no sense.
+        ValueError, TypeError: one makes no sense, or there is no step.
     """
+    if "step" not in saved:
+        raise ValueError("it has no step")
     hints = get_type_hints(Progress)
     found = {name: convert(saved[name], hint, text=False) for name, hint in hints.items() if name in saved}
     for name, value in found.items():

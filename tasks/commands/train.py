@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from gen.base import distributed
 from gen.base.config import flat, parse_given, to_dict
+from gen.models import checkpoint
 from gen.models.device import compute_dtype
 from gen.models.model import Model
 from gen.training import machine
@@ -22,7 +23,7 @@ from gen.training.display import progress
 from gen.training.registry import find_task
 from gen.training.session import Session, log_to
 from gen.training.task import Task
-from gen.training.validation import tie_of
+from gen.training.validation import read_progress, tie_of
 from tasks import display
 from tasks.commands.confidence import calibration_rows
 from tasks.commands.preflight import Tools, preflight
@@ -95,6 +96,8 @@ def _train(session: Session, typed: str) -> None:
     """Trains until the end, or until Ctrl-C or SIGTERM: then finishes the step and saves."""
     options, path = session.resolved.config.train, session.folder.path
     if state := session.folder.progress():
+        with checkpoint.checked(Path(path) / "last"):
+            state = read_progress(state)
         what = "is resumed"
         if state.get("done"):
             what = "is already trained to the end of its budget"
