@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -13,6 +16,7 @@ from gen import load
 from gen.base.config import flat, from_dict, range_errors, to_dict
 from gen.base.errors import ConfigError, UserError
 from gen.base.fields import Arg, flag, options_of
+from gen.base.lines import output
 from gen.models.batch import Batch
 from gen.models.decoder import DecoderState
 from gen.models.device import pick_device
@@ -25,6 +29,9 @@ from gen.training.run import Run
 from gen.training.session import Session, run_session
 from gen.training.task import Task
 from gen.training.validation import Event
+
+Written = Callable[[Iterator[Mapping[str, Any]]], Path]
+"""Rows that teachers write → the file of them, JSON Lines, which is written first if it is not there."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,9 @@ class DistillOptions:
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
         found = [] if self.teachers else ["TEACHER is missing: name at least one run to learn from"]
-        return found + range_errors(self, ("teacher_beam",), ("teacher_weight",))
+        if not 0 <= self.teacher_weight <= 1:
+            found.append(f"--teacher-weight must be between 0 and 1, not {self.teacher_weight}")
+        return found + range_errors(self, ("teacher_beam",))
 
 
 def unused_options(task: type[Task]) -> frozenset[str]:
@@ -71,7 +80,7 @@ class Distillation(Session):
     """
 
     @staticmethod
-    def options_of(task: type[Task]) -> Any:
+    def config_class(task: type[Task]) -> Any:
         """The dataclass of the options: those of training, and `DistillOptions`."""
         made = with_groups(config_class(task), distill=DistillOptions)
         made.__doc__ = DistillOptions.__doc__
@@ -92,14 +101,18 @@ class Distillation(Session):
         self.task.teachers = teachers
         self.task.backward = models.get(self.options.backward)
 
-    def prepare(self) -> None:
-        if self.writes:
-            self.folder.open()  # before there is anything else in it
-        super().prepare()
-
     def _read(self) -> Any:
+        return self.task.taught(self.options, self._written if self.writes else None)
+
+    def _written(self, rows: Iterator[Mapping[str, Any]]) -> Path:
         file = self.folder.path / "teacher.jsonl"
-        return self.task.taught(self.options, file if self.writes else None)
+        if not file.exists():
+            first = list(islice(rows, 1))  # bad input is an error before there is a folder
+            self.folder.make()
+            with output(str(file)) as opened:
+                for row in chain(first, rows):
+                    opened.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return file
 
 
 def _load(name: str, device: str, task: type[Task]) -> Any:

@@ -57,7 +57,7 @@ class Session:
 
     model: Model
     resolved: Resolved
-    options_of = staticmethod(config_class)
+    config_class = staticmethod(config_class)
     """Task → the dataclass of a session's options."""
 
     def __init__(
@@ -256,7 +256,7 @@ def run_session(
 
         temporary = tempfile.TemporaryDirectory(prefix="gen-run-")
         out = temporary.name
-    config = make_config(task, {**options, "out": fspath(out)}, kind.options_of(task))
+    config = make_config(task, {**options, "out": fspath(out)}, kind.config_class(task))
     typed = ", ".join(f"{name}={value!r}" for name, value in options.items())
     session = kind(task, config, given=options.keys(), command=f"{call}{typed})")
     session.prepare()

@@ -30,7 +30,7 @@ from gen.search.confidence import Calibration
 from gen.training.interfaces import LOSS, Choices, Evaluation, Example, Facts, Metric, NoOptions, examples_part
 
 if TYPE_CHECKING:
-    from gen.training.distill import DistillOptions, Teaching
+    from gen.training.distill import DistillOptions, Teaching, Written
     from gen.training.options import TrainOptions
 
 
@@ -174,13 +174,13 @@ class Task:
         exact = sum(output in right for output, right in zip(outputs, references, strict=True))
         return {"exact": exact / max(len(outputs), 1)}
 
-    def taught(self, options: DistillOptions, file: Path | None) -> Any:
+    def taught(self, options: DistillOptions, written: Written | None) -> Any:
         """What `read` returns, for a model that learns from `teachers`: with what they write for the inputs, or
         with `teaching` set.
 
         Args:
             options: of the distillation.
-            file: what the teachers write is there, or is written there as a whole; None: write nothing.
+            written: keeps what the teachers write; None: they shall write nothing, as in a dry run.
         """
         raise NotImplementedError
 

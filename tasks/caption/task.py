@@ -27,7 +27,7 @@ from gen.models.encoders import CNNEncoder, JoinedEncoder, LabelEncoder
 from gen.models.model import Model
 from gen.search import Hypothesis, SearchOptions
 from gen.training.config import check_split, recorded
-from gen.training.distill import DistillOptions
+from gen.training.distill import DistillOptions, Written
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.self_critical import SelfCritical
@@ -93,9 +93,9 @@ class Caption(Task):
                 raise unknown_label(unknown.pop(), labels, "; name the files of --captions as that model's were")
         return split
 
-    def taught(self, options: DistillOptions, file: Path | None) -> Split:
+    def taught(self, options: DistillOptions, written: Written | None) -> Split:
         """The pictures, with the teachers' captions."""
-        return taught_captions(self, options, file)
+        return taught_captions(self, options, written)
 
     @classmethod
     def named(cls, files: Sequence[str]) -> dict[str, Any]:

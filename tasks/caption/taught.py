@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gen.base.lines import output, read_lines
+from gen.base.lines import read_lines
 from gen.datasets.captions import Captioned
-from gen.training.distill import DistillOptions, together
+from gen.training.distill import DistillOptions, Written, together
 from tasks.caption.data import Split
 from tasks.caption.pictures import caption_pictures, expand
 
@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from tasks.caption.task import Caption
 
 
-def taught_captions(task: Caption, options: DistillOptions, file: Path | None) -> Split:
+def taught_captions(task: Caption, options: DistillOptions, written: Written | None) -> Split:
     """The pictures of the task's data with the teachers' captions; see `Task.taught`."""
     split = task.read(task.config.data)
-    if file is None:
+    if written is None:
         return split
-    if not file.exists():
-        with output(str(file)) as opened:
-            opened.writelines(json.dumps(row) + "\n" for row in _rows(task, split, options))
+    file = written(_rows(task, split, options))
     given = {(str(c.picture), c.label): c.captions if options.originals else [] for c in split.train}
     for row in map(json.loads, read_lines(str(file))):
         about = row["image"], row["label"]

@@ -21,7 +21,7 @@ def distill_command(argv: list[str], command: str) -> None:
     if found is None and argv and not argv[0].startswith("-"):
         find_model(argv[0])  # says what is wrong with it
     task = found or Task
-    kind = Distillation.options_of(task)
+    kind = Distillation.config_class(task)
     config, given = parse_given(
         with_groups(kind, tools=Tools),
         argv,

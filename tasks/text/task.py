@@ -30,7 +30,7 @@ from gen.models.model import Model
 from gen.search import SearchOptions
 from gen.search.loop import NOT_FINITE
 from gen.training.config import check_split, recorded
-from gen.training.distill import DistillOptions, Teaching
+from gen.training.distill import DistillOptions, Teaching, Written
 from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
@@ -125,7 +125,7 @@ class Text(Task):
                 raise UserError(f"{name}: that model {takes}")
         return TextSplit(*read_corpus(data, self.vocabulary, known))
 
-    def taught(self, options: DistillOptions, file: Path | None) -> TextSplit:
+    def taught(self, options: DistillOptions, written: Written | None) -> TextSplit:
         """The text, whose tokens' probabilities the teachers give."""
         self.teaching = teaching = Teaching(self.teachers, options.teachers, options.teacher_weight)
         kind, data = teaching.tokenizer.kind, self.config.data

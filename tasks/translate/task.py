@@ -27,7 +27,7 @@ from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
 from gen.search import Hypothesis, SearchOptions
 from gen.training.config import recorded
-from gen.training.distill import DistillOptions
+from gen.training.distill import DistillOptions, Written
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
@@ -81,9 +81,9 @@ class Translate(Task):
         """The tokenized pairs. Raises `UserError` if files are missing, differ in length, or are not UTF-8."""
         return read_pairs(data, known_vocabularies(self.begun, self.vocabulary, data))
 
-    def taught(self, options: DistillOptions, file: Path | None) -> TranslateSplit:
+    def taught(self, options: DistillOptions, written: Written | None) -> TranslateSplit:
         """The pairs, with the teachers' translations of their sources."""
-        return taught_pairs(self, options, file)
+        return taught_pairs(self, options, written)
 
     @classmethod
     def named(cls, files: Sequence[str]) -> dict[str, Any]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gen.base.errors import UserError
-from gen.base.lines import output, read_lines
-from gen.training.distill import DistillOptions, together
+from gen.base.lines import read_lines
+from gen.training.distill import DistillOptions, Written, together
 from tasks.translate.data import TranslateSplit, pair_files
 from tasks.translate.lines import translate_lines
 from tasks.translate.options import TranslateData
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from tasks.translate.task import Translate
 
 
-def taught_pairs(task: Translate, options: DistillOptions, file: Path | None) -> TranslateSplit:
+def taught_pairs(task: Translate, options: DistillOptions, written: Written | None) -> TranslateSplit:
     """The pairs of the task's data with the teachers' translations; see `Task.taught`.
 
     Raises:
@@ -28,26 +27,22 @@ def taught_pairs(task: Translate, options: DistillOptions, file: Path | None) ->
     data: TranslateData = task.config.data
     if data.streams:
         raise UserError("gen distill does not go with data that is streamed: write it to files")
-    if file is None:
+    if written is None:
         return task.read(data)
-    if not file.exists():
-        rows = _rows(task, task.read(data), options)
-        with output(str(file)) as opened:
-            opened.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+    file = written(_rows(task, options))
     kinds = data.further.kinds.items()
     columns: dict[str, Any] = {
-        k: tuple(n for n, kind in named if kind == k) for k in ("image", "context", "given")
+        option: tuple(name for name, kind in kinds if kind == option) for option in ("image", "context", "given")
     }
     further = replace(data.further, **columns, images="")
     table = replace(data, train=(), data=(str(file),), src="source", tgt="target", valid=(), further=further)
     return task.read(table)
 
 
-def _rows(task: Translate, split: TranslateSplit, options: DistillOptions) -> Iterator[dict[str, Any]]:
+def _rows(task: Translate, options: DistillOptions) -> Iterator[dict[str, Any]]:
     """The rows of a table of pairs for training and validation."""
+    split = task.read(task.config.data)
     further, teacher = split.further, together(task.teachers, options.teachers)
-    for example in split.valid:
-        yield {**_named(example.item), "target": example.target, "split": "valid"}
     used = set(split.pairs.rows.tolist())
     pairs = [pair for row, pair in enumerate(pair_files(task.config.data)[0]) if row in used]
     sources, targets = map(list, zip(*pairs, strict=True))
@@ -59,6 +54,8 @@ def _rows(task: Translate, split: TranslateSplit, options: DistillOptions) -> It
             task.progress(what, done, len(asked))
             yield each.hypotheses[0].text if each.hypotheses else ""
 
+    for example in split.valid:
+        yield {**_named(example.item), "target": example.target, "split": "valid"}
     if options.originals:
         for item, target in zip(items, targets, strict=True):
             yield {**_named(item), "target": target, "split": "train"}
@@ -74,5 +71,5 @@ def _rows(task: Translate, split: TranslateSplit, options: DistillOptions) -> It
 def _named(item: Any) -> dict[str, Any]:
     """An item as cells of a row: the sentence is the source, and a picture is found from anywhere."""
     parts = item if isinstance(item, Mapping) else {"sentence": item}
-    cells = {name: part.absolute() if isinstance(part, Path) else part for name, part in parts.items()}
+    cells = {name: str(part.absolute()) if isinstance(part, Path) else part for name, part in parts.items()}
     return {"source": cells.pop("sentence"), **cells}
