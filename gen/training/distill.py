@@ -43,15 +43,16 @@ class DistillOptions:
     teachers: Annotated[tuple[str, ...], Arg("TEACHER", positional=True)] = ()
     """Runs or models to learn from, of one task; several write together as an ensemble."""
     teacher_weight: float = 0.5
-    """Share of the loss that is the divergence from the teachers' probabilities, token by token."""
+    """Text: share of the loss that is the divergence from the teachers' probabilities, token by token."""
     teacher_beam: int = 5
-    """Beam width of the teachers."""
+    """Translations and captions: beam width of the teachers."""
     originals: bool = True
-    """Train on the original targets, too, beside what the teachers write."""
+    """Translations and captions: train on the original targets, too, beside what the teachers write."""
     sources: tuple[str, ...] = ()
-    """Further inputs for the teachers, without targets: files of one sentence per line, or folders of pictures."""
+    """Further inputs for the teachers, without targets: files of one sentence per line, or folders of pictures.
+    Not for text."""
     backward: str = ""
-    """A model of the other direction: its translations of the targets become further sources."""
+    """Translations: a model of the other direction; its translations of the targets become further sources."""
 
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
@@ -62,11 +63,7 @@ class DistillOptions:
 
 
 def unused_options(task: type[Task]) -> frozenset[str]:
-    """The options of `DistillOptions` that do not apply to a task.
-
-    Raises:
-        UserError: none does.
-    """
+    """The options of `DistillOptions` that do not apply to a task. Raises `UserError` if none does."""
     if not task.distilled_by:
         raise UserError(f"gen distill does not go with models of the task {task.name}")
     return frozenset(option.name for option in options_of(DistillOptions)) - task.distilled_by - {"teachers"}
@@ -88,9 +85,11 @@ class Distillation(Session):
 
     def __init__(self, task: type[Task], config: Any, *, given: Collection[str] = (), **others: Any) -> None:
         self.options: DistillOptions = config.distill
-        unused = unused_options(task)
-        wrong = [f"{flag(name)} does not go with {task.name} models" for name in given if name in unused]
-        if found := self.options.errors() + wrong:
+        found = self.options.errors()
+        if self.options.teachers:
+            unused = unused_options(task) & set(given)
+            found += [f"{flag(name)} does not go with {task.name} models" for name in sorted(unused)]
+        if found:
             raise ConfigError(found)
         names = [*self.options.teachers, *filter(None, [self.options.backward])]
         device = "cpu" if any(map(is_exported, names)) else str(pick_device(config.train.device))

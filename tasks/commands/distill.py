@@ -8,7 +8,7 @@ from dataclasses import fields
 from gen.base.config import parse_given
 from gen.models.checkpoint import find_model
 from gen.training.config import RENAMED, RENAMED_GROUPS, with_groups
-from gen.training.distill import Distillation, unused_options
+from gen.training.distill import Distillation
 from gen.training.task import Task
 from tasks.commands.models import task_among
 from tasks.commands.preflight import Tools
@@ -26,7 +26,7 @@ def distill_command(argv: list[str], command: str) -> None:
         with_groups(kind, tools=Tools),
         argv,
         command,
-        hidden=task.unused | (unused_options(task) if found else frozenset()),
+        hidden=task.unused,
         renamed={**RENAMED, **RENAMED_GROUPS},
         common=("out", "budget", "teacher_weight", "teacher_beam", "originals", "sources", "backward", "dry_run"),
     )

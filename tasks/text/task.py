@@ -30,7 +30,7 @@ from gen.models.model import Model
 from gen.search import SearchOptions
 from gen.search.loop import NOT_FINITE
 from gen.training.config import check_split, recorded
-from gen.training.distill import DistillOptions, Teaching, Written
+from gen.training.distill import DistillOptions, Teaching, Written, together
 from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
@@ -129,6 +129,8 @@ class Text(Task):
         """The text, whose tokens' probabilities the teachers give."""
         self.teaching = teaching = Teaching(self.teachers, options.teachers, options.teacher_weight)
         kind, data = teaching.tokenizer.kind, self.config.data
+        if self.begun and not self.config.train.new_vocabulary:
+            together([self.begun, *self.teachers], ["--init-from", *options.teachers])  # one vocabulary
         if data.level != kind:
             raise UserError(f"--level {data.level}: the vocabulary is the teachers', whose level is {kind}")
         if any(teacher.info.ends_with_eos != data.by_line for teacher in self.teachers):
