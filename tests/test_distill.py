@@ -154,7 +154,7 @@ def test_bad_teachers(gen, trained, translator, book, tmp_path):
         ([trained, "--level", "word"], "--level word: the vocabulary is the teachers', whose level is char"),
         ([trained, "--teacher-beam", 3], "--teacher-beam does not go with text models"),
         ([trained, "--teacher-weight", 2], "--teacher-weight must be between 0 and 1, not 2.0"),
-        ([translator, "--sources", tmp_path / "none"], "none: no such file"),
+        ([translator, "--sources", tmp_path / "none"], "none: cannot be read"),
         ([tmp_path / "none"], "none: no such model folder"),
         ([], "TEACHER is missing: name at least one run to learn from"),
     ]:
