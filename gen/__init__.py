@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # the same names as in _LAZY, for editors and type checkers
     from gen.search import Sample as Sample
     from gen.search import SearchOptions as SearchOptions
     from gen.search import Strategy as Strategy
+    from gen.training.distill import distill as distill
     from gen.training.interfaces import Example as Example
     from gen.training.interfaces import Metric as Metric
     from gen.training.interfaces import Split as Split
@@ -63,6 +64,7 @@ _LAZY = {
     "TrainOptions": "gen.training.options",
     "Trainer": "gen.training.trainer",
     "UserError": "gen.base.errors",
+    "distill": "gen.training.distill",
     "register": "gen.training.registry",
     "train": "gen.training.session",
 }

@@ -19,6 +19,7 @@ from gen.search import Output as Output
 from gen.search import Sample as Sample
 from gen.search import SearchOptions as SearchOptions
 from gen.search import Strategy as Strategy
+from gen.training.distill import distill as distill
 from gen.training.interfaces import Example as Example
 from gen.training.interfaces import Metric as Metric
 from gen.training.interfaces import Split as Split

@@ -64,6 +64,8 @@ COMMANDS = {
                               "train a model that says which label a text or picture has", "classify"),
     "classify": Command("tasks.classify.command:classify_command", "RUN TEXT | PICTURE...",
                         "say which label texts or pictures have"),
+    "distill": Command("tasks.commands.distill:distill_command", "TEACHER... --out runs/NAME",
+                       "train one model to do what others do, alone or as an ensemble"),
     "plot attention": Command("tasks.commands.plot:attention_command", "RUN --text TEXT | PICTURE -o FILE",
                               "draw what the decoder looked at"),
     "score": Command("tasks.commands.score:score_command", "RUN FILE", "how probable each line, or each pair, is"),

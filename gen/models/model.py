@@ -47,6 +47,11 @@ def _distance(logits: Tensor) -> Tensor:
     return ((p.exp() - q.exp()) * (p - q)).sum(-1)
 
 
+def _divergence(teacher: Tensor, logits: Tensor) -> Tensor:
+    """KL(teacher‖model) at every position: probabilities and logits (R, T, V) → (R, T)."""
+    return (teacher.xlogy(teacher) - teacher * logits.log_softmax(-1, torch.float32)).sum(-1)
+
+
 @dataclass(frozen=True)
 class _Reading:
     """The state of a search: the decoder state (one row per hypothesis), the memory (one row per input), and after
@@ -141,6 +146,8 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
         coverage: float = 0.0,
         scheduled_sampling: float = 0.0,
         r_drop: float = 0.0,
+        teacher_probs: Tensor | None = None,
+        teacher_weight: float = 0.5,
     ) -> LossOutput:
         """Cross-entropy of a batch, summed over its real targets.
 
@@ -154,6 +161,8 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
                 `_with_scheduled_sampling`.
             r_drop: weight of (KL(p‖q) + KL(q‖p)) / 4 between the predictions p and q under two dropout masks
                 (Liang et al., 2021). The decoder reads each row twice.
+            teacher_probs: (B, T, V) float32, what a teacher predicts: adds KL(teacher‖model) to the cross-entropy.
+            teacher_weight: weight of that term; the cross-entropy has the rest.
         """
         memory = self.decoder.prepare(self.encoder(batch.encoder_source))
         state = state or self.decoder.init_state(memory)
@@ -163,10 +172,14 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
         if r_drop:
             twice = torch.arange(len(input_ids), device=input_ids.device).repeat_interleave(2)
             input_ids, target_ids, state = input_ids[twice], target_ids[twice], state.select(twice)
+            teacher_probs = None if teacher_probs is None else teacher_probs[twice]
         output = self.decoder(input_ids, state, memory)  # both copies of a row share its memory
         logits, pad_id = output.logits, self.tokenizer.pad_id
         real = target_ids != pad_id
         loss_sum = cross_entropy(logits.flatten(0, 1), target_ids.flatten(), pad_id, label_smoothing)
+        if teacher_probs is not None:
+            divergence = (_divergence(teacher_probs, logits) * real).sum()
+            loss_sum = (1 - teacher_weight) * loss_sum + teacher_weight * divergence
         if coverage and output.attention is not None:
             seen = (output.attention * real[..., None]).sum(1)  # (R, S)
             mask = memory.mask.repeat_interleave(len(seen) // len(memory.mask), 0) & real.any(1, keepdim=True)

@@ -85,16 +85,19 @@ def errors_of(task: Task, config: TrainConfig, given: Collection[str]) -> list[s
     return found + task.check(config)
 
 
-def make_config(task: type[Task], options: Mapping[str, Any]) -> TrainConfig:
+def make_config(
+    task: type[Task], options: Mapping[str, Any], kind: type[TrainConfig] | None = None
+) -> TrainConfig:
     """The options of a training from keyword arguments, named as on the command line but with underscores.
 
     Where several values are allowed, a string is one value. Lists become tuples, paths strings.
+    ``kind``: their dataclass; None: `config_class` of the task.
 
     Raises:
         ConfigError: unknown names (with the nearest known one) and invalid values, all at once.
     """
     errors: list[str] = []
-    config = from_dict(config_class(task), dict(options), "", errors, RENAMED)
+    config = from_dict(kind or config_class(task), dict(options), "", errors, RENAMED)
     if errors:
         raise ConfigError(errors)
     return config

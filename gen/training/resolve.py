@@ -15,7 +15,7 @@ from gen.base.config import Budget, differences, flat, from_dict, to_dict
 from gen.base.errors import UserError
 from gen.datasets.batches import Batches
 from gen.models.model import Model
-from gen.training.config import PASSING, TrainConfig, config_class, errors_in
+from gen.training.config import PASSING, TrainConfig, errors_in
 from gen.training.interfaces import Choice, Choices, Facts
 from gen.training.options import TrainOptions
 from gen.training.task import Task
@@ -51,14 +51,14 @@ class Resolved:
         return {"options": options, "reasons": self.reasons, "measured": self.measured}
 
     @classmethod
-    def read(cls, values: Mapping[str, Any], asked: TrainConfig, task: type[Task], where: str) -> Resolved:
+    def read(cls, values: Mapping[str, Any], asked: TrainConfig, where: str) -> Resolved:
         """Restores what `to_dict` returned, with the options in `PASSING` from ``asked``.
 
         Raises:
             UserError: the values do not fit the options that were asked for.
         """
         errors: list[str] = []
-        config = from_dict(config_class(task), values["options"], "", errors)
+        config = from_dict(type(asked), values["options"], "", errors)
         errors += [] if errors else errors_in(config.data, config.model, config.extra, config.train)
         before, now = flat(to_dict(asked)), flat(to_dict(config))
         free = {*PASSING, "budget"}  # a run that is done may go on with a larger one

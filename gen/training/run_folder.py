@@ -65,10 +65,11 @@ class RunFolder:
             UserError: the folder holds another run or other files.
         """
         with main_first():
-            self._make()
+            self.make()
         return self.read_last()
 
-    def _make(self) -> None:
+    def make(self) -> None:
+        """Creates the folder with its options, if it is not there. Raises `UserError` as `open` does."""
         self.check()
         try:
             self._write_config()
@@ -153,7 +154,7 @@ class RunFolder:
             UserError: another process holds the lock, or the folder is not this run's.
         """
         with main_first():
-            self._make()
+            self.make()
         taken = is_main() and not self._take_lock()
         try:
             if any(all_gather(taken)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from os import PathLike, fspath
@@ -21,7 +21,7 @@ from gen.models.transfer import freeze, with_vocabulary
 from gen.search.confidence import RAW, save_calibration
 from gen.search.info import ModelInfo
 from gen.training import machine
-from gen.training.config import SPLIT, TrainConfig, errors_of, make_config
+from gen.training.config import SPLIT, TrainConfig, config_class, errors_of, make_config
 from gen.training.interfaces import Evaluation
 from gen.training.registry import find_task
 from gen.training.resolve import Resolved, measure_speed, resolve
@@ -57,6 +57,8 @@ class Session:
 
     model: Model
     resolved: Resolved
+    config_class = staticmethod(config_class)
+    """Task → the dataclass of a session's options."""
 
     def __init__(
         self,
@@ -92,7 +94,7 @@ class Session:
         the model and the batches."""
         task = self.task
         with distributed.main_first():
-            task.split = task.read(self.config.data)
+            task.split = self._read()
         recorded = self.folder.resolved() if self.writes else None
         digest = getattr(task.split, "digest", "")
         if recorded:
@@ -102,7 +104,7 @@ class Session:
                     f"perhaps with --init-from {self.folder.path}"
                 )
             where = str(self.folder.path / "resolved.yaml")
-            self.resolved = Resolved.read(recorded, self.config, type(task), where)
+            self.resolved = Resolved.read(recorded, self.config, where)
         else:
             self.resolved = resolve(task, self.config, task.split, self._measure)
         if digest:
@@ -112,6 +114,10 @@ class Session:
         with machine.private_rng(config.train.seed):
             self.model = self._make(config)
         task.batches = task.make_batches(self.model, task.split, config)
+
+    def _read(self) -> Any:
+        """What the task reads."""
+        return self.task.read(self.config.data)
 
     def _measure(self, config: TrainConfig, seconds: float) -> float:
         """Target tokens per second of training with these options on this machine."""
@@ -232,15 +238,27 @@ def train(
         print(run.metrics["bleu"], run.model("A dog runs."))
     """
     found = find_task(task) if isinstance(task, str) else task
+    return run_session(Session, found, f"gen.train({found.name!r}, ", options, out, callbacks)
+
+
+def run_session(
+    kind: type[Session],
+    task: type[Task],
+    call: str,
+    options: Mapping[str, Any],
+    out: str | PathLike[str],
+    callbacks: Sequence[Callable[[Event], Any]],
+) -> Run:
+    """What `train` does, with a session of any kind; ``call`` is the beginning of the call, for the model card."""
     temporary = None
     if not out:
         import tempfile
 
         temporary = tempfile.TemporaryDirectory(prefix="gen-run-")
         out = temporary.name
-    config = make_config(found, {**options, "out": fspath(out)})
+    config = make_config(task, {**options, "out": fspath(out)}, kind.config_class(task))
     typed = ", ".join(f"{name}={value!r}" for name, value in options.items())
-    session = Session(found, config, given=options.keys(), command=f"gen.train({found.name!r}, {typed})")
+    session = kind(task, config, given=options.keys(), command=f"{call}{typed})")
     session.prepare()
     from gen.training.display import notebook_progress
 

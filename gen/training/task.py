@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,6 +30,7 @@ from gen.search.confidence import Calibration
 from gen.training.interfaces import LOSS, Choices, Evaluation, Example, Facts, Metric, NoOptions, examples_part
 
 if TYPE_CHECKING:
+    from gen.training.distill import DistillOptions, Teaching, Written
     from gen.training.options import TrainOptions
 
 
@@ -57,9 +59,12 @@ class Task:
         further_metrics: others to choose from, in the order in which they break ties. The loss is always the last.
         search: the default search options of the task's models.
         quality: what `qualities` computes, in a few words.
+        distilled_by: the options of `DistillOptions` that apply; none: `gen distill` does not.
         ends_with_eos: whether targets end with EOS.
         sample_names: names of the input, the reference and the output in ``samples.md``.
         batches: the training set; see `make_batches`.
+        teachers: models to learn from, and ``backward`` one of the other direction, for `taught`.
+        teaching: adds what they predict to the loss, token by token.
         split: what `read` returned.
         objective: replaces the cross-entropy, such as a `SelfCritical`; `make_batches` may set it.
         say, progress: functions that print a text, and show progress (what, done, total). They do nothing unless
@@ -86,6 +91,7 @@ class Task:
     further_metrics: ClassVar[Sequence[Metric]] = ()
     search: ClassVar[SearchOptions] = SearchOptions(temperature=(0.0,), max_new_tokens=200)
     quality: ClassVar[str] = "exactness"
+    distilled_by: ClassVar[frozenset[str]] = frozenset()
     ends_with_eos: bool = True
     SAMPLES: ClassVar[int] = 8
     sample_names: ClassVar[tuple[str, str, str]] = ("input", "reference", "output")
@@ -93,6 +99,9 @@ class Task:
     batches: Batches
     split: Any
     objective: Callable[[Model, Batch], LossOutput] | None = None
+    teachers: Sequence[Any] = ()
+    backward: Any = None
+    teaching: Teaching | None = None
     say: Callable[[str], None] = staticmethod(lambda text: None)
     progress: Callable[[str, int, int], None] = staticmethod(lambda what, done, total: None)
 
@@ -165,6 +174,16 @@ class Task:
         exact = sum(output in right for output, right in zip(outputs, references, strict=True))
         return {"exact": exact / max(len(outputs), 1)}
 
+    def taught(self, options: DistillOptions, written: Written | None) -> Any:
+        """What `read` returns, for a model that learns from `teachers`: with what they write for the inputs, or
+        with `teaching` set.
+
+        Args:
+            options: of the distillation.
+            written: keeps what the teachers write; None: they shall write nothing, as in a dry run.
+        """
+        raise NotImplementedError
+
     def parse(self, words: Sequence[str]) -> Iterator[Any]:
         """Turns words of the command line into items for `Model.generate`."""
         yield from words
@@ -173,7 +192,10 @@ class Task:
 
     @property
     def vocabulary(self) -> Tokenizer | None:
-        """The vocabulary of the model to start from, unless a new one is asked for; else None."""
+        """The vocabulary of the models whose predictions are learned, or of the model to start from, unless a new
+        one is asked for; else None."""
+        if self.teaching is not None:
+            return self.teaching.tokenizer
         keeps = self.begun is not None and not self.config.train.new_vocabulary
         return self.begun.tokenizer if keeps and self.begun is not None else None
 
@@ -231,14 +253,14 @@ class Task:
         """
         if self.objective is not None:
             return self.objective(model, batch)
-        return model.loss(
-            batch,
-            state,
-            options.label_smoothing or 0.0,
+        loss = partial(
+            model.loss,
+            label_smoothing=options.label_smoothing or 0.0,
             coverage=options.coverage,
             r_drop=options.r_drop,
             scheduled_sampling=options.scheduled_sampling * share,
         )
+        return loss(batch, state) if self.teaching is None else self.teaching(model, batch, state, loss)
 
     def validate(self, model: Model, *, quick: bool = False) -> Evaluation:
         """The loss and the scores of greedy outputs on the validation part. Processes share the work, and all get

@@ -30,6 +30,7 @@ from gen.models.encoders import CNNEncoder, JoinedEncoder, LabelEncoder
 from gen.models.model import Model
 from gen.search import Hypothesis, SearchOptions
 from gen.training.config import check_split, recorded
+from gen.training.distill import DistillOptions, Written
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.self_critical import SelfCritical
@@ -46,6 +47,7 @@ from tasks.caption.data import (
 )
 from tasks.caption.options import CaptionData, CaptionHeldOut, CaptionReward, CaptionSizes
 from tasks.caption.pictures import as_captions, caption_pictures, expand
+from tasks.caption.taught import taught_captions
 from tasks.options import self_critical_errors, stream_budget_errors
 
 
@@ -66,6 +68,8 @@ class Caption(Task):
     search = SearchOptions(beam=3, length_penalty=0.7, no_repeat_ngram=3, max_new_tokens=60)
     reference = {"memory_size": 256, "embedding_size": 256, "hidden_size": 384, "augment": 0}
     common = ("images", "captions", "out", "budget", "level", "attention", "finetune", "init_from", "dry_run")
+
+    distilled_by = frozenset({"teacher_beam", "originals", "sources"})
 
     corpus: CaptionCorpus
     valid: ValidationPictures
@@ -93,6 +97,10 @@ class Caption(Task):
             if unknown := has - set(labels):
                 raise unknown_label(unknown.pop(), labels, "; name the files of --captions as that model's were")
         return split
+
+    def taught(self, options: DistillOptions, written: Written | None) -> Split:
+        """The pictures, with the teachers' captions."""
+        return taught_captions(self, options, written)
 
     @classmethod
     def named(cls, files: Sequence[str]) -> dict[str, Any]:

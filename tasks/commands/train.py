@@ -43,7 +43,12 @@ def train_command(argv: list[str], command: str, name: str) -> None:
 
 
 def train_watched(
-    task: type[Task], config: TrainConfig, given: Collection[str], typed: str, tools: Tools | None = None
+    task: type[Task],
+    config: TrainConfig,
+    given: Collection[str],
+    typed: str,
+    tools: Tools | None = None,
+    kind: type[Session] = Session,
 ) -> tuple[Model, Session, dict[str, Any]] | None:
     """Trains with progress on the terminal.
 
@@ -53,6 +58,7 @@ def train_watched(
         given: names of the options that the user gave.
         typed: the command, for the model card and for resuming.
         tools: checks to run instead of training.
+        kind: the session.
 
     Returns:
         The best model, the session and the final figures; None after checks, and in all but the main process.
@@ -60,7 +66,7 @@ def train_watched(
     machine.tune_cpu()
     machine.set_deterministic(config.train.deterministic)
     tools = tools or Tools()
-    session = Session(task, config, given=given, command=typed, writes=not tools.preflight, errors=tools.errors())
+    session = kind(task, config, given=given, command=typed, writes=not tools.preflight, errors=tools.errors())
     display.console.quiet = not distributed.is_main()
     with watched(session.task):
         session.prepare()

@@ -30,6 +30,7 @@ from gen.models.model import Model
 from gen.search import SearchOptions
 from gen.search.loop import NOT_FINITE
 from gen.training.config import check_split, recorded
+from gen.training.distill import DistillOptions, Teaching, Written, together
 from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
@@ -102,6 +103,7 @@ class Text(Task):
     common = ("data", "out", "budget", "level", "unit", "given", "valid", "hidden_size", "init_from", "dry_run")
     unused = frozenset({"coverage"})  # there is no attention
     reference = {"hidden_size": 384}
+    distilled_by = frozenset({"teacher_weight"})
     TEMPERATURES = (0.3, 0.8, 1.3)
     SAMPLE_LENGTH = {"char": 160, "subword": 60, "word": 40}
 
@@ -113,14 +115,27 @@ class Text(Task):
     def read(self, data: TextData) -> TextSplit:
         """The tokenized text. Raises `UserError` if files are missing, empty or not UTF-8."""
         known = None
-        if self.begun is not None:
-            known = given_labels(self.begun)
+        others = [("--init-from", self.begun)] if self.begun is not None else []
+        for name, model in [*others, *(("TEACHER", teacher) for teacher in self.teachers)]:
+            known = given_labels(model)
             if list(known) != list(map(input_name, data.given)):
                 takes = (
                     f"takes labels: --given {' '.join(known)}" if known else "takes no labels: leave out --given"
                 )
-                raise UserError(f"--init-from: that model {takes}")
+                raise UserError(f"{name}: that model {takes}")
         return TextSplit(*read_corpus(data, self.vocabulary, known))
+
+    def taught(self, options: DistillOptions, written: Written | None) -> TextSplit:
+        """The text, whose tokens' probabilities the teachers give."""
+        self.teaching = teaching = Teaching(self.teachers, options.teachers, options.teacher_weight)
+        kind, data = teaching.tokenizer.kind, self.config.data
+        if self.begun and not self.config.train.new_vocabulary:
+            together([self.begun, *self.teachers], ["--init-from", *options.teachers])  # one vocabulary
+        if data.level != kind:
+            raise UserError(f"--level {data.level}: the vocabulary is the teachers', whose level is {kind}")
+        if any(teacher.info.ends_with_eos != data.by_line for teacher in self.teachers):
+            raise UserError(f"--unit {data.unit}: the teachers were trained on another unit")
+        return self.read(data)
 
     @property
     def ends_with_eos(self) -> bool:  # type: ignore[override]

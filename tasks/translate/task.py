@@ -27,6 +27,7 @@ from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
 from gen.search import Hypothesis, SearchOptions
 from gen.training.config import recorded
+from gen.training.distill import DistillOptions, Written
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
@@ -44,6 +45,7 @@ from tasks.translate.encoder import make_encoder
 from tasks.translate.inputs import further_sources, pair_sources, plot_inputs
 from tasks.translate.lines import translate_lines
 from tasks.translate.options import TranslateData, TranslateHeldOut, TranslateReward, TranslateSizes
+from tasks.translate.taught import taught_pairs
 
 SCORES = ("bleu", "chrf", "ter")
 
@@ -61,6 +63,7 @@ class Translate(Task):
     search = SearchOptions(beam=5, length_penalty=1.5, max_new_tokens=2000, max_ratio=3.0)
     reference = {"embedding_size": 256, "encoder_size": 160, "hidden_size": 320}
     common = ("train", "valid", "out", "budget", "level", "vocab_size", "attention", "init_from", "dry_run")
+    distilled_by = frozenset({"teacher_beam", "originals", "sources", "backward"})
     sample_names = ("source", "reference", "hypothesis")
     quality = "chrF"
 
@@ -77,6 +80,10 @@ class Translate(Task):
     def read(self, data: TranslateData) -> TranslateSplit:
         """The tokenized pairs. Raises `UserError` if files are missing, differ in length, or are not UTF-8."""
         return read_pairs(data, known_vocabularies(self.begun, self.vocabulary, data))
+
+    def taught(self, options: DistillOptions, written: Written | None) -> TranslateSplit:
+        """The pairs, with the teachers' translations of their sources."""
+        return taught_pairs(self, options, written)
 
     @classmethod
     def named(cls, files: Sequence[str]) -> dict[str, Any]:

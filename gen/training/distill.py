@@ -1,0 +1,217 @@
+"""Distillation: models learn from other models, by what these write or by their probabilities."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import torch
+
+from gen import load
+from gen.base.config import flat, from_dict, range_errors, to_dict
+from gen.base.errors import ConfigError, UserError
+from gen.base.fields import Arg, flag, options_of
+from gen.base.lines import output
+from gen.models.batch import Batch
+from gen.models.decoder import DecoderState
+from gen.models.device import pick_device
+from gen.models.model import LossOutput, Model
+from gen.runtime import is_exported
+from gen.search.ensemble import Ensemble
+from gen.training.config import config_class, recorded, with_groups
+from gen.training.registry import find_task
+from gen.training.run import Run
+from gen.training.session import Session, run_session
+from gen.training.task import Task
+from gen.training.validation import Event
+
+Written = Callable[[Iterator[Mapping[str, Any]]], Path]
+"""Rows that teachers write → the file of them, JSON Lines, which is written first if it is not there."""
+
+
+@dataclass(frozen=True)
+class DistillOptions:
+    """Distill models into one."""
+
+    TITLE: ClassVar[str] = "Teachers"
+
+    teachers: Annotated[tuple[str, ...], Arg("TEACHER", positional=True)] = ()
+    """Runs or models to learn from, of one task; several write together as an ensemble."""
+    teacher_weight: float = 0.5
+    """Text: share of the loss that is the divergence from the teachers' probabilities, token by token."""
+    teacher_beam: int = 5
+    """Translations and captions: beam width of the teachers."""
+    originals: bool = True
+    """Translations and captions: train on the original targets, too, beside what the teachers write."""
+    sources: tuple[str, ...] = ()
+    """Further inputs for the teachers, without targets: files of one sentence per line, or folders of pictures.
+    Not for text."""
+    backward: str = ""
+    """Translations: a model of the other direction; its translations of the targets become further sources."""
+
+    def errors(self) -> list[str]:
+        """The errors in the options, one line each."""
+        found = [] if self.teachers else ["TEACHER is missing: name at least one run to learn from"]
+        if not 0 <= self.teacher_weight <= 1:
+            found.append(f"--teacher-weight must be between 0 and 1, not {self.teacher_weight}")
+        return found + range_errors(self, ("teacher_beam",))
+
+
+def unused_options(task: type[Task]) -> frozenset[str]:
+    """The options of `DistillOptions` that do not apply to a task. Raises `UserError` if none does."""
+    if not task.distilled_by:
+        raise UserError(f"gen distill does not go with models of the task {task.name}")
+    return frozenset(option.name for option in options_of(DistillOptions)) - task.distilled_by - {"teachers"}
+
+
+class Distillation(Session):
+    """A training that learns from other models. Its data, unless it is named, is that of the first of them.
+
+    What the teachers write lies in the run folder as ``teacher.jsonl``: it is there when all of it is written, and
+    a training that is resumed goes on with it.
+    """
+
+    @staticmethod
+    def config_class(task: type[Task]) -> Any:
+        """The dataclass of the options: those of training, and `DistillOptions`."""
+        made = with_groups(config_class(task), distill=DistillOptions)
+        made.__doc__ = DistillOptions.__doc__
+        return made
+
+    def __init__(self, task: type[Task], config: Any, *, given: Collection[str] = (), **others: Any) -> None:
+        self.options: DistillOptions = config.distill
+        found = self.options.errors()
+        if self.options.teachers:
+            unused = unused_options(task) & set(given)
+            found += [f"{flag(name)} does not go with {task.name} models" for name in sorted(unused)]
+        if found:
+            raise ConfigError(found)
+        names = [*self.options.teachers, *filter(None, [self.options.backward])]
+        device = "cpu" if any(map(is_exported, names)) else str(pick_device(config.train.device))
+        models = {name: _load(name, device, task) for name in names}
+        teachers = [models[name] for name in self.options.teachers]
+        config = _with_data(task, config, given, teachers[0], self.options.teachers[0])
+        super().__init__(task, config, given=given, **others)
+        self.task.teachers = teachers
+        self.task.backward = models.get(self.options.backward)
+
+    def _read(self) -> Any:
+        return self.task.taught(self.options, self._written if self.writes else None)
+
+    def _written(self, rows: Iterator[Mapping[str, Any]]) -> Path:
+        file = self.folder.path / "teacher.jsonl"
+        if not file.exists():
+            first = list(islice(rows, 1))  # bad input is an error before there is a folder
+            self.folder.make()
+            with output(str(file)) as opened:
+                for row in chain(first, rows):
+                    opened.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return file
+
+
+def _load(name: str, device: str, task: type[Task]) -> Any:
+    model = load(name, device)
+    if model.info.task != task.name:
+        raise UserError(f"{name}: is a {model.info.task or 'Python'} model, not a {task.name} one")
+    return model
+
+
+def _with_data(task: type[Task], config: Any, given: Collection[str], teacher: Any, name: str) -> Any:
+    """The options with the data that the teacher was trained on, unless other data is named."""
+    if any(task(config).sources(config.data)):
+        return config
+    try:
+        known = recorded(task, teacher).data
+    except UserError:
+        known = config.data
+    if not any(task(config).sources(known)):
+        raise UserError(f"{name}: has no record of its training data: name it as for `gen train {task.name}`")
+    own = {n: value for n, value in flat(to_dict(config.data)).items() if n in given}
+    return replace(config, data=from_dict(task.Data, {**flat(to_dict(known)), **own}, "", []))
+
+
+def together(teachers: Sequence[Any], names: Sequence[str]) -> Any:
+    """One teacher, or several as an ensemble."""
+    return teachers[0] if len(teachers) == 1 else Ensemble(teachers, names)
+
+
+class Teaching:
+    """Word-level distillation: a loss with a term KL(teachers‖model) for every token.
+
+    The state that a batch hands to the next one holds the layers of the model and then those of the teachers, so
+    that it is saved and cut like any other.
+
+    Args:
+        teachers: their vocabulary must be the model's; their mean is learned from.
+        weight: of the term; the rest is the weight of the cross-entropy.
+
+    Raises:
+        UserError: a teacher is exported, or the teachers' vocabularies differ.
+    """
+
+    def __init__(self, teachers: Sequence[Any], names: Sequence[str], weight: float) -> None:
+        for name, teacher in zip(names, teachers, strict=True):
+            if not isinstance(teacher, Model):
+                raise UserError(f"{name}: is exported, and gives no probabilities of whole texts; name its run")
+            teacher.eval().requires_grad_(False)
+        self.tokenizer = together(teachers, names).tokenizer
+        self.teachers, self.weight = teachers, weight
+
+    def __call__(
+        self, model: Model, batch: Batch, state: DecoderState | None, loss: Callable[..., LossOutput]
+    ) -> LossOutput:
+        """``loss(batch, state, …)`` of the model with the term added."""
+        layers = list(state.layers) if state else []
+
+        def carried(of: Model) -> DecoderState | None:
+            """The next layers of the state, which are those of this model."""
+            count = of.decoder.config.num_layers
+            found, layers[:] = layers[:count], layers[count:]
+            return DecoderState(tuple(found)) if found else None
+
+        own, probs, after = carried(model), [], []
+        with torch.no_grad():
+            for teacher in self.teachers:
+                memory = teacher.decoder.prepare(teacher.encoder(batch.encoder_source))
+                before = carried(teacher) or teacher.decoder.init_state(memory)
+                output = teacher.decoder(batch.input_ids, before, memory)
+                probs.append(output.logits.float().softmax(-1))
+                after += output.state.layers
+        teacher_probs = torch.stack(probs).mean(0) if len(probs) > 1 else probs[0]
+        found = loss(batch, own, teacher_probs=teacher_probs, teacher_weight=self.weight)
+        return replace(found, state=DecoderState((*found.state.layers, *after)))
+
+
+def distill(
+    teachers: str | PathLike[str] | Sequence[str | PathLike[str]],
+    *,
+    out: str | PathLike[str] = "",
+    callbacks: Sequence[Callable[[Event], Any]] = (),
+    **options: Any,
+) -> Run:
+    """Distills models into one: `gen distill TEACHER…` with its options as keyword arguments.
+
+    Args:
+        teachers: runs or models of one task; several are an ensemble.
+        out: the run folder, as for `gen.train`.
+        callbacks: called with an `Event` every few steps and after every validation.
+        options: the options of the command line, with underscores. Data that is not named is the first teacher's.
+
+    Raises:
+        ConfigError, UserError: as for `gen.train`; and teachers of different tasks or vocabularies.
+
+    Example::
+
+        run = gen.distill(["runs/a", "runs/b"], out="runs/student", budget="25m")
+        print(run.metrics, run.model("A dog runs."))
+    """
+    names = [fspath(name) for name in ([teachers] if isinstance(teachers, str | PathLike) else teachers)]
+    if not names:
+        raise ConfigError(DistillOptions().errors())
+    task, given = find_task(load(names[0]).info.task), {**options, "teachers": names}
+    return run_session(Distillation, task, "gen.distill(", given, out, callbacks)

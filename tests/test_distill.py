@@ -1,0 +1,166 @@
+"""Distillation: students agree with their teachers, go on after a kill, and bad teachers are refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import gen as toolkit
+import tasks.translate.taught as taught
+from data.shapes import write_shapes
+from gen.models.model import _divergence
+from tests.conftest import TINY
+
+PAIRS = [(f"{a} {b}", f"{b} {a}") for a in "abcdefgh" for b in "abcdefgh"]
+SMALL = {
+    "level": "char",
+    "hidden_size": 16,
+    "encoder_size": 16,
+    "embedding_size": 8,
+    "num_layers": 1,
+    "encoder_layers": 1,
+    "batch_tokens": 200,
+    "validations": 1,
+    "device": "cpu",
+    "precision": "fp32",
+}
+
+
+def small_text(**options):
+    sizes = {"hidden_size": 16, "embedding_size": 8, "batch_size": 2, "chunk": 16, "validations": 2}
+    return {**sizes, "precision": "fp32", "device": "cpu", **options}
+
+
+@pytest.fixture
+def translator(tmp_path):
+    (tmp_path / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in PAIRS))
+    data = {"data": tmp_path / "pairs.tsv", "src": "1", "tgt": "2", "valid_size": 6}
+    toolkit.train("translate", **data, out=tmp_path / "teacher", budget="8 steps", **SMALL)
+    return tmp_path / "teacher"
+
+
+def rows_of(run):
+    return [json.loads(line) for line in (run / "teacher.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def distance(teacher, student, text):
+    """Mean KL(teacher‖student), nats per character."""
+    logits = []
+    for model in (teacher, student):
+        batch = model.batch([text])
+        memory = model.encoder(batch.encoder_source)
+        with torch.no_grad():
+            logits.append(model.decoder(batch.input_ids, model.decoder.init_state(memory), memory).logits)
+    return float(_divergence(logits[0].softmax(-1), logits[1]).mean())
+
+
+def test_a_student_agrees_more_than_a_model_of_the_data(trained, book, tmp_path):
+    teacher, text = toolkit.load(trained), book.read_text()[:200]
+    alone = toolkit.train("text", data=book, budget="90 steps", **small_text(seed=2))
+    student = toolkit.distill(trained, budget="90 steps", teacher_weight=1, **small_text(seed=2))
+    assert student.model.tokenizer.to_bytes() == teacher.tokenizer.to_bytes()
+    assert distance(teacher, student.model, text) < distance(teacher, alone.model, text) / 2
+
+
+def test_a_stopped_distillation_ends_with_the_same_weights(trained, tmp_path):
+    other = toolkit.distill([trained, trained], out=tmp_path / "other", budget="30 steps", **small_text(seed=3))
+    teachers, options = [trained, other.path], small_text(budget="60 steps", seed=4)
+    whole = toolkit.distill(teachers, out=tmp_path / "whole", **options)
+
+    def stop(event):
+        if event.progress.step >= 30 and event.validation:
+            event.stop()
+
+    toolkit.distill(teachers, out=tmp_path / "parts", callbacks=[stop], **options)
+    with pytest.raises(toolkit.UserError, match="another configuration"):
+        toolkit.distill(trained, out=tmp_path / "parts", **options)
+    parts = toolkit.distill(teachers, out=tmp_path / "parts", **options)
+    assert parts.model.fingerprint == whole.model.fingerprint
+
+
+def test_translations_are_learned_from_beside_the_pairs(gen, translator, tmp_path):
+    (tmp_path / "more.txt").write_text("a a\n\nh a\n")
+    out, words = tmp_path / "student", ["--budget", "4 steps", "--hidden-size", 32, "--device", "cpu"]
+    command = ["distill", translator, translator, "--sources", tmp_path / "more.txt", "--out", out, *words]
+    status, _, err = gen(*command, "--backward", translator, "--teacher-beam", 2, "--dry-run")
+    assert (status, out.exists()) == (0, False), err
+    status, _, err = gen(*command, "--backward", translator, "--teacher-beam", 2)
+    assert status == 0, err
+    rows, model = rows_of(out), toolkit.load(out)
+    valid = [row for row in rows if row["split"] == "valid"]
+    written = {row["source"]: row["target"] for row in rows if (row["source"], row["target"]) not in PAIRS}
+    kept = [pair for pair in PAIRS if pair[0] not in {row["source"] for row in valid}]
+    assert len(valid) == 6
+    assert len(rows) == 6 + 3 * len(kept) + 2
+    assert written["h a"] == toolkit.load(translator)("h a", beam=2)
+    assert model.decoder.config.hidden_size == 32
+    assert model.info.training["distill"]["backward"] == str(translator)
+    assert gen("evaluate", out)[0] == 0  # on what was held out from the teacher, too
+
+
+def test_a_kill_while_the_teacher_writes(translator, tmp_path, monkeypatch):
+    out, translate = tmp_path / "student", taught.translate_lines
+    options = {"out": out, "budget": "2 steps", **SMALL}
+
+    def killed(*args, **options):
+        for n, found in enumerate(translate(*args, **options)):
+            if n == 9:
+                raise KeyboardInterrupt
+            yield found
+
+    monkeypatch.setattr(taught, "translate_lines", killed)
+    with pytest.raises(KeyboardInterrupt):
+        toolkit.distill(translator, **options)
+    assert {path.name for path in out.iterdir()} == {"config.yaml"}
+    monkeypatch.setattr(taught, "translate_lines", translate)
+
+    def stop(event):
+        event.stop()
+
+    toolkit.distill(translator, **options, callbacks=[stop])
+    assert {row["split"] for row in rows_of(out)} == {"train", "valid"}
+    monkeypatch.setattr(taught, "translate_lines", None)  # it is not needed again
+    assert toolkit.distill(translator, **options).metrics["loss"] > 0
+
+
+def test_captions_are_learned_from_beside_the_others(gen, tmp_path):
+    write_shapes(tmp_path / "pictures", training=12, held_out=4)
+    words = ["--memory-size", 16, "--embedding-size", 8, "--hidden-size", 16, "--budget", "12 steps"]
+    words += ["--device", "cpu", "--validations", 1]
+    made = gen("train", "caption", "--images", tmp_path / "pictures", "--out", tmp_path / "run", *words)
+    assert made[0] == 0, made[2]
+    status, _, err = gen("distill", tmp_path / "run", "--out", tmp_path / "student", "--teacher-beam", 2, *words)
+    assert status == 0, err
+    rows = rows_of(tmp_path / "student")
+    pictures = {str(path) for path in (tmp_path / "pictures").glob("train-*")}
+    assert {row["image"] for row in rows if row["caption"]} <= pictures
+    assert rows
+
+
+def test_bad_teachers(gen, trained, translator, book, tmp_path):
+    out = ("--out", tmp_path / "student")
+    toolkit.train(
+        "text", data=tmp_path / "pairs.tsv", out=tmp_path / "wide", budget="1 step", column="1", **small_text()
+    )
+    model = toolkit.load(trained)
+    model.info.training.clear()
+    model.save(tmp_path / "bare")
+    for words, message in [
+        ([trained, translator], f"{translator}: is a translate model, not a text one"),
+        ([trained, tmp_path / "wide"], "their target vocabularies differ"),
+        ([tmp_path / "bare"], f"{tmp_path / 'bare'}: has no record of its training data"),
+        ([trained, "--level", "word"], "--level word: the vocabulary is the teachers', whose level is char"),
+        ([trained, "--teacher-beam", 3], "--teacher-beam does not go with text models"),
+        ([trained, "--teacher-weight", 2], "--teacher-weight must be between 0 and 1, not 2.0"),
+        ([translator, "--sources", tmp_path / "none"], "none: cannot be read"),
+        ([tmp_path / "none"], "none: no such model folder"),
+        ([], "TEACHER is missing: name at least one run to learn from"),
+    ]:
+        status, _, err = gen("distill", *words, *out)
+        assert (status, message in err, "Traceback" in err) == (2, True, False), err
+    with pytest.raises(toolkit.ConfigError, match="teacher_beam does not go with text models"):
+        toolkit.distill(trained, budget="1 step", teacher_beam=3)
+    status, _, err = gen("distill", tmp_path / "bare", "--data", book, *out, "--budget", "2 steps", *TINY)
+    assert status == 0, err
