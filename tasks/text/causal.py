@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import warnings
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
