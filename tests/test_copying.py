@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from gen.base.errors import ConfigError, UserError
+from gen.inputs.processors import SentenceProcessor
 from gen.inputs.protected import KINDS, find_protected, put_back, split_protected, take_out
 from gen.inputs.subword import SubwordTokenizer
 from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import RNNEncoder
 from gen.models.model import Model
+from gen.search.copying import Copying
 from gen.search.ensemble import Ensemble
 from gen.search.info import ModelInfo
 from tasks.translate.lines import translate_lines
@@ -138,6 +140,23 @@ def test_what_is_kept_is_sure_and_all_else_as_sure_as_without_it():
     assert spans.pop("2024") == 1.0
     assert spans == {word.text: word.confidence for word in plain.words}
     assert kept.confidence == plain.confidence
+
+
+@pytest.mark.parametrize(
+    ("line", "goes_on"),
+    [
+        ("2 hunde rennen", True),
+        ("2 Hunde rennen", True),  # a noun of German, which has a capital wherever it stands
+        ("2 Die Hunde rennen", False),  # the number of a line
+        ("2. Hunde rennen", False),
+    ],
+)
+def test_a_number_that_a_sentence_needs_is_not_taken_away(line, goes_on):
+    known = ["2", "John", "rennen", "die", "Die", "hunde" if "hunde" in line else "Hunde"]
+    words = WordTokenizer([f" {word}" for word in known], dummy_prefix=True)
+    read = Copying({"sentence": SentenceProcessor(words)}, [line], KINDS, words, False, {}, True)
+    assert bool(read.must[0]) == goes_on
+    assert read.items[0].startswith("2 ") == goes_on
 
 
 def test_lines_are_not_split_inside_of_what_is_protected():

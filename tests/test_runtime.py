@@ -286,6 +286,22 @@ def test_int8_is_judged_before_it_is_written(saved, capsys):
     assert runtime.load(saved / "out").precision == "int8"
 
 
+def test_a_run_whose_data_has_moved(saved, capsys, monkeypatch):
+    model = translator()
+    files = ("gone/val.en", "gone/val.de")
+    model.info.training = {"data": {"train": files, "valid": files}, "split": 2}
+    model.save(saved / "run" / "best")
+    (saved / "run" / "valid.src").write_text("w1\n")
+    monkeypatch.setattr("tasks.commands.export.quantize", pytest.fail)  # before minutes of work
+    for words in (["export", "RUN", "-o", saved / "out", "--int8"], ["evaluate", "RUN"]):
+        assert main([str(saved / "run") if word == "RUN" else str(word) for word in words]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "gone/val.en: no such file, as training recorded it: name other held-out data" in error
+        assert f"with --src and --ref ({saved / 'run' / 'valid.src'}: held out by training)" in error
+        assert ("(without --int8 none is needed)" in error) == (words[0] == "export")
+
+
 def test_int8_that_loses_too_much_is_refused(saved, capsys, monkeypatch):
     figures = iter([30.0, 29.0])
     monkeypatch.setattr("tasks.translate.task.Translate.measure", lambda *_: (next(figures), "x"))

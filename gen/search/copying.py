@@ -18,6 +18,7 @@ from gen.search.phrases import is_letter, whole_words
 _SAID = regex.compile(r"[\p{L}\p{N}]")
 _STAND_INS = ("John", "2")
 """In the place of a name or a number that a sentence begins with and needs: small letters follow."""
+_WORD = regex.compile(r"[\p{L}\p{M}]+")
 _MARK = regex.compile(r"[.,:\p{Pd}]$")
 _BEGIN, _END = regex.compile(r"[\p{P}\s]*+"), regex.compile(r"(?r)[\p{P}\s]*+")
 
@@ -77,7 +78,8 @@ class Copying:
                 text, gaps = take_out(text, spans)
                 stand_in = _STAND_INS[any(map(str.isdigit, gaps[0].text))]
                 known = all(t.unk_id not in t.encode(stand_in) for t in (processor.tokenizer, tokenizer))
-                if stands and known and gaps[0].at == 0 and text[:1].islower() and not _MARK.search(gaps[0].text):
+                goes_on = gaps[0].at == 0 and not _MARK.search(gaps[0].text)
+                if stands and known and goes_on and _inside_sentence(text, processor, stand_in.isdigit()):
                     must = [stand_in]
                     text = f"{must[0]} {text}"
                     gaps = [gaps[0], *(gap._replace(at=gap.at + len(must[0]) + 1) for gap in gaps[1:])]
@@ -160,6 +162,17 @@ class Copying:
         weights = np.where(far < 0, np.exp(far + 1.0), -np.exp(-far.astype(float)))
         sums = np.concatenate([[0.0], np.cumsum(seen[:, :size] @ weights)])
         return max(boundaries, key=lambda each: sums[min(each[0], len(sums) - 1)])[1]
+
+
+def _inside_sentence(text: str, processor: SentenceProcessor, noun: bool) -> bool:
+    """Whether the first word of a text is written as inside of a sentence: small, or if ``noun`` with the capital
+    of a noun, as German has it. That is a word that the vocabulary has rather with its capital."""
+    word = _WORD.match(text)
+    if text[:1].islower() or not word or not noun or processor.lowercase or processor.tokenizer.kind == "char":
+        return text[:1].islower()
+    tokenizer = processor.tokenizer
+    small, large = (tokenizer.encode(each) for each in (word[0].lower(), word[0]))
+    return tokenizer.unk_id not in large and (tokenizer.unk_id in small or len(small) > len(large))
 
 
 def _between_words(text: str, at: int) -> bool:

@@ -103,6 +103,12 @@ def make_config(
     return config
 
 
+def flags_of_data(held_out: Any) -> str:
+    """The options of a `HeldOut` that name data, for messages: its ``NAMED``, or all that are empty."""
+    empty = (flag(option.name) for option in options_of(held_out) if option.default in ("", ()))
+    return getattr(held_out, "NAMED", "") or " and ".join(empty)
+
+
 def recorded(task: type[Task], model: Any) -> TrainConfig:
     """The options that a model was trained with, as recorded in its folder; defaults for the others.
 
@@ -113,9 +119,7 @@ def recorded(task: type[Task], model: Any) -> TrainConfig:
     known = {option.name for option in options_of(config_class(task))}
     kept = {name: value for name, value in options.items() if name in known}
     if not kept:
-        flags = " and ".join(
-            flag(option.name) for option in options_of(task.HeldOut) if option.default in ("", ())
-        )
+        flags = flags_of_data(task.HeldOut)
         raise UserError(
             "the model has no record of its training data" + (f": name some with {flags}" if flags else "")
         )

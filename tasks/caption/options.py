@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gen.base.config import range_errors
 from gen.datasets.captions import CAPTION_WORDS, labelled
@@ -138,6 +138,8 @@ class CaptionReward(SelfCriticalOptions):
 @dataclass(frozen=True)
 class CaptionHeldOut:
     """Evaluate on other pictures than the validation part of the training."""
+
+    NAMED: ClassVar = "--images and --captions"
 
     images: str = ""
     """Folder of pictures. Unset: the validation part of the training data."""

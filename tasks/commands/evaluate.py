@@ -15,13 +15,14 @@ from gen.models.checkpoint import find_model
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search import SearchOptions
+from gen.search.confidence import FILE as CALIBRATION
 from gen.search.confidence import RAW, save_calibration
 from gen.training.config import errors_in, with_groups
 from gen.training.interfaces import Evaluation, NoOptions
 from gen.training.machine import tune_cpu
 from tasks import display
 from tasks.commands.confidence import calibration_rows
-from tasks.commands.models import load_model, task_among
+from tasks.commands.models import held_out_examples, load_model, task_among
 
 ADAPTED = " (adapted: learned from the text before, after it was scored)"
 
@@ -76,7 +77,7 @@ def evaluate_command(argv: list[str], command: str) -> int:
     tune_cpu()
     assert found is not None  # the model was loaded, so it was found among the words
     task = found()
-    examples = task.held_out(model, config.held_out)
+    examples = held_out_examples(task, model, config.run, config.held_out)
 
     def evaluate(model: Any) -> Evaluation:
         if config.adapt:
@@ -88,8 +89,10 @@ def evaluate_command(argv: list[str], command: str) -> int:
     first = evaluate(model)
     if config.calibrate:
         model.calibration = task.calibrate(first.judged)
+        folder = find_model(config.run)
         if distributed.is_main():
-            save_calibration(model.calibration, find_model(config.run))
+            save_calibration(model.calibration, folder)
+            notify(f"wrote {folder / CALIBRATION}")
         first.figures |= {f"confidence_{name}": value for name, value in model.calibration.figures.items()}
     for line in first.failed:
         notify(f"left out: {line}")

@@ -22,7 +22,9 @@ from gen.training.config import errors_in, with_groups
 from gen.training.interfaces import Metric, NoOptions
 from gen.training.machine import tune_cpu
 from gen.training.task import Task
-from tasks.commands.models import task_among
+from tasks.commands.models import held_out_examples, task_among
+
+MEASURED = "--int8 measures what it costs on held-out data (without --int8 none is needed)"
 
 
 @dataclass(frozen=True)
@@ -113,16 +115,17 @@ def _exported(run: str, config: ExportCommand, scratch: Path) -> Path:
     """The exported model of a run, in a folder of ``scratch``."""
     model, plain, small = Model.load(run), scratch / "float32", scratch / "int8"
     require("onnx", "onnxscript", *(["onnxruntime"] if config.int8 else []))
-    export(model, plain)
     if not config.int8:
+        export(model, plain)
         return plain
     kind = task_among([run])
     assert kind is not None  # the model was loaded
     held_out = config.held_out if isinstance(config.held_out, kind.HeldOut) else kind.HeldOut()
-    quantize(plain, small)
     best = str(model.info.options().get("best") or "")
     task = kind()
-    examples = task.held_out(model, held_out)
+    examples = held_out_examples(task, model, run, held_out, MEASURED)
+    export(model, plain)
+    quantize(plain, small)
     note(small, quantization_check(task, examples, plain, small, config.max_loss, config.limit, best))
     return small
 

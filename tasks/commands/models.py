@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gen import runtime
-from gen.base.errors import UserError
+from gen.base.errors import UserError, few
+from gen.base.fields import options_of
 from gen.base.lines import read_lines
 from gen.inputs.labels import LabelProcessor, unknown_label
 from gen.search import Hypothesis
@@ -81,6 +82,34 @@ def task_among(words: Sequence[str]) -> type[Task] | None:
             continue  # loading it raises the error
         return find_task(name or "text")
     return None
+
+
+def held_out_examples(task: Task, model: Any, run: str, options: Any, needed: str = "") -> Any:
+    """What a model is measured on: `Task.held_out`, with errors that say what else can be done.
+
+    Args:
+        task: of the model, which gets its configuration.
+        model: whose record names its training data.
+        run: where the model is from.
+        options: a `HeldOut` of the task.
+        needed: what the examples are needed for, and how to do without, for the message.
+
+    Raises:
+        UserError: the data cannot be read, such as that of a run that was moved.
+    """
+    from gen.training.config import flags_of_data
+
+    try:
+        return task.held_out(model, options)
+    except UserError as error:
+        message = str(error)
+        named = [o for o in options_of(type(options)) if getattr(options, o.name) != o.default]
+        flags = flags_of_data(type(options))
+        if not named and flags and flags not in message:
+            kept = few([str(path) for path in sorted(Path(run).glob("valid.*"))])
+            holds = f" ({kept}: held out by training)" if kept else ""
+            message = f"{message}, as training recorded it: name other held-out data with {flags}{holds}"
+        raise UserError(f"{needed}: {message}" if needed else message) from error
 
 
 def record(hypothesis: Hypothesis, **more: Any) -> dict[str, Any]:

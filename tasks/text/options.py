@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gen.base.config import range_errors
 from gen.base.lines import suffix
@@ -117,6 +117,8 @@ class TextSizes(DecoderSizes):
 @dataclass(frozen=True)
 class TextHeldOut:
     """Evaluate on other text than the validation part of the training."""
+
+    NAMED: ClassVar = "--data"
 
     data: tuple[str, ...] = ()
     """Text to evaluate on. Unset: the validation part of the training data."""

@@ -196,6 +196,8 @@ class TranslateReward(SelfCriticalOptions):
 class TranslateHeldOut:
     """Evaluate on other pairs than the validation part of the training."""
 
+    NAMED: ClassVar = "--src and --ref"
+
     data: tuple[str, ...] = ()
     """Tables of pairs with the columns of the training. Unset: the validation part of the training data."""
     images: str = ""

@@ -78,7 +78,9 @@ class Writer:
             if config.alignments:
                 text += "\t" + " ".join(f"{s}-{t}" for s, t in links)
             lines.append(text + "\n")
-        return "".join(lines) + "\n" * (self.width - len(lines))
+        # A line without a translation has the columns of the others.
+        empty = "\t" * (config.confidence + config.scores + config.alignments) + "\n"
+        return "".join(lines) + empty * (self.width - len(lines))
 
     def _record(self, number: int, found: Translation) -> dict[str, Any]:
         near = {"memory": [match._asdict() for match in self.store.matches(found.source)]} if self.store else {}
