@@ -22,7 +22,7 @@ from gen.models.encoders.rnn import RNNEncoder
 from gen.models.model import Model
 from gen.search import Hypothesis
 from gen.search.info import ModelInfo
-from tasks.translate.documents import Document
+from tasks.translate.documents import Document, po
 from tasks.translate.documents.alignment import Links, Translated
 from tasks.translate.documents.carry import carry
 from tasks.translate.documents.segments import MARKUP, Segment, lay_out, tagged
@@ -423,3 +423,14 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "tasks.translate.documents.po", raising=False)
     with pytest.raises(UserError, match=r"a\.po: \.po needs polib: pip install 'gen-toolkit\[documents\]'"):
         Document(str(tmp_path / "a.po"))
+
+
+def test_one_plural_form_is_that_of_the_plural():
+    forms = (
+        'msgid ""\nmsgstr ""\n"Plural-Forms: nplurals={}; plural=0;\\n"\n\n'
+        'msgid "a cat"\nmsgid_plural "%d cats"\nmsgstr[0] ""\n'
+    )
+    for count, source in ((1, ["cats"]), (2, ["cat"])):
+        (segment,) = po.segments(forms.format(count), again=False)
+        words = [part for part in segment.parts if isinstance(part, str)]
+        assert [word for text in words for word in text.split() if word.startswith("cat")] == source

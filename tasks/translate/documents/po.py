@@ -38,13 +38,15 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
         if not _LINE.fullmatch(line):
             raise BadDocument(number, 'not as a .po file has it, like msgid "a text in double quotes"')
     try:
-        polib.pofile(text.removeprefix("\ufeff").translate(_LINE_ENDS))
+        catalogue = polib.pofile(text.removeprefix("\ufeff").translate(_LINE_ENDS))
     except (OSError, ValueError, UnicodeError) as error:
         found = re.search(r"line (\d+)", str(error))
         raise BadDocument(
             int(found[1]) if found else 1, "not in the order of a .po file: msgid, msgstr"
         ) from error
     new_line = "\r\n" if "\r\n" in text else "\n"
+    # Languages with one form for every number have it in msgstr[0]: it is that of the plural.
+    one_form = re.match(r"\s*nplurals\s*=\s*1\b", catalogue.metadata.get("Plural-Forms", ""))
     sources: dict[str, str] = {}
     for match in _FIELD.finditer(text):
         key, form, strings = match.groups()
@@ -52,7 +54,8 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
         if key == "msgid":
             sources = {"": content, "0": content}
         elif key == "msgid_plural":
-            sources = {"0": sources.get("", "")} | dict.fromkeys(map(str, range(1, 10)), content)
+            first = content if one_form else sources.get("", "")
+            sources = {"0": first} | dict.fromkeys(map(str, range(1, 10)), content)
         elif key == "msgstr" and (again or not content) and has_letters(source := sources.get(form or "", "")):
             begin = source[: len(source) - len(source.lstrip())]
             end = source[len(source.rstrip()) :]
