@@ -181,6 +181,10 @@ class Decoder(nn.Module):
         parts = torch.tanh(values).split(H, 1)  # num_layers * n parts of (B, H)
         return DecoderState(tuple(tuple(parts[i : i + n]) for i in range(0, len(parts), n)))
 
+    def state_shapes(self, rows: int) -> list[list[tuple[int, int]]]:
+        """The shapes of the vectors of a state, per layer."""
+        return [[(rows, self.config.hidden_size)] * self.lower.states_per_layer] * self.config.num_layers
+
     def forward(self, token_ids: Tensor, state: DecoderState, memory: Memory) -> DecoderOutput:
         """Predicts the token after each of T tokens: under teacher forcing, for a prompt, or for one step.
 

@@ -301,11 +301,11 @@ class Trainer:
             layers, device = own["carried"], self.model.device
             known = (torch.float32, self.stepper.dtype)
             if layers:
-                decoder, rows = self.model.decoder, len(layers[0][0])
+                rows, teaching = len(layers[0][0]), self.task.teaching
+                models = [self.model, *(teaching.teachers if teaching else ())]  # as `Teaching` hands them on
+                expected = [shape for model in models for shape in model.decoder.state_shapes(rows)]
                 shapes = [[tuple(s.shape) for s in layer] for layer in layers]
-                own_shapes = [[(rows, decoder.config.hidden_size)] * decoder.lower.states_per_layer]
-                same = shapes == own_shapes * decoder.config.num_layers
-                if not same or any(s.dtype not in known for layer in layers for s in layer):
+                if shapes != expected or any(s.dtype not in known for layer in layers for s in layer):
                     raise ValueError("it carries no state of this decoder")
             self.carried = layers and DecoderState(tuple(tuple(s.to(device) for s in layer) for layer in layers))
         elif distributed.is_main():
