@@ -18,6 +18,7 @@ from gen.search.beam import Beam
 from gen.search.constrained import ConstrainedBeam
 from gen.search.diverse_beam import DiverseBeam
 from gen.search.must import Must
+from gen.search.option_checks import BEAM, SAMPLING, flag, option_errors
 from gen.search.phrases import whole_words
 from gen.search.processors import (
     BannedTokens,
@@ -152,7 +153,7 @@ class SearchOptions:
             try:
                 object.__setattr__(self, name, _converted(value, hint))
             except TypeError as wrong:
-                errors.append(f"{_flag(name)} must be {wrong}")
+                errors.append(f"{flag(name)} must be {wrong}")
         if errors:
             raise ConfigError(errors)
 
@@ -197,102 +198,7 @@ class SearchOptions:
 
     def errors(self) -> list[str]:
         """Everything that is wrong with the options, a line each."""
-        checks = [
-            (
-                not 1 <= self.length_limit <= MOST_TOKENS,
-                f"--max-new-tokens must be between 1 and {MOST_TOKENS:,}, not {self.max_new_tokens}",
-            ),
-            (
-                self.max_ratio is not None and not self.max_ratio > 0,
-                f"--max-ratio must be above 0, not {self.max_ratio}",
-            ),
-            (
-                not 0 <= self.min_new_tokens <= max(self.length_limit, 0),
-                f"--min-new-tokens must be between 0 and --max-new-tokens, not {self.min_new_tokens}",
-            ),
-            *(
-                (not 0 <= t < float("inf"), f"--temperature must be a number of 0 or more, not {t}")
-                for t in self.temperature
-            ),
-            (self.top_k is not None and self.top_k < 1, f"--top-k must be at least 1, not {self.top_k}"),
-            (
-                self.top_p is not None and not 0 < self.top_p <= 1,
-                f"--top-p must be above 0 and at most 1, not {self.top_p}",
-            ),
-            (
-                self.min_p is not None and not 0 <= self.min_p <= 1,
-                f"--min-p must be between 0 and 1, not {self.min_p}",
-            ),
-            (
-                self.num_samples is not None and not 1 <= self.num_samples <= MOST_SAMPLES,
-                f"--num-samples must be between 1 and {MOST_SAMPLES:,}, not {self.num_samples}",
-            ),
-            (self.seed is not None and self.seed < 0, f"--seed must be 0 or more, not {self.seed}"),
-            (
-                self.beam is not None and not 1 <= self.beam <= MOST_BEAMS,
-                f"--beam must be between 1 and {MOST_BEAMS:,}, not {self.beam}",
-            ),
-            (
-                self.length_penalty is not None and not abs(self.length_penalty) < float("inf"),
-                f"--length-penalty must be a number, not {self.length_penalty}",
-            ),
-            (
-                self.coverage_penalty is not None and not 0 <= self.coverage_penalty < float("inf"),
-                f"--coverage-penalty must be 0 or more, not {self.coverage_penalty}",
-            ),
-            (
-                self.length_reward is not None and not abs(self.length_reward) < float("inf"),
-                f"--length-reward must be a number, not {self.length_reward}",
-            ),
-            (
-                self.n_best is not None and not 1 <= self.n_best <= (self.beam or 1),
-                f"--n-best must be between 1 and --beam ({self.beam or 1}), not {self.n_best}",
-            ),
-            (
-                self.beam_groups is not None
-                and (self.beam_groups < 1 or bool((self.beam or self.beam_groups) % self.beam_groups)),
-                f"--beam-groups must divide --beam {self.beam}, and {self.beam_groups} does not",
-            ),
-            (
-                self.diversity is not None and not (self.beam_groups and 0 <= self.diversity < float("inf")),
-                f"--diversity must be 0 or more, not {self.diversity}, and goes with --beam-groups",
-            ),
-            (
-                not 0 < self.repetition_penalty < float("inf"),
-                f"--repetition-penalty must be above 0, not {self.repetition_penalty}",
-            ),
-            ((self.no_repeat_ngram or 0) < 0, f"--no-repeat-ngram must be 0 or more, not {self.no_repeat_ngram}"),
-            (
-                self.unknown not in (None, *UNKNOWN),
-                f"--unknown must be one of {', '.join(UNKNOWN)}, not {self.unknown!r}",
-            ),
-            ("" in self.stop, "--stop must not be empty"),
-            *(
-                (kind not in KINDS, f"--protect-only must be one of {', '.join(KINDS)}, not {kind!r}")
-                for kind in self.protect_only
-            ),
-            ("" in self.ban, "--ban must not be empty"),
-            *((True, f"--must {text!r}: is empty, or has an empty alternative") for text in empty_in(self.must)),
-            (
-                bool(self.must) and (self.beam is None or self.beam_groups is not None),
-                f"--must is searched by --beam: leave out {self._other_way()}",
-            ),
-            (
-                self.strategy is not None and self.strategy not in STRATEGIES,
-                f"--strategy must be one of {', '.join(sorted(STRATEGIES))}, not {self.strategy!r}",
-            ),
-        ]
-        found = [message for wrong, message in checks if wrong]
-        groups = {"--beam": _BEAM, "--strategy": ("strategy",), "sampling": _SAMPLE}
-        given = {
-            name: [_flag(f) for f in group if getattr(self, f) not in (None, ())] for name, group in groups.items()
-        }
-        used = [flags for flags in given.values() if flags]
-        if len(used) > 1:
-            found.append(f"{used[0][0]} and {used[1][0]} exclude each other: choose one way to search")
-        elif self.beam is None and given["--beam"]:
-            found.append(f"{given['--beam'][0]} needs --beam")
-        return found
+        return option_errors(self)
 
     def remarks(self) -> list[str]:
         """What the options do not do, a line each."""
@@ -304,11 +210,6 @@ class SearchOptions:
         if found := self.errors():
             raise ConfigError(found)
         return self
-
-    def _other_way(self) -> str:
-        """The first option that asks for another search than one beam."""
-        names = ("strategy", *_SAMPLE, "beam_groups")
-        return next((_flag(name) for name in names if getattr(self, name) not in (None, ())), "sampling")
 
     def build_strategy(self, must: Must | None = None) -> Strategy:
         """The strategy that the options ask for: beam, one by name, or sampling.
@@ -386,29 +287,14 @@ class SearchOptions:
         if errors := unknown_options({**defaults, **given}):
             raise ConfigError(errors)
         given = {name: value for name, value in given.items() if value is not None}
-        ways = {*_BEAM, *_SAMPLE, "strategy"}
+        ways = {*BEAM, *SAMPLING, "strategy"}
         chosen = ways & set(given)
         # A seed or a number of samples alone still means the model's own way to sample.
-        if chosen & (ways - {"seed", "num_samples", *_BEAM[1:]}):
+        if chosen & (ways - {"seed", "num_samples", *BEAM[1:]}):
             defaults = {name: value for name, value in defaults.items() if name not in ways}
         elif given.get("must") and "beam" not in {**defaults, **given}:
             defaults = {**{name: value for name, value in defaults.items() if name not in ways}, "beam": 5}
         return cls(**{**defaults, **given}).check()
-
-
-MOST_TOKENS = 1_000_000
-"""Of an output: a search keeps a record of every step."""
-
-MOST_SAMPLES = 10_000
-"""Samples of an input are drawn at once."""
-
-UNKNOWN = ("error", "skip", "replace")
-
-MOST_BEAMS = 1000
-"""Memory grows with the beam, and quality no longer does."""
-
-_BEAM = ("beam", "length_penalty", "coverage_penalty", "length_reward", "n_best", "beam_groups", "diversity")
-_SAMPLE = ("temperature", "top_k", "top_p", "min_p", "num_samples", "seed")
 
 
 def unknown_options(names: Iterable[str]) -> list[str]:
@@ -429,10 +315,6 @@ def unknown_options(names: Iterable[str]) -> list[str]:
 def _hints() -> dict[str, Any]:
     """The name and the type of every option."""
     return get_type_hints(SearchOptions)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _converted(value: Any, hint: Any) -> Any:
@@ -480,11 +362,6 @@ def _as_one_token(text: str, never: Sequence[int], tokenizer: Tokenizer) -> list
     if not found and set(tokenizer.encode(text, strict=True)) & set(tokenizer.encode(f" {text}")) & set(never):
         raise UserError(f"--ban {text!r}: never comes, since the vocabulary lacks a part of it; leave it out")
     return found
-
-
-def empty_in(wanted: Sequence[str]) -> list[str]:
-    """Those of the constraints that have an empty alternative."""
-    return [text for text in wanted if not all(map(str.strip, text.split("|")))]
 
 
 def _or(value: float | None, default: float) -> float:

@@ -20,7 +20,8 @@ from gen.search.loop import Events, Step, unroll
 from gen.search.must import Goal, Must, goals_of
 from gen.search.neighbours import Neighbours
 from gen.search.ops import Ops
-from gen.search.options import SearchOptions, empty_in
+from gen.search.option_checks import empty_in
+from gen.search.options import SearchOptions
 from gen.search.output import Hypothesis
 from gen.search.processors import Processor
 from gen.search.strategy import Strategy

@@ -9,7 +9,7 @@ from gen.base.errors import UserError
 from gen.base.lines import read_lines
 from gen.inputs.tokenizer import Tokenizer
 from gen.search.must import Goal
-from gen.search.options import empty_in
+from gen.search.option_checks import empty_in
 from gen.search.prepare import MUST
 
 

@@ -1,0 +1,161 @@
+"""What can be wrong with the values of `SearchOptions`, and between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from gen.inputs.protected import KINDS
+from gen.search.strategy import STRATEGIES
+
+if TYPE_CHECKING:
+    from gen.search.options import SearchOptions
+
+MOST_TOKENS = 1_000_000
+"""Of an output: a search keeps a record of every step."""
+
+MOST_SAMPLES = 10_000
+"""Samples of an input are drawn at once."""
+
+MOST_BEAMS = 1000
+"""Memory grows with the beam, and quality no longer does."""
+
+UNKNOWN = ("error", "skip", "replace")
+
+BEAM = ("beam", "length_penalty", "coverage_penalty", "length_reward", "n_best", "beam_groups", "diversity")
+"""The options of beam search, the one that asks for it first."""
+
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "num_samples", "seed")
+"""The options of sampling."""
+
+_INF = float("inf")
+
+
+def option_errors(options: SearchOptions) -> list[str]:
+    """Everything that is wrong with the options, a line each."""
+    groups = (_lengths, _sampling, _beam, _texts, _strategy)
+    return [message for group in groups for wrong, message in group(options) if wrong] + _mixed(options)
+
+
+Checks = Iterator[tuple[bool, str]]
+"""Whether something is wrong, and what to say then."""
+
+
+def _lengths(o: SearchOptions) -> Checks:
+    yield (
+        not 1 <= o.length_limit <= MOST_TOKENS,
+        f"--max-new-tokens must be between 1 and {MOST_TOKENS:,}, not {o.max_new_tokens}",
+    )
+    yield o.max_ratio is not None and not o.max_ratio > 0, f"--max-ratio must be above 0, not {o.max_ratio}"
+    yield (
+        not 0 <= o.min_new_tokens <= max(o.length_limit, 0),
+        f"--min-new-tokens must be between 0 and --max-new-tokens, not {o.min_new_tokens}",
+    )
+
+
+def _sampling(o: SearchOptions) -> Checks:
+    for t in o.temperature:
+        yield not 0 <= t < _INF, f"--temperature must be a number of 0 or more, not {t}"
+    yield o.top_k is not None and o.top_k < 1, f"--top-k must be at least 1, not {o.top_k}"
+    yield (
+        o.top_p is not None and not 0 < o.top_p <= 1,
+        f"--top-p must be above 0 and at most 1, not {o.top_p}",
+    )
+    yield o.min_p is not None and not 0 <= o.min_p <= 1, f"--min-p must be between 0 and 1, not {o.min_p}"
+    yield (
+        o.num_samples is not None and not 1 <= o.num_samples <= MOST_SAMPLES,
+        f"--num-samples must be between 1 and {MOST_SAMPLES:,}, not {o.num_samples}",
+    )
+    yield o.seed is not None and o.seed < 0, f"--seed must be 0 or more, not {o.seed}"
+
+
+def _beam(o: SearchOptions) -> Checks:
+    yield (
+        o.beam is not None and not 1 <= o.beam <= MOST_BEAMS,
+        f"--beam must be between 1 and {MOST_BEAMS:,}, not {o.beam}",
+    )
+    yield (
+        o.length_penalty is not None and not abs(o.length_penalty) < _INF,
+        f"--length-penalty must be a number, not {o.length_penalty}",
+    )
+    yield (
+        o.coverage_penalty is not None and not 0 <= o.coverage_penalty < _INF,
+        f"--coverage-penalty must be 0 or more, not {o.coverage_penalty}",
+    )
+    yield (
+        o.length_reward is not None and not abs(o.length_reward) < _INF,
+        f"--length-reward must be a number, not {o.length_reward}",
+    )
+    yield (
+        o.n_best is not None and not 1 <= o.n_best <= (o.beam or 1),
+        f"--n-best must be between 1 and --beam ({o.beam or 1}), not {o.n_best}",
+    )
+    yield (
+        o.beam_groups is not None and (o.beam_groups < 1 or bool((o.beam or o.beam_groups) % o.beam_groups)),
+        f"--beam-groups must divide --beam {o.beam}, and {o.beam_groups} does not",
+    )
+    yield (
+        o.diversity is not None and not (o.beam_groups and 0 <= o.diversity < _INF),
+        f"--diversity must be 0 or more, not {o.diversity}, and goes with --beam-groups",
+    )
+
+
+def _texts(o: SearchOptions) -> Checks:
+    """Of the options that say what an output may hold."""
+    yield (
+        not 0 < o.repetition_penalty < _INF,
+        f"--repetition-penalty must be above 0, not {o.repetition_penalty}",
+    )
+    yield (o.no_repeat_ngram or 0) < 0, f"--no-repeat-ngram must be 0 or more, not {o.no_repeat_ngram}"
+    yield (
+        o.unknown not in (None, *UNKNOWN),
+        f"--unknown must be one of {', '.join(UNKNOWN)}, not {o.unknown!r}",
+    )
+    yield "" in o.stop, "--stop must not be empty"
+    for kind in o.protect_only:
+        yield kind not in KINDS, f"--protect-only must be one of {', '.join(KINDS)}, not {kind!r}"
+    yield "" in o.ban, "--ban must not be empty"
+    for text in empty_in(o.must):
+        yield True, f"--must {text!r}: is empty, or has an empty alternative"
+    other = next((flag(name) for name in ("strategy", *SAMPLING, "beam_groups") if _is_given(o, name)), "sampling")
+    yield (
+        bool(o.must) and (o.beam is None or o.beam_groups is not None),
+        f"--must is searched by --beam: leave out {other}",
+    )
+
+
+def _strategy(o: SearchOptions) -> Checks:
+    yield (
+        o.strategy is not None and o.strategy not in STRATEGIES,
+        f"--strategy must be one of {', '.join(sorted(STRATEGIES))}, not {o.strategy!r}",
+    )
+
+
+def _mixed(o: SearchOptions) -> list[str]:
+    """Of options that belong to different ways to search."""
+    beam, strategy, sampling = (
+        [flag(name) for name in group if _is_given(o, name)] for group in (BEAM, ("strategy",), SAMPLING)
+    )
+    used = [flags for flags in (beam, strategy, sampling) if flags]
+    if len(used) > 1:
+        return [f"{used[0][0]} and {used[1][0]} exclude each other: choose one way to search"]
+    return [f"{beam[0]} needs --beam"] if beam and o.beam is None else []
+
+
+def _is_given(options: SearchOptions, name: str) -> bool:
+    return getattr(options, name) not in (None, ())
+
+
+def empty_in(wanted: Sequence[str]) -> list[str]:
+    """Those of the constraints that have an empty alternative.
+
+    Example:
+        >>> empty_in(["car|cars", "dog|"])
+        ['dog|']
+    """
+    return [text for text in wanted if not all(map(str.strip, text.split("|")))]
+
+
+def flag(name: str) -> str:
+    """The name of an option on the command line."""
+    return "--" + name.replace("_", "-")
