@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -561,3 +562,12 @@ def test_protected_spans_come_through(folders):
             part in text
             for part, (text, _) in zip(("", "https://example.org/ä", "(a@example.org)"), found, strict=True)
         )
+
+
+@pytest.mark.parametrize("given", [None, "0"])
+def test_onnxruntime_does_not_report_on_its_use_unless_the_user_says_so(given):
+    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    env |= {} if given is None else {"ORT_DISABLE_TELEMETRY": given}
+    code = "import os, gen.runtime; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == (given or "1")
