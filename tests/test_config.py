@@ -376,13 +376,3 @@ def test_a_message_that_quotes_anything_has_an_end(capsys):
 def test_old_names_of_options_with_values_of_any_type():
     assert upgraded({"tie": "yes", "byte_fallback": []}) == {"tie": "decoder", "byte_fallback": []}
     assert upgraded({"tie": {"a": 1}}) == {"tie": {"a": 1}}
-
-
-def test_one_value_is_given_once():
-    for words in (("-o", "x", "--out", "y"), ("--out=x", "-o", "y")):
-        twice = "--out is given twice (x and y), and takes one value (`gen do --help` explains)"
-        assert errors("R", *words) == [twice]
-    (found,) = errors("R", "--budget", "20", "epochs", "--budget", "3m")
-    assert found.startswith("--budget is given twice (20 epochs and 3m), and takes one value")
-    assert errors("R", "--config", "a.yaml", "--config", "b.yaml")[0].startswith("--config is given twice")
-    assert read("R", "-o", "x", "--out", "x").out == "x"

@@ -228,7 +228,15 @@ def write_pictures(folder, count=20):
     write_tar(
         folder / "0.tar", [*rows[::2], {"png": b"none", "txt": b"a bad one"}, {"png": png(200), "txt": b" "}]
     )
-    write_tar(folder / "1.tar", [*rows[1::2], {"txt": b"alone"}, {"png": png(99), "json": b'{"captions": null}'}])
+    write_tar(
+        folder / "1.tar",
+        [
+            *rows[1::2],
+            {"txt": b"alone"},
+            {"png": png(99), "json": b'{"captions": null}'},
+            {"png": png(98), "json": b"{"},
+        ],
+    )
     return str(folder / "{0..1}.tar")
 
 
@@ -254,6 +262,7 @@ def test_pictures_come_with_their_captions_and_what_is_none_is_named(tmp_path, c
         "0.tar: row 12 has no caption",
         "1.tar: row 11 has no picture",
         "1.tar: row 12",
+        "1.tar: ./00012.json: is no JSON",
     ):
         assert told.count(f"{tmp_path}/{what}") == 1
     for start, block in blocks.items():  # each from a reader that has read nothing yet

@@ -30,17 +30,6 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError([f"{message} (`{self.prog} --help` explains)"])
 
 
-class _Once(argparse.Action):
-    """Stores a value; another one after it is an error, for one of the two would be lost."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        before = getattr(namespace, self.dest, values)
-        if before != values:
-            both = (" ".join(each) if isinstance(each, list) else each for each in (before, values))
-            parser.error(f"{self.option_strings[-1]} is given twice ({' and '.join(both)}), and takes one value")
-        setattr(namespace, self.dest, values)
-
-
 class _Formatter(argparse.HelpFormatter):
     """Prints an option the same with every version of Python."""
 
@@ -86,12 +75,10 @@ def make_parser(
         for option in members:
             _add(group, option, repeat)
         if title in ("Options", "Other options"):
-            file = "Take what is not given here from this YAML file."
-            group.add_argument("--config", metavar="FILE", help=file, action=_Once)
+            group.add_argument("--config", metavar="FILE", help="Take what is not given here from this YAML file.")
             group.add_argument(
                 "--max-line-bytes",
                 metavar="N",
-                action=_Once,
                 help=f"Refuse longer lines of text files. Default: {MAX_LINE_BYTES}.",
             )
             group.add_argument("-h", "--help", action="store_true", help="Print this.")
@@ -122,7 +109,7 @@ def _add(group: Any, option: Option, repeat: bool) -> None:
         del kind["metavar"]
         kind["dest"] = option.name
     else:
-        kind["dest"], kind["action"] = option.name, ("append" if repeat else "extend") if option.many else _Once
+        kind["dest"], kind["action"] = option.name, ("append" if repeat else "extend") if option.many else "store"
         kind["nargs"] = "+" if option.arg.words or kind["action"] == "extend" else None
     group.add_argument(*names, **kind).option = option
 

@@ -122,7 +122,11 @@ def _tar_rows(name: str, skip: int) -> Iterator[Row]:
                 for member in files:
                     content = tar.extractfile(member)
                     assert content is not None  # it is a regular file
-                    row |= _cells(f"{name}: {member.name}", _split(member.name)[1], content.read())
+                    kind = _split(member.name)[1]
+                    try:
+                        row |= _cells(f"{name}: {member.name}", kind, content.read())
+                    except UserError as error:  # of this sample: those behind it can be read
+                        row[kind] = error
                 yield row
 
 
@@ -160,6 +164,14 @@ def _cells(where: str, kind: str, content: bytes) -> Row:
     if not isinstance(fields, dict):
         raise UserError(f"{where}: is not an object with named fields")
     return fields
+
+
+def readable(row: Row) -> Row:
+    """The row itself. Raises `UserError` if a file of it could not be read."""
+    for cell in row.values():
+        if isinstance(cell, UserError):
+            raise cell
+    return row
 
 
 def _parquet_rows(name: str, skip: int) -> Iterator[Row]:
@@ -259,7 +271,7 @@ class ShardTable(Table):
     def placed(self, rows: Iterator[Row] | list[Row], first: int = 1) -> Iterator[tuple[str, Row]]:
         """Each row with its place, and with the fields of its objects as columns."""
         for number, row in enumerate(rows, first):
-            yield f"row {number}", self._flat(row)
+            yield f"row {number}", self._flat(readable(row))
 
     @property
     def texts(self) -> list[str]:

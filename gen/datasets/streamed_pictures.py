@@ -21,7 +21,7 @@ from gen.datasets.caption_files import sample_row
 from gen.datasets.captions import Captioned, usual_captions
 from gen.datasets.corpus import token_dtype
 from gen.datasets.examples import InMemory
-from gen.datasets.shards import Shard, Shards, find_shards
+from gen.datasets.shards import Shard, Shards, find_shards, readable
 from gen.datasets.splits import SPLITS
 from gen.datasets.streamed import NoBatches
 from gen.inputs.pictures import Preprocessing, ahead, is_picture
@@ -84,7 +84,7 @@ def picture_shards(names: Sequence[str], buffer: int = BUFFER) -> Shards[Streame
         for number, row in enumerate(shard.rows(skip), skip + 1):
             where = f"{shard.name}: row {number}"
             try:
-                yield _picture(where, row)
+                yield _picture(where, readable(row))
             except UserError as error:
                 _tell(told, str(error))
                 yield None
