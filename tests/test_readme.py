@@ -63,6 +63,8 @@ def commands():
 def tiny(words):
     """A command, shrunk: a small model, a short budget, files for redirections."""
     words = [{"<": "-i", ">": "-o"}.get(word, word) for word in words]
+    if words[0] == "distill":
+        words = [*words[: words.index("--budget")], "--budget", "20 steps", *TINY]
     if words[0] == "train":
         whole = [*TINY[:4], *TINY[8:]]  # no --batch-size, no --chunk
         sizes = {
