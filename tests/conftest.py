@@ -96,6 +96,14 @@ def gen(capsys):
     return run
 
 
+SMALL_TRANSLATOR = {
+    "level": "char",
+    "hidden_size": 16,
+    "encoder_size": 16,
+    "embedding_size": 8,
+    "num_layers": 1,
+    "encoder_layers": 1,
+}
 TINY = (
     "--hidden-size",
     "16",

@@ -11,21 +11,10 @@ import gen as toolkit
 import tasks.translate.taught as taught
 from data.shapes import write_shapes
 from gen.models.model import _divergence
-from tests.conftest import TINY
+from tests.conftest import SMALL_TRANSLATOR, TINY
 
 PAIRS = [(f"{a} {b}", f"{b} {a}") for a in "abcdefgh" for b in "abcdefgh"]
-SMALL = {
-    "level": "char",
-    "hidden_size": 16,
-    "encoder_size": 16,
-    "embedding_size": 8,
-    "num_layers": 1,
-    "encoder_layers": 1,
-    "batch_tokens": 200,
-    "validations": 1,
-    "device": "cpu",
-    "precision": "fp32",
-}
+SMALL = SMALL_TRANSLATOR | {"batch_tokens": 200, "validations": 1, "device": "cpu", "precision": "fp32"}
 
 
 def small_text(**options):

@@ -23,19 +23,9 @@ from gen.training.run_folder import RunFolder
 from gen.training.validation import Event
 from tasks.text.task import Text
 from tests import stubs
-from tests.conftest import TEXT
+from tests.conftest import SMALL_TRANSLATOR, TEXT
 
-SMALL = {
-    "level": "char",
-    "hidden_size": 16,
-    "encoder_size": 16,
-    "embedding_size": 8,
-    "num_layers": 1,
-    "encoder_layers": 1,
-    "validations": 2,
-    "precision": "fp32",
-    "device": "cpu",
-}
+SMALL = SMALL_TRANSLATOR | {"validations": 2, "precision": "fp32", "device": "cpu"}
 TEXT_SMALL = {
     "hidden_size": 16,
     "embedding_size": 8,

@@ -47,7 +47,7 @@ class DistillOptions:
     teacher_beam: int = 5
     """Translations and captions: beam width of the teachers."""
     originals: bool = True
-    """Translations and captions: train on the original targets, too, beside what the teachers write."""
+    """Translations and captions: train on the original targets, too, not only on what the teachers write."""
     sources: tuple[str, ...] = ()
     """Further inputs for the teachers, without targets: files of one sentence per line, or folders of pictures.
     Not for text."""

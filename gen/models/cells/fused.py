@@ -54,6 +54,7 @@ class FusedCell(Cell):
         return torch.cat([w_ih, w_hh], 1), b_ih + b_hh
 
     def scan(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        """All positions through torch's fused kernels; shapes as in `Cell.scan`."""
         if self._onnx_weights:
             return self._traced(x, state)
         if x.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16:
