@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from gen.base.errors import UserError
+from gen.base.tables import dataset_rows, load_dataset
 from gen.bulk import Job, Writer, run_job
 from gen.bulk.inputs import Failed, find_chunks, read_chunk
 from tasks.commands.score import ScoreCommand, large_work
@@ -68,6 +69,18 @@ def test_rows_that_cannot_be_read_are_told(tmp_path):
         "no JSON",
         "not UTF-8",
     ]
+
+
+def test_texts_of_parquet_that_are_not_utf8_are_told(tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    texts = pa.array([b"one", b"\xbf", b"two"]).view(pa.string())
+    parquet.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    (chunk,) = find_chunks([str(tmp_path / "a.parquet")], 10)
+    first, broken, last = read_chunk(chunk, ["text"])
+    assert (first, last) == ("one", "two")
+    assert isinstance(broken, Failed)
+    with pytest.raises(UserError, match="row 2 is damaged"):
+        list(dataset_rows("a.parquet", load_dataset(str(tmp_path / "a.parquet"))))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import signal
 import subprocess
@@ -219,6 +220,24 @@ def test_training_state_runs_no_code(trained):
     torch.save(Hostile(), file)
     with pytest.raises(UserError, match=r"training.pt: damaged"):
         checkpoint.read_training(trained / "last")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("exp_avg_sq", None), ("exp_avg", torch.zeros(3)), ("step", torch.zeros((), dtype=torch.int64))],
+)
+def test_damaged_moments_are_noticed(name, value):
+    layer = torch.nn.Linear(2, 1, bias=False)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(2)).backward()
+    optimizer.step()
+    state = copy.deepcopy(optimizer.state_dict())
+    checkpoint.load_moments(optimizer, state)
+    state["state"][0].pop(name)
+    if value is not None:
+        state["state"][0][name] = value
+    with pytest.raises(ValueError, match="the optimizer's state"):
+        checkpoint.load_moments(optimizer, state)
 
 
 def test_the_same_command_again_changes_nothing(gen, trained, book):

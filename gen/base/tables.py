@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,9 @@ class Table:
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         if self._is_loaded:
-            rows: Iterator[tuple[str, Any]] = ((f"row {n}", row) for n, row in enumerate(self._dataset, 1))
+            rows: Iterator[tuple[str, Any]] = (
+                (f"row {n}", row) for n, row in enumerate(dataset_rows(self.name, self._dataset), 1)
+            )
         elif self._dialect is not None:
             yield from self._delimited(self._dialect)
             return
@@ -276,5 +278,25 @@ def load_dataset(name: str) -> Any:
         base, *rest = name.split(":")
         return datasets.load_dataset(base, *rest[:-1], split=rest[-1] if rest else "train")
     except Exception as error:  # network, pyarrow, missing splits: no common base class
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{name}: cannot be loaded ({reason[:200]})") from error
+        raise UserError(f"{name}: cannot be loaded ({_reason(error)})") from error
+
+
+def dataset_rows(name: str, data: Any) -> Iterator[dict[str, Any]]:
+    """The rows of what `load_dataset` returned.
+
+    Raises:
+        UserError: a row is damaged, which loading does not notice.
+    """
+    rows = iter(data)
+    for number in count(1):
+        try:
+            row = next(rows, None)
+        except Exception as error:  # pyarrow, a text that is not UTF-8: no common base class
+            raise UserError(f"{name}: row {number} is damaged ({_reason(error)})") from error
+        if row is None:
+            return
+        yield row
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

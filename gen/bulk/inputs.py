@@ -112,13 +112,25 @@ def read_chunk(chunk: Chunk, columns: Sequence[str]) -> Iterator[Any]:
         from pyarrow.parquet import ParquetFile
 
         batches = ParquetFile(chunk.file).iter_batches(1024)
-        rows = (row for batch in batches for row in batch.to_pylist())
+        rows = (row for batch in batches for row in _rows(batch))
         yield from (_cells(row, columns) for row in islice(rows, chunk.begin, chunk.begin + chunk.count))
     else:
         with _open(chunk.file) as file:
             file.seek(chunk.begin)
             for line in islice(file, chunk.count):
                 yield _line(line.rstrip(b"\r\n"), columns if suffix(chunk.file) in LINES else None)
+
+
+def _rows(batch: Any) -> Iterator[Any]:
+    """The rows of a batch of Parquet; `Failed` for a row that holds a text that is not UTF-8."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for number in range(batch.num_rows):
+            try:
+                yield from batch.slice(number, 1).to_pylist()
+            except UnicodeDecodeError:
+                yield Failed("holds a text that is not UTF-8")
 
 
 def _line(line: bytes, columns: Sequence[str] | None) -> Any:
@@ -132,6 +144,8 @@ def _line(line: bytes, columns: Sequence[str] | None) -> Any:
 
 
 def _cells(row: Any, columns: Sequence[str]) -> Any:
+    if isinstance(row, Failed):
+        return row
     cells = tuple(row.get(column) if isinstance(row, dict) else None for column in columns)
     for column, cell in zip(columns, cells, strict=True):
         if not isinstance(cell, str):

@@ -15,7 +15,7 @@ from gen.base.cache import cache_folder
 from gen.base.errors import UserError
 from gen.base.json_files import json_document, records
 from gen.base.lines import read_lines, suffix
-from gen.base.tables import Table, is_dataset, listed, load_dataset
+from gen.base.tables import Table, dataset_rows, is_dataset, listed, load_dataset
 from gen.inputs.pictures import SUFFIXES
 
 PICTURES = (
@@ -242,7 +242,7 @@ def _dataset(name: str) -> Iterator[Row]:
     folder = cache_folder() / f"pictures-{data._fingerprint}"
     fields = _Fields([c for c in data.features if c != column])
     fields.pictures = [column]
-    for number, row in enumerate(data):
+    for number, row in enumerate(dataset_rows(name, data)):
         picture = row[column] or {"path": "", "bytes": b""}
         path = Path(picture["path"] or "")
         if picture["bytes"]:

@@ -266,7 +266,7 @@ def read_training(folder: Path) -> dict[str, Any]:
 
 
 def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Restores an optimizer's moments from its state dict; the rest of that is what the options say.
+    """Restores the moments of AdamW from its state dict; the rest of that is what the options say.
 
     Raises:
         ValueError: they are of other weights.
@@ -274,8 +274,11 @@ def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Non
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
     for weight, moments in optimizer.state.items():
-        if any(moment.dim() and moment.shape != weight.shape for moment in moments.values()):
+        kept = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
+        if {name: moment.shape for name, moment in moments.items()} != kept:
             raise ValueError("the optimizer's state is of other weights")
+        if not all(moment.is_floating_point() for moment in moments.values()):
+            raise ValueError("the optimizer's state holds no real numbers")
 
 
 @contextmanager
