@@ -26,8 +26,8 @@ from gen.serve.rows import Rows, shares_rows
 MOST_AT_ONCE = 64
 """Tokens of a prompt that are read in one step: others wait so long, and a request that went away is noticed."""
 
-TELL_SECONDS = 0.02
-"""How long new tokens of a stream may wait, so that one event has several of them."""
+TELL_SECONDS = 0.05
+"""How long new tokens of a stream but the first may wait, so that one event has several of them."""
 
 
 class Busy(Exception):
@@ -230,10 +230,12 @@ class Engine:
         if R:
             done += shared.observe(log_probs[:R], None if attention is None else attention[:R], read)
         self.tokens += sum(len(h.log_probs) for job in done for h in job.hypotheses)
+        streams = [*(o.job for o in own), *(row.job for row in shared.rows if row.job.streams)]
         if (now := time.monotonic()) >= self._tell_at:
             self._tell_at = now + TELL_SECONDS
-            done += [*(o.job for o in own), *(row.job for row in shared.rows if row.job.streams)]
-        self._tell(done)
+        else:
+            streams = [job for job in streams if not job.told]
+        self._tell([*done, *streams])
 
     def _joined(self) -> Any:
         """The state of all rows, each with a memory of its own."""
@@ -267,7 +269,7 @@ class Engine:
         """Notes which requests have news."""
         for job in jobs:
             if job.has_news:
-                job.has_news = False
+                job.has_news, job.told = False, True
                 self._told.append(job)
 
     def _wake(self) -> None:

@@ -57,6 +57,7 @@ class Job:
         tops: per text and token the alternatives.
         said: tokens that were not read yet.
         has_news: since the engine last set ``news``.
+        told: whether the engine has ever set ``news``.
         done: with hypotheses, or an error; nothing comes after it.
         cancelled: its rows are to be freed.
         error: why it failed; "" where it did not.
@@ -82,7 +83,7 @@ class Job:
         self.records: list[StepRecord] | None = [] if tree else None
         self.tops: list[list[Top]] = [[] for _ in range(self.width)]
         self.said: deque[Token] = deque()  # the engine's thread fills it, the event loop empties it
-        self.has_news = self.done = self.cancelled = False
+        self.has_news = self.told = self.done = self.cancelled = False
         self.error = ""
         self.hypotheses: list[Hypothesis] = []
 
