@@ -111,7 +111,8 @@ def test_a_cell_of_ones_own(average, gen, book, tmp_path):
 def test_parallel_cells_are_exported(tokenizer, tmp_path, monkeypatch):
     runtime = pytest.importorskip("gen.runtime")
     pytest.importorskip("onnxscript")
-    from gen.models.export import export, quantize
+    from gen.models.export import export
+    from gen.models.quantization import quantize
 
     monkeypatch.setattr(gated, "_DOUBLINGS", 5)  # enough for these sentences, and traced sooner
     sizes = {"embedding_size": 6, "hidden_size": 32, "num_layers": 1}

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from gen import UserError, runtime
-from gen.models.export import export, quantize
+from gen.models.export import export
+from gen.models.quantization import quantize
 from gen.runtime.graphs import foreign_parts
 from tests.conftest import make_model
 

@@ -20,7 +20,7 @@ import gen
 from gen import runtime
 from gen.base.errors import UserError
 from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
-from gen.models import export
+from gen.models import export, quantization
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import CNNEncoder, Encoder, RNNEncoder
 from gen.models.memory import Memory
@@ -72,7 +72,7 @@ def folders(tmp_path_factory):
     """An exported translator, its int8 sibling, and an exported writer of text."""
     root = tmp_path_factory.mktemp("exported")
     export.export(translator(), root / "translate")
-    export.quantize(root / "translate", root / "int8")
+    quantization.quantize(root / "translate", root / "int8")
     export.export(writer(), root / "text")
     return root
 
@@ -224,6 +224,14 @@ def test_int8_is_smaller_and_close(folders):
     exact = np.concatenate([s.log_probs for s in plain.score(SENTENCES, SENTENCES)])
     rough = np.concatenate([s.log_probs for s in small.score(SENTENCES, SENTENCES)])
     assert 0 < np.abs(exact - rough).max() < 0.5 * np.abs(exact).max()
+
+
+def test_int8_does_not_depend_on_the_rest_of_the_batch(folders):
+    small = runtime.load(folders / "int8")
+    together = small.score(SENTENCES, SENTENCES)
+    for sentence, among in zip(SENTENCES, together, strict=True):
+        (alone,) = small.score([sentence], [sentence])
+        np.testing.assert_allclose(alone.log_probs, among.log_probs, atol=1e-5)
 
 
 def test_a_folder_says_what_it_is(folders):

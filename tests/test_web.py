@@ -22,8 +22,9 @@ from gen.base.errors import UserError
 from gen.inputs.pictures import Preprocessing
 from gen.inputs.subword import SubwordTokenizer
 from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
-from gen.models.export import export, quantize
+from gen.models.export import export
 from gen.models.memory import Memory
+from gen.models.quantization import quantize
 from gen.search.labels import label_log_probs
 from gen.web.bundle import bundle
 from gen.web.pack import pack, saved_tokenizer

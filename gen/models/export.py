@@ -7,13 +7,10 @@ import copy
 import io
 import json
 import logging
-import shutil
 import warnings
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -71,98 +68,19 @@ def export(model: Model, folder: Path) -> None:
                 (path / f"processor-{name}-{file}").write_bytes(data)
         for file, data in calibration_files(model.calibration).items():
             (path / file).write_bytes(data)
-        _write_config(path, config)
+        write_config(path, config)
 
     write_folder(folder, fill)
-
-
-def quantize(exported: Path, folder: Path) -> None:
-    """Writes an exported float32 model with int8 matrix products: one scale per column of the weights, and one for
-    the inputs of each product, computed at run time (ONNX Runtime's dynamic quantization). So results depend
-    slightly on the batch and on the CPU.
-
-    Convolutions are computed in float32, since dynamic int8 convolutions are slower; their weights are stored in
-    int8, and so are large embeddings.
-    """
-    require("onnx", "onnxruntime")
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    def fill(path: Path) -> None:
-        """The files of the float32 folder, with both graphs quantized."""
-        shutil.copytree(exported, path, dirs_exist_ok=True)
-        for name in (runtime.ENCODER, runtime.STEP):
-            with _quiet():
-                # Folds the transpositions of large weights: only constants are quantized.
-                quant_pre_process(exported / name, path / name, skip_symbolic_shape=True)
-                quantize_dynamic(
-                    path / name,
-                    path / name,
-                    op_types_to_quantize=["MatMul", "LSTM"],
-                    per_channel=True,
-                    weight_type=QuantType.QInt8,
-                )
-                _store_in_int8(path / name)
-        config = json.loads((exported / runtime.CONFIG).read_text(encoding="utf-8"))
-        _write_config(path, {**config, "precision": "int8"})
-
-    write_folder(folder, fill)
-
-
-_SMALL = 1 << 14
-"""Fewer weights than these are left in float32."""
-
-
-def _store_in_int8(path: Path) -> None:
-    """Weights of a graph's convolutions, and rows that it looks up, as int8 with a scale each.
-
-    A convolution's become float32 when the graph is loaded, those of an embedding when they are looked up.
-    """
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    model = onnx.load(path)
-    graph = model.graph
-    users = Counter(name for node in graph.node for name in node.input)
-    weights = {t.name: t for t in graph.initializer if t.data_type == TensorProto.FLOAT}
-    nodes = []
-    for node in graph.node:
-        which = {"Conv": 1, "Gather": 0}.get(node.op_type, -1)
-        tensor = weights.get(node.input[which]) if which >= 0 else None
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-        values = None if tensor is None or axis else numpy_helper.to_array(tensor)
-        if tensor is None or values is None or values.size < _SMALL or users[tensor.name] > 1:
-            nodes.append(node)
-            continue
-        name, one_each = tensor.name, (len(values),) + (1,) * (values.ndim - 1)
-        scale = np.maximum(abs(values).reshape(len(values), -1).max(1), np.finfo(np.float32).tiny) / 127
-        scale = scale.reshape(one_each).astype(np.float32)
-        graph.initializer.remove(tensor)
-        graph.initializer.append(numpy_helper.from_array(np.rint(values / scale).astype(np.int8), f"{name}_int8"))
-        graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
-        if node.op_type == "Conv":
-            nodes.append(helper.make_node("Cast", [f"{name}_int8"], [f"{name}_cast"], to=TensorProto.FLOAT))
-            nodes.append(helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [name]))
-            nodes.append(node)
-            continue
-        found, out = [f"{node.output[0]}_{part}" for part in ("int8", "cast", "scale")], node.output[0]
-        nodes.append(helper.make_node("Gather", [f"{name}_int8", node.input[1]], found[:1]))
-        nodes.append(helper.make_node("Cast", found[:1], found[1:2], to=TensorProto.FLOAT))
-        nodes.append(helper.make_node("Gather", [f"{name}_scale", node.input[1]], found[2:]))
-        nodes.append(helper.make_node("Mul", found[1:], [out]))
-    del graph.node[:]
-    graph.node.extend(nodes)
-    onnx.save(model, path)
 
 
 def note(exported: Path, metrics: dict[str, Any]) -> None:
     """Adds figures to the metadata of an exported model."""
     config = json.loads((exported / runtime.CONFIG).read_text(encoding="utf-8"))
     config["metrics"] |= metrics
-    _write_config(exported, config)
+    write_config(exported, config)
 
 
-def _write_config(folder: Path, config: dict[str, Any]) -> None:
+def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Writes the configuration, and the model card that is made from it."""
     text = json.dumps(config, ensure_ascii=False, indent=1, default=str)
     (folder / runtime.CONFIG).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
@@ -269,7 +187,7 @@ def _trace(module: nn.Module, args: tuple[Any, ...], inputs: list[str], outputs:
     """A module as an ONNX graph; every input axis that the module lets vary is dynamic."""
     varying = torch.utils._pytree.tree_map(lambda t: dict.fromkeys(range(t.ndim), torch.export.Dim.AUTO), args)
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             program = torch.onnx.export(
                 module,
                 args,
@@ -296,7 +214,7 @@ def require(*packages: str) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def quiet() -> Any:
     """Hides the exporters' own warnings and progress messages."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

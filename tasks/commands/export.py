@@ -16,8 +16,9 @@ from gen.base.config import parse_command
 from gen.base.errors import ConfigError, UserError, notify, printable
 from gen.base.fields import Arg
 from gen.base.folders import write_folder
-from gen.models.export import export, note, quantize, require
+from gen.models.export import export, note, require
 from gen.models.model import Model
+from gen.models.quantization import quantize
 from gen.training.config import errors_in, with_groups
 from gen.training.interfaces import Metric, NoOptions
 from gen.training.machine import tune_cpu

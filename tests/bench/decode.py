@@ -76,10 +76,10 @@ EXPORT = """
 import sys
 from pathlib import Path
 import gen
-from gen.models import export
+from gen.models import export, quantization
 model, plain, small = map(Path, sys.argv[1:])
 export.export(gen.load(model), plain)
-export.quantize(plain, small)
+quantization.quantize(plain, small)
 """
 
 

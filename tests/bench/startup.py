@@ -41,7 +41,7 @@ def fastest(*ways, rounds=7):
 def run():
     ((ours, _),) = fastest(("--help",))
     yield {"what": "gen --help", "ours": f"{ours:.3f} s", "baseline": "", "ratio": "", "bar": "< 0.5 s"}
-    from gen.models import export
+    from gen.models import export, quantization
 
     tokenizer = CharTokenizer([chr(c) for c in range(32, 127)])
     config = DecoderConfig(len(tokenizer), embedding_size=512, hidden_size=512, num_layers=2)
@@ -49,7 +49,7 @@ def run():
         model, plain, small = (Path(name) / part for part in ("model", "float32", "int8"))
         Model({"name": "none"}, config, tokenizer).save(model)
         export.export(Model.load(model), plain)
-        export.quantize(plain, small)
+        quantization.quantize(plain, small)
         once = ("--max-new-tokens", "1")
         (ours, memory), (torch, heavy) = fastest(("generate", small, *once), ("generate", model, *once), rounds=5)
         wheel = torchfree.build_wheel(Path(name) / "wheel")
