@@ -17,7 +17,7 @@ from gen.datasets.batches import Background, Batches, SequenceBatches
 from gen.datasets.captions import CaptionCorpus, Captioned, build_captions, read_labelled
 from gen.datasets.look import DataPart
 from gen.datasets.picture_sources import Source, cached_source, decoded_source, unusable
-from gen.datasets.shards import is_streamed
+from gen.datasets.shard_files import is_streamed
 from gen.datasets.streamed import StreamedBatches
 from gen.datasets.streamed_pictures import picture_blocks
 from gen.inputs.labels import LabelProcessor, LabelTokenizer, unknown_label

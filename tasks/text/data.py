@@ -19,7 +19,8 @@ from gen.datasets.corpus import Corpus, Part, Reiterable, TokenizerOptions, buil
 from gen.datasets.examples import NamedSources
 from gen.datasets.labelled import check_labels
 from gen.datasets.look import Column, DataPart
-from gen.datasets.shards import BUFFER, Shards, is_streamed
+from gen.datasets.shard_files import is_streamed
+from gen.datasets.shards import BUFFER, Shards
 from gen.datasets.splits import lines_in
 from gen.datasets.streamed import Head, StreamedBatches, line_blocks, stream_corpus, text_blocks, text_shards
 from gen.datasets.streams import stream_evaluation
