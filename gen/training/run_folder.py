@@ -231,11 +231,7 @@ class RunFolder:
             if damage and is_main():
                 step = training["progress"].get("step")
                 notify(f"{damage}; resuming from the one before, of step {step}")
-            return {
-                **training,
-                "weights": model.state_dict(),
-                "tokenizer": model.tokenizer.to_bytes(),
-            }
+            return {**training, "weights": model.state_dict(), "tokenizer": model.tokenizer.to_bytes()}
         if damage:
             raise damage
         return None
@@ -305,11 +301,7 @@ class RunFolder:
             self._check_lock()
             self._write_config()  # the folder may have vanished
             write()
-        except (
-            OSError,
-            RuntimeError,
-            SafetensorError,
-        ) as error:  # each library raises its own error for a full disk
+        except (OSError, RuntimeError, SafetensorError) as error:  # each library's own, for a full disk
             if name not in self._failing:
                 why = getattr(error, "strerror", None) or str(error).splitlines()[0]
                 notify(f"{self.path / name}: cannot be written ({why}); training goes on and will try again")
