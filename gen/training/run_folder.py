@@ -17,9 +17,10 @@ from filelock import Timeout
 from safetensors import SafetensorError
 
 from gen.base import folders
-from gen.base.config import Budget, differences, read_yaml
+from gen.base.config import Budget, differences
 from gen.base.distributed import all_gather, is_main, main_first
 from gen.base.errors import ConfigError, UserError, few, notify
+from gen.base.yaml_files import read_yaml
 from gen.models import checkpoint
 from gen.models.model import Model
 from gen.training.config import PASSING, identity
