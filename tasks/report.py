@@ -91,48 +91,6 @@ def samples(written: Sequence[tuple[str, str, str]]) -> str:
     return f'<div class="samples">{cells}</div>'
 
 
-_BOX = '<rect x="{x}" y="{y}" width="26" height="26" rx="5" class="{kind}"/>'  # an input, a state or an output
-_ARROW = '<path d="M{x1} {y1}L{x2} {y2}" class="arrow" marker-end="url(#tip)"/>'
-_TIP = (
-    '<defs><marker id="tip" viewBox="0 0 6 6" refX="5" refY="3" markerWidth="5" markerHeight="5" orient="auto">'
-    '<path d="M0 0L6 3L0 6z" class="tip"/></marker></defs>'
-)
-
-
-Pattern = tuple[str, str, tuple[int, int], str | bytes, str]
-"""Title, remark, the numbers of inputs and outputs, what goes in (a text or a small JPEG), what came out."""
-
-
-def patterns(examples: Sequence[Pattern]) -> str:
-    """Patterns of a recurrent network side by side."""
-    found = []
-    for number, (title, remark, (inputs, outputs), given, answer) in enumerate(examples):
-        shown = f'<img alt="" src="{_jpeg(given)}">' if isinstance(given, bytes) else f"<p>{escape(given)}</p>"
-        drawn = _unrolled(inputs, outputs, f"{title}: {remark}", _TIP if not number else "")
-        found.append(
-            f"<figure><figcaption>{escape(title)} <span>{escape(remark)}</span></figcaption>"
-            f"{drawn}{shown}<p><b>→ {escape(answer)}</b></p></figure>"
-        )
-    return f'<div class="patterns">{"".join(found)}</div>'
-
-
-def _unrolled(inputs: int, outputs: int, name: str, before: str) -> str:
-    """A network unrolled: inputs below, states between, outputs above."""
-    states = inputs + outputs - 1 if inputs > 1 else outputs
-    xs = [6 + 34 * i for i in range(states)]
-    parts = [before]
-    for i, x in enumerate(xs):
-        parts.append(_BOX.format(x=x, y=44, kind="state"))
-        if i < inputs:
-            parts += [_BOX.format(x=x, y=86, kind="given"), _ARROW.format(x1=x + 13, y1=86, x2=x + 13, y2=72)]
-        if i >= states - outputs:
-            parts += [_BOX.format(x=x, y=2, kind="said"), _ARROW.format(x1=x + 13, y1=44, x2=x + 13, y2=30)]
-        if i:
-            parts.append(_ARROW.format(x1=x - 8, y1=57, x2=x - 1, y2=57))
-    size = f'viewBox="0 0 {6 + 34 * 7} 114"'
-    return f'<svg role="img" aria-label="{escape(name)}" {size}>{"".join(parts)}</svg>'
-
-
 # -- plots -------------------------------------------------------------------------------------------------
 
 
@@ -209,7 +167,7 @@ def looks(picture: Any, weights: Any, words: Sequence[str]) -> str:
 
     shown = [("", picture), *((word, lit(picture, row)) for word, row in zip(words[:24], weights, strict=False))]
     found = "".join(
-        f'<figure><img alt="" src="{_jpeg(small_picture(Image.fromarray(pixels)))}">'
+        f'<figure><img alt="" src="{data_url(small_picture(Image.fromarray(pixels)))}">'
         f"<figcaption>{escape(word.strip())}</figcaption></figure>"
         for word, pixels in shown
     )
@@ -243,7 +201,7 @@ def card(
     small = "".join(f"<small>{escape(each)}</small>" for each in (shown, remark) if each)
     return (
         f'<figure><a href="{_link(picture, page)}">'
-        f'<img alt="{escape(shown)}" src="{_jpeg(small_picture(picture, 320))}"></a>'
+        f'<img alt="{escape(shown)}" src="{data_url(small_picture(picture, 320))}"></a>'
         f"<figcaption>{said}{small}</figcaption></figure>"
     )
 
@@ -285,7 +243,8 @@ def _readable(name: str) -> str:
     return printable(os.fsencode(name).decode(errors="replace"))
 
 
-def _jpeg(content: bytes) -> str:
+def data_url(content: bytes) -> str:
+    """A JPEG as an address that holds it."""
     return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
 
 

@@ -25,7 +25,7 @@ from gen.training.options import TrainOptions
 from gen.training.task import Task
 from gen.training.trainer import Trainer
 from gen.training.validation import broken_tie
-from tasks.caption.data import caption_reward
+from tasks.caption.batches import caption_reward
 from tasks.commands.export import quantization_check
 from tasks.translate.task import Translate
 from tests.conftest import TEXT, make_model

@@ -17,10 +17,10 @@ from gen.base.config import (
     from_dict,
     parse_command,
     parse_given,
-    parse_yaml,
 )
 from gen.base.errors import ConfigError, UserError, notify
 from gen.base.fields import Arg, convert, options_of
+from gen.base.yaml_files import parse_yaml
 from gen.training.config import upgraded
 
 

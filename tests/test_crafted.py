@@ -15,6 +15,7 @@ from gen import UserError, runtime
 from gen.models.export import export
 from gen.models.quantization import quantize
 from gen.runtime.graphs import foreign_parts
+from gen.runtime.session import Graph
 from tests.conftest import make_model
 
 pytest.importorskip("onnx")
@@ -49,7 +50,7 @@ def test_what_onnxruntime_would_read_as_something_else_is_not_run(exported, tmp_
     for crafted in (data[:at] + hidden + data[at + 1 :], b"\x62\x84\x80\x00ORTM\x62\x14" + bytes(20)):
         (tmp_path / "g.onnx").write_bytes(crafted)
         with pytest.raises(UserError, match=r"g\.onnx: damaged"):
-            runtime._Graph(str(tmp_path / "g.onnx"), 1)
+            Graph(str(tmp_path / "g.onnx"), 1)
 
 
 @pytest.mark.parametrize("kind", ["plain", "int8"])
@@ -85,5 +86,5 @@ def test_a_graph_that_asks_for_any_memory_gets_a_line(tmp_path) -> None:
     (tmp_path / "g.onnx").write_bytes(greedy())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match="damaged"):
-        runtime._Graph(str(tmp_path / "g.onnx"), 1).run(None, {"x": np.zeros(1, np.float32)})
+        Graph(str(tmp_path / "g.onnx"), 1).run(None, {"x": np.zeros(1, np.float32)})
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 3 << 20  # kB

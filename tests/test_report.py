@@ -12,6 +12,7 @@ from PIL import Image
 from gen.metrics.plots import COLOURS
 from tasks import report
 from tasks.caption.gallery import write_gallery
+from tasks.demo.patterns import drawn
 from tests.browsing import DESK, PHONE, needs_browser, nothing_serious, sync_api
 
 expect = sync_api.expect
@@ -42,7 +43,7 @@ def made(tmp_path):
         report.section(
             "Four patterns",
             ODD,
-            report.patterns(
+            drawn(
                 [
                     ("One to many", "a picture → words", (1, 4), report.small_picture(picture), "a"),
                     ("Many to many", "words → words", (4, 4), "b", ODD),

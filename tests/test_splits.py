@@ -20,7 +20,7 @@ from gen.datasets.pairs import PairOptions, build_pairs
 from gen.datasets.splits import PairKeys, connected, hold_out_pairs, text_key
 from tasks.caption.data import read_split
 from tasks.caption.options import CaptionData
-from tasks.text.task import TextSplit
+from tasks.text.data import TextSplit
 from tasks.translate.data import TranslateSplit
 
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=150, database=None)

@@ -16,7 +16,8 @@ from data.sequences import sequence_pairs
 from gen.base.errors import UserError
 from gen.datasets import shards as shards_module
 from gen.datasets.corpus import TokenizerOptions
-from gen.datasets.shards import Shard, Shards, find_shards, is_streamed
+from gen.datasets.shard_files import Shard, find_shards, is_streamed
+from gen.datasets.shards import Shards
 from gen.datasets.splits import text_key
 from gen.datasets.streamed import PairHead, StreamedBatches, leave_out_pairs, stream_corpus, text_shards
 from gen.datasets.streamed_pictures import hold_out_pictures, picture_blocks, picture_head, picture_shards

@@ -6,16 +6,13 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
-
-from gen.base.errors import ConfigError, UserError
+from gen.base.errors import ConfigError
 from gen.base.fields import Arg, build, convert, describe, flag, options_of
-from gen.base.files import read_whole
 from gen.base.lines import MAX_LINE_BYTES, set_max_line_bytes
 from gen.base.parser import from_words, make_parser, near, repeat_numbers, unknown_options
+from gen.base.yaml_files import read_options
 
 T = TypeVar("T")
 
@@ -32,13 +29,6 @@ LIST_OPTIONS = ["--list-options"]
 
 LARGEST_SIZE = 10**9
 """Of sizes and counts in options: larger ones fit into no memory."""
-
-LARGEST_YAML = 1 << 20
-"""Bytes of a YAML file."""
-
-
-_DIGITS = 100
-"""Most digits of a whole number in a YAML file."""
 
 
 class OptionList(Exception):
@@ -140,7 +130,7 @@ def parse_given(
             places = [] if option.many else places[1:]
     path = typed.pop("config", "")
     set_max_line_bytes(_number_of_bytes(typed.pop("max_line_bytes", str(MAX_LINE_BYTES)), errors))
-    values = _checked(config, _options_of_file(path), path, errors, renamed or {}) if path else {}
+    values = _checked(config, read_options(path), path, errors, renamed or {}) if path else {}
     given = set(typed) | {o.name for o in options if values.get(o.name, o.default) != o.default}
     for option in options_of(config):
         if option.name in hidden and values.pop(option.name, option.default) != option.default:
@@ -162,58 +152,6 @@ def _number_of_bytes(text: str, errors: list[str]) -> int:
         return int(text)
     errors.append(f"--max-line-bytes must be a number from 1 to 10^12, not {text!r}")
     return MAX_LINE_BYTES
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without aliases, a few of which can stand for more values than fit into memory."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(problem="aliases (*name) are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_yaml_int(self, node: Any) -> int:
-        if len(node.value) > _DIGITS:  # nobody means such a number, and Python refuses to print it
-            raise yaml.constructor.ConstructorError(problem=f"a number of {len(node.value):,} digits")
-        return super().construct_yaml_int(node)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-_Loader.add_implicit_resolver(  # YAML 1.1 reads 1e-3 as a text
-    "tag:yaml.org,2002:float", re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+$"), list("+-0123456789")
-)
-
-
-def _options_of_file(path: str) -> Any:
-    try:
-        with open(path, "rb") as file:  # may be a pipe: --config <(...)
-            content = file.read(LARGEST_YAML + 1)
-        if len(content) > LARGEST_YAML:
-            raise UserError(f"{path}: is larger than {LARGEST_YAML >> 20} MB: this is no file of options")
-        values = parse_yaml(content.decode())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
-    return {} if values is None else values
-
-
-def parse_yaml(text: str) -> Any:
-    """Plain values from YAML. Raises ValueError where it is damaged, nested too deeply, or has aliases.
-
-    Example:
-        >>> parse_yaml("train: {learning_rate: 1e-3}")
-        {'train': {'learning_rate': 0.001}}
-    """
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
-def read_yaml(path: Path) -> Any:
-    """Plain values from a YAML file of at most `LARGEST_YAML` bytes. Raises OSError and ValueError."""
-    return parse_yaml(read_whole(path, LARGEST_YAML).decode())
 
 
 def from_dict(config: type[T], values: Any, where: str, errors: list[str], renamed: Renamed | None = None) -> T:

@@ -16,7 +16,8 @@ from gen.datasets.corpus import Corpus, TokenizerOptions, build_corpus, token_dt
 from gen.datasets.examples import InMemory, InMemoryTokens
 from gen.datasets.pair_files import PairFiles, one_line
 from gen.datasets.pairs import PairOptions, too_long
-from gen.datasets.shards import BUFFER, Place, Shard, Shards, ShardTable, find_shards
+from gen.datasets.shard_files import Shard, ShardTable, find_shards
+from gen.datasets.shards import BUFFER, Place, Shards
 from gen.datasets.splits import PairKeys, are_labels, text_key
 from gen.datasets.streams import StreamBatches
 from gen.inputs.tokenizer import Tokenizer

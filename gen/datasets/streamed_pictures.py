@@ -21,7 +21,8 @@ from gen.datasets.caption_files import sample_row
 from gen.datasets.captions import Captioned, usual_captions
 from gen.datasets.corpus import token_dtype
 from gen.datasets.examples import InMemory
-from gen.datasets.shards import Shard, Shards, find_shards, readable
+from gen.datasets.shard_files import Shard, find_shards, readable
+from gen.datasets.shards import Shards
 from gen.datasets.splits import SPLITS
 from gen.datasets.streamed import NoBatches
 from gen.inputs.pictures import Preprocessing, ahead, is_picture

@@ -15,10 +15,10 @@ from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
 from gen.base import hub
-from gen.base.config import read_yaml
 from gen.base.errors import UserError
 from gen.base.files import check_regular, read_whole
 from gen.base.folders import whole_folder
+from gen.base.yaml_files import read_yaml
 from gen.runtime import is_exported
 
 FORMAT = 3

@@ -117,6 +117,11 @@ class _OneStep(nn.Module):
         self.decoder = decoder
 
     def forward(self, token_ids: Tensor, states: list[Tensor], seen: list[Tensor]) -> list[Tensor]:
+        """Reads ``token_ids`` (R,) from ``states``, (R, H) each, layer by layer; ``seen`` is what `_seen` made.
+
+        Returns:
+            Log-probabilities (R, V), the next states, features (R, F) and, with attention, its weights (R, S).
+        """
         size = len(states) // self.decoder.config.num_layers
         layers = tuple(tuple(states[i : i + size]) for i in range(0, len(states), size))
         if seen:

@@ -1,4 +1,4 @@
-"""The processor behind ``--ban`` for words of several tokens: no output holds them, whatever their spelling."""
+"""What is behind ``--ban``: tokens that never come, and words of several tokens, whatever their spelling."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gen.base.errors import UserError
 from gen.inputs.tokenizer import Tokenizer
 from gen.search.ops import Array, Ops
 from gen.search.phrases import Phrases, Place
@@ -68,3 +69,31 @@ class BannedTexts(Processor):
     def keep(self, rows: np.ndarray) -> None:
         self._places = [self._places[r] for r in rows]
         self._limits = self._limits[rows]
+
+
+def banned_tokens(texts: Sequence[str], never: Sequence[int], tokenizer: Tokenizer) -> tuple[list[int], list[str]]:
+    """What forbids texts: the ids of the tokens that are one of them, and those of the texts, normalised, that
+    other tokens spell as well, for `BannedTexts`.
+
+    Args:
+        texts: the texts.
+        never: token ids that no output may hold anyway.
+        tokenizer: of the output.
+
+    Raises:
+        UserError: one can never come, since the vocabulary lacks a part.
+    """
+    texts = [tokenizer.normalize(text) for text in texts]
+    as_tokens = {text: _as_one_token(text, never, tokenizer) for text in texts}
+    # A character is banned wherever it stands. Other tokens are, and so are other ways to spell them.
+    spelled = [text for text in texts if not (tokenizer.kind in ("char", "word") and as_tokens[text])]
+    return [token_id for token_ids in as_tokens.values() for token_id in token_ids], spelled
+
+
+def _as_one_token(text: str, never: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """The ids of the tokens that are ``text``, with a space before it and without. Raises `UserError` where it can
+    never come, since the vocabulary lacks a part."""
+    found = [i for i, token in enumerate(tokenizer.tokens()) if token in (text, f" {text}") and i not in never]
+    if not found and set(tokenizer.encode(text, strict=True)) & set(tokenizer.encode(f" {text}")) & set(never):
+        raise UserError(f"--ban {text!r}: never comes, since the vocabulary lacks a part of it; leave it out")
+    return found

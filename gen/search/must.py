@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from gen.base.errors import UserError
 from gen.inputs.tokenizer import Tokenizer
 from gen.search.ops import Array, Ops
+from gen.search.option_checks import empty_in
 from gen.search.phrases import LETTER, SPACE, Form, Phrases, Place, token_bytes, whole_words
 from gen.search.processors import Processor
+
+MUST = "must"
+"""The name under which an item brings its own constraints."""
 
 
 @dataclass(frozen=True)
@@ -250,3 +255,20 @@ def _tokens_of(text: str, contexts: Sequence[str], tokenizer: Tokenizer, tokens:
             if found == data:
                 return token_ids[n:]
     return []
+
+
+def own_must(item: Any) -> tuple[str, ...]:
+    """What the output of one item must say; see `SearchOptions.must`. Raises `UserError` for anything else."""
+    found = item.get(MUST) if isinstance(item, Mapping) else None
+    texts = [found] if isinstance(found, str) else [] if found is None else found
+    if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts) or empty_in(texts):
+        raise UserError(f"--must {found!r}: give a text, or a list of texts, without an empty alternative")
+    return tuple(texts)
+
+
+def without_must(item: Any) -> Any:
+    """The item as the model reads it."""
+    if not isinstance(item, Mapping) or MUST not in item:
+        return item
+    rest = {name: value for name, value in item.items() if name != MUST}
+    return next(iter(rest.values())) if len(rest) == 1 else rest

@@ -1,9 +1,11 @@
-"""What can be wrong with the values of `SearchOptions`, and between them."""
+"""What can be wrong with the types and values of `SearchOptions`, and between them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from gen.inputs.protected import KINDS
 from gen.search.strategy import STRATEGIES
@@ -159,3 +161,41 @@ def empty_in(wanted: Sequence[str]) -> list[str]:
 def flag(name: str) -> str:
     """The name of an option on the command line."""
     return "--" + name.replace("_", "-")
+
+
+def converted(value: Any, hint: Any) -> Any:
+    """A value as the plain Python type that an option has. Raises TypeError with what it must be, and is not."""
+    inner = get_args(hint)
+    if type(None) in inner:
+        if value is None:
+            return None
+        (hint,) = (each for each in inner if each is not type(None))
+    several = get_origin(hint) is tuple
+    values = [value]
+    if several:
+        hint = inner[0]
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+            values = list(value)
+    found = [_plain(each, hint) for each in values]
+    if None in found:
+        what = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}[hint]
+        shown = " ".join(repr(value).split())
+        shown = shown if len(shown) <= 80 else shown[:79] + "…"
+        raise TypeError(f"{what}{', or several' if several else ''}, not {shown}")
+    return tuple(found) if several else found[0]
+
+
+def _plain(value: Any, kind: type) -> Any:
+    """A bool, int, float or str made of ``value`` without loss; None where it is none."""
+    if kind is str:
+        return str(value) if isinstance(value, str) else None
+    if kind is bool:
+        return value if isinstance(value, bool) else None
+    if isinstance(value, bool):
+        return None
+    if kind is float:
+        return float(value) if isinstance(value, Real) else None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

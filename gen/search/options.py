@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache, partial
-from numbers import Real
-from typing import Any, TypedDict, get_args, get_origin, get_type_hints
+from typing import Any, TypedDict, get_type_hints
 
 from gen.base.errors import ConfigError, UserError
 from gen.inputs.protected import KINDS
 from gen.inputs.tokenizer import Tokenizer
-from gen.search.ban import BannedTexts
+from gen.search.ban import BannedTexts, banned_tokens
 from gen.search.beam import Beam
 from gen.search.constrained import ConstrainedBeam
 from gen.search.diverse_beam import DiverseBeam
 from gen.search.must import Must
-from gen.search.option_checks import BEAM, SAMPLING, flag, option_errors
+from gen.search.option_checks import BEAM, SAMPLING, converted, flag, option_errors
 from gen.search.phrases import whole_words
 from gen.search.processors import (
     BannedTokens,
@@ -151,7 +149,7 @@ class SearchOptions:
             if (value := getattr(self, name)) is getattr(SearchOptions, name):
                 continue  # the default
             try:
-                object.__setattr__(self, name, _converted(value, hint))
+                object.__setattr__(self, name, converted(value, hint))
             except TypeError as wrong:
                 errors.append(f"{flag(name)} must be {wrong}")
         if errors:
@@ -251,13 +249,9 @@ class SearchOptions:
         """The processors that the options ask for. ``never`` are token ids no output may hold, ``limits`` the most
         tokens of each output."""
         encode, decode = partial(tokenizer.encode, strict=True), tokenizer.decode
-        texts = [tokenizer.normalize(text) for text in self.ban]
-        as_tokens = {text: _as_one_token(text, never, tokenizer) for text in texts}
-        banned = [token_id for token_ids in as_tokens.values() for token_id in token_ids]
+        banned, spelled = banned_tokens(self.ban, never, tokenizer)
         begin = encode(self.prefix) if self.prefix else []
         processors: list[Processor] = [BannedTokens(banned)] if banned else []
-        # A character is banned wherever it stands. Other tokens are, and so are other ways to spell them.
-        spelled = [text for text in texts if not (tokenizer.kind in ("char", "word") and as_tokens[text])]
         if spelled:
             processors.append(BannedTexts(spelled, tokenizer, limits))
         if self.min_new_tokens:
@@ -315,53 +309,6 @@ def unknown_options(names: Iterable[str]) -> list[str]:
 def _hints() -> dict[str, Any]:
     """The name and the type of every option."""
     return get_type_hints(SearchOptions)
-
-
-def _converted(value: Any, hint: Any) -> Any:
-    """A value as the plain Python type that an option has. Raises TypeError with what it must be, and is not."""
-    inner = get_args(hint)
-    if type(None) in inner:
-        if value is None:
-            return None
-        (hint,) = (each for each in inner if each is not type(None))
-    several = get_origin(hint) is tuple
-    values = [value]
-    if several:
-        hint = inner[0]
-        if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
-            values = list(value)
-    found = [_plain(each, hint) for each in values]
-    if None in found:
-        what = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}[hint]
-        shown = " ".join(repr(value).split())
-        shown = shown if len(shown) <= 80 else shown[:79] + "…"
-        raise TypeError(f"{what}{', or several' if several else ''}, not {shown}")
-    return tuple(found) if several else found[0]
-
-
-def _plain(value: Any, kind: type) -> Any:
-    """A bool, int, float or str made of ``value`` without loss; None where it is none."""
-    if kind is str:
-        return str(value) if isinstance(value, str) else None
-    if kind is bool:
-        return value if isinstance(value, bool) else None
-    if isinstance(value, bool):
-        return None
-    if kind is float:
-        return float(value) if isinstance(value, Real) else None
-    try:
-        return operator.index(value)
-    except TypeError:
-        return None
-
-
-def _as_one_token(text: str, never: Sequence[int], tokenizer: Tokenizer) -> list[int]:
-    """The ids of the tokens that are ``text``, with a space before it and without. Raises `UserError` where it can
-    never come, since the vocabulary lacks a part."""
-    found = [i for i, token in enumerate(tokenizer.tokens()) if token in (text, f" {text}") and i not in never]
-    if not found and set(tokenizer.encode(text, strict=True)) & set(tokenizer.encode(f" {text}")) & set(never):
-        raise UserError(f"--ban {text!r}: never comes, since the vocabulary lacks a part of it; leave it out")
-    return found
 
 
 def _or(value: float | None, default: float) -> float:

@@ -17,10 +17,9 @@ from gen.search.beam import Beam
 from gen.search.confidence import Calibration
 from gen.search.copying import Copying
 from gen.search.loop import Events, Step, unroll
-from gen.search.must import Goal, Must, goals_of
+from gen.search.must import Goal, Must, goals_of, own_must, without_must
 from gen.search.neighbours import Neighbours
 from gen.search.ops import Ops
-from gen.search.option_checks import empty_in
 from gen.search.options import SearchOptions
 from gen.search.output import Hypothesis
 from gen.search.processors import Processor
@@ -161,32 +160,16 @@ def prepare(
     Raises:
         UserError: a prompt the vocabulary cannot spell, or an item of the wrong type.
     """
-    for item in items:
-        if isinstance(item, list | tuple | set | Iterator):
-            raise UserError(
-                f"a {type(item).__name__} is no item: give one item, a list of items, or a mapping "
-                "{name: item} to a model that reads several inputs"
-            )
-    each_must = [(*options.must, *_own_must(item)) for item in items]
-    items = [_without_must(item) for item in items]
+    _refuse_containers(items)
+    each_must = [(*options.must, *own_must(item)) for item in items]
+    items = [without_must(item) for item in items]
     tokenizer = model.tokenizer
     never = (tokenizer.bos_id, tokenizer.unk_id)
     # None where all that a model does is to continue prompts
     readers: Mapping[str, InputProcessor] | None = getattr(model, "processors", None)
     copying = None
     if options.kinds or options.replace_unk:
-        copying = Copying(
-            readers or {},
-            items,
-            options.kinds,
-            tokenizer,
-            replaces=options.replace_unk,
-            lexicon=given.get("lexicon", {}),
-            stands=options.beam is not None
-            and options.beam_groups is None
-            and "strategy" not in given
-            and not options.ban,
-        )
+        copying = _copying(items, options, given, readers or {}, tokenizer)
         items = copying.items
         each_must = [(*must, *own) for must, own in zip(each_must, copying.must, strict=True)]
     if options.unknown and readers:
@@ -197,13 +180,7 @@ def prepare(
     spell = partial(tokenizer.encode_known, unknown=options.unknown)
     prompts = [[tokenizer.bos_id, *spell(open_end(prompt, tokenizer))] for prompt in start.prompts]
     goals = goals_of(each_must, tokenizer, options.ban)
-    must = None
-    if any(goals):
-        first = len(tokenizer.encode(options.prefix)) if options.prefix else 0
-        fitting = [
-            goal and goal.within(n - first, ids) for goal, n, ids in zip(goals, limits, prompts, strict=True)
-        ]
-        must = Must(fitting, limits, tokenizer.eos_id)
+    must = _must(goals, limits, prompts, options, tokenizer) if any(goals) else None
     wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer, limits=limits)
     remembered: list[Neighbours] = []
     if store := getattr(model, "datastore", None):  # first, so that nothing forbidden comes back
@@ -240,25 +217,46 @@ def prepare(
     )
 
 
-MUST = "must"
-"""The name under which an item brings its own constraints."""
+def _refuse_containers(items: Sequence[Any]) -> None:
+    for item in items:
+        if isinstance(item, list | tuple | set | Iterator):
+            raise UserError(
+                f"a {type(item).__name__} is no item: give one item, a list of items, or a mapping "
+                "{name: item} to a model that reads several inputs"
+            )
 
 
-def _own_must(item: Any) -> tuple[str, ...]:
-    """What the output of one item must say; see `SearchOptions.must`. Raises `UserError` for anything else."""
-    found = item.get(MUST) if isinstance(item, Mapping) else None
-    texts = [found] if isinstance(found, str) else [] if found is None else found
-    if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts) or empty_in(texts):
-        raise UserError(f"--must {found!r}: give a text, or a list of texts, without an empty alternative")
-    return tuple(texts)
+def _copying(
+    items: Sequence[Any],
+    options: SearchOptions,
+    given: Mapping[str, Any],
+    readers: Mapping[str, InputProcessor],
+    tokenizer: Tokenizer,
+) -> Copying:
+    """What copies parts of the items, as the options ask for it."""
+    plain_beam = options.beam is not None and options.beam_groups is None and "strategy" not in given
+    return Copying(
+        readers,
+        items,
+        options.kinds,
+        tokenizer,
+        replaces=options.replace_unk,
+        lexicon=given.get("lexicon", {}),
+        stands=plain_beam and not options.ban,
+    )
 
 
-def _without_must(item: Any) -> Any:
-    """The item as the model reads it."""
-    if not isinstance(item, Mapping) or MUST not in item:
-        return item
-    rest = {name: value for name, value in item.items() if name != MUST}
-    return next(iter(rest.values())) if len(rest) == 1 else rest
+def _must(
+    goals: Sequence[Goal | None],
+    limits: Sequence[int],
+    prompts: Sequence[Sequence[int]],
+    options: SearchOptions,
+    tokenizer: Tokenizer,
+) -> Must:
+    """The processor of what has to come, within what the prefix leaves of each limit."""
+    first = len(tokenizer.encode(options.prefix)) if options.prefix else 0
+    fitting = [goal and goal.within(n - first, ids) for goal, n, ids in zip(goals, limits, prompts, strict=True)]
+    return Must(fitting, limits, tokenizer.eos_id)
 
 
 def _distinct(hypotheses: list[Hypothesis], tokenizer: Tokenizer) -> list[Hypothesis]:

@@ -142,6 +142,7 @@ async def _chunks(
     offsets: dict[int, int] = {}
 
     def made(news: list[News]) -> Iterator[dict[str, Any]]:
+        """A chunk for each piece of text; the first of a choice begins with the echoed prompt, if it is wanted."""
         for choice, text, tokens, hypothesis in choices.pieces(news):
             job = work.jobs[choice // choices.n]
             first = choice not in offsets

@@ -107,6 +107,7 @@ class Work:
         """
 
         def prepare() -> Job:
+            """Reads the item and checks its length. Runs in another thread than the server's loop."""
             if self._over:  # while others were read
                 raise self._over
             with self.model._evaluating():

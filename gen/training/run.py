@@ -8,8 +8,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from gen.base.config import flat, read_yaml
+from gen.base.config import flat
 from gen.base.errors import UserError
+from gen.base.yaml_files import read_yaml
 from gen.models import checkpoint
 from gen.models.model import Model
 from gen.training.config import upgraded

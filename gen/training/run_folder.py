@@ -17,9 +17,10 @@ from filelock import Timeout
 from safetensors import SafetensorError
 
 from gen.base import folders
-from gen.base.config import Budget, differences, read_yaml
+from gen.base.config import Budget, differences
 from gen.base.distributed import all_gather, is_main, main_first
 from gen.base.errors import ConfigError, UserError, few, notify
+from gen.base.yaml_files import read_yaml
 from gen.models import checkpoint
 from gen.models.model import Model
 from gen.training.config import PASSING, identity
@@ -231,11 +232,7 @@ class RunFolder:
             if damage and is_main():
                 step = training["progress"].get("step")
                 notify(f"{damage}; resuming from the one before, of step {step}")
-            return {
-                **training,
-                "weights": model.state_dict(),
-                "tokenizer": model.tokenizer.to_bytes(),
-            }
+            return {**training, "weights": model.state_dict(), "tokenizer": model.tokenizer.to_bytes()}
         if damage:
             raise damage
         return None
@@ -305,11 +302,7 @@ class RunFolder:
             self._check_lock()
             self._write_config()  # the folder may have vanished
             write()
-        except (
-            OSError,
-            RuntimeError,
-            SafetensorError,
-        ) as error:  # each library raises its own error for a full disk
+        except (OSError, RuntimeError, SafetensorError) as error:  # each library's own, for a full disk
             if name not in self._failing:
                 why = getattr(error, "strerror", None) or str(error).splitlines()[0]
                 notify(f"{self.path / name}: cannot be written ({why}); training goes on and will try again")

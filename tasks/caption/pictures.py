@@ -100,3 +100,17 @@ def as_captions(model: Model | Runtime, text: str) -> str:
     trained with ``verbatim``."""
     text = model.tokenizer.normalize(text)
     return text if model.info.options().get("verbatim") else plain_caption(text)
+
+
+def item_of(picture: Path, label: str) -> Any:
+    """What a model captions: a picture, or a picture and the label of its captions."""
+    return {"picture": picture, "label": label} if label else picture
+
+
+def looks_of(model: Any, picture: Any, hypothesis: Hypothesis) -> tuple[np.ndarray, Any, list[str]]:
+    """The data of a caption's plot: pixels (H, W, 3), attention weights (T, S), and a label per token."""
+    processor: PictureProcessor = model.processors["picture"]
+    picture = picture["picture"] if isinstance(picture, Mapping) else picture
+    pixels = processor.preprocessing.pixels(picture).transpose(1, 2, 0)
+    weights = np.asarray(hypothesis.attention)[:, : processor.num_cells]  # of a label, too, comes after
+    return pixels, weights, hypothesis.tokens

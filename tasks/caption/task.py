@@ -14,10 +14,9 @@ from gen.base.distributed import all_reduce_sum
 from gen.base.errors import UserError
 from gen.base.folders import write_text
 from gen.datasets.batches import Background, Batches, SequenceBatches
-from gen.datasets.captions import CaptionCorpus, Captioned, build_captions, read_labelled
+from gen.datasets.captions import CaptionCorpus, build_captions, read_labelled
 from gen.datasets.look import DataPart
-from gen.datasets.picture_sources import Source, cached_source, decoded_source, unusable
-from gen.datasets.shards import is_streamed
+from gen.datasets.shard_files import is_streamed
 from gen.datasets.streamed import StreamedBatches
 from gen.datasets.streamed_pictures import picture_blocks
 from gen.inputs.labels import LabelProcessor, LabelTokenizer, unknown_label
@@ -35,18 +34,18 @@ from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts,
 from gen.training.registry import register
 from gen.training.self_critical import SelfCritical
 from gen.training.task import Task
-from tasks.caption.data import (
+from tasks.caption.batches import (
     PictureBatches,
-    Split,
     Subset,
     ValidationPictures,
-    caption_parts,
     caption_reward,
+    cnn_of,
     named_source,
-    read_split,
+    usable_pictures,
 )
+from tasks.caption.data import Split, caption_parts, read_split
 from tasks.caption.options import CaptionData, CaptionHeldOut, CaptionReward, CaptionSizes
-from tasks.caption.pictures import as_captions, caption_pictures, expand
+from tasks.caption.pictures import as_captions, caption_pictures, expand, item_of, looks_of
 from tasks.caption.taught import taught_captions
 from tasks.options import self_critical_errors, stream_budget_errors
 
@@ -182,7 +181,7 @@ class Caption(Task):
             encoder.unfreeze(config.model.finetune, config.model.finetune_rate)
             self._tokenized(split)
         learns, views = config.model.finetune > 0, (data.augment or 0) + 1
-        seen, usable = self._source(encoder, split, data, learns, views)
+        seen, usable = usable_pictures(encoder, split, data, learns, views, self.progress)
         source = named_source(split.files + split.valid, seen, model.encoder)
         train = usable[usable < len(split.files)]
         held_out = usable[usable >= len(split.files)]
@@ -222,22 +221,6 @@ class Caption(Task):
         )
         return Background(batches) if learns else batches
 
-    def _source(
-        self, encoder: CNNEncoder, split: Split, data: CaptionData, learns: bool, views: int
-    ) -> tuple[Source, np.ndarray]:
-        """The function that makes the encoder's source, and the indices of the usable pictures."""
-        pictures = [c.picture for c in split.files + split.valid]
-        if learns:
-            failed, source = unusable(encoder, pictures), decoded_source(encoder, pictures)
-        else:
-            each = [views] * len(split.files) + [1] * len(split.valid)
-            source, failed = cached_source(encoder, pictures, each, data.feature_dtype, self.progress)
-        split.unusable.update(i + len(split.train) - len(split.files) for i in failed)
-        for error in failed.values():
-            if str(error) not in split.dropped:
-                split.dropped.append(str(error))
-        return source, np.array([i for i in range(len(pictures)) if i not in failed], np.int64)
-
     # -- training ------------------------------------------------------------------------------------------
 
     def validate(self, model: Model, *, quick: bool = False) -> Evaluation:
@@ -276,7 +259,8 @@ class Caption(Task):
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
             write_text(folder / name, "".join(lines))
         if found[0].attention is not None:
-            self.plot(model, _item(pictures[0]), found[0], folder / "plots" / "attention.png")
+            first = item_of(pictures[0].picture, pictures[0].label)
+            self.plot(model, first, found[0], folder / "plots" / "attention.png")
         references = [[self.normalise(model, text) for text in c.captions] for c in pictures]
         judged = list(zip(found, references, strict=True))
         return Evaluation(self.valid.scorer.corpus(captions), captions, len(captions), judged=judged)
@@ -302,6 +286,8 @@ class Caption(Task):
         yield from expand(words)
 
     def held_out(self, model: Any, options: CaptionHeldOut | None = None) -> list[Example]:
+        """The pictures named in ``options``, else those that the training validated on. Raises `UserError` if it
+        left no record of them."""
         if options and (options.images or options.captions):
             found = read_labelled(options.images, options.captions)
             chosen = found.pictures if options.split == "all" else found.split(options.split)
@@ -314,7 +300,7 @@ class Caption(Task):
             if split.automatic:
                 check_split(model, "--images and --captions")
             chosen, self.dropped = split.valid, []
-        return [Example(_item(c), c.captions[0], tuple(c.captions)) for c in chosen]
+        return [Example(item_of(c.picture, c.label), c.captions[0], tuple(c.captions)) for c in chosen]
 
     dropped: Sequence[str] = ()
 
@@ -341,25 +327,3 @@ class Caption(Task):
     def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Any) -> None:
         """Plots the picture and the attention on it for each token."""
         plot_looks(*looks_of(model, item, hypothesis), to)
-
-
-def looks_of(model: Any, picture: Any, hypothesis: Hypothesis) -> tuple[np.ndarray, Any, list[str]]:
-    """The data of a caption's plot: pixels (H, W, 3), attention weights (T, S), and a label per token."""
-    processor: PictureProcessor = model.processors["picture"]
-    picture = picture["picture"] if isinstance(picture, Mapping) else picture
-    pixels = processor.preprocessing.pixels(picture).transpose(1, 2, 0)
-    weights = np.asarray(hypothesis.attention)[:, : processor.num_cells]  # of a label, too, comes after
-    return pixels, weights, hypothesis.tokens
-
-
-def cnn_of(model: Model) -> CNNEncoder:
-    """The part of the encoder that reads pictures."""
-    encoder = model.encoder
-    found = encoder.parts["picture"] if isinstance(encoder, JoinedEncoder) else encoder
-    assert isinstance(found, CNNEncoder)  # checked where the model was read
-    return found
-
-
-def _item(entry: Captioned) -> Any:
-    """What a model captions: a picture, or a picture and the label of its captions."""
-    return {"picture": entry.picture, "label": entry.label} if entry.label else entry.picture

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gen.base.lines import read_lines
 from gen.datasets.captions import Captioned
 from gen.training.distill import DistillOptions, Written, together
 from tasks.caption.data import Split
-from tasks.caption.pictures import caption_pictures, expand
+from tasks.caption.pictures import caption_pictures, expand, item_of
 
 if TYPE_CHECKING:
     from tasks.caption.task import Caption
@@ -39,7 +39,7 @@ def _rows(task: Caption, split: Split, options: DistillOptions) -> Iterator[dict
     labels = sorted({c.label for c in split.train})
     asked = [(c.picture, c.label) for c in split.train]
     asked += [(picture, label) for picture in expand(options.sources) for label in labels]
-    items: list[Any] = [{"picture": p, "label": label} if label else p for p, label in asked]
+    items = [item_of(picture, label) for picture, label in asked]
     found = caption_pictures(together(task.teachers, options.teachers), items, beam=options.teacher_beam)
     for done, ((picture, label), each) in enumerate(zip(asked, found, strict=True)):
         task.progress("pictures are described by the teachers", done, len(asked))

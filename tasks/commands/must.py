@@ -8,9 +8,8 @@ from typing import Any
 from gen.base.errors import UserError
 from gen.base.lines import read_lines
 from gen.inputs.tokenizer import Tokenizer
-from gen.search.must import Goal
+from gen.search.must import MUST, Goal
 from gen.search.option_checks import empty_in
-from gen.search.prepare import MUST
 
 
 def with_must(items: Iterable[Any], name: str, named: str, tokenizer: Tokenizer) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from gen.models.model import Model
 from gen.search import Hypothesis
 from gen.training.display import clock
 from tasks import report
-from tasks.caption.task import looks_of
+from tasks.caption.pictures import looks_of
 from tasks.data.shapes import write_shapes
 from tasks.demo.training import train_part
 from tasks.display import console, say

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,16 @@ from tasks.display import console, say
 ARRANGEMENTS = {"above": "one above the other", "below": "one above the other"}
 SIDE_BY_SIDE = "side by side"
 SENTENCES, PICTURES = 1500, 1000
+
+Pattern = tuple[str, str, tuple[int, int], str | bytes, str]
+"""Title, remark, the numbers of inputs and outputs, what goes in (a text or a small JPEG), what came out."""
+
+_BOX = '<rect x="{x}" y="{y}" width="26" height="26" rx="5" class="{kind}"/>'  # an input, a state or an output
+_ARROW = '<path d="M{x1} {y1}L{x2} {y2}" class="arrow" marker-end="url(#tip)"/>'
+_TIP = (
+    '<defs><marker id="tip" viewBox="0 0 6 6" refX="5" refY="3" markerWidth="5" markerHeight="5" orient="auto">'
+    '<path d="M0 0L6 3L0 6z" class="tip"/></marker></defs>'
+)
 
 
 def patterns_part(out: Path, budget: str) -> list[report.Section]:
@@ -79,7 +91,7 @@ def _patterns(out: Path, language: Model, arrangement: Model) -> report.Section:
     source, _ = next(iter(PairFiles([str(out / "phrase-book-held-out.tsv")])))
     sentence = source.partition(": ")[2]
     shown = report.small_picture(picture)
-    examples: list[report.Pattern] = [
+    examples: list[Pattern] = [
         ("One to one", "a picture → a label", (1, 1), shown, str(arrangement(picture))),
         ("One to many", "a picture → words", (1, 4), shown, str(Model.load(out / "caption")(picture))),
         ("Many to one", "words → a label", (4, 1), sentence, str(language(sentence))),
@@ -91,4 +103,38 @@ def _patterns(out: Path, language: Model, arrangement: Model) -> report.Section:
         "What goes in and what comes out may each be one or many. One decoder does all four: what is read becomes "
         "its memory, and a label is a text of one token."
     )
-    return report.section("Four patterns, one decoder", said, report.patterns(examples))
+    return report.section("Four patterns, one decoder", said, drawn(examples))
+
+
+def drawn(examples: Sequence[Pattern]) -> str:
+    """Patterns of a recurrent network side by side."""
+    found = []
+    for number, (title, remark, (inputs, outputs), given, answer) in enumerate(examples):
+        shown = (
+            f'<img alt="" src="{report.data_url(given)}">'
+            if isinstance(given, bytes)
+            else f"<p>{escape(given)}</p>"
+        )
+        network = _unrolled(inputs, outputs, f"{title}: {remark}", _TIP if not number else "")
+        found.append(
+            f"<figure><figcaption>{escape(title)} <span>{escape(remark)}</span></figcaption>"
+            f"{network}{shown}<p><b>→ {escape(answer)}</b></p></figure>"
+        )
+    return f'<div class="patterns">{"".join(found)}</div>'
+
+
+def _unrolled(inputs: int, outputs: int, name: str, before: str) -> str:
+    """A network unrolled: inputs below, states between, outputs above."""
+    states = inputs + outputs - 1 if inputs > 1 else outputs
+    xs = [6 + 34 * i for i in range(states)]
+    parts = [before]
+    for i, x in enumerate(xs):
+        parts.append(_BOX.format(x=x, y=44, kind="state"))
+        if i < inputs:
+            parts += [_BOX.format(x=x, y=86, kind="given"), _ARROW.format(x1=x + 13, y1=86, x2=x + 13, y2=72)]
+        if i >= states - outputs:
+            parts += [_BOX.format(x=x, y=2, kind="said"), _ARROW.format(x1=x + 13, y1=44, x2=x + 13, y2=30)]
+        if i:
+            parts.append(_ARROW.format(x1=x - 8, y1=57, x2=x - 1, y2=57))
+    size = f'viewBox="0 0 {6 + 34 * 7} 114"'
+    return f'<svg role="img" aria-label="{escape(name)}" {size}>{"".join(parts)}</svg>'

@@ -14,7 +14,7 @@ from tasks import report
 from tasks.data.prose import python_documentation
 from tasks.demo.training import train_part
 from tasks.display import console, say
-from tasks.text.data import fit_markov
+from tasks.text.markov import fit_markov
 
 PROMPT = "The "
 LENGTH = 420

@@ -18,9 +18,10 @@ from gen.models.model import Model
 from gen.training.config import recorded
 from tasks.commands.models import load_model
 from tasks.text.causal import CausalModel
-from tasks.text.data import evaluate_part, fit_markov, markov_metrics, markov_order, read_corpus, text_files
+from tasks.text.data import evaluate_part, given_labels, read_corpus, text_files
+from tasks.text.markov import fit_markov, markov_metrics, markov_order
 from tasks.text.options import TextData, TextHeldOut
-from tasks.text.task import Text, given_labels
+from tasks.text.task import Text
 
 TEMPERATURE, SEED = 0.8, 1
 
@@ -137,7 +138,7 @@ def _corpus(run: str, options: TextData, model: Model) -> Corpus:
     """The training data. Raises `UserError` if the model has no record of it, or it has changed."""
     if not options.data or "-" in options.data:
         raise UserError(f"{run}: has no record of its training text, which the Markov chain has to count")
-    corpus, *_ = read_corpus(options, model.tokenizer, given_labels(model))
+    corpus = read_corpus(options, model.tokenizer, given_labels(model)).corpus
     before = model.info.record("measured").get("data_digest")
     if before and before != corpus.digest:
         raise UserError(f"{run}: its training text has changed since, so what was held out is not known")

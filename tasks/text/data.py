@@ -1,9 +1,9 @@
-"""A text corpus: reading, evaluation of a model on it, and a Markov chain to compare."""
+"""A text corpus: reading, batches, and evaluation of a model on it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from typing import Any
 
@@ -19,13 +19,13 @@ from gen.datasets.corpus import Corpus, Part, Reiterable, TokenizerOptions, buil
 from gen.datasets.examples import NamedSources
 from gen.datasets.labelled import check_labels
 from gen.datasets.look import Column, DataPart
-from gen.datasets.shards import BUFFER, Shards, is_streamed
+from gen.datasets.shard_files import is_streamed
+from gen.datasets.shards import BUFFER, Shards
 from gen.datasets.splits import lines_in
 from gen.datasets.streamed import Head, StreamedBatches, line_blocks, stream_corpus, text_blocks, text_shards
 from gen.datasets.streams import stream_evaluation
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.tokenizer import Tokenizer
-from gen.metrics.markov import MarkovChain
 from gen.metrics.scores import language_metrics
 from gen.models.adapt import SEGMENT, Adapter
 from gen.models.batch import Batch
@@ -33,6 +33,54 @@ from gen.models.model import Model
 from gen.training.interfaces import Evaluation
 from tasks.options import input_name
 from tasks.text.options import TextData, TextHeldOut
+
+
+@dataclass(frozen=True)
+class TextSplit:
+    """A corpus; see `gen.training.interfaces.Split`.
+
+    Attributes:
+        labels: of each column of ``--given``, by input name.
+        stream: the shards of the training text, if it is streamed.
+    """
+
+    corpus: Corpus
+    labels: dict[str, LabelTokenizer] = field(default_factory=dict)
+    stream: Shards[str] | None = None
+
+    @property
+    def valid(self) -> Part:
+        return self.corpus.valid
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.corpus.tokenizer
+
+    @property
+    def num_tokens(self) -> int:
+        """Of streamed text, very roughly."""
+        part = self.corpus.train
+        if self.stream is None:
+            return len(part.tokens)
+        return max(round(self.stream.size * len(part.tokens) / max(part.characters, 1)), len(part.tokens))
+
+    @property
+    def digest(self) -> str:
+        return self.corpus.digest
+
+    def table(self) -> dict[str, str]:
+        t = self.tokenizer
+        parts = {"training": self.corpus.train, "validation": self.corpus.valid}
+        described = {name: _described(part) for name, part in parts.items()}
+        if self.stream is not None:
+            described["training"] = f"{self.stream}; vocabulary from {described['training']}"
+        return described | self.corpus.notes | {"vocabulary": f"{len(t):,} ({t.kind})"}
+
+
+def _described(part: Part) -> str:
+    lines = "" if part.offsets is None else f", {len(part.offsets) - 1:,} lines"
+    cut = f", {part.cut:,} lines cut" if part.cut else ""
+    return f"{part.characters:,} characters, {len(part.tokens):,} tokens{lines}{cut}"
 
 
 def text_files(
@@ -49,12 +97,8 @@ def text_files(
 
 def read_corpus(
     options: TextData, vocabulary: Tokenizer | None = None, labels: Mapping[str, LabelTokenizer] | None = None
-) -> tuple[Corpus, dict[str, LabelTokenizer], Shards[str] | None]:
-    """Reads and tokenizes the text, with a new vocabulary and new labels if none are given.
-
-    Returns:
-        The corpus; the labels of each column of ``--given``, by input name; the shards if the text is streamed.
-    """
+) -> TextSplit:
+    """Reads and tokenizes the text, with a new vocabulary and new labels if none are given."""
 
     def files_of(names: Sequence[str]) -> TextFiles | None:
         if any(map(is_streamed, names)):
@@ -79,9 +123,9 @@ def read_corpus(
     }
     if files is None:
         shards = _shards(options, options.data)
-        return stream_corpus(shards, valid, tokenizer, **more), {}, shards
+        return TextSplit(stream_corpus(shards, valid, tokenizer, **more), stream=shards)
     corpus = build_corpus(files, valid, tokenizer, **more)
-    return (*(_with_labels(corpus, files, valid, labels) if options.given else (corpus, {})), None)
+    return _with_labels(corpus, files, valid, labels) if options.given else TextSplit(corpus)
 
 
 def _shards(options: TextData, names: Sequence[str]) -> Shards[str]:
@@ -96,7 +140,7 @@ def _shards(options: TextData, names: Sequence[str]) -> Shards[str]:
 
 def _with_labels(
     corpus: Corpus, files: TextFiles, valid: TextFiles | None, known: Mapping[str, LabelTokenizer] | None
-) -> tuple[Corpus, dict[str, LabelTokenizer]]:
+) -> TextSplit:
     """The corpus with the labels of its lines. Raises `UserError` if they cannot be learned."""
     train = files.given_cells()
     if corpus.held_out is None:
@@ -114,7 +158,12 @@ def _with_labels(
         replace(part, given=label_ids(made, cells))
         for part, cells in ((corpus.train, train), (corpus.valid, other))
     ]
-    return replace(corpus, train=parts[0], valid=parts[1]), dict(made)
+    return TextSplit(replace(corpus, train=parts[0], valid=parts[1]), dict(made))
+
+
+def given_labels(model: Any) -> dict[str, LabelTokenizer]:
+    """The labels that a model can be told to write about, by input name."""
+    return {n: p.tokenizer for n, p in model.processors.items() if isinstance(p, LabelProcessor)}
 
 
 def label_ids(labels: Mapping[str, LabelTokenizer], cells: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
@@ -198,10 +247,10 @@ def evaluate_part(
     ``adapt``."""
     batches = islice(part_batches(part, model.tokenizer, limit, SEGMENT if adapt else None), max_batches)
     loss_sum, num_tokens = all_reduce_sum(*(Adapter(model) if adapt else model).evaluate(batches))
-    return Evaluation(language_metrics(loss_sum, int(num_tokens), _characters(part, int(num_tokens))))
+    return Evaluation(language_metrics(loss_sum, int(num_tokens), characters_of(part, int(num_tokens))))
 
 
-def _characters(part: Part, num_tokens: int) -> int:
+def characters_of(part: Part, num_tokens: int) -> int:
     """The number of characters of ``num_tokens`` of a part's tokens, in proportion."""
     lines = 0 if part.offsets is None else len(part.offsets) - 1
     return round(part.characters * min(num_tokens / max(len(part.tokens) + lines, 1), 1.0))
@@ -216,36 +265,3 @@ def text_of(held_out: Part | TextFiles, tokenizer: Tokenizer, limit: int = 1_000
         return tokenizer.decode(tokens.read(0, min(limit, len(tokens))).tolist())
     offsets = held_out.offsets[held_out.offsets <= limit].tolist()
     return "\n".join(tokenizer.decode(tokens.read(a, b - a).tolist()) for a, b in pairwise(offsets))
-
-
-# -- a Markov chain to compare ----------------------------------------------------------------------------
-
-
-def markov_order(tokenizer: Tokenizer) -> int:
-    """The order that is best with a megabyte of text."""
-    return 4 if tokenizer.kind == "char" else 2
-
-
-def markov_metrics(corpus: Corpus, order: int, limit: int) -> dict[str, float]:
-    """`language_metrics` on the validation part of a chain fitted to the training part; see `fit_markov`."""
-    chain = fit_markov(corpus, order)
-    part = corpus.valid
-    token_ids = part.tokens.read(0, min(limit, len(part.tokens)))
-    if part.offsets is not None:
-        token_ids = _with_ends(part, corpus.tokenizer, limit)
-    loss_sum = -float(chain.log_probs(token_ids).sum())
-    return language_metrics(loss_sum, len(token_ids), _characters(part, len(token_ids)))
-
-
-def fit_markov(corpus: Corpus, order: int, limit: int = 2_000_000) -> MarkovChain:
-    """A Markov chain fitted to the first ``limit`` tokens of the training part."""
-    part = corpus.train
-    token_ids = part.tokens.read(0, limit) if part.offsets is None else _with_ends(part, corpus.tokenizer, limit)
-    return MarkovChain.fit(token_ids, corpus.tokenizer, order)
-
-
-def _with_ends(part: Part, tokenizer: Tokenizer, limit: int) -> np.ndarray:
-    """Lines as one array of token ids, with EOS after each."""
-    offsets = np.asarray(part.offsets)
-    offsets = offsets[offsets <= max(limit, offsets[min(1, len(offsets) - 1)])]
-    return np.insert(part.tokens.read(0, int(offsets[-1])), offsets[1:], tokenizer.eos_id)

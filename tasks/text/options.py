@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from gen.base.config import range_errors
 from gen.base.lines import suffix
 from gen.base.tables import TABLES
-from gen.datasets.shards import is_streamed
+from gen.datasets.shard_files import is_streamed
 from tasks.options import DecoderSizes, input_name, stream_errors, vocabulary_errors
 
 

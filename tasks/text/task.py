@@ -7,7 +7,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,10 @@ from gen.base.files import TextFiles
 from gen.base.lines import read_lines, suffix
 from gen.base.tables import TABLES
 from gen.datasets.batches import Batches
-from gen.datasets.corpus import Corpus, Part, tokenize
+from gen.datasets.corpus import Part, tokenize
 from gen.datasets.look import DataPart
-from gen.datasets.shards import BUFFER, Shards
+from gen.datasets.shards import BUFFER
 from gen.datasets.streams import StreamBatches
-from gen.inputs.labels import LabelProcessor, LabelTokenizer
-from gen.inputs.tokenizer import Tokenizer
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders.labels import LabelEncoder
 from gen.models.model import Model
@@ -36,62 +34,20 @@ from gen.training.registry import register
 from gen.training.task import Task
 from tasks.options import has_recurrent_weights, input_name, stream_budget_errors
 from tasks.text.data import (
+    TextSplit,
     evaluate_part,
+    given_labels,
     label_ids,
     labels_of,
     line_batches,
     lines_part,
-    markov_metrics,
-    markov_order,
     read_corpus,
     streamed_batches,
     text_files,
     text_of,
 )
+from tasks.text.markov import markov_metrics, markov_order
 from tasks.text.options import TextData, TextHeldOut, TextSizes
-
-
-@dataclass(frozen=True)
-class TextSplit:
-    """A corpus; see `gen.training.interfaces.Split`."""
-
-    corpus: Corpus
-    labels: dict[str, LabelTokenizer] = field(default_factory=dict)
-    stream: Shards[str] | None = None
-
-    @property
-    def valid(self) -> Part:
-        return self.corpus.valid
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self.corpus.tokenizer
-
-    @property
-    def num_tokens(self) -> int:
-        """Of streamed text, very roughly."""
-        part = self.corpus.train
-        if self.stream is None:
-            return len(part.tokens)
-        return max(round(self.stream.size * len(part.tokens) / max(part.characters, 1)), len(part.tokens))
-
-    @property
-    def digest(self) -> str:
-        return self.corpus.digest
-
-    def table(self) -> dict[str, str]:
-        t = self.tokenizer
-        parts = {"training": self.corpus.train, "validation": self.corpus.valid}
-        described = {name: _described(part) for name, part in parts.items()}
-        if self.stream is not None:
-            described["training"] = f"{self.stream}; vocabulary from {described['training']}"
-        return described | self.corpus.notes | {"vocabulary": f"{len(t):,} ({t.kind})"}
-
-
-def _described(part: Part) -> str:
-    lines = "" if part.offsets is None else f", {len(part.offsets) - 1:,} lines"
-    cut = f", {part.cut:,} lines cut" if part.cut else ""
-    return f"{part.characters:,} characters, {len(part.tokens):,} tokens{lines}{cut}"
 
 
 @register("text")
@@ -123,7 +79,7 @@ class Text(Task):
                     f"takes labels: --given {' '.join(known)}" if known else "takes no labels: leave out --given"
                 )
                 raise UserError(f"{name}: that model {takes}")
-        return TextSplit(*read_corpus(data, self.vocabulary, known))
+        return read_corpus(data, self.vocabulary, known)
 
     def taught(self, options: DistillOptions, written: Written | None) -> TextSplit:
         """The text, whose tokens' probabilities the teachers give."""
@@ -274,6 +230,7 @@ class Text(Task):
         return [f"gen generate {folder} {''.join(about)}--prompt {shlex.quote(opening(model))}"]
 
     def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+        """Loss, bits per character and perplexity, each beside that of a Markov chain if ``figures`` have one."""
         rows = []
         markov = figures.get("markov")
         chain = f"Markov chain, order {markov['order']}: " if markov else ""
@@ -293,6 +250,8 @@ class Text(Task):
     # -- a trained model -----------------------------------------------------------------------------------
 
     def held_out(self, model: Any, options: TextHeldOut | None = None) -> Part | TextFiles:
+        """The text named in ``options``, else the tokens that the training validated on. Raises `UserError` if it
+        left no record of its text, or a file is missing."""
         if options and options.data:
             trained = model.info.options()
             column, given = options.column or trained.get("column", ""), trained.get("given") or ()
@@ -303,7 +262,7 @@ class Text(Task):
             raise UserError("the model has no record of its training text: give one with --data")
         if self.config.data.by_line and not self.config.data.valid:
             check_split(model, "--data")
-        return read_corpus(self.config.data, model.tokenizer, given_labels(model))[0].valid
+        return read_corpus(self.config.data, model.tokenizer, given_labels(model)).valid
 
     def evaluate(self, model: Any, examples: Any, *, batch_size: int = 64, **search: Any) -> Evaluation:
         if search:
@@ -357,11 +316,6 @@ def _finite(found: Evaluation) -> Evaluation:
     if np.isnan(found.figures["loss"]):
         raise UserError(NOT_FINITE)
     return found
-
-
-def given_labels(model: Any) -> dict[str, LabelTokenizer]:
-    """The labels that a model can be told to write about, by input name."""
-    return {n: p.tokenizer for n, p in model.processors.items() if isinstance(p, LabelProcessor)}
 
 
 def opening(model: Model) -> str:

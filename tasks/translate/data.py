@@ -14,7 +14,8 @@ from gen.datasets.corpus import Reiterable
 from gen.datasets.look import Column, DataPart
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import Pairs, build_pairs
-from gen.datasets.shards import BUFFER, Shards, is_streamed
+from gen.datasets.shard_files import is_streamed
+from gen.datasets.shards import BUFFER, Shards
 from gen.datasets.streamed import Pair, PairHead, StreamedBatches, leave_out_pairs, pair_blocks
 from gen.inputs.tokenizer import Tokenizer
 from gen.models.model import Model

@@ -18,7 +18,7 @@ from gen.runtime import Runtime
 from gen.search import Hypothesis
 from gen.search.confidence import mean_confidence
 from gen.search.ensemble import Ensemble
-from gen.search.prepare import MUST
+from gen.search.must import MUST
 from tasks.translate.terms import Terms
 
 if TYPE_CHECKING:  # exported models run where there is no torch

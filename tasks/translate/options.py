@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from gen.base.config import range_errors
 from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.pairs import PairOptions
-from gen.datasets.shards import is_streamed
+from gen.datasets.shard_files import is_streamed
 from gen.metrics.scores import BleuTokenizer, missing_library
 from gen.models.encoders.backbones import LITE
 from tasks.options import AttentionSizes, SelfCriticalOptions, input_name, stream_errors, vocabulary_errors

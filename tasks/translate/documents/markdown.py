@@ -113,6 +113,7 @@ def _recorded(name: str, rule: Callable[[StateInline, bool], bool]) -> Callable[
     """A rule that notes in the tokens it makes from where to where in the source they go."""
 
     def apply(state: StateInline, silent: bool) -> bool:
+        """Applies the rule. Returns whether it did; if ``silent``, it only moves on and makes no tokens."""
         at, count, pending = state.pos, len(state.tokens), bool(state.pending)
         if not rule(state, silent):
             return False

@@ -1,0 +1,263 @@
+"""The files of shards: tars, tables, text, and datasets on the Hub, as rows of columns."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+from gen.base.errors import UserError
+from gen.base.files import TextFiles
+from gen.base.lines import expand_braces, suffix
+from gen.base.tables import TABLES, Table
+from gen.inputs.pictures import is_picture
+
+Row = dict[str, Any]
+
+HUB = "hf:"
+TARS = (".tar", ".tgz")
+
+_RUN = 1 << 15
+"""Characters of a running text that stay together when it is shuffled."""
+
+
+def is_streamed(name: str) -> bool:
+    """Whether a name is that of data that is always streamed: a tar, or a dataset on the Hub as ``hf:NAME``.
+
+    Example:
+        >>> is_streamed("shards/{000..099}.tar"), is_streamed("hf:owner/name"), is_streamed("book.txt")
+        (True, True, False)
+    """
+    return name.startswith(HUB) or suffix(name) in TARS
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of the data that is read from its beginning to its end.
+
+    Attributes:
+        name: for messages.
+        rows: (number of rows to skip) → the others.
+        size: bytes, roughly; 0 if nobody knows.
+        is_running: whether its rows are runs of one text.
+    """
+
+    name: str
+    rows: Callable[[int], Iterator[Row]]
+    size: int = 0
+    is_running: bool = False
+
+
+def find_shards(names: Sequence[str], encoding_errors: str = "strict", *, by_line: bool = False) -> list[Shard]:
+    """The shards of these names: tars, text, tables (see `Table`), with braces and globs, or ``hf:NAME``.
+
+    A row is {column: value}. One of a tar is the files of one name up to the first point of it, by extension: as
+    in webdataset; of a .json file it has the fields. Text has one column, "text": its lines if ``by_line``, else
+    runs of them.
+
+    Raises:
+        UserError: a file is missing, or the `datasets` library.
+    """
+    found: list[Shard] = []
+    for name in (each for given in names for each in expand_braces(given)):
+        if name.startswith(HUB):
+            found += _hub(name)
+            continue
+        paths = (
+            sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) and not Path(name).exists() else [name]
+        )
+        if not paths:
+            raise UserError(f"{name}: no file matches")
+        for path in paths:
+            if not Path(path).exists():
+                raise UserError(f"{path}: no such file")
+            if not Path(path).is_file():
+                raise UserError(f"{path}: is no file; to stream a folder name the files in it: folder/*.jsonl")
+            found.append(_local(path, encoding_errors, by_line))
+    return found
+
+
+def _local(path: str, encoding_errors: str, by_line: bool) -> Shard:
+    size = os.path.getsize(path)
+    if suffix(path) in TARS:
+        return Shard(path, partial(_tar_rows, path), size)
+    if suffix(path) == ".parquet":
+        return Shard(path, partial(_parquet_rows, path), size)
+    if suffix(path) in TABLES:
+        return Shard(path, partial(_table_rows, path), size)
+    return Shard(path, partial(_text_rows, path, encoding_errors, by_line), size, is_running=not by_line)
+
+
+def _tar_rows(name: str, skip: int) -> Iterator[Row]:
+    with _whole(name), tarfile.open(name) as tar:
+        members = iter(partial(_next_file, tar), None)
+        for number, (_, files) in enumerate(groupby(members, lambda member: _split(member.name)[0])):
+            if number >= skip:
+                row: Row = {}
+                for member in files:
+                    content = tar.extractfile(member)
+                    assert content is not None  # it is a regular file
+                    kind = _split(member.name)[1]
+                    try:
+                        row |= _cells(f"{name}: {member.name}", kind, content.read())
+                    except UserError as error:  # of this sample: those behind it can be read
+                        row[kind] = error
+                yield row
+
+
+def _next_file(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    while (member := tar.next()) is not None:
+        tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
+        if member.isfile() and not os.path.basename(member.name).startswith("."):
+            return member
+    tar.fileobj.seek(tar.offset)
+    if len(tar.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:  # of zeros
+        raise tarfile.ReadError("it has no end")
+    return None
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The name of a sample, and what a file is of it: the extensions."""
+    folder, base = os.path.split(name)
+    key, _, kind = base.partition(".")
+    return os.path.join(folder, key), kind.lower()
+
+
+def _cells(where: str, kind: str, content: bytes) -> Row:
+    """The columns in a file of a tar: text, the fields of JSON, or bytes."""
+    if is_picture(kind):
+        return {kind: content}
+    if kind != "json":
+        try:
+            return {kind: content.decode().strip("\r\n")}
+        except UnicodeDecodeError:
+            return {kind: content}
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: is no JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{where}: is not an object with named fields")
+    return fields
+
+
+def readable(row: Row) -> Row:
+    """The row itself. Raises `UserError` if a file of it could not be read."""
+    for cell in row.values():
+        if isinstance(cell, UserError):
+            raise cell
+    return row
+
+
+def _parquet_rows(name: str, skip: int) -> Iterator[Row]:
+    parquet = _needs("pyarrow.parquet", name)
+    with _whole(name), parquet.ParquetFile(name) as file:
+        for group in range(file.num_row_groups):
+            count = file.metadata.row_group(group).num_rows
+            if skip < count:
+                rows = (row for batch in file.iter_batches(1024, [group]) for row in batch.to_pylist())
+                yield from islice(rows, skip, None)
+            skip = max(skip - count, 0)
+
+
+def _table_rows(name: str, skip: int) -> Iterator[Row]:
+    return (row for _, row in islice(Table(name), skip, None))
+
+
+def _text_rows(name: str, encoding_errors: str, by_line: bool, skip: int) -> Iterator[Row]:
+    texts = (text for piece in TextFiles([name], encoding_errors) if piece for text in _runs(piece, by_line))
+    return ({"text": text} for text in islice(texts, skip, None))
+
+
+def _runs(piece: str, by_line: bool) -> Iterator[str]:
+    """The lines of a piece of text that are not empty, or runs of its lines."""
+    if by_line:
+        yield from filter(None, piece.split("\n"))
+        return
+    begin = 0
+    while begin < len(piece):
+        end = piece.find("\n", begin + _RUN) + 1 or len(piece)
+        yield piece[begin:end]
+        begin = end
+
+
+def _hub(name: str) -> list[Shard]:
+    datasets = _needs("datasets", name)
+    base, *rest = name.removeprefix(HUB).split(":")
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are reported once, below
+    with _whole(name, "cannot be loaded"):
+        data = datasets.load_dataset(base, *rest[:-1], split=rest[-1] if rest else "train", streaming=True)
+        for column, feature in (data.features or {}).items():
+            if isinstance(feature, datasets.Image):
+                data = data.cast_column(column, datasets.Image(decode=False))  # {"bytes", "path"}
+        count = data.num_shards
+        size = (data.info.dataset_size or 0) // count
+
+    def rows(number: int, skip: int) -> Iterator[Row]:
+        with _whole(name, "cannot be read"):
+            yield from data.shard(count, number, contiguous=True).skip(skip)
+
+    return [Shard(name, partial(rows, number), size) for number in range(count)]
+
+
+def _needs(library: str, name: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(library)
+    except ImportError as error:
+        package = library.split(".")[0]
+        raise UserError(
+            f"{name}: streaming it needs the {package} library: pip install 'gen-toolkit[streaming]'"
+        ) from error
+
+
+@contextmanager
+def _whole(name: str, problem: str = "damaged or cut short") -> Iterator[None]:
+    """Within it, errors of reading name the shard."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # tarfile, zlib, pyarrow, the network: no common base class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{name}: {problem} ({reason[:200]})") from error
+
+
+class ShardTable(Table):
+    """The first rows of a shard as a table, to choose columns from."""
+
+    def __init__(self, shard: Shard, wanted: Sequence[str] = ()) -> None:
+        self._rows = list(islice(shard.rows(0), 100))
+        super().__init__(shard.name, wanted)
+
+    _dialect = None
+
+    def __iter__(self) -> Iterator[tuple[str, Row]]:
+        yield from self.placed(self._rows)
+
+    def cells(self, shard: Shard, skip: int, *columns: str) -> Iterator[tuple[str, ...]]:
+        """The texts in these columns of each row of a shard. Raises `UserError` as `Table.text` does."""
+        table = copy(self)
+        table.name = shard.name
+        for where, row in table.placed(shard.rows(skip), skip + 1):
+            yield tuple(table.text(where, row, column) for column in columns)
+
+    def placed(self, rows: Iterator[Row] | list[Row], first: int = 1) -> Iterator[tuple[str, Row]]:
+        """Each row with its place, and with the fields of its objects as columns."""
+        for number, row in enumerate(rows, first):
+            yield f"row {number}", self._flat(readable(row))
+
+    @property
+    def texts(self) -> list[str]:
+        held = {column for _, row in self.head for column, cell in row.items() if isinstance(cell, str)}
+        return [column for column in super().texts if column in held]
