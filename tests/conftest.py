@@ -169,3 +169,23 @@ def cache():
         except UserError as error:
             pytest.skip(str(error))
         yield
+
+
+@pytest.fixture(scope="session")
+def page_exports(tmp_path_factory):
+    """Folders of the exported `page_models` by name, made once for all workers."""
+    pytest.importorskip("onnxscript")
+    from gen.base.folders import locked
+    from gen.models.export import export
+    from tests.serving import page_models
+
+    root, models = tmp_path_factory.getbasetemp(), page_models()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # all workers', of this run alone
+    folders = {name: root / "page-exports" / name for name in models}
+    (root / "page-exports").mkdir(exist_ok=True)
+    with locked(root / "page-exports" / ".lock"):
+        for name, folder in folders.items():
+            if not folder.exists():
+                export(models[name], folder)
+    return folders
