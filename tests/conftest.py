@@ -23,6 +23,8 @@ from tasks.cli import main
 
 pytest.register_assert_rewrite("tests.browsing")
 
+os.fsync = lambda descriptor: None  # no test survives a power failure; a training waits for the disk 40 times
+
 with contextlib.suppress(ImportError, AttributeError):
     # torch has onnxscript parse all its operators for each graph, a quarter of an export: here, once for all
     from torch.onnx._internal.exporter._registration import onnxscript_apis as _operators
@@ -38,8 +40,8 @@ SLOW = ("test_web.py", "test_page.py", "test_readme.py", "test_lessons.py")
 
 
 def pytest_collection_modifyitems(items):
-    """The slowest files come first, so that no worker is left alone with one of them at the end."""
-    items.sort(key=lambda item: item.path.name not in SLOW)
+    """The slowest files come first and the shortest last, so that no worker is left alone with a slow one."""
+    items.sort(key=lambda item: (item.path.name not in SLOW, -item.path.stat().st_size))
 
 
 @pytest.fixture(autouse=True)
