@@ -20,10 +20,12 @@ from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
 from gen.search.info import ModelInfo
 from tasks.cli import main
+from tasks.text.task import Text
 
 pytest.register_assert_rewrite("tests.browsing")
 
 os.fsync = lambda descriptor: None  # no test survives a power failure; a training waits for the disk 40 times
+Text.SAMPLE_LENGTH = dict.fromkeys(Text.SAMPLE_LENGTH, 20)  # or writing samples takes longer than tiny trainings
 
 with contextlib.suppress(ImportError, AttributeError):
     # torch has onnxscript parse all its operators for each graph, a quarter of an export: here, once for all
