@@ -81,7 +81,6 @@ def page_models():
     """The models that the pages of several test files have; the fixture `page_exports` exports them."""
     return {
         "topics": topics(),
-        "en-de": calibrated(translator(copy=True)),
         "captions": captioner(),
         "labels": labeller(),
     }

@@ -19,10 +19,12 @@ from tests.conftest import make_model
 from tests.serving import (
     SENTENCES,
     WORDS,
+    calibrated,
     folder_served,
     page_models,
     picture,
     running,
+    translator,
     writer,
 )
 
@@ -43,6 +45,7 @@ def endless(seed=0):
 MODELS = {
     "writer": endless(),
     ODD: endless(1),
+    "en-de": calibrated(translator()),
     **page_models(),
 }
 

@@ -29,7 +29,7 @@ from gen.web.bundle import bundle
 from gen.web.pack import pack, saved_tokenizer
 from gen.web.site import write_site
 from tests.conftest import TEXT, make_model
-from tests.serving import SENTENCES, calibrated, writer
+from tests.serving import SENTENCES, calibrated, translator, writer
 
 pytest.importorskip("onnxscript")
 if not shutil.which("node") or not shutil.which("npm"):
@@ -57,7 +57,11 @@ def exported(page_exports, tmp_path_factory):
     """Folders of exported models by name."""
     folder = tmp_path_factory.mktemp("exported")
     subwords = SubwordTokenizer.train([TEXT * 3], vocab_size=300, at_most=True)
-    made = {"writer": calibrated(writer()), "subwords": calibrated(make_model(subwords))}
+    made = {
+        "writer": calibrated(writer()),
+        "subwords": calibrated(make_model(subwords)),
+        "en-de": calibrated(translator(copy=True)),
+    }
     for name, model in made.items():
         export(model, folder / name)
     quantize(folder / "writer", folder / "small")
