@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import tempfile
 
 import pytest
@@ -19,8 +20,12 @@ from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
 from gen.search.info import ModelInfo
 from tasks.cli import main
+from tasks.text.task import Text
 
 pytest.register_assert_rewrite("tests.browsing")
+
+os.fsync = lambda descriptor: None  # no test survives a power failure; a training waits for the disk 40 times
+Text.SAMPLE_LENGTH = dict.fromkeys(Text.SAMPLE_LENGTH, 20)  # or writing samples takes longer than tiny trainings
 
 with contextlib.suppress(ImportError, AttributeError):
     # torch has onnxscript parse all its operators for each graph, a quarter of an export: here, once for all
@@ -37,8 +42,8 @@ SLOW = ("test_web.py", "test_page.py", "test_readme.py", "test_lessons.py")
 
 
 def pytest_collection_modifyitems(items):
-    """The slowest files come first, so that no worker is left alone with one of them at the end."""
-    items.sort(key=lambda item: item.path.name not in SLOW)
+    """The slowest files come first and the shortest last, so that no worker is left alone with a slow one."""
+    items.sort(key=lambda item: (item.path.name not in SLOW, -item.path.stat().st_size))
 
 
 @pytest.fixture(autouse=True)
@@ -122,12 +127,25 @@ TINY = (
 )
 
 
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory):
+    """A folder with a book, a finished tiny run on it, and the cache of its data."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "book.txt").write_text(TEXT * 40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEN_CACHE", str(folder / "cache"))
+        command = ["train", "text", "--data", str(folder / "book.txt"), "--out", str(folder / "run")]
+        assert main([*command, "--budget", "30 steps", *TINY]) == 0
+    return folder
+
+
 @pytest.fixture
-def trained(gen, book, tmp_path):
-    """The folder of a finished tiny run."""
-    out = tmp_path / "run"
-    status, _, err = gen("train", "text", "--data", book, "--out", out, "--budget", "30 steps", *TINY)
-    assert status == 0, err
+def trained(_clean, _trained, book, tmp_path):
+    """The folder of a finished tiny run on `book`: a copy, as if it had been made here."""
+    shutil.copytree(_trained / "cache", os.environ["GEN_CACHE"], dirs_exist_ok=True)
+    out = shutil.copytree(_trained / "run", tmp_path / "run")
+    for file in (*out.rglob("*.yaml"), *out.rglob("README.md")):
+        file.write_text(file.read_text().replace(str(_trained), str(tmp_path)))
     return out
 
 
@@ -155,3 +173,23 @@ def cache():
         except UserError as error:
             pytest.skip(str(error))
         yield
+
+
+@pytest.fixture(scope="session")
+def page_exports(tmp_path_factory):
+    """Folders of the exported `page_models` by name, made once for all workers."""
+    pytest.importorskip("onnxscript")
+    from gen.base.folders import locked
+    from gen.models.export import export
+    from tests.serving import page_models
+
+    root, models = tmp_path_factory.getbasetemp(), page_models()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # all workers', of this run alone
+    folders = {name: root / "page-exports" / name for name in models}
+    (root / "page-exports").mkdir(exist_ok=True)
+    with locked(root / "page-exports" / ".lock"):
+        for name, folder in folders.items():
+            if not folder.exists():
+                export(models[name], folder)
+    return folders

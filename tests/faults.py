@@ -81,6 +81,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
 def _work(argv: list[str], environment: dict[str, str], die_at: str, log: str) -> None:
     """Runs a command in the process that will be killed."""
     os.environ.update(environment)
+    os.fsync = _nothing  # a killed process loses nothing that it has written
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(log, "w")  # noqa: SIM115
     without_plots()
@@ -95,7 +96,7 @@ def without_plots() -> None:
 
 
 def _nothing(*args: object, **kwargs: object) -> None:
-    """Replaces a plot."""
+    """Replaces a plot, or a wait for the disk."""
 
 
 def _die_at(kind: str, count: str, folder: str) -> None:

@@ -8,7 +8,7 @@ import http.server
 import io
 import threading
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 
 import torch
 from PIL import Image
@@ -16,7 +16,7 @@ from PIL import Image
 from gen.inputs.labels import LabelTokenizer
 from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 from gen.models.decoder import DecoderConfig
-from gen.models.encoders import CNNEncoder, RNNEncoder
+from gen.models.encoders import CNNEncoder, LabelEncoder, RNNEncoder
 from gen.models.model import Model
 from gen.search import Output
 from gen.search.confidence import Calibration, Curve
@@ -68,11 +68,29 @@ def captioner():
     return model
 
 
-def _sharp(model):
+def topics():
+    torch.manual_seed(0)
+    encoder = LabelEncoder({"topic": LabelTokenizer(["news", "sports"])}, 16)
+    tokenizer = CharTokenizer.train([TEXT])
+    config = DecoderConfig(len(tokenizer), embedding_size=12, hidden_size=16, num_layers=1)
+    return _sharp(Model(encoder, config, tokenizer, ModelInfo("text")), 6)
+
+
+@cache
+def page_models():
+    """The models that the pages of several test files have; the fixture `page_exports` exports them."""
+    return {
+        "topics": topics(),
+        "captions": captioner(),
+        "labels": labeller(),
+    }
+
+
+def _sharp(model, factor=3):
     """Makes choices clear, so that the last bit decides nothing."""
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter *= 3
+            parameter *= factor
     return model.eval()
 
 

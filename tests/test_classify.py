@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 
 import numpy as np
@@ -17,6 +19,7 @@ from gen.search.labels import label_log_probs
 from tasks.classify.data import read_split
 from tasks.classify.options import ClassifyData
 from tasks.classify.task import Classify
+from tasks.cli import main
 
 ANIMALS = {"dog": "barks runs fetches", "cat": "purrs sleeps climbs", "Bird of prey": "flies hunts nests"}
 WHO = ("it", "she", "he", "the old one", "a young one", "ours", "theirs", "this one", "that one", "one of them")
@@ -41,19 +44,27 @@ def table(path, header=("label", "title", "description"), found=None):
     return path
 
 
-@pytest.fixture
-def run(gen, tmp_path):
-    """The folder of a finished run on texts."""
-    out = tmp_path / "run"
-    data = table(tmp_path / "animals.csv")
+def train(folder):
+    """Trains on texts beside the run; the output."""
+    command = ("train", "classify", "--data", str(folder / "animals.csv"), "--out", str(folder / "run"), *TINY)
     options = ("--word-dropout", "0", "--dropout", "0.1", "--embedding-dropout", "0", "--min-frequency", "1")
-    status, said, err = gen(
-        *("train", "classify", "--data", data, "--out", out, "--budget", "150 steps", *TINY, *options),
-        *("--learning-rate", "0.03", "--validations", "2"),
-    )
-    assert status == 0, err
-    assert "accuracy" in said
-    return out
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert (
+            main([*command, *options, "--budget", "150 steps", "--learning-rate", "0.03", "--validations", "2"])
+            == 0
+        )
+    return said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a finished run on texts, which lie beside it."""
+    folder = tmp_path_factory.mktemp("animals")
+    table(folder / "animals.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEN_CACHE", str(folder / "cache"))
+        assert "accuracy" in train(folder)
+    return folder / "run"
 
 
 def test_a_label_is_one_token_whatever_is_in_it() -> None:
@@ -110,13 +121,9 @@ def test_trained_evaluated_and_used(run, gen, tmp_path) -> None:
     assert gen("plot", "attention", run, "--text", "she purrs here", "-o", tmp_path / "a.svg")[0] == 0
 
 
-def test_the_same_command_again_changes_no_weight(run, gen, tmp_path) -> None:
+def test_the_same_command_again_changes_no_weight(run) -> None:
     before = (run / "best" / "model.safetensors").read_bytes()
-    again = ("train", "classify", "--data", tmp_path / "animals.csv", "--out", run, "--budget", "150 steps", *TINY)
-    options = ("--word-dropout", "0", "--dropout", "0.1", "--embedding-dropout", "0", "--min-frequency", "1")
-    status, said, err = gen(*again, *options, "--learning-rate", "0.03", "--validations", "2")
-    assert status == 0, err
-    assert "before the temperature" in said
+    assert "before the temperature" in train(run.parent)
     assert (run / "best" / "model.safetensors").read_bytes() == before
 
 

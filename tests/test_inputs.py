@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 from dataclasses import replace
 
@@ -19,6 +21,7 @@ from gen.inputs.tokenizer import CharTokenizer
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import CNNEncoder, JoinedEncoder, LabelEncoder, RNNEncoder
 from gen.models.model import Model
+from tasks.cli import main
 from tasks.translate.command import further_inputs
 from tasks.translate.inputs import attended
 
@@ -43,18 +46,18 @@ def titles(path, count=160):
     return write_table(path, ("topic", "title"), [(t, " ".join(rng.choice(WORDS[t], 3))) for t in labels])
 
 
-@pytest.fixture
-def about(gen, tmp_path):
-    """A run on titles, told their topic."""
-    out = tmp_path / "about"
-    status, said, err = gen(
-        *("train", "text", "--data", titles(tmp_path / "titles.csv"), "--given", "topic", "--out", out),
-        *("--budget", "240 steps", "--batch-tokens", "400", "--learning-rate", "0.02", *SIZES, *QUICK),
-        *("--input-dropout", "0.3"),
-    )
-    assert status == 0, err
-    assert "--given land" in said
-    return out
+@pytest.fixture(scope="module")
+def about(tmp_path_factory):
+    """A run on titles, which lie beside it, told their topic."""
+    folder = tmp_path_factory.mktemp("about")
+    data, said = titles(folder / "titles.csv"), io.StringIO()
+    words = ("train", "text", "--data", str(data), "--given", "topic", "--out", str(folder / "about"))
+    sizes = ("--budget", "240 steps", "--batch-tokens", "400", "--learning-rate", "0.02", *SIZES, *QUICK)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setenv("GEN_CACHE", str(folder / "cache"))
+        assert main([*words, *sizes, "--input-dropout", "0.3"]) == 0
+    assert "--given land" in said.getvalue()
+    return folder / "about"
 
 
 def share(texts, topic):
@@ -84,7 +87,7 @@ def test_text_is_about_its_label(gen, about, tmp_path):
 
 def test_labels_make_held_out_text_likelier(gen, about, tmp_path):
     with_labels = json.loads(gen("evaluate", about, "--json")[1])["bits_per_char"]
-    table = tmp_path / "titles.csv"
+    table = about.parent / "titles.csv"
     assert json.loads(gen("evaluate", about, "--data", table, "--json")[1])["bits_per_char"] < with_labels + 0.2
     plain = tmp_path / "plain.txt"
     plain.write_text("\n".join(row[1] for row in csv.reader(table.open())) + "\n")
@@ -173,8 +176,6 @@ COLOURS = {"rot": (220, 30, 30), "gelb": (230, 220, 40), "blau": (40, 60, 220), 
 @pytest.fixture(scope="module")
 def pictured(tmp_path_factory):
     """Sentences whose translation depends on a picture, a model trained on them, and the cache of features."""
-    from tasks.cli import main
-
     folder = tmp_path_factory.mktemp("pictured")
     rows = []
     for i in range(120):

@@ -250,7 +250,7 @@ def test_an_encoder_of_ones_own_is_exported_as_a_part(tmp_path):
 
 
 def test_a_picture_and_a_sentence(tmp_path):
-    picture = CNNEncoder("shufflenet_v2_x0_5", "none", memory_size=12, finetune=1, finetune_rate=0.2)
+    picture = CNNEncoder("alexnet", "none", memory_size=12, finetune=1, finetune_rate=0.2)
     model = joined(parts={"picture": picture, "sentence": rnn()})
     assert model.encoder.slow_parameters()[0] == picture.slow_parameters()[0]
     assert model.encoder.slow_parameters()[1] == 0.2
@@ -260,7 +260,7 @@ def test_a_picture_and_a_sentence(tmp_path):
     found = model.generate(items, beam=2, max_new_tokens=5)
     for item, several in zip(items, found, strict=True):
         assert model.generate(item, beam=2, max_new_tokens=5)[0].token_ids == several[0].token_ids
-        assert several[0].attention.shape[1] == 49 + len(item["sentence"]) + 1
+        assert several[0].attention.shape[1] == 36 + len(item["sentence"]) + 1
     export(model, tmp_path / "out")
     again = runtime.load(tmp_path / "out").generate(items, beam=2, max_new_tokens=5)
     assert [h[0].text for h in again] == [h[0].text for h in found]

@@ -10,24 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from gen.inputs.labels import LabelTokenizer
 from gen.inputs.pictures import open_picture
 from gen.inputs.tokenizer import CharTokenizer
-from gen.models.decoder import DecoderConfig
-from gen.models.encoders import LabelEncoder
-from gen.models.model import Model
-from gen.search.info import ModelInfo
 from gen.search.labels import label_log_probs
 from gen.serve.engine import Engine
 from tests.browsing import DESK, PHONE, needs_browser, nothing_serious, sync_api
-from tests.conftest import TEXT, make_model
+from tests.conftest import make_model
 from tests.serving import (
     SENTENCES,
     WORDS,
     calibrated,
-    captioner,
     folder_served,
-    labeller,
+    page_models,
     picture,
     running,
     translator,
@@ -38,18 +32,6 @@ expect = sync_api.expect
 pytestmark = needs_browser
 ODD = "<i>other</i>"
 LENGTH = 60
-
-
-def topics():
-    torch.manual_seed(0)
-    encoder = LabelEncoder({"topic": LabelTokenizer(["news", "sports"])}, 16)
-    tokenizer = CharTokenizer.train([TEXT])
-    config = DecoderConfig(len(tokenizer), embedding_size=12, hidden_size=16, num_layers=1)
-    model = Model(encoder, config, tokenizer, ModelInfo("text"))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter *= 6
-    return model.eval()
 
 
 def endless(seed=0):
@@ -63,10 +45,8 @@ def endless(seed=0):
 MODELS = {
     "writer": endless(),
     ODD: endless(1),
-    "topics": topics(),
     "en-de": calibrated(translator()),
-    "captions": captioner(),
-    "labels": labeller(),
+    **page_models(),
 }
 
 
@@ -82,13 +62,12 @@ def served(request):
 
 
 @pytest.fixture(scope="module")
-def write_page(cache, tmp_path_factory):
+def write_page(cache, page_exports, tmp_path_factory):
     """Writes a page of some of `MODELS` as `gen export --web` does."""
-    pytest.importorskip("onnxscript")
     from gen.models.export import export
     from gen.web.site import write_site
 
-    folder, exported = tmp_path_factory.mktemp("exported"), {}
+    folder, exported = tmp_path_factory.mktemp("exported"), dict(page_exports)
 
     def write(names, output, **options):
         for name in names:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -195,16 +196,17 @@ def test_output_into_links_pipes_and_devices(desk, gen, tmp_path):
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target.txt").read_text() == "cba\n"
     os.mkfifo(tmp_path / "pipe")
-    words = [sys.executable, "-m", "tasks.cli", "translate", str(desk / "run"), "--text", "abc", "-o"]
-    with subprocess.Popen([*words, str(tmp_path / "pipe")]) as process:
-        assert (tmp_path / "pipe").read_text() == "cba\n"
-    assert process.returncode == 0
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit((tmp_path / "pipe").read_text)
+        assert gen("translate", desk / "run", "--text", "abc", "-o", tmp_path / "pipe")[0] == 0
+        assert read.result() == "cba\n"
     assert (tmp_path / "pipe").is_fifo()
     assert gen("translate", desk / "run", "--text", "abc", "-o", tmp_path)[0] == 2  # a folder
     with (tmp_path / "log").open("w") as log:
         log.write("before\n")
         log.flush()
-        subprocess.run([*words, "/dev/stdout"], stdout=log, check=True)
+        words = [sys.executable, "-m", "tasks.cli", "translate", str(desk / "run"), "--text", "abc"]
+        subprocess.run([*words, "-o", "/dev/stdout"], stdout=log, check=True)
     assert (tmp_path / "log").read_text() == "before\ncba\n"
 
 

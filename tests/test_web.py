@@ -30,8 +30,7 @@ from gen.web.bundle import bundle
 from gen.web.pack import pack, saved_tokenizer
 from gen.web.site import write_site
 from tests.conftest import TEXT, make_model
-from tests.serving import SENTENCES, calibrated, captioner, labeller, translator, writer
-from tests.test_page import topics
+from tests.serving import SENTENCES, calibrated, translator, writer
 
 pytest.importorskip("onnxscript")
 if not shutil.which("node") or not shutil.which("npm"):
@@ -55,22 +54,19 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """Folders of exported models by name; the onnxruntime for browsers is fetched once per machine."""
+def exported(page_exports, tmp_path_factory):
+    """Folders of exported models by name."""
     folder = tmp_path_factory.mktemp("exported")
     subwords = SubwordTokenizer.train([TEXT * 3], vocab_size=300, at_most=True)
     made = {
         "writer": calibrated(writer()),
-        "topics": topics(),
         "subwords": calibrated(make_model(subwords)),
         "en-de": calibrated(translator(copy=True)),
-        "captions": captioner(),
-        "labels": labeller(),
     }
     for name, model in made.items():
         export(model, folder / name)
     quantize(folder / "writer", folder / "small")
-    return {name: folder / name for name in [*made, "small"]}
+    return {**page_exports, **{name: folder / name for name in [*made, "small"]}}
 
 
 @pytest.fixture(scope="module")
