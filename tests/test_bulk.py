@@ -90,12 +90,18 @@ def test_texts_of_parquet_that_are_not_utf8_are_told(tmp_path):
         ("folder", "is a folder"),
         ("empty.txt", "no rows are there"),
         ("a.csv", "of tables, a large job reads"),
+        ("cut.gz", "damaged or cut short"),
+        ("no.parquet", "damaged or cut short"),
     ],
 )
 def test_inputs_that_are_none(tmp_path, name, said):
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow")
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.txt").touch()
     (tmp_path / "a.csv").write_text("a,b\n")
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"one\n" * 100)[:-9])
+    (tmp_path / "no.parquet").write_text("text\n")
     with pytest.raises(UserError, match=f"{name}.*{said}"):
         find_chunks([str(tmp_path / name)], 10)
 

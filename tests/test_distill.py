@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -70,7 +71,8 @@ def test_a_stopped_distillation_ends_with_the_same_weights(trained, tmp_path):
 
 
 def test_translations_are_learned_from_beside_the_pairs(gen, translator, tmp_path):
-    (tmp_path / "more.txt").write_text("a a\n\nh a\n")
+    known = "".join(f"{source}\n" for source, _ in PAIRS)  # trained or validated on: left out
+    (tmp_path / "more.txt").write_text(f"a a a\n\n{known}h a b\n")
     out, words = tmp_path / "student", ["--budget", "4 steps", "--hidden-size", 32, "--device", "cpu"]
     command = ["distill", translator, translator, "--sources", tmp_path / "more.txt", "--out", out, *words]
     status, _, err = gen(*command, "--backward", translator, "--teacher-beam", 2, "--dry-run")
@@ -83,7 +85,7 @@ def test_translations_are_learned_from_beside_the_pairs(gen, translator, tmp_pat
     kept = [pair for pair in PAIRS if pair[0] not in {row["source"] for row in valid}]
     assert len(valid) == 6
     assert len(rows) == 6 + 3 * len(kept) + 2
-    assert written["h a"] == toolkit.load(translator)("h a", beam=2)
+    assert written["h a b"] == toolkit.load(translator)("h a b", beam=2)
     assert model.decoder.config.hidden_size == 32
     assert model.info.training["distill"]["backward"] == str(translator)
     assert gen("evaluate", out)[0] == 0  # on what was held out from the teacher, too
@@ -126,6 +128,18 @@ def test_captions_are_learned_from_beside_the_others(gen, tmp_path):
     pictures = {str(path) for path in (tmp_path / "pictures").glob("train-*")}
     assert {row["image"] for row in rows if row["caption"]} <= pictures
     assert rows
+    further = tmp_path / "further"
+    shutil.copytree(tmp_path / "pictures", further)
+    (further / "bad.png").write_text("no picture")
+    out, sources = tmp_path / "other", ("--sources", further)
+    status, _, err = gen("distill", tmp_path / "run", "--out", out, "--teacher-beam", 2, *sources, *words)
+    assert (status, "left out:" in err, rows_of(out)) == (0, True, rows), err  # copies are known
+    for more, message in [
+        (("--sources", tmp_path / "none"), "none: no picture is there"),
+        (("--data", tmp_path / "a.tar"), "does not go with data that is streamed"),
+    ]:
+        status, _, err = gen("distill", tmp_path / "run", "--out", tmp_path / "no", *more, *words)
+        assert (status, message in err, "Traceback" in err) == (2, True, False), err
 
 
 def test_bad_teachers(gen, trained, translator, book, tmp_path):

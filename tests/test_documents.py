@@ -378,6 +378,22 @@ def test_unclosed_tags_get_a_line_and_deep_ones_are_nothing_special(tmp_path, ca
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("cut.html", '<p>the <b>cat</b> <a href="the'),
+        ("section.html", "<p>the <![x[the]]>cat</p><![the[<p>"),
+        ("order.ass", "[Events]\nFormat: Start, End, Text\nDialogue: 0:00:01.00,0:00:02.00,the\n"),
+    ],
+)
+def test_rare_forms_keep_their_markup(name, text, tmp_path):
+    (tmp_path / name).write_text(text)
+    texts = Document(str(tmp_path / name)).texts
+    assert fill(tmp_path / name, str) == text
+    assert not re.search(r"href|\[|\d", " ".join(texts))
+    assert texts
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
         (
             "a.html",
             "<p>The cat &amp; <b>{name}</b> sat on a@b.example.org, see https://a.example/b?c=1&amp;d.</p>\n",

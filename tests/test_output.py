@@ -112,6 +112,7 @@ def test_keywords_are_the_options():
         ({"ban": ["a", 5]}, "ban must be a string, or several, not ['a', 5]"),
         ({"prefix": 5}, "prefix must be a string, not 5"),
         ({"top_p": 2.0}, "top_p must be above 0 and at most 1, not 2.0"),
+        ({"temperature": 1e-300}, "temperature must be 0, or at least 1e-06, not 1e-300"),
         ({"temperature": [0.5, -1]}, "temperature must be a number of 0 or more, not -1.0"),
         ({"beam": 2, "n_best": 3}, "n_best must be between 1 and beam (2), not 3"),
         ({"beam": 2, "top_k": 3}, "beam and top_k exclude each other: choose one way to search"),

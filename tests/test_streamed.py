@@ -270,6 +270,18 @@ def test_pictures_come_with_their_captions_and_what_is_none_is_named(tmp_path, c
         assert picture_shards(names, buffer=6).block(start) == block
 
 
+def test_of_many_that_are_left_out_the_first_are_named(tmp_path, capsys):
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    write_tar(tmp_path / "a.tar", [{"png": picture.getvalue()}] * 300)
+    found = picture_shards([str(tmp_path / "a.tar")])
+    for _ in range(2):
+        assert not found.block((0, 0, 0))[0]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 101
+    assert "more pictures" in said[-1]
+
+
 def test_pictures_to_validate_on_are_never_trained_on(tmp_path, monkeypatch):
     monkeypatch.setenv("GEN_CACHE", str(tmp_path / "cache"))
     found = picture_shards([write_pictures(tmp_path / "a"), write_pictures(tmp_path / "b")], buffer=1000)

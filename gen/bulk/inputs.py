@@ -13,6 +13,7 @@ from typing import IO, Any
 from gen.base.errors import UserError
 from gen.base.lines import expand_braces, suffix
 from gen.base.tables import TABLES
+from gen.datasets.shard_files import needs, whole
 from gen.inputs.pictures import find_pictures
 
 LINES = (".jsonl", ".ndjson")
@@ -53,7 +54,7 @@ def find_chunks(names: Sequence[str], size: int, *, pictures: bool = False) -> l
         pictures: whether rows are pictures.
 
     Raises:
-        UserError: a file is missing, or there are no rows.
+        UserError: a file is missing or damaged, or there are no rows.
     """
     places: list[tuple[int, str, int, tuple[str, ...]]] = []  # count, file, begin, pictures
     names = [each for name in names for each in expand_braces(name)]
@@ -70,7 +71,8 @@ def find_chunks(names: Sequence[str], size: int, *, pictures: bool = False) -> l
         places = [(len(part), "", 0, part) for part in parts]
     else:
         for name in names:
-            places += [(count, name, begin, ()) for count, begin in _places(name, size)]
+            with whole(name):
+                places += [(count, name, begin, ()) for count, begin in _places(name, size)]
     if not places:
         raise UserError(f"{', '.join(names)}: {'no pictures' if pictures else 'no rows'} are there")
     chunks, row = [], 1
@@ -83,9 +85,7 @@ def find_chunks(names: Sequence[str], size: int, *, pictures: bool = False) -> l
 def _places(name: str, size: int) -> Iterator[tuple[int, int]]:
     """The number of rows of each chunk of a file, and where it begins."""
     if suffix(name) == ".parquet":
-        from pyarrow.parquet import ParquetFile
-
-        rows = ParquetFile(name).metadata.num_rows
+        rows = needs("pyarrow.parquet", name).ParquetFile(name).metadata.num_rows
         yield from ((min(size, rows - begin), begin) for begin in range(0, rows, size))
         return
     with _open(name) as file:
@@ -109,9 +109,7 @@ def read_chunk(chunk: Chunk, columns: Sequence[str]) -> Iterator[Any]:
     if chunk.pictures:
         yield from chunk.pictures
     elif suffix(chunk.file) == ".parquet":
-        from pyarrow.parquet import ParquetFile
-
-        batches = ParquetFile(chunk.file).iter_batches(1024)
+        batches = needs("pyarrow.parquet", chunk.file).ParquetFile(chunk.file).iter_batches(1024)
         rows = (row for batch in batches for row in _rows(batch))
         yield from (_cells(row, columns) for row in islice(rows, chunk.begin, chunk.begin + chunk.count))
     else:

@@ -98,7 +98,7 @@ def _local(path: str, encoding_errors: str, by_line: bool) -> Shard:
 
 
 def _tar_rows(name: str, skip: int) -> Iterator[Row]:
-    with _whole(name), tarfile.open(name) as tar:
+    with whole(name), tarfile.open(name) as tar:
         members = iter(partial(_next_file, tar), None)
         for number, (_, files) in enumerate(groupby(members, lambda member: _split(member.name)[0])):
             if number >= skip:
@@ -159,8 +159,8 @@ def readable(row: Row) -> Row:
 
 
 def _parquet_rows(name: str, skip: int) -> Iterator[Row]:
-    parquet = _needs("pyarrow.parquet", name)
-    with _whole(name), parquet.ParquetFile(name) as file:
+    parquet = needs("pyarrow.parquet", name)
+    with whole(name), parquet.ParquetFile(name) as file:
         for group in range(file.num_row_groups):
             count = file.metadata.row_group(group).num_rows
             if skip < count:
@@ -191,10 +191,10 @@ def _runs(piece: str, by_line: bool) -> Iterator[str]:
 
 
 def _hub(name: str) -> list[Shard]:
-    datasets = _needs("datasets", name)
+    datasets = needs("datasets", name)
     base, *rest = name.removeprefix(HUB).split(":")
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are reported once, below
-    with _whole(name, "cannot be loaded"):
+    with whole(name, "cannot be loaded"):
         data = datasets.load_dataset(base, *rest[:-1], split=rest[-1] if rest else "train", streaming=True)
         for column, feature in (data.features or {}).items():
             if isinstance(feature, datasets.Image):
@@ -203,13 +203,14 @@ def _hub(name: str) -> list[Shard]:
         size = (data.info.dataset_size or 0) // count
 
     def rows(number: int, skip: int) -> Iterator[Row]:
-        with _whole(name, "cannot be read"):
+        with whole(name, "cannot be read"):
             yield from data.shard(count, number, contiguous=True).skip(skip)
 
     return [Shard(name, partial(rows, number), size) for number in range(count)]
 
 
-def _needs(library: str, name: str) -> Any:
+def needs(library: str, name: str) -> Any:
+    """A library that reads a file. Raises `UserError` if it is not installed."""
     from importlib import import_module
 
     try:
@@ -217,13 +218,13 @@ def _needs(library: str, name: str) -> Any:
     except ImportError as error:
         package = library.split(".")[0]
         raise UserError(
-            f"{name}: streaming it needs the {package} library: pip install 'gen-toolkit[streaming]'"
+            f"{name}: reading it needs the {package} library: pip install 'gen-toolkit[streaming]'"
         ) from error
 
 
 @contextmanager
-def _whole(name: str, problem: str = "damaged or cut short") -> Iterator[None]:
-    """Within it, errors of reading name the shard."""
+def whole(name: str, problem: str = "damaged or cut short") -> Iterator[None]:
+    """Within it, errors of reading name the file."""
     try:
         yield
     except UserError:

@@ -35,6 +35,9 @@ BUFFER = 1000
 BLOCK = 256 << 20
 """Most bytes of the files of a block's pictures."""
 
+TOLD = 100
+"""Pictures whose reasons for being left out are told."""
+
 HEAD = 1 << 29
 """Bytes at the beginning whose captions a vocabulary is built from, and validation pictures are taken from."""
 
@@ -94,10 +97,11 @@ def picture_shards(names: Sequence[str], buffer: int = BUFFER) -> Shards[Streame
 
 
 def _tell(told: set[str], text: str) -> None:
-    """Says what is left out, once."""
-    if text not in told:
-        told.add(text)
-        notify(f"left out: {text}")
+    """Says what is left out, once; of very many only the first, so that neither memory nor console fills up."""
+    if text in told or len(told) > TOLD:
+        return
+    told.add(text)
+    notify(f"left out: {text}" if len(told) <= TOLD else "left out: more pictures, which are not named")
 
 
 def _picture(where: str, row: Mapping[str, Any]) -> StreamedPicture | None:

@@ -30,6 +30,9 @@ BEAM = ("beam", "length_penalty", "coverage_penalty", "length_reward", "n_best",
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "num_samples", "seed")
 """The options of sampling."""
 
+COLDEST = 1e-6
+"""Of temperatures above 0: float32 cannot divide by much less."""
+
 _INF = float("inf")
 
 
@@ -58,6 +61,7 @@ def _lengths(o: SearchOptions) -> Checks:
 def _sampling(o: SearchOptions) -> Checks:
     for t in o.temperature:
         yield not 0 <= t < _INF, f"--temperature must be a number of 0 or more, not {t}"
+        yield 0 < t < COLDEST, f"--temperature must be 0, or at least {COLDEST:g}, not {t}"
     yield o.top_k is not None and o.top_k < 1, f"--top-k must be at least 1, not {o.top_k}"
     yield (
         o.top_p is not None and not 0 < o.top_p <= 1,

@@ -50,7 +50,7 @@ class DistillOptions:
     """Translations and captions: train on the original targets, too, not only on what the teachers write."""
     sources: tuple[str, ...] = ()
     """Further inputs for the teachers, without targets: files of one sentence per line, or folders of pictures.
-    Not for text."""
+    What is trained or validated on is left out. Not for text."""
     backward: str = ""
     """Translations: a model of the other direction; its translations of the targets become further sources."""
 
@@ -135,6 +135,12 @@ def _with_data(task: type[Task], config: Any, given: Collection[str], teacher: A
     return replace(config, data=from_dict(task.Data, {**flat(to_dict(known)), **own}, "", []))
 
 
+def check_files(data: Any) -> None:
+    """Raises `UserError` if the data is streamed: what teachers write of it would have to fit on the disk."""
+    if data.streams:
+        raise UserError("gen distill does not go with data that is streamed: write it to files")
+
+
 def together(teachers: Sequence[Any], names: Sequence[str]) -> Any:
     """One teacher, or several as an ensemble."""
     return teachers[0] if len(teachers) == 1 else Ensemble(teachers, names)
@@ -179,9 +185,9 @@ class Teaching:
             for teacher in self.teachers:
                 memory = teacher.decoder.prepare(teacher.encoder(batch.encoder_source))
                 before = carried(teacher) or teacher.decoder.init_state(memory)
-                output = teacher.decoder(batch.input_ids, before, memory)
-                probs.append(output.logits.float().softmax(-1))
-                after += output.state.layers
+                predicted = teacher.decoder(batch.input_ids, before, memory)
+                probs.append(predicted.logits.float().softmax(-1))
+                after += predicted.state.layers
         teacher_probs = torch.stack(probs).mean(0) if len(probs) > 1 else probs[0]
         found = loss(batch, own, teacher_probs=teacher_probs, teacher_weight=self.weight)
         return replace(found, state=DecoderState((*found.state.layers, *after)))

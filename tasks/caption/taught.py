@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from gen.base.errors import UserError, notify
 from gen.base.lines import read_lines
 from gen.datasets.captions import Captioned
-from gen.training.distill import DistillOptions, Written, together
+from gen.datasets.splits import picture_keys
+from gen.training.distill import DistillOptions, Written, check_files, together
 from tasks.caption.data import Split
 from tasks.caption.pictures import caption_pictures, expand, item_of
 
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
 def taught_captions(task: Caption, options: DistillOptions, written: Written | None) -> Split:
     """The pictures of the task's data with the teachers' captions; see `Task.taught`."""
+    check_files(task.config.data)
     split = task.read(task.config.data)
     if written is None:
         return split
@@ -38,10 +43,24 @@ def _rows(task: Caption, split: Split, options: DistillOptions) -> Iterator[dict
     """What the teachers say of the training pictures, and of those in --sources, once for every label."""
     labels = sorted({c.label for c in split.train})
     asked = [(c.picture, c.label) for c in split.train]
-    asked += [(picture, label) for picture in expand(options.sources) for label in labels]
+    asked += [(picture, label) for picture in _further(split, options.sources) for label in labels]
     items = [item_of(picture, label) for picture, label in asked]
     found = caption_pictures(together(task.teachers, options.teachers), items, beam=options.teacher_beam)
     for done, ((picture, label), each) in enumerate(zip(asked, found, strict=True)):
         task.progress("pictures are described by the teachers", done, len(asked))
-        if each.hypotheses and each.hypotheses[0].text:
+        if each.error:
+            notify(f"left out: {each.error}")
+        elif each.hypotheses[0].text:
             yield {"image": str(picture), "label": label, "caption": each.hypotheses[0].text}
+
+
+def _further(split: Split, names: Sequence[str]) -> list[Path]:
+    """The pictures of --sources that are neither trained nor validated on, under whatever name. Raises `UserError`
+    if one is not there."""
+    further = list(expand(names))
+    if missing := [path for path in further if not path.is_file()]:
+        raise UserError(f"--sources {missing[0]}: no picture is there")
+    known = [c.picture for c in (*split.train, *split.valid)]
+    keys = picture_keys([*known, *further])
+    new = ~np.isin(keys[len(known) :], keys[: len(known)])
+    return [path for path, is_new in zip(further, new, strict=True) if is_new]

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gen.base.errors import UserError
 from gen.base.lines import read_lines
-from gen.training.distill import DistillOptions, Written, together
+from gen.datasets.splits import text_key
+from gen.training.distill import DistillOptions, Written, check_files, together
 from tasks.translate.data import TranslateSplit, pair_files
 from tasks.translate.lines import translate_lines
 from tasks.translate.options import TranslateData
@@ -25,8 +25,7 @@ def taught_pairs(task: Translate, options: DistillOptions, written: Written | No
         UserError: the data is streamed, or a file of --sources cannot be read.
     """
     data: TranslateData = task.config.data
-    if data.streams:
-        raise UserError("gen distill does not go with data that is streamed: write it to files")
+    check_files(data)
     if written is None:
         return task.read(data)
     file = written(_rows(task, options))
@@ -47,7 +46,9 @@ def _rows(task: Translate, options: DistillOptions) -> Iterator[dict[str, Any]]:
     pairs = [pair for row, pair in enumerate(pair_files(task.config.data)[0]) if row in used]
     sources, targets = map(list, zip(*pairs, strict=True))
     items = further.items(sources, further.train)
-    more = [line.strip() for name in options.sources for line in read_lines(name) if line.strip()]
+    known = set(map(text_key, [*sources, *(source for source, _ in split.pairs.valid)]))
+    lines = (line.strip() for name in options.sources for line in read_lines(name))
+    more = [line for line in lines if line and text_key(line) not in known]
 
     def translated(model: Any, asked: list[Any], what: str) -> Iterator[str]:
         for done, each in enumerate(translate_lines(model, asked, beam=options.teacher_beam)):

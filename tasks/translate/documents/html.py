@@ -35,8 +35,8 @@ KEPT = {
 }
 """Elements whose content is no text to translate."""
 _NEED_NO_END = {"li", "dt", "dd", "p", "tr", "td", "th", "thead", "tbody", "tfoot", "option", "optgroup"}
-_UNFINISHED = re.compile(r"<[a-zA-Z/!?]")
-"""What the end of the file cut off."""
+_UNFINISHED = re.compile(r"<[a-zA-Z/!?][^>]*\Z")
+"""What the end of the file cut off; a parser may call it text, in pieces."""
 
 
 class _Event(NamedTuple):
@@ -92,6 +92,12 @@ class _Parser(HTMLParser):
     def unknown_decl(self, data: str) -> None:
         self.add("other")
 
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        try:
+            return super().parse_marked_section(i, report)
+        except AssertionError:  # not one that it knows: a comment, as browsers have it
+            return self.parse_bogus_comment(i)
+
 
 def segments(text: str, again: bool) -> Iterator[Segment]:
     """The texts of a page, each with the tags within it."""
@@ -108,8 +114,11 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
                 run.append((begin, stop, Tag(text[begin:stop], "open" if opened or not within else "alone", kept)))
             if within:
                 continue
+        if event.kind == "text" and _UNFINISHED.match(text, event.begin):
+            run.append((event.begin, len(text), Tag(text[event.begin :])))
+            break
         if event.kind == "text":
-            run.append((event.begin, end, Tag(raw) if _UNFINISHED.match(raw) else unescape(raw)))
+            run.append((event.begin, end, unescape(raw)))
         elif event.kept:
             kept, begin, opened = event.name, event.begin, [event.name]
         elif event.kind == "other" or event.name in INLINE:

@@ -23,6 +23,7 @@ _TAGS = re.compile(rf"{MARKUP}|<\d[\d:.]*>|\{{\\[^}}]*\}}|[♪♫]+")
 _SPEAKER = re.compile(r"((?:<[^<>]*>|\{\\[^}]*\})*)([-–—]\s*)(?=\D)|(?=[♪♫])")
 """What begins a line of its own: a dash where two people talk, the note of a song."""
 _SWITCH = re.compile(r"\{\\([bius])([01])\}")
+_CLOCK = r"\s*\d+:\d+:\d+[.:]\d+\s*"
 _DRAWING = re.compile(r"\\p[1-9]")
 
 
@@ -97,7 +98,7 @@ def _tagged(line: str, unescape: Callable[[str], str]) -> Parts:
 
 def _dialogues(text: str) -> Iterator[Segment]:
     """The texts of the lines "Dialogue:" of .ass and .ssa."""
-    commas = 9
+    commas, times = 9, [1, 2]
     in_events, at = False, 0
     for line in re.findall(r"[^\n]*\n|[^\n]+", text):
         key, _, rest = line.partition(":")
@@ -109,9 +110,10 @@ def _dialogues(text: str) -> Iterator[Segment]:
             if fields[-1] != "text":
                 raise BadDocument(line_of(text, at), "the last field of Format: must be Text")
             commas = len(fields) - 1
+            times = [i for i, field in enumerate(fields) if field in ("start", "end")]
         elif in_events and key == "dialogue":
             fields = rest.split(",", commas)
-            if len(fields) <= commas or not all(re.fullmatch(r"\s*\d+:\d+:\d+[.:]\d+\s*", f) for f in fields[1:3]):
+            if len(fields) <= commas or not all(re.fullmatch(_CLOCK, fields[i]) for i in times):
                 raise BadDocument(
                     line_of(text, at), "a broken line; it is like Dialogue: 0,0:01:02.50,0:01:04.00,…"
                 )
