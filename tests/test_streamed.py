@@ -142,6 +142,19 @@ def test_files_of_a_tar_that_share_a_name_are_a_row(tmp_path):
     assert list(shard.rows(1)) == []
 
 
+def test_a_hard_link_in_a_tar_is_named(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add(tar, "0.txt", b"a dog")
+        link = tarfile.TarInfo("1.txt")
+        link.type, link.linkname = tarfile.LNKTYPE, "0.txt"
+        tar.addfile(link)
+        add(tar, "2.txt", b"a cat")
+    (shard,) = find_shards([str(tmp_path / "a.tar")])
+    first, linked, last = shard.rows(0)
+    assert (first, last) == ({"txt": "a dog"}, {"txt": "a cat"})
+    assert "1.txt: is a hard link to 0.txt" in str(linked["txt"])
+
+
 @pytest.mark.parametrize(
     ("write", "said"),
     [

@@ -104,20 +104,26 @@ def _tar_rows(name: str, skip: int) -> Iterator[Row]:
             if number >= skip:
                 row: Row = {}
                 for member in files:
-                    content = tar.extractfile(member)
-                    assert content is not None  # it is a regular file
-                    kind = _split(member.name)[1]
+                    where, kind = f"{name}: {member.name}", _split(member.name)[1]
                     try:
-                        row |= _cells(f"{name}: {member.name}", kind, content.read())
+                        row |= _cells(where, kind, _content(where, tar, member))
                     except UserError as error:  # of this sample: those behind it can be read
                         row[kind] = error
                 yield row
 
 
+def _content(where: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if member.islnk():  # what it links to was not kept
+        raise UserError(f"{where}: is a hard link to {member.linkname}: make the tar with --hard-dereference")
+    content = tar.extractfile(member)
+    assert content is not None  # it is a regular file
+    return content.read()
+
+
 def _next_file(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
     while (member := tar.next()) is not None:
         tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
-        if member.isfile() and not os.path.basename(member.name).startswith("."):
+        if (member.isfile() or member.islnk()) and not os.path.basename(member.name).startswith("."):
             return member
     tar.fileobj.seek(tar.offset)
     if len(tar.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:  # of zeros
