@@ -285,7 +285,9 @@ def test_inputs_that_are_not_there_have_no_place():
     with running({"joined": joined.eval()}) as (url, _):
         for given, cells in ((None, 0), (picture(), 36)):
             asked = {"input": {"sentence": " w3 w4", "picture": given}, "attention": True, "max_new_tokens": 2}
-            found = httpx.post(f"{url}/api/generate", json=asked).json()
+            answered = httpx.post(f"{url}/api/generate", json=asked)
+            assert answered.status_code == 200, answered.text
+            found = answered.json()
             assert list(map(len, found["input_parts"].values())) == [3, cells]
             assert len(found["outputs"][0]["attention"][0]) == 3 + cells
 

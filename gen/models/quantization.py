@@ -98,9 +98,8 @@ class _Graph:
             self.made.add(name)
             values = self.values(name) * options.get("alpha", 1)
             self.store(name, values.T if options.get("transB") else values, (1,))
-        yield _node(
-            "MatMulInteger", [f"{x}_uint8", f"{name}_int8", self.constant("middle", np.uint8(128))], f"{out}_sum"
-        )
+        zeros = [self.constant("middle", np.uint8(128)), self.constant("zero", np.int8(0))]
+        yield _node("MatMulInteger", [f"{x}_uint8", f"{name}_int8", *zeros], f"{out}_sum")
         # One scale after the other: ONNX Runtime would take a product of both for one number, and be wrong.
         yield from _scaled(f"{out}_sum", f"{name}_scale", f"{out}_columns")
         yield _node("Mul", [f"{out}_columns", f"{x}_scale"], f"{out}_product" if bias else out)
