@@ -222,6 +222,18 @@ def test_training_state_runs_no_code(trained):
 
 
 @pytest.mark.parametrize(
+    "change", [torch.Tensor.to_sparse, lambda tensor: tensor.to("meta")], ids=["sparse", "meta"]
+)
+def test_foreign_tensors_are_noticed(trained, change):
+    state = checkpoint.read_training(trained / "last")
+    moments = next(iter(state["optimizer"]["state"].values()))
+    moments["exp_avg"] = change(moments["exp_avg"])
+    torch.save(state, trained / "last" / checkpoint.TRAINING)
+    with pytest.raises(UserError, match=r"training.pt: damaged"):
+        checkpoint.read_training(trained / "last")
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [("exp_avg_sq", None), ("exp_avg", torch.zeros(3)), ("step", torch.zeros((), dtype=torch.int64))],
 )

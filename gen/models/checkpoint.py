@@ -262,7 +262,17 @@ def read_training(folder: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or not isinstance(state.get("progress"), dict):
             raise ValueError("it is no state of a training")
+        if not _is_plain(state):
+            raise ValueError("it holds sparse or quantized tensors")
         return state
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether all tensors in nested containers are such as training makes them."""
+    if isinstance(value, torch.Tensor):
+        return value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return all(map(_is_plain, inner))
 
 
 def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
