@@ -133,19 +133,14 @@ def test_a_kill_while_the_teacher_writes(translator, tmp_path, monkeypatch):
 def test_a_run_goes_on_without_its_teachers(gen, translator, tmp_path):
     out = tmp_path / "student"
     command = ["distill", translator, "--out", out, "--budget", "4 steps", "--hidden-size", 32, "--device", "cpu"]
-
-    def stop(event):
-        event.stop()
-
     options = {"hidden_size": 32, "device": "cpu", "budget": "4 steps"}
-    toolkit.distill(translator, out=out, callbacks=[stop], **options)
-    written = (out / "teacher.jsonl").read_bytes()
-    first, away = tmp_path / "first", [out / name for name in ("best", "last", "previous")]
+    toolkit.distill(translator, out=out, **options)
+    written, first = (out / "teacher.jsonl").read_bytes(), tmp_path / "first"
     translator.rename(first)
     status, _, err = gen("distill", tmp_path / "other", *command[2:])
     assert (status, "other: no such model folder" in err) == (2, True), err
-    for folder in away:
-        shutil.rmtree(folder, ignore_errors=True)  # as killed before the first of them was saved
+    for name in ("best", "last", "previous"):  # as if killed before there was one of them
+        shutil.rmtree(out / name, ignore_errors=True)
     status, _, err = gen(*command[:2], f"--out={out}", *command[4:])
     assert status == 0, err
     made(tmp_path, "teacher", steps=2)

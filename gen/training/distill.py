@@ -199,7 +199,7 @@ def _with_data(task: type[Task], config: Any, given: Collection[str], known: dic
     if any(task(config).sources(config.data)):
         return config
     own = {n: value for n, value in flat(to_dict(config.data)).items() if n in given}
-    data = from_dict(task.Data, {**upgraded(known), **own}, "", [])
+    data: Any = from_dict(task.Data, {**upgraded(known), **own}, "", [])
     if not any(task(config).sources(data)):
         raise UserError(f"{name}: has no record of its training data: name it as for `gen train {task.name}`")
     return replace(config, data=data)
