@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ import gen as toolkit
 import tasks.translate.taught as taught
 from data.shapes import write_shapes
 from gen.models.model import _divergence
+from gen.search.info import ModelInfo, as_text
+from tasks.translate.task import Translate
 from tests.conftest import SMALL_TRANSLATOR, TINY
 
 PAIRS = [(f"{a} {b}", f"{b} {a}") for a in "abcdefgh" for b in "abcdefgh"]
@@ -23,12 +26,16 @@ def small_text(**options):
     return {**sizes, "precision": "fp32", "device": "cpu", **options}
 
 
+def made(folder, name, src="1", tgt="2", steps=8):
+    (folder / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in PAIRS))
+    data = {"data": folder / "pairs.tsv", "src": src, "tgt": tgt, "valid_size": 6}
+    toolkit.train("translate", **data, out=folder / name, budget=f"{steps} steps", **SMALL)
+    return folder / name
+
+
 @pytest.fixture
 def translator(tmp_path):
-    (tmp_path / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in PAIRS))
-    data = {"data": tmp_path / "pairs.tsv", "src": "1", "tgt": "2", "valid_size": 6}
-    toolkit.train("translate", **data, out=tmp_path / "teacher", budget="8 steps", **SMALL)
-    return tmp_path / "teacher"
+    return made(tmp_path, "teacher")
 
 
 def rows_of(run):
@@ -75,9 +82,14 @@ def test_translations_are_learned_from_beside_the_pairs(gen, translator, tmp_pat
     (tmp_path / "more.txt").write_text(f"a a a\n\n{known}h a b\n")
     out, words = tmp_path / "student", ["--budget", "4 steps", "--hidden-size", 32, "--device", "cpu"]
     command = ["distill", translator, translator, "--sources", tmp_path / "more.txt", "--out", out, *words]
-    status, _, err = gen(*command, "--backward", translator, "--teacher-beam", 2, "--dry-run")
+    status, _, err = gen(*command, "--backward", translator, "--dry-run")
+    assert (status, out.exists()) == (2, False)
+    assert "trained from 1 of" in err
+    assert f"as the teacher {translator}; name a model of the other direction" in err
+    backward = made(tmp_path, "backward", "2", "1", steps=1)
+    status, _, err = gen(*command, "--backward", backward, "--teacher-beam", 2, "--dry-run")
     assert (status, out.exists()) == (0, False), err
-    status, _, err = gen(*command, "--backward", translator, "--teacher-beam", 2)
+    status, _, err = gen(*command, "--backward", backward, "--teacher-beam", 2)
     assert status == 0, err
     rows, model = rows_of(out), toolkit.load(out)
     valid = [row for row in rows if row["split"] == "valid"]
@@ -87,7 +99,9 @@ def test_translations_are_learned_from_beside_the_pairs(gen, translator, tmp_pat
     assert len(rows) == 6 + 3 * len(kept) + 2
     assert written["h a b"] == toolkit.load(translator)("h a b", beam=2)
     assert model.decoder.config.hidden_size == 32
-    assert model.info.training["distill"]["backward"] == str(translator)
+    assert model.info.training["distill"]["backward"] == str(backward)
+    assert f"Taught by {as_text(translator)}, {as_text(translator)}\n" in (out / "best/README.md").read_text()
+    assert f"{translator}, {translator}" in json.loads(gen("info", out, "--json")[1])["taught by"]
     assert gen("evaluate", out)[0] == 0  # on what was held out from the teacher, too
 
 
@@ -114,6 +128,61 @@ def test_a_kill_while_the_teacher_writes(translator, tmp_path, monkeypatch):
     assert {row["split"] for row in rows_of(out)} == {"train", "valid"}
     monkeypatch.setattr(taught, "translate_lines", None)  # it is not needed again
     assert toolkit.distill(translator, **options).metrics["loss"] > 0
+
+
+def test_a_run_goes_on_without_its_teachers(gen, translator, tmp_path):
+    out = tmp_path / "student"
+    command = ["distill", translator, "--out", out, "--budget", "4 steps", "--hidden-size", 32, "--device", "cpu"]
+    options = {"hidden_size": 32, "device": "cpu", "budget": "4 steps"}
+    toolkit.distill(translator, out=out, **options)
+    written, first = (out / "teacher.jsonl").read_bytes(), tmp_path / "first"
+    translator.rename(first)
+    status, _, err = gen("distill", tmp_path / "other", *command[2:])
+    assert (status, "other: no such model folder" in err) == (2, True), err
+    for name in ("best", "last", "previous"):  # as if killed before there was one of them
+        shutil.rmtree(out / name, ignore_errors=True)
+    status, _, err = gen(*command[:2], f"--out={out}", *command[4:])
+    assert status == 0, err
+    made(tmp_path, "teacher", steps=2)
+    status, _, err = gen(*command)
+    assert (status, "student: the data has changed since this run was started" in err) == (2, True), err
+    shutil.rmtree(translator)
+    first.rename(translator)
+    assert toolkit.distill(translator, out=out, **options).metrics["loss"] > 0
+    assert (out / "teacher.jsonl").read_bytes() == written
+
+
+def test_teachers_of_text_are_needed_to_the_end(gen, trained, tmp_path):
+    teacher, out = tmp_path / "teacher", tmp_path / "student"
+    shutil.copytree(trained, teacher)
+    command = ["distill", teacher, "--out", out, "--budget", "2 steps", *TINY]
+    assert gen(*command)[0] == 0
+    shutil.rmtree(teacher)
+    status, _, err = gen(*command)
+    assert (status, len(err.splitlines())) == (2, 1), err
+    assert "teacher: no such model folder" in err
+    assert "a text run learns from its teachers at every step, also when it is resumed" in err
+
+
+def test_the_card_escapes_names_of_teachers():
+    record = {"distill": {"teachers": ["runs/a|b", "*c*\nd"]}}
+    assert "\nTaught by runs/a\\|b, \\*c\\* d\n" in ModelInfo(training=record).card("A model.", "torch")
+    for other in ({}, {"distill": 1}, {"distill": {"teachers": 1}}):
+        assert "Taught by" not in ModelInfo(training=other).card("A model.", "torch")
+
+
+def test_directions_that_contradict():
+    model, task = SimpleNamespace(info=ModelInfo()), Translate()
+
+    def sides(**data):
+        model.info.training = {"data": data}
+        return taught._sides(task, model)
+
+    assert sides(train=["a.{en,de}", "b.en", "b.de"]) == ({"a.en", "b.en"}, {"a.de", "b.de"})
+    assert sides(data=["a.tsv"]) == ({"source of a.tsv"}, {"target of a.tsv"})
+    assert sides(data=["a.tsv"], src="2", tgt="en") == ({"2 of a.tsv"}, {"en of a.tsv", "en"})
+    model.info.training = {}
+    assert taught._sides(task, model) == (set(), set())
 
 
 def test_captions_are_learned_from_beside_the_others(gen, tmp_path):

@@ -58,6 +58,11 @@ class ModelInfo:
         """The options of the training by name, whatever group they are in."""
         return {name: v for part in OPTION_GROUPS for name, v in self.record(part).items()}
 
+    def teachers(self) -> list[str]:
+        """Names of the models that taught it, as `gen distill` was given them."""
+        found = self.record("distill").get("teachers")
+        return list(map(str, found)) if isinstance(found, list | tuple) else []
+
     def card(self, what: str, made_with: str, use: str = "import gen\nmodel = gen.load") -> str:
         """The model card in Markdown: data, command, options, figures, samples, limits. What comes from users, and
         what a model wrote, is escaped.
@@ -76,12 +81,13 @@ class ModelInfo:
         links = "".join(
             f"Followed with {as_text(n)}: {as_text(v)}\n\n" for n, v in self.record("trackers").items()
         )
+        taught = f"Taught by {', '.join(map(as_text, self.teachers()))}\n\n" if self.teachers() else ""
         samples = f"## Samples\n\n{as_block(self.samples)}\n\n" if self.samples else ""
         return (
             f"---\nlibrary_name: gen-toolkit\ntags: [gen-toolkit, {tag}]\n---\n\n"
             f"# A {as_text(kind)} model\n\n"
             f"{what} Made by gen-toolkit {__version__} with {made_with}.\n\n"
-            f"Data: {as_text(self.data) or 'unknown'}\n\n"
+            f"Data: {as_text(self.data) or 'unknown'}\n\n{taught}"
             f"Command: {as_code(command) if command else 'trained from Python'}\n\n"
             f"{links}"
             f'```python\n{use}("this folder")\nprint(model.generate("...").text)\n```\n\n'

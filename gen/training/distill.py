@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
+import yaml
 
 from gen import load
 from gen.base.config import flat, from_dict, range_errors, to_dict
 from gen.base.errors import ConfigError, UserError
 from gen.base.fields import Arg, flag, options_of
 from gen.base.lines import output
+from gen.base.yaml_files import read_yaml
+from gen.models import checkpoint
 from gen.models.batch import Batch
 from gen.models.decoder import DecoderState
 from gen.models.device import pick_device
 from gen.models.model import LossOutput, Model
 from gen.runtime import is_exported
 from gen.search.ensemble import Ensemble
-from gen.training.config import config_class, recorded, with_groups
+from gen.training.config import config_class, recorded, upgraded, with_groups
 from gen.training.registry import find_task
 from gen.training.run import Run
 from gen.training.session import Session, run_session
 from gen.training.task import Task
 from gen.training.validation import Event
+
+WRITTEN, WRITERS = "teacher.jsonl", "teachers.yaml"
+"""In the run folder: what the teachers wrote, and the record of who they were."""
 
 Written = Callable[[Iterator[Mapping[str, Any]]], Path]
 """Rows that teachers write → the file of them, JSON Lines, which is written first if it is not there."""
@@ -69,11 +76,61 @@ def unused_options(task: type[Task]) -> frozenset[str]:
     return frozenset(option.name for option in options_of(DistillOptions)) - task.distilled_by - {"teachers"}
 
 
+@dataclass(frozen=True)
+class Writers:
+    """The models that wrote a run's ``teacher.jsonl``, as its ``teachers.yaml`` records them: it goes on without
+    them.
+
+    Attributes:
+        task: its name.
+        fingerprints: of the models, by the names they were given by.
+        data: options of the first one's training data; empty if it has no record of them.
+    """
+
+    task: str
+    fingerprints: dict[str, str]
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, task: type[Task], models: Mapping[str, Any]) -> Writers:
+        """The record of models by name."""
+        data: dict[str, Any] = {}
+        with suppress(UserError):
+            data = flat(to_dict(recorded(task, next(iter(models.values()))).data))
+        return cls(task.name, {name: model.fingerprint for name, model in models.items()}, data)
+
+    @classmethod
+    def read(cls, out: str, names: Collection[str] = ()) -> Writers | None:
+        """The record in a run folder; None without one, if not all is written, or if it is not of these models."""
+        try:
+            if not out or not Path(out, WRITTEN).exists():
+                return None
+            found = read_yaml(Path(out, WRITERS))
+            models = {str(name): str(value) for name, value in found["fingerprints"].items()}
+            known = not names or {*names} == {*models}
+            return cls(str(found["task"]), models, dict(found["data"])) if known else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def check(self, out: str) -> None:
+        """Raises `UserError` if one of the models that are still there is another one now."""
+        for name, before in self.fingerprints.items():
+            try:
+                now = load(name).fingerprint
+            except UserError:  # it is gone
+                continue
+            if before and now and now != before:  # an export of an older version has none
+                raise UserError(
+                    f"{out}: the data has changed since this run was started ({name} is not the model any more "
+                    f"that wrote {WRITTEN}): choose another --out"
+                )
+
+
 class Distillation(Session):
     """A training that learns from other models. Its data, unless it is named, is that of the first of them.
 
     What the teachers write lies in the run folder as ``teacher.jsonl``: it is there when all of it is written, and
-    a training that is resumed goes on with it.
+    a training that is resumed goes on with it, and without the teachers.
     """
 
     @staticmethod
@@ -92,47 +149,60 @@ class Distillation(Session):
         if found:
             raise ConfigError(found)
         names = [*self.options.teachers, *filter(None, [self.options.backward])]
-        device = "cpu" if any(map(is_exported, names)) else str(pick_device(config.train.device))
-        models = {name: _load(name, device, task) for name in names}
-        teachers = [models[name] for name in self.options.teachers]
-        config = _with_data(task, config, given, teachers[0], self.options.teachers[0])
+        models: dict[str, Any] = {}
+        if writers := Writers.read(config.out, names):
+            writers.check(config.out)
+        else:
+            models = _load(names, task, config)
+            writers = Writers.of(task, models)
+        self.writers = writers
+        config = _with_data(task, config, given, writers.data, names[0])
         super().__init__(task, config, given=given, **others)
-        self.task.teachers = teachers
+        self.task.teachers = [models[name] for name in self.options.teachers] if models else []
         self.task.backward = models.get(self.options.backward)
 
     def _read(self) -> Any:
         return self.task.taught(self.options, self._written if self.writes else None)
 
     def _written(self, rows: Iterator[Mapping[str, Any]]) -> Path:
-        file = self.folder.path / "teacher.jsonl"
+        file = self.folder.path / WRITTEN
         if not file.exists():
             first = list(islice(rows, 1))  # bad input is an error before there is a folder
             self.folder.make()
-            with output(str(file)) as opened:
+            record = str(self.folder.path / WRITERS)  # it is there first: the inner of two contexts ends first
+            with output(str(file)) as opened, output(record) as about:
                 for row in chain(first, rows):
                     opened.write(json.dumps(row, ensure_ascii=False) + "\n")
+                yaml.safe_dump(asdict(self.writers), about, sort_keys=False, allow_unicode=True)
         return file
 
 
-def _load(name: str, device: str, task: type[Task]) -> Any:
-    model = load(name, device)
-    if model.info.task != task.name:
-        raise UserError(f"{name}: is a {model.info.task or 'Python'} model, not a {task.name} one")
-    return model
+def _load(names: Sequence[str], task: type[Task], config: Any) -> dict[str, Any]:
+    """The models by name, on one device."""
+    device = "cpu" if any(map(is_exported, names)) else str(pick_device(config.train.device))
+    models = {}
+    for name in names:
+        try:
+            models[name] = load(name, device)
+        except UserError as error:
+            if "teacher_weight" not in task.distilled_by or not Path(config.out, checkpoint.CONFIG).exists():
+                raise
+            why = f"a {task.name} run learns from its teachers at every step, also when it is resumed"
+            raise UserError(f"{error} ({why})") from error
+        if (found := models[name].info.task) != task.name:
+            raise UserError(f"{name}: is a {found or 'Python'} model, not a {task.name} one")
+    return models
 
 
-def _with_data(task: type[Task], config: Any, given: Collection[str], teacher: Any, name: str) -> Any:
-    """The options with the data that the teacher was trained on, unless other data is named."""
+def _with_data(task: type[Task], config: Any, given: Collection[str], known: dict[str, Any], name: str) -> Any:
+    """The options with the data that a teacher was trained on, unless other data is named."""
     if any(task(config).sources(config.data)):
         return config
-    try:
-        known = recorded(task, teacher).data
-    except UserError:
-        known = config.data
-    if not any(task(config).sources(known)):
-        raise UserError(f"{name}: has no record of its training data: name it as for `gen train {task.name}`")
     own = {n: value for n, value in flat(to_dict(config.data)).items() if n in given}
-    return replace(config, data=from_dict(task.Data, {**flat(to_dict(known)), **own}, "", []))
+    data: Any = from_dict(task.Data, {**upgraded(known), **own}, "", [])
+    if not any(task(config).sources(data)):
+        raise UserError(f"{name}: has no record of its training data: name it as for `gen train {task.name}`")
+    return replace(config, data=data)
 
 
 def check_files(data: Any) -> None:
@@ -219,5 +289,7 @@ def distill(
     names = [fspath(name) for name in ([teachers] if isinstance(teachers, str | PathLike) else teachers)]
     if not names:
         raise ConfigError(DistillOptions().errors())
-    task, given = find_task(load(names[0]).info.task), {**options, "teachers": names}
+    writers = Writers.read(fspath(out), names)
+    task = find_task(writers.task if writers else load(names[0]).info.task)
+    given = {**options, "teachers": names}
     return run_session(Distillation, task, "gen.distill(", given, out, callbacks)

@@ -8,7 +8,8 @@ from dataclasses import fields
 from gen.base.config import parse_given
 from gen.models.checkpoint import find_model
 from gen.training.config import RENAMED, RENAMED_GROUPS, with_groups
-from gen.training.distill import Distillation
+from gen.training.distill import Distillation, Writers
+from gen.training.registry import find_task
 from gen.training.task import Task
 from tasks.commands.models import task_among
 from tasks.commands.preflight import Tools
@@ -17,7 +18,7 @@ from tasks.commands.train import train_watched
 
 def distill_command(argv: list[str], command: str) -> None:
     """`gen distill TEACHER… --out RUN`."""
-    found = task_among(argv)
+    found = task_among(argv) or _task_written(argv)
     if found is None and argv and not argv[0].startswith("-"):
         find_model(argv[0])  # says what is wrong with it
     task = found or Task
@@ -32,3 +33,11 @@ def distill_command(argv: list[str], command: str) -> None:
     )
     plain = kind(**{f.name: getattr(config, f.name) for f in fields(kind)})
     train_watched(task, plain, given, f"{command} {shlex.join(argv)}", config.tools, Distillation)
+
+
+def _task_written(argv: list[str]) -> type[Task] | None:
+    """The task of teachers that are gone, after they have written what --out needs of them."""
+    for word in argv:
+        if writers := Writers.read(word.removeprefix("--out=")):
+            return find_task(writers.task)
+    return None

@@ -48,6 +48,7 @@ def facts_of(model: Model) -> dict[str, Any]:
         "vocabulary": f"{len(model.tokenizer):,} ({model.tokenizer.kind})",
         "parameters": sum(p.numel() for p in model.parameters()),
         "data": info.data,
+        "taught by": ", ".join(info.teachers()),
         "command": training.get("command", ""),
         "budget": options.get("budget", ""),
         "seed": options.get("seed", ""),

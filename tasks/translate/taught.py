@@ -7,8 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gen.base.lines import read_lines
+from gen.base.errors import UserError
+from gen.base.lines import expand_braces, read_lines, suffix
+from gen.base.tables import TABLES
+from gen.datasets.pair_files import PAIR_NAMES
 from gen.datasets.splits import text_key
+from gen.training.config import recorded
 from gen.training.distill import DistillOptions, Written, check_files, together
 from tasks.translate.data import TranslateSplit, pair_files
 from tasks.translate.lines import translate_lines
@@ -22,10 +26,13 @@ def taught_pairs(task: Translate, options: DistillOptions, written: Written | No
     """The pairs of the task's data with the teachers' translations; see `Task.taught`.
 
     Raises:
-        UserError: the data is streamed, or a file of --sources cannot be read.
+        UserError: the data is streamed, a file of --sources cannot be read, or --backward is of the teachers' own
+            direction.
     """
     data: TranslateData = task.config.data
     check_files(data)
+    if task.backward is not None:
+        _check_direction(task, options)
     if written is None:
         return task.read(data)
     file = written(_rows(task, options))
@@ -36,6 +43,39 @@ def taught_pairs(task: Translate, options: DistillOptions, written: Written | No
     further = replace(data.further, **columns, images="")
     table = replace(data, train=(), data=(str(file),), src="source", tgt="target", valid=(), further=further)
     return task.read(table)
+
+
+def _check_direction(task: Translate, options: DistillOptions) -> None:
+    """Raises `UserError` if --backward learned a teacher's own direction, by the names in both records. Records
+    that name nothing in common, or both directions, say nothing."""
+    sources, targets = _sides(task, task.backward)
+    for name, teacher in zip(options.teachers, task.teachers, strict=True):
+        taught_from, taught_to = _sides(task, teacher)
+        same_source, same_target = sources & taught_from, targets & taught_to
+        if same_source and same_target and not (sources & taught_to or targets & taught_from):
+            raise UserError(
+                f"--backward {options.backward}: was trained from {min(same_source)} to {min(same_target)}, as "
+                f"the teacher {name}; name a model of the other direction"
+            )
+
+
+def _sides(task: Translate, model: Any) -> tuple[set[str], set[str]]:
+    """What a model's record names as its sources, and as its targets: text files, columns of tables; and columns
+    alone, unless they have numbers or are called source and target, which may mean other languages elsewhere."""
+    try:
+        data: TranslateData = recorded(type(task), model).data
+    except UserError:
+        return set(), set()
+    files = [each for name in data.train or data.data for each in expand_braces(name)]
+    if not data.data and len(files) > 1 and suffix(files[0]) not in TABLES:
+        return set(files[::2]), set(files[1::2])
+    roles = {role for names in PAIR_NAMES for role in names}
+
+    def named(column: str) -> set[str]:
+        alone = set() if column.isdecimal() or column in roles else {column}
+        return {*(f"{column} of {file}" for file in files), *alone}
+
+    return named(data.src or "source"), named(data.tgt or "target")
 
 
 def _rows(task: Translate, options: DistillOptions) -> Iterator[dict[str, Any]]:
