@@ -48,6 +48,26 @@ def test_chunks_are_the_rows(tmp_path, name):
     assert [item for chunk in chunks for item in read_chunk(chunk, ["text"])] == LINES * 2
 
 
+def test_a_chunk_of_parquet_reads_only_its_row_groups_and_columns(tmp_path, monkeypatch):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"a": LINES, "b": LINES[::-1], "other": [[i] for i in range(len(LINES))]})
+    parquet.write_table(table, tmp_path / "in.parquet", row_group_size=2)
+    read, iter_batches = [], parquet.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        parquet.ParquetFile,
+        "iter_batches",
+        lambda file, size, groups, columns: read.append((*groups, columns))
+        or iter_batches(file, size, groups, columns),
+    )
+    _, chunk, last = find_chunks([str(tmp_path / "in.parquet")], 3)  # row groups 0 1, 1 2, and 3
+    assert list(read_chunk(chunk, ["b", "a"])) == list(zip(LINES[::-1], LINES, strict=True))[3:6]
+    assert list(read_chunk(last, ["a"])) == LINES[6:]
+    assert read == [(1, ["a", "b"]), (2, ["a", "b"]), (3, ["a"])]
+    missing = [item for columns in (["none"], ["a", "none"]) for item in read_chunk(chunk, columns)]
+    assert all(isinstance(item, Failed) for item in missing)
+    assert missing == ["no text in field 'none'"] * 6
+
+
 def test_chunks_of_pictures(tmp_path):
     for name in ("b.jpg", "a/c.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

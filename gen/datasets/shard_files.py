@@ -165,14 +165,25 @@ def readable(row: Row) -> Row:
 
 
 def _parquet_rows(name: str, skip: int) -> Iterator[Row]:
-    parquet = needs("pyarrow.parquet", name)
-    with whole(name), parquet.ParquetFile(name) as file:
+    with whole(name):
+        for batch in parquet_batches(name, skip):
+            yield from batch.to_pylist()
+
+
+def parquet_batches(name: str, skip: int = 0, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """The rows of a Parquet file but the first ``skip``, in batches of pyarrow with those of ``columns`` (None: all)
+    that it has. What lies in row groups before them is not read."""
+    with needs("pyarrow.parquet", name).ParquetFile(name) as file:
+        there = None if columns is None else [each for each in file.schema_arrow.names if each in columns]
         for group in range(file.num_row_groups):
             count = file.metadata.row_group(group).num_rows
-            if skip < count:
-                rows = (row for batch in file.iter_batches(1024, [group]) for row in batch.to_pylist())
-                yield from islice(rows, skip, None)
-            skip = max(skip - count, 0)
+            if skip >= count:
+                skip -= count
+                continue
+            for batch in file.iter_batches(1024, [group], there):
+                if skip < batch.num_rows:
+                    yield batch.slice(skip)
+                skip = max(skip - batch.num_rows, 0)
 
 
 def _table_rows(name: str, skip: int) -> Iterator[Row]:
