@@ -121,7 +121,7 @@ def test_a_repetition_penalty_below_one_encourages(model):
     ]
     assert kinds[0] < kinds[1]
     for wrong in (0, 1e-320, -1.0, float("inf"), float("nan")):
-        with pytest.raises(ConfigError, match="repetition_penalty must be between 0.01 and 100"):
+        with pytest.raises(ConfigError, match=r"repetition_penalty must be between 0\.01 and 100"):
             model.generate("the", repetition_penalty=wrong)
 
 

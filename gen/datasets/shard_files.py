@@ -187,8 +187,8 @@ def _parquet_rows(name: str, skip: int) -> Iterator[Row]:
 
 
 def parquet_batches(name: str, skip: int = 0, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """The rows of a Parquet file but the first ``skip``, in batches of pyarrow with those of ``columns`` (None: all)
-    that it has. What lies in row groups before them is not read."""
+    """The rows of a Parquet file but the first ``skip``, in batches of pyarrow with those of ``columns`` that it
+    has (None: all). Row groups before them are not read."""
     with needs("pyarrow.parquet", name).ParquetFile(name) as file:
         there = None if columns is None else [each for each in file.schema_arrow.names if each in columns]
         for group in range(file.num_row_groups):
