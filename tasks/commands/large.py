@@ -112,7 +112,7 @@ def _fingerprints(name: str, files: str | Sequence[str]) -> list[Any]:
     from gen.models.checkpoint import find_model
     from gen.runtime import is_exported, located
 
-    names = [each for given in ([files] if isinstance(files, str) else files) for each in expand_braces(given)]
-    if name != "run":
-        return [fingerprint(each) for each in names]
-    return [fingerprint(located(each) if is_exported(each) else find_model(each)) for each in names]
+    names = [files] if isinstance(files, str) else files
+    if name == "run":
+        return [fingerprint(located(each) if is_exported(each) else find_model(each)) for each in names]
+    return [fingerprint(each) for given in names for each in expand_braces(given)]
