@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gen import bulk
 from gen.base.errors import UserError
 from gen.base.tables import dataset_rows, load_dataset
 from gen.bulk import Job, Writer, run_job
 from gen.bulk.inputs import Failed, find_chunks, read_chunk
+from tasks.commands.large import LargeJob
 from tasks.commands.score import ScoreCommand, large_work
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
@@ -46,6 +48,27 @@ def test_chunks_are_the_rows(tmp_path, name):
         *((0, 1, 3), (1, 4, 3), (2, 7, 1), (3, 8, 3), (4, 11, 3), (5, 14, 1)),
     ]
     assert [item for chunk in chunks for item in read_chunk(chunk, ["text"])] == LINES * 2
+
+
+def test_a_chunk_of_parquet_reads_only_its_row_groups_and_columns(tmp_path, monkeypatch):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"a": LINES, "b": LINES[::-1], "other": [[i] for i in range(len(LINES))]})
+    parquet.write_table(table, tmp_path / "in.parquet", row_group_size=2)
+    read, iter_batches = [], parquet.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        parquet.ParquetFile,
+        "iter_batches",
+        lambda file, size, groups, columns: (
+            read.append((*groups, columns)) or iter_batches(file, size, groups, columns)
+        ),
+    )
+    _, chunk, last = find_chunks([str(tmp_path / "in.parquet")], 3)  # row groups 0 1, 1 2, and 3
+    assert list(read_chunk(chunk, ["b", "a"])) == list(zip(LINES[::-1], LINES, strict=True))[3:6]
+    assert list(read_chunk(last, ["a"])) == LINES[6:]
+    assert read == [(1, ["a", "b"]), (2, ["a", "b"]), (3, ["a"])]
+    missing = [item for columns in (["none"], ["a", "none"]) for item in read_chunk(chunk, columns)]
+    assert all(isinstance(item, Failed) for item in missing)
+    assert missing == ["no text in field 'none'"] * 6
 
 
 def test_chunks_of_pictures(tmp_path):
@@ -154,9 +177,41 @@ def test_another_job_does_not_write_there(tmp_path):
     for lines, size, run, what in others:
         with pytest.raises(UserError, match=rf"holds another job \(other {what}\)"):
             job(tmp_path, lines, size, record={"run": run}).open()
+    edited = [line.upper() for line in LINES[:-1]] + ["SEVEN"]  # of the same size
+    with pytest.raises(UserError, match=r"holds another job \(other input\)"):
+        job(tmp_path, edited, record={"run": "a"}).open()
     (tmp_path / "out" / "job.json").unlink()
     with pytest.raises(UserError, match="is not an empty folder"):
         first.open()
+
+
+@pytest.mark.parametrize("pictures", [False, True])
+def test_a_job_is_known_from_another_folder_until_a_file_of_it_changes(tmp_path, monkeypatch, trained, pictures):
+    assert trained == tmp_path / "run"
+    monkeypatch.setattr(bulk, "run_job", lambda job, **_: len(job.open()) and 0)
+    names = ["in.txt", "lexicon.tsv", "run/best/config.yaml"]
+    for name in names[:2]:
+        (tmp_path / name).write_text("a\tb\n")
+
+    def run(folder):
+        """The job as somebody in that folder asks for it."""
+        monkeypatch.chdir(folder)
+        at = os.path.relpath(tmp_path)
+        record = {"run": f"{at}/run", "lexicon": f"{at}/lexicon.tsv", "top": 3}
+        LargeJob().run(
+            load, [f"{at}/in.txt"], f"{at}/out", pictures=pictures, batch_size=2, record=record, columns=("text",)
+        )
+
+    run(tmp_path)
+    run(trained)
+    for name, what in zip(names, ("input", "lexicon", "run"), strict=True):
+        before, about = (tmp_path / name).read_bytes(), (tmp_path / name).stat()
+        (tmp_path / name).write_bytes(before.swapcase())  # of the same size
+        with pytest.raises(UserError, match=rf"holds another job \(other {what}\)"):
+            run(tmp_path)
+        (tmp_path / name).write_bytes(before)
+        os.utime(tmp_path / name, ns=(about.st_atime_ns, about.st_mtime_ns))
+    run(tmp_path)
 
 
 def test_a_writer_for_data_of_ones_own(trained):

@@ -212,7 +212,7 @@ BAD = {
     "suggest {r} --n-best 0": ["--n-best must be"],
     "generate {r} --top-p 0": ["--top-p must be above 0"],
     "generate {r} --top-p 1.5": ["--top-p must be above 0"],
-    "generate {r} --beam 2 --length-penalty nan": ["--length-penalty must be a number"],
+    "generate {r} --beam 2 --length-penalty nan": ["--length-penalty must be between -5 and 5, not nan"],
     "generate {r} --beam 0": ["--beam must be between 1 and 1,000"],
     "generate {r} --beam 3 --temperature 2 --n-best 9": ["--beam and --temperature exclude", "--n-best"],
     "generate {r} --stream --json": ["--stream", "--json"],

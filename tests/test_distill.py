@@ -10,10 +10,14 @@ import pytest
 import torch
 
 import gen as toolkit
+import tasks.caption.taught as taught_captions
 import tasks.translate.taught as taught
 from data.shapes import write_shapes
+from gen.datasets.captions import Captioned
 from gen.models.model import _divergence
 from gen.search.info import ModelInfo, as_text
+from gen.training.distill import DistillOptions
+from tasks.caption.data import Split
 from tasks.translate.task import Translate
 from tests.conftest import SMALL_TRANSLATOR, TINY
 
@@ -209,6 +213,27 @@ def test_captions_are_learned_from_beside_the_others(gen, tmp_path):
     ]:
         status, _, err = gen("distill", tmp_path / "run", "--out", tmp_path / "no", *more, *words)
         assert (status, message in err, "Traceback" in err) == (2, True, False), err
+
+
+def test_teachers_that_write_only_empty_captions_are_named(tmp_path, monkeypatch, capsys):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    train, valid = [Captioned(tmp_path / "a.png", ["a dog"])], [Captioned(tmp_path / "b.png", ["a cat"])]
+    silent = SimpleNamespace(error="", hypotheses=[SimpleNamespace(text="")])
+    monkeypatch.setattr(taught_captions, "caption_pictures", lambda *_, **__: [silent])
+    task = SimpleNamespace(
+        config=SimpleNamespace(data=SimpleNamespace(streams=False)),
+        read=lambda data: Split(train, valid, []),
+        teachers=[None],
+        progress=lambda *_: None,
+    )
+
+    def written(rows):
+        (tmp_path / "teacher.jsonl").write_text("".join(map(json.dumps, rows)))
+        return tmp_path / "teacher.jsonl"
+
+    assert taught_captions.taught_captions(task, DistillOptions(("runs/mute",)), written).train == train
+    assert capsys.readouterr().err.count("runs/mute: wrote only empty captions") == 1
 
 
 def test_bad_teachers(gen, trained, translator, book, tmp_path):

@@ -170,6 +170,7 @@ def test_rows_of_a_request_that_goes_are_free(engine, model):
         while engine.rows:
             await asyncio.sleep(0.001)
         assert not any(job.done for job in jobs)
+        assert engine._memories == ([], None)
 
     asyncio.run(go())
 

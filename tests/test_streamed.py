@@ -23,6 +23,10 @@ from gen.datasets.streamed import PairHead, StreamedBatches, leave_out_pairs, st
 from gen.datasets.streamed_pictures import hold_out_pictures, picture_blocks, picture_head, picture_shards
 from gen.inputs.pictures import Preprocessing
 from gen.inputs.tokenizer import CharTokenizer
+from tasks.caption.data import read_split
+from tasks.caption.options import CaptionData
+from tasks.translate.data import read_pairs
+from tasks.translate.options import TranslateData
 from tests import faults
 from tests.faults import PAIRS, PICTURES, TEXT, Trainings
 from tests.test_distributed import EXACT, losses, read
@@ -161,7 +165,7 @@ def test_a_hard_link_in_a_tar_is_named(tmp_path):
         (lambda p: p.write_bytes(b"no tar"), "damaged or cut short"),
         (lambda p: write_tar(p, [{"json": b"{"}]), r"00000.json: is no JSON"),
         (lambda p: write_tar(p, [{"json": b"[1]"}]), "is not an object"),
-        (lambda p: write_tar(p, [{"txt": b"a"}, {"jpg": b"\xff"}]), r"row 2 has no field 'txt'"),
+        (lambda p: write_tar(p, [{"txt": b"a"}, {"jpg": b"\xff"}]), r"\./00001 has no field 'txt'"),
         (lambda p: write_tar(p, [{"txt": b"a", "json": b'{"other": "b"}'}]), "name the column of the text"),
         (lambda p: write_tar(p, []), "holds no rows"),
         (lambda p: None, "no such file"),
@@ -272,10 +276,10 @@ def test_pictures_come_with_their_captions_and_what_is_none_is_named(tmp_path, c
     assert sorted(seen) == sorted(expected)
     told = capsys.readouterr().err
     for what in (
-        "0.tar: row 11 (png)",
-        "0.tar: row 12 has no caption",
-        "1.tar: row 11 has no picture",
-        "1.tar: row 12",
+        "0.tar: ./00010 (png)",
+        "0.tar: ./00011 has no caption",
+        "1.tar: ./00010 has no picture",
+        "1.tar: ./00011 has no caption",
         "1.tar: ./00012.json: is no JSON",
     ):
         assert told.count(f"{tmp_path}/{what}") == 1
@@ -303,6 +307,15 @@ def test_pictures_to_validate_on_are_never_trained_on(tmp_path, monkeypatch):
     kept = {picture.data for picture in found.block((0, 0, 0))[0]}
     assert len(kept) == 19
     assert all(c.picture.read_bytes() not in kept and len(c.captions) in (2, 4) for c in valid)
+
+
+def test_a_table_does_not_say_that_nothing_is_left_out_of_a_stream(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEN_CACHE", str(tmp_path / "cache"))
+    pictures = read_split(CaptionData(data=[write_pictures(tmp_path)], shuffle_buffer=5))
+    assert pictures.table()["left out"] == "named when they are read"
+    write_tar(tmp_path / "pairs.tar", [{"src": str(i).encode(), "tgt": str(i).encode()} for i in range(40)])
+    pairs = read_pairs(TranslateData(data=[str(tmp_path / "pairs.tar")], src="src", tgt="tgt"))
+    assert pairs.table()["dropped"] == "none at the beginning"
 
 
 # -- whole trainings -------------------------------------------------------------------------------------

@@ -42,6 +42,32 @@ def read_whole(path: str | os.PathLike[str], most: int) -> bytes:
         return file.read(most)
 
 
+def fingerprint(name: str | os.PathLike[str], most: int = 1 << 24) -> list[Any]:
+    """What tells a file, or the files of a folder, from others and from what they were: absolute path, size in
+    bytes, and a hash of the content; of more than ``most`` bytes, which are not read, the time of the last change
+    in ns. The path alone if nothing can be read there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     before = fingerprint(file.name), fingerprint(file.name, most=-1)
+        ...     os.utime(file.name, (0, 0))
+        ...     before[0] == fingerprint(file.name), before[1] == fingerprint(file.name, most=-1)
+        (True, False)
+    """
+    path = os.path.abspath(name)
+    try:
+        about = os.stat(path)
+        if stat.S_ISDIR(about.st_mode):
+            files = sorted(each.path for each in os.scandir(path) if each.is_file())
+            return [path, *(fingerprint(each, most) for each in files)]
+        if about.st_size > most:
+            return [path, about.st_size, about.st_mtime_ns]
+        return [path, about.st_size, hashlib.blake2b(read_whole(path, most), digest_size=20).hexdigest()]
+    except (OSError, ValueError):  # said by what reads it
+        return [path]
+
+
 def visible_files(folder: Path) -> list[Path]:
     """All files in a folder and its subfolders, sorted by path, without hidden ones and what macOS adds to
     archives (``._name``, ``__MACOSX``)."""

@@ -13,7 +13,7 @@ from typing import IO, Any
 from gen.base.errors import UserError
 from gen.base.lines import expand_braces, suffix
 from gen.base.tables import TABLES
-from gen.datasets.shard_files import needs, whole
+from gen.datasets.shard_files import needs, parquet_batches, whole
 from gen.inputs.pictures import find_pictures
 
 LINES = (".jsonl", ".ndjson")
@@ -109,9 +109,8 @@ def read_chunk(chunk: Chunk, columns: Sequence[str]) -> Iterator[Any]:
     if chunk.pictures:
         yield from chunk.pictures
     elif suffix(chunk.file) == ".parquet":
-        batches = needs("pyarrow.parquet", chunk.file).ParquetFile(chunk.file).iter_batches(1024)
-        rows = (row for batch in batches for row in _rows(batch))
-        yield from (_cells(row, columns) for row in islice(rows, chunk.begin, chunk.begin + chunk.count))
+        rows = (row for batch in parquet_batches(chunk.file, chunk.begin, columns) for row in _rows(batch))
+        yield from (_cells(row, columns) for row in islice(rows, chunk.count))
     else:
         with _open(chunk.file) as file:
             file.seek(chunk.begin)

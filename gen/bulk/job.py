@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from gen.base.errors import UserError
+from gen.base.files import fingerprint
 from gen.base.folders import sweep, write_text
 from gen.bulk.inputs import Chunk, Failed, read_chunk
 from gen.bulk.writer import Work, careful
@@ -77,13 +79,13 @@ class Job:
         return [chunk for chunk in self.chunks if not shard(self.out, chunk).exists()]
 
     def _input(self) -> str:
-        """A hash of the chunks and the sizes of their files."""
-        files = {chunk.file for chunk in self.chunks if chunk.file}
-        sizes = {file: Path(file).stat().st_size for file in sorted(files)}
-        found = hashlib.blake2b(
-            json.dumps([sizes, [asdict(chunk) for chunk in self.chunks]]).encode(), digest_size=20
-        )
-        return found.hexdigest()
+        """A hash of the chunks and the fingerprints of their files. No picture is read for it: there are many."""
+        known = cache(fingerprint)
+        chunks = [
+            (c.row, c.count, c.begin, known(c.file) if c.file else [fingerprint(p, most=-1) for p in c.pictures])
+            for c in self.chunks
+        ]
+        return hashlib.blake2b(json.dumps(chunks).encode(), digest_size=20).hexdigest()
 
     def write(self, chunk: Chunk, work: Work) -> None:
         """Writes a chunk's shard."""

@@ -40,6 +40,22 @@ def is_streamed(name: str) -> bool:
     return name.startswith(HUB) or suffix(name) in TARS
 
 
+class Sample(Row):
+    """A row of a tar.
+
+    Attributes:
+        key: the name of its files up to the first point.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+
+def place(row: Row, number: int) -> str:
+    """Where a row is in its shard, for messages."""
+    return row.key if isinstance(row, Sample) else f"row {number}"
+
+
 @dataclass(frozen=True)
 class Shard:
     """A part of the data that is read from its beginning to its end.
@@ -100,9 +116,9 @@ def _local(path: str, encoding_errors: str, by_line: bool) -> Shard:
 def _tar_rows(name: str, skip: int) -> Iterator[Row]:
     with whole(name), tarfile.open(name) as tar:
         members = iter(partial(_next_file, tar), None)
-        for number, (_, files) in enumerate(groupby(members, lambda member: _split(member.name)[0])):
+        for number, (key, files) in enumerate(groupby(members, lambda member: _split(member.name)[0])):
             if number >= skip:
-                row: Row = {}
+                row = Sample(key)
                 for member in files:
                     where, kind = f"{name}: {member.name}", _split(member.name)[1]
                     try:
@@ -165,14 +181,25 @@ def readable(row: Row) -> Row:
 
 
 def _parquet_rows(name: str, skip: int) -> Iterator[Row]:
-    parquet = needs("pyarrow.parquet", name)
-    with whole(name), parquet.ParquetFile(name) as file:
+    with whole(name):
+        for batch in parquet_batches(name, skip):
+            yield from batch.to_pylist()
+
+
+def parquet_batches(name: str, skip: int = 0, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """The rows of a Parquet file but the first ``skip``, in batches of pyarrow with those of ``columns`` that it
+    has (None: all). Row groups before them are not read."""
+    with needs("pyarrow.parquet", name).ParquetFile(name) as file:
+        there = None if columns is None else [each for each in file.schema_arrow.names if each in columns]
         for group in range(file.num_row_groups):
             count = file.metadata.row_group(group).num_rows
-            if skip < count:
-                rows = (row for batch in file.iter_batches(1024, [group]) for row in batch.to_pylist())
-                yield from islice(rows, skip, None)
-            skip = max(skip - count, 0)
+            if skip >= count:
+                skip -= count
+                continue
+            for batch in file.iter_batches(1024, [group], there):
+                if skip < batch.num_rows:
+                    yield batch.slice(skip)
+                skip = max(skip - batch.num_rows, 0)
 
 
 def _table_rows(name: str, skip: int) -> Iterator[Row]:
@@ -262,7 +289,7 @@ class ShardTable(Table):
     def placed(self, rows: Iterator[Row] | list[Row], first: int = 1) -> Iterator[tuple[str, Row]]:
         """Each row with its place, and with the fields of its objects as columns."""
         for number, row in enumerate(rows, first):
-            yield f"row {number}", self._flat(readable(row))
+            yield place(row, number), self._flat(readable(row))
 
     @property
     def texts(self) -> list[str]:

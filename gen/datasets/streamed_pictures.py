@@ -21,7 +21,7 @@ from gen.datasets.caption_files import sample_row
 from gen.datasets.captions import Captioned, usual_captions
 from gen.datasets.corpus import token_dtype
 from gen.datasets.examples import InMemory
-from gen.datasets.shard_files import Shard, find_shards, readable
+from gen.datasets.shard_files import Shard, find_shards, place, readable
 from gen.datasets.shards import Shards
 from gen.datasets.splits import SPLITS
 from gen.datasets.streamed import NoBatches
@@ -86,7 +86,7 @@ def picture_shards(names: Sequence[str], buffer: int = BUFFER) -> Shards[Streame
 
     def pictures(shard: Shard, skip: int) -> Iterator[StreamedPicture | None]:
         for number, row in enumerate(shard.rows(skip), skip + 1):
-            where = f"{shard.name}: row {number}"
+            where = f"{shard.name}: {place(row, number)}"
             try:
                 yield _picture(where, readable(row))
             except UserError as error:

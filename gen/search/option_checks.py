@@ -30,20 +30,39 @@ BEAM = ("beam", "length_penalty", "coverage_penalty", "length_reward", "n_best",
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "num_samples", "seed")
 """The options of sampling."""
 
-COLDEST = 1e-6
-"""Of temperatures above 0: float32 cannot divide by much less."""
+COLDEST, HOTTEST = 1e-6, 1e6
+"""Of temperatures above 0: float32 cannot divide by much less or more."""
 
-_INF = float("inf")
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "beam": (1, MOST_BEAMS),
+    "length_penalty": (-5, 5),
+    "coverage_penalty": (0, 100),
+    "length_reward": (-100, 100),
+    "diversity": (0, 100),
+    "num_samples": (1, MOST_SAMPLES),
+    "min_p": (0, 1),
+    "repetition_penalty": (0.01, 100),
+}
+"""The least and the most of options. Beyond, penalties leave nothing of the model's own scores, or of float32."""
 
 
 def option_errors(options: SearchOptions) -> list[str]:
     """Everything that is wrong with the options, a line each."""
-    groups = (_lengths, _sampling, _beam, _texts, _strategy)
+    groups = (_bounds, _lengths, _sampling, _beam, _texts, _strategy)
     return [message for group in groups for wrong, message in group(options) if wrong] + _mixed(options)
 
 
 Checks = Iterator[tuple[bool, str]]
 """Whether something is wrong, and what to say then."""
+
+
+def _bounds(o: SearchOptions) -> Checks:
+    for name, (least, most) in BOUNDS.items():
+        value = getattr(o, name)
+        yield (
+            value is not None and not least <= value <= most,
+            f"{flag(name)} must be between {least:,} and {most:,}, not {value}",
+        )
 
 
 def _lengths(o: SearchOptions) -> Checks:
@@ -60,38 +79,19 @@ def _lengths(o: SearchOptions) -> Checks:
 
 def _sampling(o: SearchOptions) -> Checks:
     for t in o.temperature:
-        yield not 0 <= t < _INF, f"--temperature must be a number of 0 or more, not {t}"
-        yield 0 < t < COLDEST, f"--temperature must be 0, or at least {COLDEST:g}, not {t}"
+        yield (
+            t != 0 and not COLDEST <= t <= HOTTEST,
+            f"--temperature must be 0, or between {COLDEST:g} and {HOTTEST:,.0f}, not {t}",
+        )
     yield o.top_k is not None and o.top_k < 1, f"--top-k must be at least 1, not {o.top_k}"
     yield (
         o.top_p is not None and not 0 < o.top_p <= 1,
         f"--top-p must be above 0 and at most 1, not {o.top_p}",
     )
-    yield o.min_p is not None and not 0 <= o.min_p <= 1, f"--min-p must be between 0 and 1, not {o.min_p}"
-    yield (
-        o.num_samples is not None and not 1 <= o.num_samples <= MOST_SAMPLES,
-        f"--num-samples must be between 1 and {MOST_SAMPLES:,}, not {o.num_samples}",
-    )
     yield o.seed is not None and o.seed < 0, f"--seed must be 0 or more, not {o.seed}"
 
 
 def _beam(o: SearchOptions) -> Checks:
-    yield (
-        o.beam is not None and not 1 <= o.beam <= MOST_BEAMS,
-        f"--beam must be between 1 and {MOST_BEAMS:,}, not {o.beam}",
-    )
-    yield (
-        o.length_penalty is not None and not abs(o.length_penalty) < _INF,
-        f"--length-penalty must be a number, not {o.length_penalty}",
-    )
-    yield (
-        o.coverage_penalty is not None and not 0 <= o.coverage_penalty < _INF,
-        f"--coverage-penalty must be 0 or more, not {o.coverage_penalty}",
-    )
-    yield (
-        o.length_reward is not None and not abs(o.length_reward) < _INF,
-        f"--length-reward must be a number, not {o.length_reward}",
-    )
     yield (
         o.n_best is not None and not 1 <= o.n_best <= (o.beam or 1),
         f"--n-best must be between 1 and --beam ({o.beam or 1}), not {o.n_best}",
@@ -100,18 +100,11 @@ def _beam(o: SearchOptions) -> Checks:
         o.beam_groups is not None and (o.beam_groups < 1 or bool((o.beam or o.beam_groups) % o.beam_groups)),
         f"--beam-groups must divide --beam {o.beam}, and {o.beam_groups} does not",
     )
-    yield (
-        o.diversity is not None and not (o.beam_groups and 0 <= o.diversity < _INF),
-        f"--diversity must be 0 or more, not {o.diversity}, and goes with --beam-groups",
-    )
+    yield o.diversity is not None and not o.beam_groups, "--diversity goes with --beam-groups"
 
 
 def _texts(o: SearchOptions) -> Checks:
     """Of the options that say what an output may hold."""
-    yield (
-        not 0 < o.repetition_penalty < _INF,
-        f"--repetition-penalty must be above 0, not {o.repetition_penalty}",
-    )
     yield (o.no_repeat_ngram or 0) < 0, f"--no-repeat-ngram must be 0 or more, not {o.no_repeat_ngram}"
     yield (
         o.unknown not in (None, *UNKNOWN),

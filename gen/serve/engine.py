@@ -184,7 +184,8 @@ class Engine:
             self._tick(taken)
         except Exception as error:  # a damaged graph, memory that is not there: the server must go on
             jobs = {*taken, *(row.job for row in self._shared.rows), *(own.job for own in self._own)}
-            self._shared, self._own = Rows(), []
+            self._shared = Rows()
+            self._go_on([])
             for job in jobs:
                 job.fail(reason_of(error))
             self._tell(jobs)
@@ -206,7 +207,7 @@ class Engine:
         shared = self._shared
         if gone := {row.job for row in shared.rows if row.job.cancelled}:
             shared.drop(gone)
-        self._own = [own for own in self._own if not own.job.cancelled]
+        self._go_on([own for own in self._own if not own.job.cancelled])
         if sharing := [job for job in taken if shares_rows(job.search)]:
             shared.add(sharing)
         self._own += [_Own(job) for job in taken if not shares_rows(job.search)]
@@ -261,9 +262,13 @@ class Engine:
             seen = None if attention is None else attention[rows[0] : R, : own.job.search.mask.shape[1]]
             part = kind.join([state.select(rows)], own.state.memory)
             own.observe(log_probs[rows[0] : R], part, seen, read)
-        self._own = [own for own in self._own if not own.over]
-        if not self._own:
+        self._go_on([own for own in self._own if not own.over])
+
+    def _go_on(self, own: list[_Own]) -> None:
+        """These searches of their own are left; the memory of none is kept."""
+        if not own:
             self._memories = [], None
+        self._own = own
 
     def _tell(self, jobs: Iterable[Job]) -> None:
         """Notes which requests have news."""

@@ -72,9 +72,11 @@ class Split:
         captions = sum(len(c.captions) for c in train)
         seen = f"{len(train):,} pictures, {captions:,} captions"
         valid = len(self.valid) - sum(i >= len(self.train) for i in self.unusable)
+        left_out = [f"{len(self.dropped):,} (see above)"] if self.dropped else []
+        left_out += [] if self.stream is None else ["named when they are read"]
         return {
             "training": seen if self.stream is None else f"{self.stream}; vocabulary from {seen}",
-            "left out": f"{len(self.dropped):,} (see above)" if self.dropped else "none",
+            "left out": "; others are ".join(left_out) or "none",
             "validation": f"{valid:,} pictures",
             **self.notes,
         }

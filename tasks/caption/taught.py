@@ -28,9 +28,11 @@ def taught_captions(task: Caption, options: DistillOptions, written: Written | N
     split = task.read(task.config.data)
     if written is None:
         return split
-    file = written(_rows(task, split, options))
+    rows = [json.loads(line) for line in read_lines(str(written(_rows(task, split, options))))]
+    if not rows:
+        notify(f"{', '.join(options.teachers)}: wrote only empty captions, from which nothing is learned")
     given = {(str(c.picture), c.label): c.captions if options.originals else [] for c in split.train}
-    for row in map(json.loads, read_lines(str(file))):
+    for row in rows:
         about = row["image"], row["label"]
         given[about] = [*given.get(about, ()), row["caption"]]
     train = [Captioned(Path(name), captions, label=label) for (name, label), captions in given.items() if captions]

@@ -11,6 +11,11 @@ from typing import Any, ClassVar
 from gen.base.config import range_errors
 from gen.base.errors import UserError, notify
 from gen.base.fields import flag
+from gen.base.files import fingerprint
+from gen.base.lines import expand_braces
+
+FILES = ("run", "terms", "lexicon", "memory")
+"""What of a record are names: of models, and of files."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ class LargeJob:
             inputs, output: files, and the folder for the shards.
             pictures: whether rows are pictures.
             batch_size: rows at once.
-            record: what decides what is written: a folder of other shards is an error.
+            record: what decides what is written: a folder of other shards is an error. Of `FILES`, the
+                fingerprints do.
             columns: the fields to read, unless others are asked for.
         """
         try:
@@ -84,7 +90,8 @@ class LargeJob:
         columns = self.column or columns
         chunks = find_chunks(inputs, self.shard_rows, pictures=pictures)
         load()
-        job = Job(load, chunks, Path(output), columns, batch_size, record)
+        known = {name: _fingerprints(name, files) for name in FILES if (files := record.get(name))}
+        job = Job(load, chunks, Path(output), columns, batch_size, {**record, **known})
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its processes write to our console
         shown = [-1]
 
@@ -98,3 +105,14 @@ class LargeJob:
         if failed:
             notify(f'{failed:,} of {total:,} rows failed: see "error" in {output}')
         return 0 if not failed else 2 if failed == total else 1
+
+
+def _fingerprints(name: str, files: str | Sequence[str]) -> list[Any]:
+    """Those of the files, or the folders of models, that an option names."""
+    from gen.models.checkpoint import find_model
+    from gen.runtime import is_exported, located
+
+    names = [files] if isinstance(files, str) else files
+    if name == "run":
+        return [fingerprint(located(each) if is_exported(each) else find_model(each)) for each in names]
+    return [fingerprint(each) for given in names for each in expand_braces(given)]

@@ -68,7 +68,7 @@ class TranslateSplit:
         training = f"{len(pairs.rows):,} pairs, {len(pairs.target.tokens) // pairs.spellings:,} target tokens"
         return {
             "training": training if self.stream is None else f"{self.stream}; vocabulary from {training}",
-            "dropped": dropped or "none",
+            "dropped": (dropped or "none") + ("" if self.stream is None else " at the beginning"),
             "validation": f"{len(pairs.valid):,} pairs",
             **pairs.notes,
             **self.further.table(),
