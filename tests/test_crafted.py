@@ -53,6 +53,18 @@ def test_what_onnxruntime_would_read_as_something_else_is_not_run(exported, tmp_
             Graph(str(tmp_path / "g.onnx"), 1)
 
 
+def test_a_step_without_its_states_is_refused(exported, tmp_path) -> None:
+    import onnx
+
+    shutil.copytree(exported / "plain", tmp_path / "m")
+    model = onnx.load(tmp_path / "m" / runtime.STEP)
+    places = [n for n, output in enumerate(model.graph.output) if output.name == "next_state_0"]
+    del model.graph.output[places[0]]
+    onnx.save(model, tmp_path / "m" / runtime.STEP)
+    with pytest.raises(UserError, match="do not belong together"):
+        runtime.load(tmp_path / "m")
+
+
 @pytest.mark.parametrize("kind", ["plain", "int8"])
 @pytest.mark.parametrize("name", [runtime.STEP, runtime.ENCODER])
 def test_what_we_export_has_nothing_foreign(exported, kind, name) -> None:

@@ -17,7 +17,7 @@ from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 from gen.models import checkpoint
 from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig
-from gen.models.encoders import ENCODERS, NoneEncoder
+from gen.models.encoders import ENCODERS, NoneEncoder, RNNEncoder
 from gen.models.model import Model
 from tests.conftest import TEXT, make_model
 
@@ -249,6 +249,16 @@ def test_other_folders_are_refused(model, tmp_path):
             toolkit.load(tmp_path / "m")
     file.write_text(yaml.safe_dump({**config, "decoder": {**config["decoder"], "hidden_size": 999}}))
     with pytest.raises(UserError, match="do not belong together"):
+        toolkit.load(tmp_path / "m")
+
+
+def test_a_length_that_is_no_number_is_refused(tokenizer, tmp_path):
+    make_model(tokenizer, encoder=RNNEncoder(tokenizer, embedding_size=8, hidden_size=8)).save(tmp_path / "m")
+    file = tmp_path / "m" / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    config["encoder"]["multi_sentence_p90"] = "many"
+    file.write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match="does not describe a model"):
         toolkit.load(tmp_path / "m")
 
 

@@ -108,7 +108,7 @@ class SentenceProcessor(InputProcessor):
     ) -> None:
         self.tokenizer = tokenizer
         self.lowercase = lowercase
-        self.max_length, self.multi_sentence_p90 = max_length, multi_sentence_p90
+        self.max_length, self.multi_sentence_p90 = int(max_length), int(multi_sentence_p90)
 
     def encode(self, sentence: Any) -> list[int]:
         """The token ids of a sentence and EOS: one memory position each. Of an array of ids, those before padding;

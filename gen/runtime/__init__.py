@@ -209,10 +209,12 @@ def _load(folder: Path, threads: int) -> Runtime:
     examples = {name: list(processor.example().shape) for name, processor in processors.items()}
     if "reader" in config:
         examples = dict(zip(["source"], examples.values(), strict=True))
-    made = {**_shapes(encoder.get_outputs()), **examples, "token_ids": [None]}
+    said = _shapes(step.get_outputs())
+    made = {**_shapes(encoder.get_outputs()), **examples, "token_ids": [None], **said}
     given = _shapes(encoder.get_inputs())
     wanted = {**given, **_shapes(step.get_inputs())}
-    whole = _shapes(step.get_outputs()).get("log_probs", [])[-1:] == [len(tokenizer)] and {*given} == {*examples}
+    wanted |= {f"next_{name}": shape for name, shape in wanted.items() if name.startswith("state")}
+    whole = said.get("log_probs", [])[-1:] == [len(tokenizer)] and {*given} == {*examples}
     if not whole or any(name not in made or not _fits(made[name], shape) for name, shape in wanted.items()):
         raise UserError(f"{folder}: its graphs and its {CONFIG} do not belong together; export the model again")
     model = Runtime(encoder, step, processors, tokenizer, info, precision, fingerprint)
