@@ -184,17 +184,24 @@ def test_what_fails_is_said_and_others_go_on(model):
     engine = Engine(model)
     options = {"seed": 1, "max_new_tokens": 9}
 
+    def unable():
+        raise ValueError("before a step")
+        yield
+
     async def go():
         bad = Job(model.prepare([""], processors=[Broken()]))
+        worse = Job(model.prepare([""], beam=2, max_new_tokens=9))
+        worse.search.unroll = unable
         good = [Job(model.prepare([""], **options)), Job(model.prepare([""], beam=2, max_new_tokens=9))]
-        for job in (good[0], bad, good[1]):
+        for job in (good[0], bad, worse, good[1]):
             engine.submit(job)
-        while not all(job.done for job in (bad, *good)):
+        while not all(job.done for job in (bad, worse, *good)):
             await asyncio.sleep(0.001)
-        return bad, good
+        return bad, worse, good
 
-    bad, good = asyncio.run(go())
+    bad, worse, good = asyncio.run(go())
     assert bad.error == "ZeroDivisionError: broken"
+    assert worse.error == "ValueError: before a step"
     assert good[0].hypotheses[0].text == model.generate("", **options).text
     assert good[1].hypotheses[0].text == model.generate("", beam=2, max_new_tokens=9).text
     engine.close()

@@ -210,7 +210,9 @@ class Engine:
         self._go_on([own for own in self._own if not own.job.cancelled])
         if sharing := [job for job in taken if shares_rows(job.search)]:
             shared.add(sharing)
-        self._own += [_Own(job) for job in taken if not shares_rows(job.search)]
+        begun = [_Own(job) for job in taken if not shares_rows(job.search)]
+        self._tell(own.job for own in begun if own.over)  # failed before it asked for a step
+        self._own += [own for own in begun if not own.over]
         own, R = self._own, len(shared)
         if not R and not own:
             return
