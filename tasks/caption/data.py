@@ -68,6 +68,7 @@ class Split:
         return round(self.share * sum(len(text.split()) + 1 for c in self.train for text in c.captions))
 
     def table(self) -> dict[str, str]:
+        """What is in the data, for people: name → value."""
         train = [c for i, c in enumerate(self.train) if i not in self.unusable]
         captions = sum(len(c.captions) for c in train)
         seen = f"{len(train):,} pictures, {captions:,} captions"

@@ -230,7 +230,7 @@ class Text(Task):
         return [f"gen generate {folder} {''.join(about)}--prompt {shlex.quote(opening(model))}"]
 
     def rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-        """Loss, bits per character and perplexity, each beside that of a Markov chain if ``figures`` have one."""
+        """Loss, bits per character and perplexity, each with that of a Markov chain if ``figures`` have one."""
         rows = []
         markov = figures.get("markov")
         chain = f"Markov chain, order {markov['order']}: " if markov else ""
