@@ -76,6 +76,19 @@ def test_no_encoder_at_all(cell):
     assert at_once.attention is None
 
 
+@pytest.mark.parametrize("cell", [name for name, cell in CELLS.items() if cell.recurrent_weights])
+def test_the_kernels_get_contiguous_states(cell):
+    """cuDNN refuses others ("rnn: hx is not contiguous"), which no CPU does."""
+    decoder, memory, seen = make_decoder(cell=cell), make_memory(4), []
+    for layer in [*decoder.lower.layers, *decoder.upper.layers]:
+        layer.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[1:]))
+    state = decoder.init_state(memory)
+    decoder(torch.randint(V, (B, T)), state, memory)
+    given = [part for states in seen for part in (states if isinstance(states, tuple) else (states,))]
+    assert len(given) == len(list(itertools.chain(*state.layers)))
+    assert all(part.is_contiguous() for part in given)
+
+
 @torch.no_grad()
 def test_a_step_sees_new_weights_after_training():
     decoder = make_decoder(memory_size=0)

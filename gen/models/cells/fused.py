@@ -61,7 +61,7 @@ class FusedCell(Cell):
             # Autocast runs cuDNN's layers in float16 even when bfloat16 is asked for: gradients would underflow.
             with torch.autocast("cuda", enabled=False):
                 return self.scan(x.float(), tuple(s.float() for s in state))
-        before = tuple(s.unsqueeze(0) for s in state)
+        before = tuple(s.contiguous().unsqueeze(0) for s in state)  # cuDNN takes no others
         inputs = (x, before if len(before) > 1 else before[0])
         if self.training and self.weight_dropout:
             weights = {"weight_hh_l0": drop_connections(self.weight_hh_l0, self.weight_dropout)}
