@@ -41,12 +41,6 @@ class LossOutput:
     state: DecoderState
 
 
-def _distance(logits: Tensor) -> Tensor:
-    """KL(p‖q) + KL(q‖p) between rows 2b and 2b + 1 at every position: (2B, T, V) → (B, T)."""
-    p, q = logits.log_softmax(-1).unflatten(0, (-1, 2)).unbind(1)
-    return ((p.exp() - q.exp()) * (p - q)).sum(-1)
-
-
 def _divergence(teacher: Tensor, logits: Tensor) -> Tensor:
     """KL(teacher‖model) at every position: probabilities and logits (R, T, V) → (R, T)."""
     return (teacher.xlogy(teacher) - teacher * logits.log_softmax(-1, torch.float32)).sum(-1)
@@ -162,7 +156,7 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
             r_drop: weight of (KL(p‖q) + KL(q‖p)) / 4 between the predictions p and q under two dropout masks
                 (Liang et al., 2021). The decoder reads each row twice.
             teacher_probs: (B, T, V) float32, what a teacher predicts: adds KL(teacher‖model) to the cross-entropy.
-            teacher_weight: weight of that term; the cross-entropy has the rest.
+            teacher_weight: weight of that term; the cross-entropy, with that of ``r_drop``, has the rest.
         """
         memory = self.decoder.prepare(self.encoder(batch.encoder_source))
         state = state or self.decoder.init_state(memory)
@@ -176,7 +170,7 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
         output = self.decoder(input_ids, state, memory)  # both copies of a row share its memory
         logits, pad_id = output.logits, self.tokenizer.pad_id
         real = target_ids != pad_id
-        loss_sum = cross_entropy(logits.flatten(0, 1), target_ids.flatten(), pad_id, label_smoothing)
+        loss_sum = cross_entropy(logits, target_ids, pad_id, label_smoothing, r_drop)
         if teacher_probs is not None:
             divergence = (_divergence(teacher_probs, logits) * real).sum()
             loss_sum = (1 - teacher_weight) * loss_sum + teacher_weight * divergence
@@ -186,9 +180,8 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
             loss_sum = loss_sum + coverage * ((1 - seen) ** 2 * mask).sum()
         if not r_drop:
             return LossOutput(loss_sum, int(real.sum()), output.state)
-        loss_sum = loss_sum / 2 + r_drop / 4 * (_distance(logits.float()) * real[::2]).sum()
         one_each = output.state.select(torch.arange(0, len(real), 2, device=real.device))
-        return LossOutput(loss_sum, int(real[::2].sum()), one_each)
+        return LossOutput(loss_sum / 2, int(real[::2].sum()), one_each)
 
     @torch.no_grad()
     def _with_scheduled_sampling(self, batch: Batch, state: DecoderState, memory: Memory, share: float) -> Tensor:
