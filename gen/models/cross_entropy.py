@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,31 +23,36 @@ class _CrossEntropy(torch.autograd.Function):
         pad_id: int,
         smoothing: float,
         r_drop: float,
-        twins: Tensor | None,
+        length: int,
         learns: bool,
     ) -> Tensor:
-        """The summed loss of (N, V) logits, and with ``learns`` their gradient. ``twins``: (2, N / 2) int64, the
-        rows that ``r_drop`` compares."""
+        """The summed loss of (N, V) logits, and with ``learns`` their gradient. ``r_drop`` compares each text of
+        ``length`` rows with the next one."""
         V, on_cpu = logits.size(1), logits.device.type == "cpu"
         loss = torch.zeros((), device=logits.device)
         # Not float16: before the gradient scaler is applied, small values would underflow.
         dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
         gradient = torch.empty_like(logits, dtype=dtype) if learns else None
-        for rows in _blocks(len(logits), (AT_ONCE if on_cpu else 64 * AT_ONCE) // V, twins):
-            targets = target_ids[rows].unsqueeze(1)
+        unit = 2 * length if r_drop else 1  # rows that stay in one block
+        rows = max((AT_ONCE if on_cpu else 64 * AT_ONCE) // V // unit, 1) * unit
+        for at in range(0, len(logits), rows):
+            targets = target_ids[at : at + rows, None]
             padding = targets == pad_id
-            log_probs = logits[rows].log_softmax(-1, torch.float32)
+            log_probs = logits[at : at + rows].log_softmax(-1, torch.float32)
             losses = (smoothing - 1) * log_probs.gather(1, targets)
             if smoothing:
                 losses -= smoothing * log_probs.mean(1, keepdim=True)
+            piece = log_probs
+            if r_drop:
+                divergence, piece = _drawn_together(log_probs.view(-1, 2, length, V), r_drop / 2)
+                losses += divergence
+            elif learns:
+                piece = log_probs.exp_()
             loss += losses.masked_fill_(padding, 0).sum()
-            if twins is not None:
-                divergence, slope = _divergence(log_probs)
-                loss += r_drop / 2 * divergence.masked_fill_(padding[: len(divergence)], 0).sum()
             if gradient is not None:
-                piece = log_probs.exp_().sub_(smoothing / V)
+                piece.sub_(smoothing / V)
                 piece.scatter_add_(1, targets, torch.full_like(losses, smoothing - 1))
-                gradient[rows] = (piece if twins is None else piece.add_(slope, alpha=r_drop / 2)).to(dtype)
+                gradient[at : at + rows] = piece
         if gradient is not None:
             padding = target_ids == pad_id
             if on_cpu:  # few rows; on a GPU, nonzero() would wait for it
@@ -68,23 +72,25 @@ class _CrossEntropy(torch.autograd.Function):
         return scaled.to(ctx.dtype), None, None, None, None, None, None
 
 
-def _blocks(num_rows: int, size: int, twins: Tensor | None) -> Iterator[slice | Tensor]:
-    """The rows in blocks of about ``size``: slices; with twins indices, the second half the twins of the first."""
-    if twins is None:
-        for at in range(0, num_rows, max(size, 1)):
-            yield slice(at, at + max(size, 1))
-    else:
-        for part in twins.split(max(size // 2, 1), 1):
-            yield part.flatten()
+def _drawn_together(log_probs: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """The divergence of twins, and softmax with its gradient.
 
+    Args:
+        log_probs: (B, 2, T, V), log p and log q; overwritten.
+        weight: w.
 
-def _divergence(log_probs: Tensor) -> tuple[Tensor, Tensor]:
-    """KL(p‖q) + KL(q‖p), (N / 2, 1), of log-probabilities (N, V) whose first half is p and second q; and its
-    gradient with respect to their logits (N, V)."""
-    p, q = log_probs.exp().chunk(2)
-    apart = log_probs[: len(p)] - log_probs[len(p) :]
-    forth, back = (p * apart).sum(1, keepdim=True), -(q * apart).sum(1, keepdim=True)
-    return forth + back, torch.cat([p * (apart + (1 - forth)) - q, q * ((1 - back) - apart) - p])
+    Returns:
+        w KL(p‖q) and w KL(q‖p), (2·B·T, 1); p and q plus the gradient of their sum with respect to the logits,
+        (2·B·T, V).
+    """
+    apart = log_probs[:, 0] - log_probs[:, 1]
+    p, q = log_probs.exp_().unbind(1)
+    found, losses = torch.empty_like(log_probs), []
+    for i, (own, other, sign) in enumerate(((p, q, 1), (q, p, -1))):
+        losses.append(sign * weight * (own * apart).sum(-1, keepdim=True))
+        factor = torch.add(1 + weight - losses[i], apart, alpha=sign * weight)
+        torch.mul(own, factor, out=found[:, i]).sub_(other, alpha=weight)
+    return torch.stack(losses, 1).view(-1, 1), found.flatten(0, 2)
 
 
 def cross_entropy(
@@ -109,11 +115,7 @@ def cross_entropy(
         >>> cross_entropy(torch.zeros(1, 3, 8), torch.tensor([[5, 2, 0]]), pad_id=0)  # 2 ln 8
         tensor(4.1589)
     """
-    twins = None
-    if r_drop:
-        twins = torch.arange(target_ids.numel(), device=logits.device)
-        twins = twins.view(-1, 2, target_ids.size(1)).transpose(0, 1).flatten(1)
     learns = torch.is_grad_enabled() and logits.requires_grad
     flat = logits.flatten(0, 1), target_ids.flatten()
-    loss: Tensor = _CrossEntropy.apply(*flat, pad_id, label_smoothing, r_drop, twins, learns)
+    loss: Tensor = _CrossEntropy.apply(*flat, pad_id, label_smoothing, r_drop, target_ids.size(1), learns)
     return loss
