@@ -18,12 +18,12 @@ from gen.datasets.examples import NamedSources
 from gen.datasets.pair_files import PairFiles
 from gen.inputs.labels import LabelTokenizer
 from gen.inputs.tokenizer import CharTokenizer
+from gen.metrics.attention import attended
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import CNNEncoder, JoinedEncoder, LabelEncoder, RNNEncoder
 from gen.models.model import Model
 from tasks.cli import main
 from tasks.translate.command import further_inputs
-from tasks.translate.inputs import attended
 
 QUICK = ("--device", "cpu", "--precision", "fp32", "--validations", "1")
 SIZES = ("--hidden-size", "32", "--embedding-size", "16", "--dropout", "0", "--embedding-dropout", "0")

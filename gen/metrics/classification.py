@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,6 +106,20 @@ def temperature_of(log_probs: np.ndarray, targets: np.ndarray) -> float:
         a, b = low + (high - low) / 3, high - (high - low) / 3
         low, high = (low, b) if loss(np.exp(a)) < loss(np.exp(b)) else (a, high)
     return float(np.exp((low + high) / 2))
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """The p-value of McNemar's exact test that two classifiers are equally often right on the same N items.
+
+    Example:
+        >>> round(mcnemar([True] * 9 + [False], [False] * 5 + [True] * 5), 3)
+        0.219
+    """
+    from scipy.stats import binomtest  # comes with scikit-learn
+
+    pairs = Counter(zip(first, second, strict=True))
+    only, other = pairs[True, False], pairs[False, True]
+    return float(binomtest(only, only + other).pvalue) if only + other else 1.0
 
 
 def _sklearn() -> Any:

@@ -20,8 +20,8 @@ from gen.datasets.examples import example_batches
 from gen.datasets.look import DataPart
 from gen.datasets.pair_files import PairFiles
 from gen.inputs.tokenizer import Tokenizer
+from gen.metrics.attention import plot_attended
 from gen.metrics.confidence import calibrate
-from gen.metrics.plots import plot_attention
 from gen.models.batch import Batch, sequence_batch
 from gen.models.decoder import DecoderState
 from gen.models.model import LossOutput, Model
@@ -383,8 +383,8 @@ class Task:
         yield from PairFiles(files, options.src, options.tgt)
 
     def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
-        """Plots the attention for each token of ``hypothesis`` into the file ``to``."""
-        plot_attention(hypothesis.attention, hypothesis.tokens, model.encoder.labels(item), to)
+        """Plots the attention for each token of ``hypothesis`` into the file ``to``; see `plot_attended`."""
+        plot_attended(model, item, hypothesis, to)
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
         """Evaluates the best weights with the default search. May write files into the run folder."""

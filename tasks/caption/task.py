@@ -23,11 +23,10 @@ from gen.inputs.labels import LabelProcessor, LabelTokenizer, unknown_label
 from gen.inputs.processors import PictureProcessor
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.captions import CaptionScorer, bleu, caption_metrics, caption_tokenizer
-from gen.metrics.plots import plot_looks
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import CNNEncoder, JoinedEncoder, LabelEncoder
 from gen.models.model import Model
-from gen.search import Hypothesis, SearchOptions
+from gen.search import SearchOptions
 from gen.training.config import check_split, recorded
 from gen.training.distill import DistillOptions, Written
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
@@ -45,7 +44,7 @@ from tasks.caption.batches import (
 )
 from tasks.caption.data import Split, caption_parts, read_split
 from tasks.caption.options import CaptionData, CaptionHeldOut, CaptionReward, CaptionSizes
-from tasks.caption.pictures import as_captions, caption_pictures, expand, item_of, looks_of
+from tasks.caption.pictures import as_captions, caption_pictures, expand, item_of
 from tasks.caption.taught import taught_captions
 from tasks.options import self_critical_errors, stream_budget_errors
 
@@ -323,7 +322,3 @@ class Caption(Task):
         _, tokens = caption_tokenizer(references)
         wanted = [list(map(tokens, each)) for each in references]
         return bleu(list(map(tokens, outputs)), wanted)[1][:, 0].tolist()
-
-    def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Any) -> None:
-        """Plots the picture and the attention on it for each token."""
-        plot_looks(*looks_of(model, item, hypothesis), to)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gen.base.distributed import gather, shard
 from gen.base.errors import UserError
 from gen.datasets.labelled import LabelBatches
 from gen.datasets.look import DataPart
-from gen.inputs.tokenizer import SPECIALS, Tokenizer
-from gen.metrics.classification import classification_metrics, confusion, temperature_of
-from gen.metrics.plots import plot_confusion, plot_looks
+from gen.inputs.tokenizer import Tokenizer
+from gen.metrics.classification import classification_metrics, confusion, mcnemar
+from gen.metrics.plots import plot_confusion
 from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig, DecoderState
 from gen.models.encoders.cnn import CNNEncoder
 from gen.models.encoders.rnn import RNNEncoder
 from gen.models.model import LossOutput, Model
-from gen.search import Hypothesis, SearchOptions
-from gen.search.labels import label_log_probs
+from gen.search import SearchOptions
 from gen.training.config import recorded
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric
 from gen.training.options import TrainOptions
@@ -34,6 +32,7 @@ from gen.training.registry import register
 from gen.training.task import Task
 from tasks.classify.command import label_items
 from tasks.classify.data import LabelSplit, label_parts, read_examples, read_split
+from tasks.classify.figures import calibrate, log_probs_of, targets_of
 from tasks.classify.options import ClassifyData, ClassifyHeldOut, ClassifySizes
 from tasks.classify.sources import Features, text_source
 
@@ -77,12 +76,8 @@ class Classify(Task):
         encoder: RNNEncoder | CNNEncoder
         labels, sources = self.tokenizers(split)
         if split.pictures:
-            encoder = CNNEncoder(
-                sizes.backbone,
-                sizes.weights,
-                memory_size=2 * sizes.encoder_size,
-                dropout=sizes.dropout,
-            )
+            size = 2 * sizes.encoder_size
+            encoder = CNNEncoder(sizes.backbone, sizes.weights, memory_size=size, dropout=sizes.dropout)
         else:
             lowercase = self.config.data.lowercase
             encoder = RNNEncoder.of(sources["sentence"], sizes, lowercase=lowercase, pooling=sizes.pooling)
@@ -127,14 +122,9 @@ class Classify(Task):
         memory = model.encoder(batch.encoder_source)
         output = model.decoder(batch.input_ids, model.decoder.init_state(memory), memory)
         targets, pad_id = batch.target_ids[:, 0], model.tokenizer.pad_id
-        loss_sum = F.cross_entropy(
-            output.logits[:, 0].float(),
-            targets,
-            self.weights.to(targets.device),
-            ignore_index=pad_id,
-            reduction="sum",
-            label_smoothing=options.label_smoothing or 0.0,
-        )
+        logits, weights = output.logits[:, 0].float(), self.weights.to(targets.device)
+        rest: dict[str, Any] = {"ignore_index": pad_id, "label_smoothing": options.label_smoothing or 0.0}
+        loss_sum = F.cross_entropy(logits, targets, weights, reduction="sum", **rest)
         return LossOutput(loss_sum, int((targets != pad_id).sum()), output.state)
 
     def validate(self, model: Model, *, quick: bool = False) -> Evaluation:
@@ -148,7 +138,7 @@ class Classify(Task):
         """Calibrates the best weights, unless that is done, and draws the confusion matrix."""
         examples, known = self.split.valid, model.info.metrics
         if "temperature" not in known:
-            self._calibrate(model, examples)
+            calibrate(model, self._log_probs(model, examples), targets_of(model, examples))
             found = self.evaluate(model, examples)
             known.update({name: round(value, 4) for name, value in found.figures.items()})
             model.save(folder / "best")
@@ -160,15 +150,6 @@ class Classify(Task):
             counts = confusion(found.outputs, [e.target for e in examples], labels)
             plot_confusion(counts, labels, folder / "plots" / "confusion.png")
         return found
-
-    def _calibrate(self, model: Model, examples: Sequence[Example]) -> None:
-        """Divides the output layer by the temperature that suits the validation part, and records both figures."""
-        log_probs, targets = self._log_probs(model, examples), self._targets(model, examples)
-        temperature, before = temperature_of(log_probs, targets), classification_metrics(log_probs, targets)["ece"]
-        with torch.no_grad():
-            model.decoder.output.weight.div_(temperature)
-            model.decoder.output.bias.div_(temperature)
-        model.info.metrics.update({"temperature": round(temperature, 4), "uncalibrated_ece": round(before, 4)})
 
     def commands(self, model: Model, folder: str) -> list[str]:
         return [f"gen classify {folder} {shlex.quote(str(self.split.valid[0].item))}"]
@@ -204,42 +185,16 @@ class Classify(Task):
         log_probs = self._log_probs(model, examples, batch_size)
         labels = model.tokenizer.labels
         outputs = [labels[i] for i in log_probs.argmax(1)]
-        figures = classification_metrics(log_probs, self._targets(model, examples))
+        figures = classification_metrics(log_probs, targets_of(model, examples))
         return Evaluation(figures, outputs, len(examples))
-
-    def _targets(self, model: Any, examples: Sequence[Example]) -> np.ndarray:
-        """(N,) indices of the right labels."""
-        ids = [model.tokenizer.encode(e.target, strict=True)[0] for e in examples]
-        return np.array(ids) - len(SPECIALS)
 
     def _log_probs(self, model: Any, examples: Sequence[Example], batch_size: int = 64) -> np.ndarray:
         """(N, L) log-probabilities of the labels."""
-        order = sorted(range(len(examples)), key=lambda i: len(str(examples[i].item)))
-        mine = shard(order)
-        found = []
-        for begin in range(0, len(mine), batch_size):
-            items = [examples[i].item for i in mine[begin : begin + batch_size]]
-            ready = self.features(items) if self.features else label_items(model, items)
-            found += list(label_log_probs(model, ready)[0])
-        everyone = dict(gather(list(zip(mine, found, strict=True))))
-        return np.stack([everyone[i] for i in range(len(examples))])
+        return log_probs_of(model, examples, self.features or partial(label_items, model), batch_size)
 
     def compare(
         self, outputs: Sequence[str], others: Sequence[str], references: Sequence[Sequence[str]]
     ) -> dict[str, float]:
         """McNemar's exact test of the accuracies."""
-        from scipy.stats import binomtest
-
-        triples = [(a in r, b in r) for a, b, r in zip(outputs, others, references, strict=True)]
-        counts = Counter(triples)
-        only, other = counts[True, False], counts[False, True]
-        return {"accuracy": float(binomtest(only, only + other).pvalue) if only + other else 1.0}
-
-    def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
-        """Draws what the decoder looked at when it chose the label."""
-        if "picture" in model.processors:
-            processor = model.processors["picture"]
-            pixels = processor.preprocessing.pixels(item).transpose(1, 2, 0)
-            plot_looks(pixels, hypothesis.attention, hypothesis.tokens, to)
-        else:
-            super().plot(model, item, hypothesis, to)
+        right = [[o in r for o, r in zip(each, references, strict=True)] for each in (outputs, others)]
+        return {"accuracy": mcnemar(*right)}

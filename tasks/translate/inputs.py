@@ -17,11 +17,9 @@ from gen.datasets.labelled import check_labels
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import Pairs
 from gen.datasets.picture_sources import Watch, cached_source
-from gen.inputs.processors import PictureProcessor, SentenceProcessor, named_item
-from gen.metrics.plots import plot_attention, plot_looks
+from gen.inputs.processors import SentenceProcessor
 from gen.models.batch import PADDED_TO, pad
 from gen.models.encoders import CNNEncoder, Encoder, JoinedEncoder
-from gen.search import Hypothesis
 from tasks.options import input_name
 from tasks.translate.options import FurtherInputs
 
@@ -190,27 +188,3 @@ def leave_out(item: Any, model: Any, names: Sequence[str]) -> Any:
             has = f"it has {', '.join(optional)}" if optional else "it reads sentences alone"
             raise UserError(f"--without {name}: the model has no such further input; {has}")
     return {n: part for n, part in item.items() if n not in names} if isinstance(item, Mapping) else item
-
-
-def attended(model: Any, item: Any) -> dict[str, slice]:
-    """Input name → which positions of the memory, padding left out, belong to it."""
-    found, begin = {}, 0
-    for name, part in named_item(model.processors, item).items():
-        end = begin + len(model.processors[name].labels(part))
-        found[name], begin = slice(begin, end), end
-    return {name: each for name, each in found.items() if each.start < each.stop}
-
-
-def plot_inputs(model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
-    """Plots the attention on the words into the file ``to``. That on a picture goes into a file of its own, in the
-    same folder, whose name ends with the name of the input."""
-    parts, weights = attended(model, item), np.asarray(hypothesis.attention)
-    words: list[int] = []
-    for name, columns in parts.items():
-        if isinstance(processor := model.processors[name], PictureProcessor):
-            pixels = processor.preprocessing.pixels(item[name]).transpose(1, 2, 0)
-            plot_looks(pixels, weights[:, columns], hypothesis.tokens, to.with_stem(f"{to.stem}-{name}"))
-        else:
-            words += range(columns.start, columns.stop)
-    labels = model.encoder.labels(item)
-    plot_attention(weights[:, np.array(words)], hypothesis.tokens, [labels[i] for i in words], to)

@@ -25,7 +25,7 @@ from gen.metrics.scores import (
 )
 from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
-from gen.search import Hypothesis, SearchOptions
+from gen.search import SearchOptions
 from gen.training.config import recorded
 from gen.training.distill import DistillOptions, Written
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
@@ -42,7 +42,7 @@ from tasks.translate.data import (
     streamed_batches,
 )
 from tasks.translate.encoder import make_encoder
-from tasks.translate.inputs import further_sources, pair_sources, plot_inputs
+from tasks.translate.inputs import further_sources, pair_sources
 from tasks.translate.lines import translate_lines
 from tasks.translate.options import TranslateData, TranslateHeldOut, TranslateReward, TranslateSizes
 from tasks.translate.taught import taught_pairs
@@ -225,6 +225,3 @@ class Translate(Task):
         cells = [(kind, further.valid[name][0]) for name, kind in further.kinds.items()]
         given = "".join(f"--{kind} {shlex.quote(str(cell))} " for kind, cell in cells if cell)
         return [f"gen translate {folder} {given}--text {shlex.quote(source)}"]
-
-    def plot(self, model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
-        plot_inputs(model, item, hypothesis, to)

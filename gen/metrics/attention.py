@@ -1,0 +1,44 @@
+"""Plots of what a decoder looked at in an item: its words, labels and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gen.inputs.labels import LabelProcessor
+from gen.inputs.processors import PictureProcessor, named_item
+from gen.metrics.plots import plot_attention, plot_looks
+from gen.search import Hypothesis
+
+
+def attended(model: Any, item: Any) -> dict[str, slice]:
+    """Input name → which positions of the memory, padding left out, belong to it."""
+    found, begin = {}, 0
+    for name, part in named_item(model.processors, item).items():
+        end = begin + len(model.processors[name].labels(part))
+        found[name], begin = slice(begin, end), end
+    return {name: each for name, each in found.items() if each.start < each.stop}
+
+
+def plot_attended(model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
+    """Plots the attention on the words of an item, for each token of a hypothesis, into the file ``to``.
+
+    That on a picture goes into a file of its own in the same folder, whose name ends with the name of the input;
+    without words into ``to``, and what was seen of a label is left out.
+    """
+    parts, weights = attended(model, item), np.asarray(hypothesis.attention)
+    named = named_item(model.processors, item)
+    pictures = [name for name in parts if isinstance(model.processors[name], PictureProcessor)]
+    words = [name for name in parts if name not in pictures]
+    if pictures and all(isinstance(model.processors[name], LabelProcessor) for name in words):
+        words = []
+    for i, name in enumerate(pictures):
+        pixels = model.processors[name].preprocessing.pixels(named[name]).transpose(1, 2, 0)
+        file = to.with_stem(f"{to.stem}-{name}") if words or i else to
+        plot_looks(pixels, weights[:, parts[name]], hypothesis.tokens, file)
+    if words or not pictures:
+        columns = np.concatenate([np.arange(weights.shape[1])[parts[name]] for name in words])
+        labels = model.encoder.labels(item)
+        plot_attention(weights[:, columns], hypothesis.tokens, [labels[i] for i in columns], to)
