@@ -23,7 +23,7 @@ from gen.models.decoder import DecoderConfig
 from gen.models.encoders import CNNEncoder, JoinedEncoder, LabelEncoder, RNNEncoder
 from gen.models.model import Model
 from tasks.cli import main
-from tasks.translate.command import further_inputs
+from tasks.commands.models import further_inputs
 
 QUICK = ("--device", "cpu", "--precision", "fp32", "--validations", "1")
 SIZES = ("--hidden-size", "32", "--embedding-size", "16", "--dropout", "0", "--embedding-dropout", "0")
@@ -227,9 +227,12 @@ def test_evaluated_with_and_without_the_picture(gen, pictured):
     assert "no such further input; it has image" in err
 
 
-def test_both_plots_are_drawn(gen, pictured):
+def test_both_plots_are_drawn(gen, pictured, tmp_path):
     assert (pictured / "run" / "plots" / "attention.png").exists()
     assert (pictured / "run" / "plots" / "attention-image.png").exists()
+    words = ("--text", "a cup", "--image", pictured / "rot1.png", "-o", tmp_path / "a.svg")
+    assert gen("plot", "attention", pictured / "run", *words)[0] == 0
+    assert {path.name for path in tmp_path.glob("*.svg")} == {"a.svg", "a-image.svg"}
 
 
 def test_a_column_split_is_followed(pictured):
@@ -397,6 +400,9 @@ def test_one_model_writes_captions_in_two_languages(gen, pictured, tmp_path, mon
         assert said.strip().split("\t")[1] == wanted
         chosen = ("--images", pictured, "--captions", f"{language}={files[language]}", "--json")
         assert json.loads(gen("evaluate", out, *chosen)[1])["bleu1"] > 90
+    looks = tmp_path / "looks.png"
+    assert gen("plot", "attention", out, pictured / "rot4.png", "--given", "de", "-o", looks)[0] == 0
+    assert looks.stat().st_size > 1000
     status, _, err = gen("caption", out, pictured / "rot4.png")
     assert status == 2
     assert "--given: this model needs a label: de, en" in err

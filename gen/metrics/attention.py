@@ -35,7 +35,7 @@ def plot_attended(model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> No
     if pictures and all(isinstance(model.processors[name], LabelProcessor) for name in words):
         words = []
     for i, name in enumerate(pictures):
-        pixels = model.processors[name].preprocessing.pixels(named[name]).transpose(1, 2, 0)
+        pixels = model.processors[name].read([named[name]])[0].transpose(1, 2, 0)
         file = to.with_stem(f"{to.stem}-{name}") if words or i else to
         plot_looks(pixels, weights[:, parts[name]], hypothesis.tokens, file)
     if words or not pictures:

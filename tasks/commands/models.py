@@ -13,6 +13,7 @@ from gen.base.errors import UserError, few
 from gen.base.fields import options_of
 from gen.base.lines import read_lines
 from gen.inputs.labels import LabelProcessor, unknown_label
+from gen.inputs.processors import PictureProcessor, SentenceProcessor
 from gen.search import Hypothesis
 
 if TYPE_CHECKING:  # exported models run where there is no torch
@@ -163,4 +164,25 @@ def labels_of(model: Any, given: Sequence[str]) -> dict[str, str]:
     for name in labels.keys() - found.keys():
         if not model.processors[name].optional:
             raise UserError(f"--given: this model needs a label: {', '.join(labels[name])}")
+    return found
+
+
+def further_inputs(
+    model: Any, images: Sequence[str], context: Sequence[str], given: Sequence[str], main: str = "sentence"
+) -> dict[str, Any]:
+    """Input name → what was given for it besides the input ``main``, in the order of the model's inputs. A picture
+    is read once.
+
+    Raises:
+        UserError: the model has fewer such inputs, a picture cannot be read, or a label is unknown.
+    """
+    found: dict[str, Any] = dict(labels_of(model, given))
+    kinds = {"--image": (images, PictureProcessor), "--context": (context, SentenceProcessor)}
+    for option, (values, kind) in kinds.items():
+        inputs = {n: p for n, p in model.processors.items() if isinstance(p, kind) and n != main}
+        if len(values) > len(inputs):
+            takes = f"takes {len(inputs)} of them" if inputs else f"was trained without {option}"
+            raise UserError(f"{option} {values[len(inputs)]}: this model {takes}")
+        pairs = zip(inputs.items(), values, strict=False)
+        found |= {n: p.read([value])[0] if kind is PictureProcessor else value for (n, p), value in pairs}
     return found

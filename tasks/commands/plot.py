@@ -9,10 +9,12 @@ from typing import Annotated
 from gen.base.config import parse_command
 from gen.base.errors import ConfigError, UserError
 from gen.base.fields import Arg
+from gen.inputs.labels import LabelProcessor
 from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search import SearchOptions
 from gen.training.registry import find_task
+from tasks.commands.models import further_inputs
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,12 @@ class AttentionCommand:
     """Input of the model, such as a picture."""
     text: str = ""
     """Input of the model as an option: a sentence to translate."""
+    image: tuple[str, ...] = ()
+    """Pictures that a translation model looks at besides the sentence."""
+    context: tuple[str, ...] = ()
+    """Sentences that it reads besides."""
+    given: tuple[str, ...] = ()
+    """Labels, for a model trained with labels."""
     output: Annotated[str, Arg(aliases=("-o",))] = "attention.png"
     """The plot: a .png, .svg or .pdf file."""
     device: str = "auto"
@@ -51,6 +59,9 @@ def attention_command(argv: list[str], command: str) -> None:
     if model.encoder.memory_size == 0:
         raise UserError(f"{config.run}: is a {task.name} model, which has no input to attend to")
     item = next(iter(task.parse([config.text or config.item])))
+    main = next(name for name, processor in model.processors.items() if not isinstance(processor, LabelProcessor))
+    if further := further_inputs(model, config.image, config.context, config.given, main):
+        item = {main: item, **further}
     hypothesis = model.generate(item, **config.search.given())[0]
     if hypothesis.attention is None:
         raise UserError(f"{config.run}: was trained with --attention none: there is nothing to plot")

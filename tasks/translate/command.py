@@ -11,13 +11,12 @@ from gen.base import distributed
 from gen.base.config import parse_command
 from gen.base.errors import UserError, notify
 from gen.base.lines import output, read_lines
-from gen.inputs.processors import PictureProcessor, SentenceProcessor
 from gen.inputs.protected import find_protected
 from gen.runtime import Runtime, is_exported
 from gen.search import SearchOptions
 from gen.search.ensemble import Ensemble
 from tasks.commands.confidence import check_calibrated
-from tasks.commands.models import Precision, labels_of, load_model, record, spelled
+from tasks.commands.models import Precision, further_inputs, load_model, record, spelled
 from tasks.commands.must import unsaid, with_must
 from tasks.translate.arguments import TranslateCommand
 from tasks.translate.documents import Document
@@ -144,23 +143,3 @@ def load_ensemble(
         device = "cpu"
     models = [load_model(run, device, "translate", precision, threads) for run in runs]
     return models[0] if len(models) == 1 else Ensemble(models, list(runs))
-
-
-def further_inputs(
-    model: Any, images: Sequence[str], context: Sequence[str], given: Sequence[str]
-) -> dict[str, Any]:
-    """Input name → what was given for it, in the order of the model's inputs. A picture is read once.
-
-    Raises:
-        UserError: the model has fewer such inputs, a picture cannot be read, or a label is unknown.
-    """
-    found: dict[str, Any] = dict(labels_of(model, given))
-    kinds = {"--image": (images, PictureProcessor), "--context": (context, SentenceProcessor)}
-    for option, (values, kind) in kinds.items():
-        inputs = {n: p for n, p in model.processors.items() if isinstance(p, kind) and n != "sentence"}
-        if len(values) > len(inputs):
-            takes = f"takes {len(inputs)} of them" if inputs else f"was trained without {option}"
-            raise UserError(f"{option} {values[len(inputs)]}: this model {takes}")
-        pairs = zip(inputs.items(), values, strict=False)
-        found |= {n: p.read([value])[0] if kind is PictureProcessor else value for (n, p), value in pairs}
-    return found
