@@ -180,6 +180,9 @@ def test_another_job_does_not_write_there(tmp_path):
     edited = [line.upper() for line in LINES[:-1]] + ["SEVEN"]  # of the same size
     with pytest.raises(UserError, match=r"holds another job \(other input\)"):
         job(tmp_path, edited, record={"run": "a"}).open()
+    (tmp_path / "out" / "job.json").write_text("[]")
+    with pytest.raises(UserError, match=r"job\.json: cannot be read"):
+        first.open()
     (tmp_path / "out" / "job.json").unlink()
     with pytest.raises(UserError, match="is not an empty folder"):
         first.open()

@@ -64,6 +64,11 @@ def test_generation_scores_are_teacher_forced_scores(model):
         assert h.score == pytest.approx(total, abs=1e-3)
 
 
+def test_what_is_on_a_device_is_not_pinned():
+    batch = Batch({"sentence": torch.zeros(2, 3)}, torch.zeros(2, 3), torch.zeros(2, 3)).to(torch.device("meta"))
+    assert batch.pin().source["sentence"].device.type == "meta"
+
+
 def test_scores_do_not_depend_on_the_batch(model):
     texts = ["the cat", "", "a dog ran off the mat", "t"]
     for text, score in zip(texts, model.score(texts), strict=True):

@@ -115,6 +115,7 @@ def test_keywords_are_the_options():
         ({"temperature": 1e-300}, "temperature must be 0, or between 1e-06 and 1,000,000, not 1e-300"),
         ({"temperature": [0.5, -1]}, "temperature must be 0, or between 1e-06 and 1,000,000, not -1.0"),
         ({"temperature": 1e308}, "temperature must be 0, or between 1e-06 and 1,000,000, not 1e+308"),
+        ({"temperature": 10**400}, "temperature must be 0, or between 1e-06 and 1,000,000, not inf"),
         ({"beam": 2, "length_penalty": 1e308}, "length_penalty must be between -5 and 5, not 1e+308"),
         ({"beam": 2, "length_reward": -1e308}, "length_reward must be between -100 and 100, not -1e+308"),
         ({"beam": 2, "coverage_penalty": 1e308}, "coverage_penalty must be between 0 and 100, not 1e+308"),

@@ -13,6 +13,7 @@ from gen.models.memory import Memory
 from gen.models.model import Model
 from gen.search import STRATEGIES, Strategy
 from gen.search import register as register_strategy
+from gen.training.task import Task
 
 
 @pytest.fixture
@@ -62,6 +63,8 @@ def test_an_encoder_of_ones_own(bag_of_letters, tokenizer, tmp_path, attention):
     else:
         assert seen.shape[1] == 3
         assert seen.sum(1) == pytest.approx(1.0, abs=1e-5)
+        Task().plot(model, "dog", model.generate("dog", max_new_tokens=4)[0], tmp_path / "looks.svg")
+        assert (tmp_path / "looks.svg").exists()
 
 
 def test_a_strategy_of_ones_own(model):

@@ -18,6 +18,7 @@ from gen.serve.engine import Busy, Engine
 from gen.serve.job import Job
 from gen.serve.limits import Limits
 from gen.serve.models import Served, names_of
+from gen.serve.rows import Rows
 from tests.serving import SENTENCES, captioner, together, translator, writer
 
 WAYS = {
@@ -226,6 +227,32 @@ def test_a_step_that_fails_is_the_error_of_all_in_it(model):
     engine.close()
 
 
+def test_what_is_done_before_a_step_fails_is_told(model, monkeypatch):
+    engine = Engine(model)
+    observe = Rows.observe
+
+    def broken(self, *arguments):
+        if done := observe(self, *arguments):
+            raise MemoryError(f"after {len(done)}")
+        return done
+
+    monkeypatch.setattr(Rows, "observe", broken)
+
+    async def go():
+        jobs = [Job(model.prepare([""], seed=1, max_new_tokens=length)) for length in (2, 30)]
+        with engine._condition:  # so that both begin with the same step
+            for job in jobs:
+                engine.submit(job)
+        for job in jobs:
+            await asyncio.wait_for(job.news.wait(), 60)
+        return jobs
+
+    short, long = asyncio.run(go())
+    assert short.hypotheses[0].text == model.generate("", seed=1, max_new_tokens=2).text
+    assert (short.error, long.error) == ("", "MemoryError: after 1")
+    engine.close()
+
+
 def test_texts_to_come_have_their_rows(model):
     """While a prompt is read it has one row, and then as many as texts."""
     engine = Engine(model, most_rows=4)
@@ -330,6 +357,15 @@ def test_a_better_model_takes_over(tmp_path, monkeypatch):
     assert flat(before) == flat(writer(0).generate("the ", **options))
     (run / "best" / "config.yaml").write_text("{")  # damaged: the one that works stays
     assert not served.reload()
+    defaults = served.defaults
+    bad = writer(2)
+    bad.info.search = {"beam": 3}
+    with monkeypatch.context() as patch:
+        patch.setattr(served, "_load", lambda run: bad)
+        patch.setattr("gen.serve.models.Engine", lambda *_: 1 / 0)
+        (run / "best" / "config.yaml").write_text("{ }")
+        assert not served.reload()
+        assert served.defaults is defaults
     monkeypatch.setattr(served, "_load", lambda run: 1 / 0)  # what nobody foresaw
     (run / "best" / "config.yaml").write_text("{}")
     assert not served.reload()

@@ -146,6 +146,12 @@ def test_files_of_a_tar_that_share_a_name_are_a_row(tmp_path):
     assert list(shard.rows(1)) == []
 
 
+def test_a_field_does_not_replace_a_file_of_its_row(tmp_path):
+    write_tar(tmp_path / "a.tar", [{"txt": b"a file", "json": b'{"txt": "a field", "more": 1}'}])
+    (shard,) = find_shards([str(tmp_path / "a.tar")])
+    assert list(shard.rows(0)) == [{"txt": "a file", "more": 1}]
+
+
 def test_a_hard_link_in_a_tar_is_named(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         add(tar, "0.txt", b"a dog")
@@ -163,7 +169,7 @@ def test_a_hard_link_in_a_tar_is_named(tmp_path):
     ("write", "said"),
     [
         (lambda p: p.write_bytes(b"no tar"), "damaged or cut short"),
-        (lambda p: write_tar(p, [{"json": b"{"}]), r"00000.json: is no JSON"),
+        (lambda p: write_tar(p, [{"json": b"{"}]), r"00000.json: is not JSON"),
         (lambda p: write_tar(p, [{"json": b"[1]"}]), "is not an object"),
         (lambda p: write_tar(p, [{"txt": b"a"}, {"jpg": b"\xff"}]), r"\./00001 has no field 'txt'"),
         (lambda p: write_tar(p, [{"txt": b"a", "json": b'{"other": "b"}'}]), "name the column of the text"),
@@ -280,7 +286,7 @@ def test_pictures_come_with_their_captions_and_what_is_none_is_named(tmp_path, c
         "0.tar: ./00011 has no caption",
         "1.tar: ./00010 has no picture",
         "1.tar: ./00011 has no caption",
-        "1.tar: ./00012.json: is no JSON",
+        "1.tar: ./00012.json: is not JSON",
     ):
         assert told.count(f"{tmp_path}/{what}") == 1
     for start, block in blocks.items():  # each from a reader that has read nothing yet
@@ -296,7 +302,7 @@ def test_of_many_that_are_left_out_the_first_are_named(tmp_path, capsys):
         assert not found.block((0, 0, 0))[0]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 101
-    assert "more pictures" in said[-1]
+    assert "further pictures" in said[-1]
 
 
 def test_pictures_to_validate_on_are_never_trained_on(tmp_path, monkeypatch):

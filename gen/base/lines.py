@@ -117,9 +117,9 @@ def _raw_lines(file: IO[bytes], most: int) -> Iterator[bytes]:
 
 
 @contextmanager
-def output(name: str) -> Iterator[IO[str]]:
+def output(name: str, option: str = "--output") -> Iterator[IO[str]]:
     """A file that is there when all of it is written, or standard output for "-". Of several processes the main
-    one writes."""
+    one writes. Errors name ``option``."""
     if not is_main():
         yield io.StringIO()
         return
@@ -138,10 +138,13 @@ def output(name: str) -> Iterator[IO[str]]:
         else:
             descriptor = os.open(path, os.O_WRONLY)
     except OSError as error:
-        raise UserError(f"--output {name}: cannot be written ({error.strerror})") from error
+        raise UserError(f"{option} {name}: cannot be written ({error.strerror})") from error
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             yield file
+            if at_once:
+                file.flush()
+                os.fsync(descriptor)
         if at_once:
             os.umask(mask := os.umask(0))  # it cannot be read otherwise
             temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
@@ -149,7 +152,7 @@ def output(name: str) -> Iterator[IO[str]]:
     except OSError as error:
         if error.filename or isinstance(error, BrokenPipeError):  # another file; or nobody reads any more
             raise
-        raise UserError(f"--output {name}: cannot be written ({error.strerror or error})") from error
+        raise UserError(f"{option} {name}: cannot be written ({error.strerror or error})") from error
     finally:
         if at_once:
             temporary.unlink(missing_ok=True)

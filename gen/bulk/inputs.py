@@ -110,7 +110,8 @@ def read_chunk(chunk: Chunk, columns: Sequence[str]) -> Iterator[Any]:
         yield from chunk.pictures
     elif suffix(chunk.file) == ".parquet":
         rows = (row for batch in parquet_batches(chunk.file, chunk.begin, columns) for row in _rows(batch))
-        yield from (_cells(row, columns) for row in islice(rows, chunk.count))
+        with whole(chunk.file):
+            yield from (_cells(row, columns) for row in islice(rows, chunk.count))
     else:
         with _open(chunk.file) as file:
             file.seek(chunk.begin)
@@ -137,7 +138,7 @@ def _line(line: bytes, columns: Sequence[str] | None) -> Any:
     except UnicodeDecodeError as error:
         return Failed(f"not UTF-8 (byte {error.start} of the line)")
     except (ValueError, RecursionError) as error:
-        return Failed(f"no JSON ({error})")
+        return Failed(f"not JSON ({error})")
 
 
 def _cells(row: Any, columns: Sequence[str]) -> Any:

@@ -61,6 +61,8 @@ class Job:
         if file.exists():
             try:
                 before = json.loads(file.read_text(encoding="utf-8"))
+                if not isinstance(before, dict):
+                    raise ValueError("it is no record of a job")
             except (OSError, ValueError) as error:
                 raise UserError(f"{file}: cannot be read ({error}); choose another --output") from error
             if changed := [name for name in record if record[name] != before.get(name)]:

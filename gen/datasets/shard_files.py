@@ -97,7 +97,7 @@ def find_shards(names: Sequence[str], encoding_errors: str = "strict", *, by_lin
             if not Path(path).exists():
                 raise UserError(f"{path}: no such file")
             if not Path(path).is_file():
-                raise UserError(f"{path}: is no file; to stream a folder name the files in it: folder/*.jsonl")
+                raise UserError(f"{path}: is not a file; to stream a folder name the files in it: folder/*.jsonl")
             found.append(_local(path, encoding_errors, by_line))
     return found
 
@@ -122,7 +122,8 @@ def _tar_rows(name: str, skip: int) -> Iterator[Row]:
                 for member in files:
                     where, kind = f"{name}: {member.name}", _split(member.name)[1]
                     try:
-                        row |= _cells(where, kind, _content(where, tar, member))
+                        cells = _cells(where, kind, _content(where, tar, member))
+                        row |= {k: v for k, v in cells.items() if k not in row or kind != "json"}
                     except UserError as error:  # of this sample: those behind it can be read
                         row[kind] = error
                 yield row
@@ -166,7 +167,7 @@ def _cells(where: str, kind: str, content: bytes) -> Row:
     try:
         fields = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: is no JSON ({error})") from error
+        raise UserError(f"{where}: is not JSON ({error})") from error
     if not isinstance(fields, dict):
         raise UserError(f"{where}: is not an object with named fields")
     return fields

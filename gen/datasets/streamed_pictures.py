@@ -101,7 +101,7 @@ def _tell(told: set[str], text: str) -> None:
     if text in told or len(told) > TOLD:
         return
     told.add(text)
-    notify(f"left out: {text}" if len(told) <= TOLD else "left out: more pictures, which are not named")
+    notify(f"left out: {text if len(told) <= TOLD else f'further pictures; only the first {TOLD} are named'}")
 
 
 def _picture(where: str, row: Mapping[str, Any]) -> StreamedPicture | None:

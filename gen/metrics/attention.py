@@ -13,7 +13,7 @@ from gen.metrics.plots import plot_attention, plot_looks
 from gen.search import Hypothesis
 
 
-def attended(model: Any, item: Any) -> dict[str, slice]:
+def memory_slices(model: Any, item: Any) -> dict[str, slice]:
     """Input name → which positions of the memory, padding left out, belong to it."""
     found, begin = {}, 0
     for name, part in named_item(model.processors, item).items():
@@ -23,12 +23,15 @@ def attended(model: Any, item: Any) -> dict[str, slice]:
 
 
 def plot_attended(model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
-    """Plots the attention on the words of an item, for each token of a hypothesis, into the file ``to``.
+    """Plots the attention (T, S) of a hypothesis on the words of an item into the file ``to``.
 
-    That on a picture goes into a file of its own in the same folder, whose name ends with the name of the input;
-    without words into ``to``, and what was seen of a label is left out.
+    The attention on a picture goes into a file of its own beside it, ``{stem}-{input}``; into ``to`` if there are
+    no words. With a picture and no words, labels are left out.
     """
-    parts, weights = attended(model, item), np.asarray(hypothesis.attention)
+    if not model.processors:  # the encoder prepares its input itself
+        plot_attention(hypothesis.attention, hypothesis.tokens, model.encoder.labels(item), to)
+        return
+    parts, weights = memory_slices(model, item), np.asarray(hypothesis.attention)
     named = named_item(model.processors, item)
     pictures = [name for name in parts if isinstance(model.processors[name], PictureProcessor)]
     words = [name for name in parts if name not in pictures]

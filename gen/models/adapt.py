@@ -34,7 +34,7 @@ class Adapter:
     """
 
     def __init__(self, model: Model, rate: float = RATE) -> None:
-        self.model = copy.deepcopy(model)
+        self.model = copy.deepcopy(model).to(model.device)  # which lays out weights as cuDNN wants them
         weights = [p for p in self.model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.Adam(weights, rate, betas=(0.0, 0.99))
 

@@ -47,8 +47,8 @@ class Batch:
         return self._map(lambda t: t.to(device, non_blocking=True))
 
     def pin(self) -> Batch:
-        """The same batch in memory from which a GPU copies without waiting."""
-        return self._map(torch.Tensor.pin_memory)
+        """The same batch in memory from which a GPU copies without waiting; what is on a device stays there."""
+        return self._map(lambda t: t.pin_memory() if t.device.type == "cpu" else t)
 
     def take(self, rows: Tensor) -> Batch:
         """Some of its rows: (b,) int64 indices → b rows."""

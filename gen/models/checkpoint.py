@@ -268,7 +268,7 @@ def read_training(folder: Path) -> dict[str, Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether all tensors in nested containers are such as training makes them."""
+    """Whether all tensors in nested containers are dense, unquantized and on the CPU, as training saves them."""
     if isinstance(value, torch.Tensor):
         return value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()

@@ -44,7 +44,7 @@ class _CrossEntropy(torch.autograd.Function):
                 losses -= smoothing * log_probs.mean(1, keepdim=True)
             piece = log_probs
             if r_drop:
-                divergence, piece = _drawn_together(log_probs.view(-1, 2, length, V), r_drop / 2)
+                divergence, piece = _symmetric_kl(log_probs.view(-1, 2, length, V), r_drop / 2)
                 losses += divergence
             elif learns:
                 piece = log_probs.exp_()
@@ -72,8 +72,8 @@ class _CrossEntropy(torch.autograd.Function):
         return scaled.to(ctx.dtype), None, None, None, None, None, None
 
 
-def _drawn_together(log_probs: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-    """The divergence of twins, and softmax with its gradient.
+def _symmetric_kl(log_probs: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """Symmetric KL divergence of twins, and its gradient added to the softmax.
 
     Args:
         log_probs: (B, 2, T, V), log p and log q; overwritten.
@@ -83,12 +83,12 @@ def _drawn_together(log_probs: Tensor, weight: float) -> tuple[Tensor, Tensor]:
         w KL(p‖q) and w KL(q‖p), (2·B·T, 1); p and q plus the gradient of their sum with respect to the logits,
         (2·B·T, V).
     """
-    apart = log_probs[:, 0] - log_probs[:, 1]
+    log_ratio = log_probs[:, 0] - log_probs[:, 1]
     p, q = log_probs.exp_().unbind(1)
     found, losses = torch.empty_like(log_probs), []
     for i, (own, other, sign) in enumerate(((p, q, 1), (q, p, -1))):
-        losses.append(sign * weight * (own * apart).sum(-1, keepdim=True))
-        factor = torch.add(1 + weight - losses[i], apart, alpha=sign * weight)
+        losses.append(sign * weight * (own * log_ratio).sum(-1, keepdim=True))
+        factor = torch.add(1 + weight - losses[i], log_ratio, alpha=sign * weight)
         torch.mul(own, factor, out=found[:, i]).sub_(other, alpha=weight)
     return torch.stack(losses, 1).view(-1, 1), found.flatten(0, 2)
 

@@ -156,8 +156,10 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
             r_drop: weight of (KL(p‖q) + KL(q‖p)) / 4 between the predictions p and q under two dropout masks
                 (Liang et al., 2021). The decoder reads each row twice.
             teacher_probs: (B, T, V) float32, what a teacher predicts: adds KL(teacher‖model) to the cross-entropy.
-            teacher_weight: weight of that term; the cross-entropy, with that of ``r_drop``, has the rest.
+            teacher_weight: weight of that term; cross-entropy and R-Drop share the rest.
         """
+        pad_id = self.tokenizer.pad_id
+        num_tokens = int((batch.target_ids != pad_id).sum())  # first: a GPU would have to finish what comes before
         memory = self.decoder.prepare(self.encoder(batch.encoder_source))
         state = state or self.decoder.init_state(memory)
         input_ids, target_ids = batch.input_ids, batch.target_ids
@@ -168,8 +170,7 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
             input_ids, target_ids, state = input_ids[twice], target_ids[twice], state.select(twice)
             teacher_probs = None if teacher_probs is None else teacher_probs[twice]
         output = self.decoder(input_ids, state, memory)  # both copies of a row share its memory
-        logits, pad_id = output.logits, self.tokenizer.pad_id
-        real = target_ids != pad_id
+        logits, real = output.logits, target_ids != pad_id
         loss_sum = cross_entropy(logits, target_ids, pad_id, label_smoothing, r_drop)
         if teacher_probs is not None:
             divergence = (_divergence(teacher_probs, logits) * real).sum()
@@ -179,9 +180,9 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
             mask = memory.mask.repeat_interleave(len(seen) // len(memory.mask), 0) & real.any(1, keepdim=True)
             loss_sum = loss_sum + coverage * ((1 - seen) ** 2 * mask).sum()
         if not r_drop:
-            return LossOutput(loss_sum, int(real.sum()), output.state)
+            return LossOutput(loss_sum, num_tokens, output.state)
         one_each = output.state.select(torch.arange(0, len(real), 2, device=real.device))
-        return LossOutput(loss_sum / 2, int(real[::2].sum()), one_each)
+        return LossOutput(loss_sum / 2, num_tokens, one_each)
 
     @torch.no_grad()
     def _with_scheduled_sampling(self, batch: Batch, state: DecoderState, memory: Memory, share: float) -> Tensor:

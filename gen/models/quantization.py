@@ -46,7 +46,7 @@ class _Graph:
     """A graph whose weights become int8, in standard operators."""
 
     SMALL = 1 << 14
-    """Fewer weights than these are left in float32, but for those of matrix products."""
+    """Weights with fewer elements stay float32, except those of matrix products."""
 
     RECURRENT = ("LSTM", "GRU", "RNN")
 
@@ -75,7 +75,7 @@ class _Graph:
         onnx.save(self.model, self.path)
 
     def quantized(self, node: Any) -> Iterator[Any]:
-        """What a node becomes."""
+        """The nodes that replace a node; itself where nothing is quantized."""
         kind, options = node.op_type, {a.name: a.f or a.i for a in node.attribute}
         if kind in ("MatMul", "Gemm") and self.is_matrix(node.input[1]) and not options.get("transA"):
             yield from self.product(node, options)
@@ -98,7 +98,7 @@ class _Graph:
             self.made.add(name)
             values = self.values(name) * options.get("alpha", 1)
             self.store(name, values.T if options.get("transB") else values, (1,))
-        zeros = [self.constant("middle", np.uint8(128)), self.constant("zero", np.int8(0))]
+        zeros = [self.constant("input_zero_point", np.uint8(128)), self.constant("weight_zero_point", np.int8(0))]
         yield _node("MatMulInteger", [f"{x}_uint8", f"{name}_int8", *zeros], f"{out}_sum")
         # One scale after the other: ONNX Runtime would take a product of both for one number, and be wrong.
         yield from _scaled(f"{out}_sum", f"{name}_scale", f"{out}_columns")

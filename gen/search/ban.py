@@ -1,4 +1,4 @@
-"""What is behind ``--ban``: tokens that never come, and words of several tokens, whatever their spelling."""
+"""The processors of ``--ban``: banned tokens, and words of several tokens, whatever their spelling."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class BannedTexts(Processor):
 
 
 def banned_tokens(texts: Sequence[str], never: Sequence[int], tokenizer: Tokenizer) -> tuple[list[int], list[str]]:
-    """What forbids texts: the ids of the tokens that are one of them, and those of the texts, normalised, that
-    other tokens spell as well, for `BannedTexts`.
+    """The ids of the tokens that spell a banned text, and the normalised texts that other tokens can spell, for
+    `BannedTexts`.
 
     Args:
         texts: the texts.
@@ -81,7 +81,7 @@ def banned_tokens(texts: Sequence[str], never: Sequence[int], tokenizer: Tokeniz
         tokenizer: of the output.
 
     Raises:
-        UserError: one can never come, since the vocabulary lacks a part.
+        UserError: a text can never be written, since the vocabulary lacks a part of it.
     """
     texts = [tokenizer.normalize(text) for text in texts]
     as_tokens = {text: _as_one_token(text, never, tokenizer) for text in texts}

@@ -79,7 +79,7 @@ class Copying:
                 stand_in = _STAND_INS[any(map(str.isdigit, gaps[0].text))]
                 known = all(t.unk_id not in t.encode(stand_in) for t in (processor.tokenizer, tokenizer))
                 goes_on = gaps[0].at == 0 and not _MARK.search(gaps[0].text)
-                if stands and known and goes_on and _inside_sentence(text, processor, stand_in.isdigit()):
+                if stands and known and goes_on and _is_mid_sentence(text, processor, stand_in.isdigit()):
                     must = [stand_in]
                     text = f"{must[0]} {text}"
                     gaps = [gaps[0], *(gap._replace(at=gap.at + len(must[0]) + 1) for gap in gaps[1:])]
@@ -164,9 +164,9 @@ class Copying:
         return max(boundaries, key=lambda each: sums[min(each[0], len(sums) - 1)])[1]
 
 
-def _inside_sentence(text: str, processor: SentenceProcessor, noun: bool) -> bool:
-    """Whether the first word of a text is written as inside of a sentence: small, or if ``noun`` with the capital
-    of a noun, as German has it. That is a word that the vocabulary has rather with its capital."""
+def _is_mid_sentence(text: str, processor: SentenceProcessor, noun: bool) -> bool:
+    """Whether the first word of a text is written as in the middle of a sentence: in lower case or, with ``noun``,
+    as a German noun: a word that the vocabulary has only, or in fewer tokens, with its capital."""
     word = _WORD.match(text)
     if text[:1].islower() or not word or not noun or processor.lowercase or processor.tokenizer.kind == "char":
         return text[:1].islower()

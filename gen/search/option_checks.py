@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
@@ -30,8 +31,8 @@ BEAM = ("beam", "length_penalty", "coverage_penalty", "length_reward", "n_best",
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "num_samples", "seed")
 """The options of sampling."""
 
-COLDEST, HOTTEST = 1e-6, 1e6
-"""Of temperatures above 0: float32 cannot divide by much less or more."""
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 1e6
+"""Least and greatest temperature above 0: float32 cannot divide by much less or more."""
 
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "beam": (1, MOST_BEAMS),
@@ -80,8 +81,8 @@ def _lengths(o: SearchOptions) -> Checks:
 def _sampling(o: SearchOptions) -> Checks:
     for t in o.temperature:
         yield (
-            t != 0 and not COLDEST <= t <= HOTTEST,
-            f"--temperature must be 0, or between {COLDEST:g} and {HOTTEST:,.0f}, not {t}",
+            t != 0 and not MIN_TEMPERATURE <= t <= MAX_TEMPERATURE,
+            f"--temperature must be 0, or between {MIN_TEMPERATURE:g} and {MAX_TEMPERATURE:,.0f}, not {t}",
         )
     yield o.top_k is not None and o.top_k < 1, f"--top-k must be at least 1, not {o.top_k}"
     yield (
@@ -190,9 +191,11 @@ def _plain(value: Any, kind: type) -> Any:
         return value if isinstance(value, bool) else None
     if isinstance(value, bool):
         return None
-    if kind is float:
-        return float(value) if isinstance(value, Real) else None
     try:
-        return operator.index(value)
+        if kind is int:
+            return operator.index(value)
+        return float(value) if isinstance(value, Real) else None
     except TypeError:
         return None
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

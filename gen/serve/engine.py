@@ -27,7 +27,7 @@ MOST_AT_ONCE = 64
 """Tokens of a prompt that are read in one step: others wait so long, and a request that went away is noticed."""
 
 TELL_SECONDS = 0.05
-"""How long new tokens of a stream but the first may wait, so that one event has several of them."""
+"""Seconds that new tokens of a stream may wait, so that several share an event. The first is sent at once."""
 
 
 class Busy(Exception):
@@ -179,15 +179,16 @@ class Engine:
                 self._guarded(taken)
 
     def _guarded(self, taken: list[Job]) -> None:
-        """A step; what it raises is the error of all jobs in it, and later ones begin anew."""
+        """A step; what it raises is the error of all jobs that it did not finish, and later ones begin anew."""
+        jobs = {*taken, *(row.job for row in self._shared.rows), *(own.job for own in self._own)}
         try:
             self._tick(taken)
         except Exception as error:  # a damaged graph, memory that is not there: the server must go on
-            jobs = {*taken, *(row.job for row in self._shared.rows), *(own.job for own in self._own)}
             self._shared = Rows()
-            self._go_on([])
+            self._keep_own([])
             for job in jobs:
-                job.fail(reason_of(error))
+                if not job.done:
+                    job.fail(reason_of(error))
             self._tell(jobs)
 
     def _take(self) -> list[Job]:
@@ -207,7 +208,7 @@ class Engine:
         shared = self._shared
         if gone := {row.job for row in shared.rows if row.job.cancelled}:
             shared.drop(gone)
-        self._go_on([own for own in self._own if not own.job.cancelled])
+        self._keep_own([own for own in self._own if not own.job.cancelled])
         if sharing := [job for job in taken if shares_rows(job.search)]:
             shared.add(sharing)
         begun = [_Own(job) for job in taken if not shares_rows(job.search)]
@@ -264,10 +265,10 @@ class Engine:
             seen = None if attention is None else attention[rows[0] : R, : own.job.search.mask.shape[1]]
             part = kind.join([state.select(rows)], own.state.memory)
             own.observe(log_probs[rows[0] : R], part, seen, read)
-        self._go_on([own for own in self._own if not own.over])
+        self._keep_own([own for own in self._own if not own.over])
 
-    def _go_on(self, own: list[_Own]) -> None:
-        """These searches of their own are left; the memory of none is kept."""
+    def _keep_own(self, own: list[_Own]) -> None:
+        """Keeps these searches of their own; if there are none, frees the joined memory."""
         if not own:
             self._memories = [], None
         self._own = own

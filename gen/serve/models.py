@@ -42,9 +42,9 @@ class Served:
         self.created = int(time.time())
 
     def _take(self, model: Any) -> None:
-        self.defaults = SearchOptions.make(model.search_defaults, {})
-        self.languages = _languages(self.name, model)
-        self.engine = Engine(model, self._limits.rows, self._limits.queue)
+        defaults, languages = SearchOptions.make(model.search_defaults, {}), _languages(self.name, model)
+        engine = Engine(model, self._limits.rows, self._limits.queue)
+        self.defaults, self.languages, self.engine = defaults, languages, engine  # all or, after an error, none
 
     @property
     def model(self) -> Any:

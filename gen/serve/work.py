@@ -107,7 +107,7 @@ class Work:
         """
 
         def prepare() -> Job:
-            """Reads the item and checks its length. Runs in another thread than the server's loop."""
+            """Reads the item and checks its length. Runs outside the event loop's thread."""
             if self._over:  # while others were read
                 raise self._over
             with self.model._evaluating():

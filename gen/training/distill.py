@@ -34,7 +34,7 @@ from gen.training.session import Session, run_session
 from gen.training.task import Task
 from gen.training.validation import Event
 
-WRITTEN, WRITERS = "teacher.jsonl", "teachers.yaml"
+WRITTEN, TEACHERS = "teacher.jsonl", "teachers.yaml"
 """In the run folder: what the teachers wrote, and the record of who they were."""
 
 Written = Callable[[Iterator[Mapping[str, Any]]], Path]
@@ -77,13 +77,13 @@ def unused_options(task: type[Task]) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class Writers:
-    """The models that wrote a run's ``teacher.jsonl``, as its ``teachers.yaml`` records them: it goes on without
-    them.
+class TeacherRecord:
+    """The models that wrote a run's ``teacher.jsonl``, as recorded in its ``teachers.yaml``. With this record the
+    run is resumed without them.
 
     Attributes:
         task: its name.
-        fingerprints: of the models, by the names they were given by.
+        fingerprints: name of a model, as the user gave it → its fingerprint.
         data: options of the first one's training data; empty if it has no record of them.
     """
 
@@ -92,7 +92,7 @@ class Writers:
     data: dict[str, Any]
 
     @classmethod
-    def of(cls, task: type[Task], models: Mapping[str, Any]) -> Writers:
+    def of(cls, task: type[Task], models: Mapping[str, Any]) -> TeacherRecord:
         """The record of models by name."""
         data: dict[str, Any] = {}
         with suppress(UserError):
@@ -100,12 +100,12 @@ class Writers:
         return cls(task.name, {name: model.fingerprint for name, model in models.items()}, data)
 
     @classmethod
-    def read(cls, out: str, names: Collection[str] = ()) -> Writers | None:
+    def read(cls, out: str, names: Collection[str] = ()) -> TeacherRecord | None:
         """The record in a run folder; None without one, if not all is written, or if it is not of these models."""
         try:
             if not out or not Path(out, WRITTEN).exists():
                 return None
-            found = read_yaml(Path(out, WRITERS))
+            found = read_yaml(Path(out, TEACHERS))
             models = {str(name): str(value) for name, value in found["fingerprints"].items()}
             known = not names or {*names} == {*models}
             return cls(str(found["task"]), models, dict(found["data"])) if known else None
@@ -121,8 +121,7 @@ class Writers:
                 continue
             if before and now and now != before:  # an export of an older version has none
                 raise UserError(
-                    f"{out}: the data has changed since this run was started ({name} is not the model any more "
-                    f"that wrote {WRITTEN}): choose another --out"
+                    f"{out}: {name} is no longer the model that wrote its {WRITTEN}: choose another --out"
                 )
 
 
@@ -150,13 +149,13 @@ class Distillation(Session):
             raise ConfigError(found)
         names = [*self.options.teachers, *filter(None, [self.options.backward])]
         models: dict[str, Any] = {}
-        if writers := Writers.read(config.out, names):
-            writers.check(config.out)
+        if record := TeacherRecord.read(config.out, names):
+            record.check(config.out)
         else:
             models = _load(names, task, config)
-            writers = Writers.of(task, models)
-        self.writers = writers
-        config = _with_data(task, config, given, writers.data, names[0])
+            record = TeacherRecord.of(task, models)
+        self.record = record
+        config = _with_data(task, config, given, record.data, names[0])
         super().__init__(task, config, given=given, **others)
         self.task.teachers = [models[name] for name in self.options.teachers] if models else []
         self.task.backward = models.get(self.options.backward)
@@ -169,11 +168,12 @@ class Distillation(Session):
         if not file.exists():
             first = list(islice(rows, 1))  # bad input is an error before there is a folder
             self.folder.make()
-            record = str(self.folder.path / WRITERS)  # it is there first: the inner of two contexts ends first
-            with output(str(file)) as opened, output(record) as about:
+            record = str(self.folder.path / TEACHERS)  # no WRITTEN without it: the inner context ends first
+            with output(str(file), "--out") as opened, output(record, "--out") as about:
                 for row in chain(first, rows):
-                    opened.write(json.dumps(row, ensure_ascii=False) + "\n")
-                yaml.safe_dump(asdict(self.writers), about, sort_keys=False, allow_unicode=True)
+                    line = json.dumps(row, ensure_ascii=False)
+                    opened.write(line.encode(errors="backslashreplace").decode() + "\n")  # not all names are UTF-8
+                yaml.safe_dump(asdict(self.record), about, sort_keys=False, allow_unicode=True)
         return file
 
 
@@ -289,7 +289,7 @@ def distill(
     names = [fspath(name) for name in ([teachers] if isinstance(teachers, str | PathLike) else teachers)]
     if not names:
         raise ConfigError(DistillOptions().errors())
-    writers = Writers.read(fspath(out), names)
-    task = find_task(writers.task if writers else load(names[0]).info.task)
+    record = TeacherRecord.read(fspath(out), names)
+    task = find_task(record.task if record else load(names[0]).info.task)
     given = {**options, "teachers": names}
     return run_session(Distillation, task, "gen.distill(", given, out, callbacks)

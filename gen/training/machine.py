@@ -119,7 +119,7 @@ def rng_state() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": (name, torch.as_tensor(keys, dtype=torch.int64), *rest),
     }
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # else a training on the CPU would take memory of a GPU
         state["cuda"] = torch.cuda.get_rng_state()
     if torch.backends.mps.is_available():
         state["mps"] = torch.mps.get_rng_state()

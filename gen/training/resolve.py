@@ -133,9 +133,11 @@ def measure_speed(task: Task, model: Model, batches: Batches, options: TrainOpti
         Target tokens per second over all processes.
     """
     trial = Trial(model, task, replace(options, accumulate=1), batches)
+    if model.device.type == "cuda":  # the first step loads libraries and kernels, for longer than there is
+        trial.step(options.peak_rate)
     began = time.perf_counter()
     rates: list[float] = []
-    before, tokens = 0.0, 0
+    before, tokens = 0.0, trial.tokens
     for number in count(1):
         trial.step(options.peak_rate)
         (elapsed,) = distributed.all_reduce_max(time.perf_counter() - began)

@@ -116,7 +116,7 @@ class Session:
         task.batches = task.make_batches(self.model, task.split, config)
 
     def _read(self) -> Any:
-        """What the task reads."""
+        """Reads the data."""
         return self.task.read(self.config.data)
 
     def _measure(self, config: TrainConfig, seconds: float) -> float:
@@ -188,7 +188,7 @@ class Session:
 
     def finish(self) -> tuple[Model, Evaluation]:
         """Loads, evaluates and calibrates the best model, and plots the loss. Call it in the main process only."""
-        model = Model.load(self.folder.path)
+        model = Model.load(self.folder.path, self.device)
         calibrates = model.calibration is None
         if calibrates:
             model.calibration = RAW

@@ -8,7 +8,7 @@ from dataclasses import fields
 from gen.base.config import parse_given
 from gen.models.checkpoint import find_model
 from gen.training.config import RENAMED, RENAMED_GROUPS, with_groups
-from gen.training.distill import Distillation, Writers
+from gen.training.distill import Distillation, TeacherRecord
 from gen.training.registry import find_task
 from gen.training.task import Task
 from tasks.commands.models import task_among
@@ -38,6 +38,6 @@ def distill_command(argv: list[str], command: str) -> None:
 def _task_written(argv: list[str]) -> type[Task] | None:
     """The task of teachers that are gone, after they have written what --out needs of them."""
     for word in argv:
-        if writers := Writers.read(word.removeprefix("--out=")):
-            return find_task(writers.task)
+        if record := TeacherRecord.read(word.removeprefix("--out=")):
+            return find_task(record.task)
     return None

@@ -15,7 +15,7 @@ from gen.base.files import fingerprint
 from gen.base.lines import expand_braces
 
 FILES = ("run", "terms", "lexicon", "memory")
-"""What of a record are names: of models, and of files."""
+"""Entries of a record that name models or files."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class LargeJob:
             inputs, output: files, and the folder for the shards.
             pictures: whether rows are pictures.
             batch_size: rows at once.
-            record: what decides what is written: a folder of other shards is an error. Of `FILES`, the
-                fingerprints do.
+            record: what decides what is written: a folder of other shards is an error. Of the entries in
+                `FILES`, fingerprints count, not names.
             columns: the fields to read, unless others are asked for.
         """
         try:

@@ -30,7 +30,7 @@ class AttentionCommand:
     image: tuple[str, ...] = ()
     """Pictures that a translation model looks at besides the sentence."""
     context: tuple[str, ...] = ()
-    """Sentences that it reads besides."""
+    """Further sentences that it reads."""
     given: tuple[str, ...] = ()
     """Labels, for a model trained with labels."""
     output: Annotated[str, Arg(aliases=("-o",))] = "attention.png"
@@ -59,7 +59,7 @@ def attention_command(argv: list[str], command: str) -> None:
     if model.encoder.memory_size == 0:
         raise UserError(f"{config.run}: is a {task.name} model, which has no input to attend to")
     item = next(iter(task.parse([config.text or config.item])))
-    main = next(name for name, processor in model.processors.items() if not isinstance(processor, LabelProcessor))
+    main = next((name for name, p in model.processors.items() if not isinstance(p, LabelProcessor)), "")
     if further := further_inputs(model, config.image, config.context, config.given, main):
         item = {main: item, **further}
     hypothesis = model.generate(item, **config.search.given())[0]

@@ -36,7 +36,7 @@ KEPT = {
 """Elements whose content is no text to translate."""
 _NEED_NO_END = {"li", "dt", "dd", "p", "tr", "td", "th", "thead", "tbody", "tfoot", "option", "optgroup"}
 _UNFINISHED = re.compile(r"<[a-zA-Z/!?][^>]*\Z")
-"""What the end of the file cut off; a parser may call it text, in pieces."""
+"""A tag cut off by the end of the file; the parser may report it as several pieces of text."""
 
 
 class _Event(NamedTuple):
@@ -95,7 +95,7 @@ class _Parser(HTMLParser):
     def parse_marked_section(self, i: int, report: bool = True) -> int:
         try:
             return super().parse_marked_section(i, report)
-        except AssertionError:  # not one that it knows: a comment, as browsers have it
+        except AssertionError:  # unknown to the parser; browsers read it as a comment
             return self.parse_bogus_comment(i)
 
 
