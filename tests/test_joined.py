@@ -102,10 +102,10 @@ def test_the_memory_is_the_projected_memories_side_by_side():
     )  # alone, each under its own input name
     assert memory.values.shape == (4, 15, 10)
     assert torch.equal(memory.mask, torch.cat([first.mask, second.mask], 1))
-    wanted = torch.cat([encoder.project["first"](first.values), encoder.project["second"](second.values)], 1)
+    wanted = torch.cat([encoder.fit_values["first"](first.values), encoder.fit_values["second"](second.values)], 1)
     torch.testing.assert_close(memory.values[memory.mask], wanted[memory.mask])
     assert not memory.values[~memory.mask].any()
-    wanted = encoder.summarise["first"](first.summary) + encoder.summarise["second"](second.summary)
+    wanted = encoder.fit_summaries["first"](first.summary) + encoder.fit_summaries["second"](second.summary)
     torch.testing.assert_close(memory.summary, wanted)
 
 
@@ -118,9 +118,9 @@ def test_joined_is_one_part_alone_where_the_other_is_masked_out(attention):
     assert not memory.mask[:, -1:].any()
     part = encoder.parts["sentence"]({"sentence": source["sentence"]})
     alone = Memory(
-        encoder.project["sentence"](part.values) * part.mask[..., None],
+        encoder.fit_values["sentence"](part.values) * part.mask[..., None],
         part.mask,
-        encoder.summarise["sentence"](part.summary),
+        encoder.fit_summaries["sentence"](part.summary),
     )
     token_ids = torch.randint(4, len(LETTERS), (3, 5))
     together, single = (decoder(token_ids, decoder.init_state(m), m) for m in (memory, alone))
@@ -131,14 +131,27 @@ def test_joined_is_one_part_alone_where_the_other_is_masked_out(attention):
         assert not together.attention[..., S:].any()
 
 
+def test_a_part_of_the_right_size_is_only_scaled():
+    """In training, too: what dropout made zero stays zero."""
+    part = RNNEncoder(LETTERS, embedding_size=4, hidden_size=5, dropout=0.5)
+    encoder = JoinedEncoder({"sentence": part}, part.memory_size).train()
+    source = encoder.prepare([{"sentence": "abc"}]).source
+    torch.manual_seed(1)
+    alone = part(source).values
+    torch.manual_seed(1)
+    found = encoder(source).values
+    assert (alone == 0).any()
+    torch.testing.assert_close(found, alone / alone.square().mean(-1, keepdim=True).add(1e-6).sqrt())
+
+
 def test_no_part_outgrows_another():
     encoder = joined().encoder
     source = encoder.prepare(ITEMS).source
     before = encoder(source)
     with torch.no_grad():
-        for layer in (encoder.project["first"], encoder.summarise["first"]):
-            layer.weight *= 1000
-            layer.bias *= 1000
+        for fit in (encoder.fit_values["first"], encoder.fit_summaries["first"]):
+            fit.project.weight *= 1000
+            fit.project.bias *= 1000
     after = encoder(source)
     torch.testing.assert_close(after.values, before.values, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(after.summary, before.summary, atol=1e-3, rtol=1e-3)
@@ -270,7 +283,7 @@ def test_it_learns_from_all_its_parts():
     model = joined().train()
     batch = sequence_batch(model.encoder.prepare(ITEMS).source, [np.array([5, 6])] * 4, 1, 2, 0)
     model.loss(batch.take(torch.tensor([0, 3]))).loss_sum.backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.project.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.fit_values.parameters())
     assert all(p.grad is not None for p in model.encoder.parts.parameters())
 
 

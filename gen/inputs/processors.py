@@ -284,10 +284,17 @@ def named_item(processors: Mapping[str, InputProcessor], item: Any) -> Mapping[s
     return {name: item.get(name) for name in processors}
 
 
+def memory_inputs(processors: Mapping[str, InputProcessor]) -> list[str]:
+    """The names of the inputs that have positions in the memory. Labels beside other inputs have none: they are
+    added to what stands at the positions of these."""
+    others = [name for name, processor in processors.items() if processor.kind not in ("labels", "prompts")]
+    return others or list(processors)
+
+
 def item_labels(processors: Mapping[str, InputProcessor], item: Any) -> list[str]:
     """A label for each of the S memory positions of an item: those of the first name, then those of the next."""
     named = named_item(processors, item) if processors else {}
-    return [label for name, processor in processors.items() for label in processor.labels(named[name])]
+    return [label for name in memory_inputs(processors) for label in processors[name].labels(named[name])]
 
 
 def processor_files(processors: Mapping[str, InputProcessor]) -> dict[str, bytes]:

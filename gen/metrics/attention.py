@@ -1,4 +1,4 @@
-"""Plots of what a decoder looked at in an item: its words, labels and pictures."""
+"""Plots of what a decoder looked at in an item: its words and pictures."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from gen.inputs.labels import LabelProcessor
-from gen.inputs.processors import PictureProcessor, named_item
+from gen.inputs.processors import PictureProcessor, memory_inputs, named_item
 from gen.metrics.plots import plot_attention, plot_looks
 from gen.search import Hypothesis
 
 
 def memory_slices(model: Any, item: Any) -> dict[str, slice]:
     """Input name → which positions of the memory, padding left out, belong to it."""
-    found, begin = {}, 0
-    for name, part in named_item(model.processors, item).items():
-        end = begin + len(model.processors[name].labels(part))
+    found, begin, named = {}, 0, named_item(model.processors, item)
+    for name in memory_inputs(model.processors):
+        end = begin + len(model.processors[name].labels(named[name]))
         found[name], begin = slice(begin, end), end
     return {name: each for name, each in found.items() if each.start < each.stop}
 
@@ -26,7 +25,7 @@ def plot_attended(model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> No
     """Plots the attention (T, S) of a hypothesis on the words of an item into the file ``to``.
 
     The attention on a picture goes into a file of its own beside it, ``{stem}-{input}``; into ``to`` if there are
-    no words. With a picture and no words, labels are left out.
+    no words.
     """
     if not model.processors:  # the encoder prepares its input itself
         plot_attention(hypothesis.attention, hypothesis.tokens, model.encoder.labels(item), to)
@@ -35,8 +34,6 @@ def plot_attended(model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> No
     named = named_item(model.processors, item)
     pictures = [name for name in parts if isinstance(model.processors[name], PictureProcessor)]
     words = [name for name in parts if name not in pictures]
-    if pictures and all(isinstance(model.processors[name], LabelProcessor) for name in words):
-        words = []
     for i, name in enumerate(pictures):
         pixels = model.processors[name].read([named[name]])[0].transpose(1, 2, 0)
         file = to.with_stem(f"{to.stem}-{name}") if words or i else to

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gen.inputs.processors import InputProcessor, SentenceProcessor, item_labels
+from gen.inputs.processors import InputProcessor, SentenceProcessor, item_labels, memory_inputs
 from gen.search.confidence import confidence_record
 from gen.search.labels import label_log_probs
 from gen.search.output import Hypothesis
@@ -128,9 +128,9 @@ async def classify(request: Request) -> Response:
 
 def _input(processors: Mapping[str, InputProcessor], item: Mapping[str, Any]) -> dict[str, Any]:
     """Per input what stands at each of its memory positions: of a text, the parts that joined are the text."""
-    parts = {}
+    parts, placed = {}, memory_inputs(processors)
     for name, processor in processors.items():
-        absent = item[name] is None and processor.optional
+        absent = name not in placed or (item[name] is None and processor.optional)
         parts[name] = [] if absent else processor.labels(item[name])
         if isinstance(processor, SentenceProcessor):
             spelling = Spelling(processor.tokenizer, [])

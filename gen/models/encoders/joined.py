@@ -9,39 +9,44 @@ import torch
 from torch import Tensor, nn
 
 from gen.base.errors import UserError
-from gen.inputs.processors import SentenceProcessor, named_item
+from gen.inputs.processors import SentenceProcessor, memory_inputs, named_item
 from gen.inputs.tokenizer import Tokenizer
 from gen.models.encoders.base import Encoder
 from gen.models.encoders.registry import build_encoder
 from gen.models.memory import Memory
 
 
-class _Projection(nn.Linear):
-    """A linear layer, with ``norm`` followed by a layer norm. Without one the vectors of a part can grow until
-    attention never finds those of another."""
+class _Fit(nn.Module):
+    """Vectors of size M with a root mean square of 1, times a learned weight: else those of a part can grow until
+    attention never finds those of another.
 
-    def __init__(self, in_features: int, out_features: int, norm: bool) -> None:
-        super().__init__(in_features, out_features)
-        self.norm = nn.LayerNorm(out_features) if norm else nn.Identity()
+    Vectors that have this size are not projected, and none is centred (Zhang and Sennrich, 2019): elements that
+    dropout made zero stay zero.
+    """
+
+    def __init__(self, size: int, memory_size: int) -> None:
+        super().__init__()
+        self.project = nn.Identity() if size == memory_size else nn.Linear(size, memory_size)
+        self.weight = nn.Parameter(torch.ones(memory_size))
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.norm(super().forward(x))
-        return found
+        x = self.project(x).float()
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * self.weight
 
 
 class JoinedEncoder(Encoder):
     """The memories of several encoders, side by side along S.
 
-    Every part's memory and summary are projected to M. The values are those of the first part, then those of the
-    next; the summary is the sum of the projected summaries. A part without any real position for an item (mask all
-    False) adds nothing to that item: neither to attention, nor to the summary.
+    The vectors of every part are brought to size M and one scale. The values are those of the first part, then
+    those of the next; the summary is the sum of the summaries. Labels beside other parts have no position of their
+    own, where attention would rest: they are added to all other values, which moves no dot-product attention. A
+    part without any real position for an item (mask all False) adds nothing to that item's values or summary.
 
     Args:
         parts: one encoder per input name, each with a single input processor. An item of the joined encoder is a
             mapping with these names.
         memory_size: M.
         optional: the names that an item may lack: a row of zeros in their source is "nothing given".
-        norm: a layer norm after every projection. Models of older versions have none.
 
     Raises:
         UserError: a part has no memory or not exactly one processor, or its name cannot be used.
@@ -56,14 +61,7 @@ class JoinedEncoder(Encoder):
         torch.Size([1, 7, 32])
     """
 
-    def __init__(
-        self,
-        parts: Mapping[str, Encoder],
-        memory_size: int = 512,
-        optional: Sequence[str] = (),
-        *,
-        norm: bool = True,
-    ) -> None:
+    def __init__(self, parts: Mapping[str, Encoder], memory_size: int = 512, optional: Sequence[str] = ()) -> None:
         super().__init__()
         if not parts:
             raise UserError("a joined encoder needs at least one part")
@@ -81,9 +79,8 @@ class JoinedEncoder(Encoder):
         self.optional = list(optional)
         for name, processor in self.processors.items():
             processor.optional = name in optional
-        self.norm = norm
-        self.project, self.summarise = (
-            nn.ModuleDict({name: _Projection(p.memory_size, memory_size, norm) for name, p in parts.items()})
+        self.fit_values, self.fit_summaries = (
+            nn.ModuleDict({name: _Fit(part.memory_size, memory_size) for name, part in parts.items()})
             for _ in range(2)
         )
 
@@ -101,7 +98,7 @@ class JoinedEncoder(Encoder):
                     "and set its `config`"
                 )
         parts = {name: {"name": part.name, **part.config} for name, part in self.encoders.items()}
-        return {"parts": parts, "memory_size": self.memory_size, "optional": self.optional, "norm": self.norm}
+        return {"parts": parts, "memory_size": self.memory_size, "optional": self.optional}
 
     def forward(self, source: dict[str, Tensor]) -> Memory:
         """Encodes every input with its part.
@@ -112,7 +109,8 @@ class JoinedEncoder(Encoder):
         Returns:
             The memory: values (B, S₁ + S₂ + …, M), zero at padding; mask alike; summary (B, M).
         """
-        values, masks, summaries, tokens, copied = [], [], [], [], False
+        values, masks, summaries, tokens, copied, everywhere = [], [], [], [], False, []
+        placed = memory_inputs(self.processors)
         for name, part in self.encoders.items():
             (inner,) = part.processors  # the part's own name for its input
             memory = part({inner: source[name]})
@@ -120,13 +118,20 @@ class JoinedEncoder(Encoder):
             if name in self.optional:
                 mask = mask & (source[name] != 0).flatten(1).any(1, keepdim=True)
             present = mask.any(1, keepdim=True)  # (B, 1)
-            values.append(self.project[name](memory.values) * mask[..., None])
+            summaries.append(self.fit_summaries[name](memory.summary) * present)
+            vectors = self.fit_values[name](memory.values) * mask[..., None]
+            if name not in placed:
+                everywhere.append(vectors)  # (B, 1, M)
+                continue
+            values.append(vectors)
             masks.append(mask)
-            summaries.append(self.summarise[name](memory.summary) * present)
             tokens.append(torch.zeros_like(mask, dtype=torch.int64) if memory.tokens is None else memory.tokens)
             copied = copied or memory.tokens is not None
+        found, real = torch.cat(values, 1), torch.cat(masks, 1)
+        for vectors in everywhere:
+            found = found + vectors * real[..., None]
         held = torch.cat(tokens, 1) if copied else None
-        return Memory(torch.cat(values, 1), torch.cat(masks, 1), torch.stack(summaries).sum(0), tokens=held)
+        return Memory(found, real, torch.stack(summaries).sum(0), tokens=held)
 
     def give_tokens(self, tokenizer: Tokenizer) -> None:
         """Memories get the tokens of the first part that reads a sentence."""
@@ -156,7 +161,7 @@ class JoinedEncoder(Encoder):
 
     def labels(self, item: Any) -> list[str]:
         named = named_item(self.processors, item)
-        return [label for name, part in self.encoders.items() for label in part.labels(named[name])]
+        return [x for name in memory_inputs(self.processors) for x in self.encoders[name].labels(named[name])]
 
     def files(self) -> dict[str, bytes]:
         return {f"{name}-{f}": data for name, part in self.encoders.items() for f, data in part.files().items()}
@@ -167,4 +172,4 @@ class JoinedEncoder(Encoder):
             name: build_encoder(part, lambda file, name=name: read(f"{name}-{file}"))  # type: ignore[misc]
             for name, part in config["parts"].items()
         }
-        return cls(parts, config["memory_size"], config.get("optional", ()), norm=config.get("norm", False))
+        return cls(parts, config["memory_size"], config.get("optional", ()))

@@ -150,11 +150,13 @@ export async function classify(model, { input = "", top = 10 }) {
 function inputParts(model, input) {
   const item = itemOf(model, input);
   const parts = {};
+  // Labels beside other inputs have no position of their own.
+  const others = Object.values(model.processors).some(({ kind }) => !["labels", "prompts"].includes(kind));
   for (const [name, processor] of Object.entries(model.processors)) {
     const value = item[name];
     parts[name] = [];
     if (value == null) continue;
-    if (processor.kind === "labels" && value) parts[name] = [value];
+    if (processor.kind === "labels" && value && !others) parts[name] = [value];
     if (processor.kind === "pictures") {
       const side = Math.round(Math.sqrt(processor.num_cells));
       parts[name] = Array.from({ length: processor.num_cells }, (_, i) => `${Math.floor(i / side) + 1},${(i % side) + 1}`);
