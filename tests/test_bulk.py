@@ -89,7 +89,7 @@ def test_rows_that_cannot_be_read_are_told(tmp_path):
     assert [str(item).split(" (")[0] for item in others] == [
         "no text in field 'a'",
         "no text in field 'a'",
-        "no JSON",
+        "not JSON",
         "not UTF-8",
     ]
 

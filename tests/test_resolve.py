@@ -8,6 +8,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 
 import gen as toolkit
@@ -140,7 +141,8 @@ def test_steps_end_before_the_limit(monkeypatch, limit, seconds):
 
     monkeypatch.setattr(resolving, "Trial", Known)
     monkeypatch.setattr(resolving, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    found = measure_speed(Text(), None, None, TrainOptions(), limit)
+    model = SimpleNamespace(device=torch.device("cpu"))
+    found = measure_speed(Text(), model, None, TrainOptions(), limit)
     used = now[0] - 100
     assert used <= limit
     assert used >= limit / 2 or used == 2 * seconds

@@ -297,6 +297,15 @@ def item_labels(processors: Mapping[str, InputProcessor], item: Any) -> list[str
     return [label for name in memory_inputs(processors) for label in processors[name].labels(named[name])]
 
 
+def memory_slices(processors: Mapping[str, InputProcessor], item: Any) -> dict[str, slice]:
+    """Input name → which of the S memory positions of an item belong to it; without inputs that have none."""
+    found, begin, named = {}, 0, named_item(processors, item)
+    for name in memory_inputs(processors):
+        end = begin + len(processors[name].labels(named[name]))
+        found[name], begin = slice(begin, end), end
+    return {name: each for name, each in found.items() if each.start < each.stop}
+
+
 def processor_files(processors: Mapping[str, InputProcessor]) -> dict[str, bytes]:
     """The files of all processors; with several of them, each file name begins with the processor's name."""
     prefix = "{}-{}" if len(processors) > 1 else "{1}"

@@ -7,18 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gen.inputs.processors import PictureProcessor, memory_inputs, named_item
+from gen.inputs.processors import PictureProcessor, memory_slices, named_item
 from gen.metrics.plots import plot_attention, plot_looks
 from gen.search import Hypothesis
-
-
-def memory_slices(model: Any, item: Any) -> dict[str, slice]:
-    """Input name → which positions of the memory, padding left out, belong to it."""
-    found, begin, named = {}, 0, named_item(model.processors, item)
-    for name in memory_inputs(model.processors):
-        end = begin + len(model.processors[name].labels(named[name]))
-        found[name], begin = slice(begin, end), end
-    return {name: each for name, each in found.items() if each.start < each.stop}
 
 
 def plot_attended(model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
@@ -30,7 +21,7 @@ def plot_attended(model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> No
     if not model.processors:  # the encoder prepares its input itself
         plot_attention(hypothesis.attention, hypothesis.tokens, model.encoder.labels(item), to)
         return
-    parts, weights = memory_slices(model, item), np.asarray(hypothesis.attention)
+    parts, weights = memory_slices(model.processors, item), np.asarray(hypothesis.attention)
     named = named_item(model.processors, item)
     pictures = [name for name in parts if isinstance(model.processors[name], PictureProcessor)]
     words = [name for name in parts if name not in pictures]

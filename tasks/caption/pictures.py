@@ -12,9 +12,8 @@ import numpy as np
 
 from gen.base.errors import UserError
 from gen.inputs.pictures import PictureError, ahead, find_pictures
-from gen.inputs.processors import PictureProcessor
+from gen.inputs.processors import PictureProcessor, memory_slices
 from gen.inputs.ptb import plain_caption
-from gen.metrics.attention import memory_slices
 from gen.runtime import Runtime
 from gen.search import Hypothesis
 from gen.search.phrase import Fit, phrase_fits
@@ -110,7 +109,7 @@ def item_of(picture: Path, label: str) -> Any:
 
 def looks_of(model: Any, picture: Any, hypothesis: Hypothesis) -> tuple[np.ndarray, Any, list[str]]:
     """The data of a caption's plot: pixels (H, W, 3), attention weights (T, S), and a label per token."""
-    processor, cells = model.processors["picture"], memory_slices(model, picture)["picture"]
+    processor, cells = model.processors["picture"], memory_slices(model.processors, picture)["picture"]
     picture = picture["picture"] if isinstance(picture, Mapping) else picture
     pixels = processor.preprocessing.pixels(picture).transpose(1, 2, 0)
     return pixels, np.asarray(hypothesis.attention)[:, cells], hypothesis.tokens
