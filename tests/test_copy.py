@@ -73,14 +73,14 @@ def test_many_tokens_equal_one_at_a_time(attention, layers):
 @pytest.mark.parametrize("joined", [False, True])
 def test_a_batch_changes_nothing_and_neither_does_a_folder(joined, tmp_path):
     model = copier(joined=joined)
-    model.decoder.copy_gate.gate.bias.data -= 2  # copies often
     items = [{"style": "ab"[i % 2], "sentence": s} for i, s in enumerate(SENTENCES)] if joined else SENTENCES
-    together = model.generate(items, max_new_tokens=8)
+    length = {"min_new_tokens": 4, "max_new_tokens": 8}
+    together = model.generate(items, **length)
     model.save(tmp_path / "model")
     others = [model, Model.load(tmp_path / "model")]
     for item, output in zip(items, together, strict=True):
         for other in others:
-            found = other.generate(item, max_new_tokens=8)
+            found = other.generate(item, **length)
             assert found.text == output.text
             assert found[0].log_probs == pytest.approx(output[0].log_probs, abs=1e-4)
         if output[0].finished and WORDS.unk_id not in output.token_ids:
