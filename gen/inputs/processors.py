@@ -285,8 +285,8 @@ def named_item(processors: Mapping[str, InputProcessor], item: Any) -> Mapping[s
 
 
 def memory_inputs(processors: Mapping[str, InputProcessor]) -> list[str]:
-    """The names of the inputs that have positions in the memory. Labels beside other inputs have none: they are
-    added to what stands at the positions of these."""
+    """The names of the inputs that have positions in the memory. Labels have none if there are other inputs: the
+    encoder adds their vectors to those of the others."""
     others = [name for name, processor in processors.items() if processor.kind not in ("labels", "prompts")]
     return others or list(processors)
 

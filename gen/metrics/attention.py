@@ -15,8 +15,7 @@ from gen.search import Hypothesis
 def plot_attended(model: Any, item: Any, hypothesis: Hypothesis, to: Path) -> None:
     """Plots the attention (T, S) of a hypothesis on the words of an item into the file ``to``.
 
-    The attention on a picture goes into a file of its own beside it, ``{stem}-{input}``; into ``to`` if there are
-    no words.
+    For a picture there is a separate file, ``{stem}-{input}``. Without words, the first picture's is ``to``.
     """
     if not model.processors:  # the encoder prepares its input itself
         plot_attention(hypothesis.attention, hypothesis.tokens, model.encoder.labels(item), to)

@@ -180,10 +180,11 @@ class Engine:
 
     def _guarded(self, taken: list[Job]) -> None:
         """A step; what it raises is the error of all jobs that it did not finish, and later ones begin anew."""
-        jobs = {*taken, *(row.job for row in self._shared.rows), *(own.job for own in self._own)}
+        rows, searches = list(self._shared.rows), list(self._own)
         try:
             self._tick(taken)
         except Exception as error:  # a damaged graph, memory that is not there: the server must go on
+            jobs = {*taken, *(row.job for row in rows), *(own.job for own in searches)}
             self._shared = Rows()
             self._keep_own([])
             for job in jobs:

@@ -38,9 +38,9 @@ class JoinedEncoder(Encoder):
     """The memories of several encoders, side by side along S.
 
     The vectors of every part are brought to size M and one scale. The values are those of the first part, then
-    those of the next; the summary is the sum of the summaries. Labels beside other parts have no position of their
-    own, where attention would rest: they are added to all other values, which moves no dot-product attention. A
-    part without any real position for an item (mask all False) adds nothing to that item's values or summary.
+    those of the next; the summary is the sum of the summaries. If there are other parts, labels have no positions,
+    because attention would rest on them: their vectors are added to all values, which does not change dot-product
+    attention. A part without real positions for an item (mask all False) adds nothing to its values or summary.
 
     Args:
         parts: one encoder per input name, each with a single input processor. An item of the joined encoder is a
