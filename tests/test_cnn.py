@@ -97,6 +97,27 @@ def test_torchvision_backbones(name, features, num_cells, count):
     assert len(stages(backbone.trunk)) == count
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "resize", "num_cells"),
+    [(LITE, 288, 0, 81), ("resnet18", 320, 366, 100), ("convnext_tiny", 96, 101, 9)],
+)
+def test_pictures_of_another_size(name, size, resize, num_cells):
+    backbone = load_backbone(name, "none", image_size=size)
+    assert (backbone.preprocessing.size, backbone.preprocessing.resize) == (size, resize)
+    assert backbone.num_cells == num_cells
+    again = CNNEncoder(
+        name, "none", preprocessing=CNNEncoder(name, "none", image_size=size).config["preprocessing"]
+    )
+    assert again({"picture": torch.zeros(1, 3, size, size, dtype=torch.uint8)}).values.shape[1] == num_cells
+
+
+def test_sizes_that_cannot_be():
+    with pytest.raises(UserError, match=r"image.size must be between 32 and 1024, not 4"):
+        load_backbone(LITE, "none", image_size=4)
+    with pytest.raises(UserError, match=r"image.size.96: vit_b_32 reads no pictures of that size; its own is 224"):
+        load_backbone("vit_b_32", "none", image_size=96)
+
+
 def test_a_resnet_gives_torchvisions_own_features(tmp_path):
     from torchvision.models import resnet18
 

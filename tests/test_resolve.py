@@ -185,7 +185,7 @@ def test_nothing_is_measured_where_nothing_is_open():
 @pytest.mark.parametrize("tokens_per_second", [3_000.0, 80_000.0])
 def test_neighbouring_budgets_get_neighbouring_choices(task, tokens_per_second):
     """From half a minute to a day in steps of 3 %: no size jumps, none falls."""
-    split = SimpleNamespace(num_tokens=400_000, num_captions=30_000)
+    split = SimpleNamespace(num_tokens=400_000, num_captions=30_000, train=[None] * 6_000)
     kind, choices, seconds = config_class(task), [], 30.0
     while seconds < 86_400:
         asked = kind(train=TrainOptions(budget=f"{seconds:.3f}s"), out="run")
@@ -200,6 +200,24 @@ def test_neighbouring_budgets_get_neighbouring_choices(task, tokens_per_second):
             assert abs(getattr(after.model, name) - getattr(before.model, name)) <= 0.02, name
         assert after.train.learning_rate == pytest.approx(before.train.learning_rate, rel=0.05)
     assert choices[-1].model != choices[0].model
+
+
+@pytest.mark.parametrize(
+    ("pictures", "options", "size"),
+    [
+        (1_000, {}, 288),
+        (999, {}, None),
+        (1_000, {"backbone": "efficientnet_lite2"}, 320),
+        (1_000, {"backbone": "resnet18"}, None),
+        (1_000, {"finetune": 1}, None),
+        (1_000, {"image_size": 96}, 96),
+    ],
+)
+def test_many_pictures_are_seen_in_more_detail(pictures, options, size):
+    """Where features are kept, and there are many pictures."""
+    split = SimpleNamespace(num_tokens=5_000, num_captions=1_000, train=[None] * pictures)
+    asked = make_config(Caption, {"images": "photos", "budget": "2 epochs", **options})
+    assert resolve(Caption(asked), asked, split).config.model.image_size == size
 
 
 # -- recorded --------------------------------------------------------------------------------------------

@@ -104,6 +104,9 @@ class CaptionSizes(AttentionSizes):
     """The CNN: efficientnet_lite0, 1 or 2, or a torchvision classification model such as resnet50."""
     weights: str = "default"
     """Weights of the CNN: default (pretrained), none, or a file."""
+    image_size: int | None = None
+    """Pixels per side of the pictures that the CNN reads; with more it sees smaller things and is slower. Unset:
+    chosen from the number of pictures for an EfficientNet-Lite, else as many as it was trained with."""
     finetune: int = 0
     """Train this many of the CNN's last stages. With 0 its features are computed once and cached."""
     finetune_rate: float = 0.05

@@ -25,6 +25,7 @@ from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.captions import CaptionScorer, bleu, caption_metrics, caption_tokenizer
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import CNNEncoder, JoinedEncoder, LabelEncoder
+from gen.models.encoders.backbones import FINER
 from gen.models.model import Model
 from gen.search import SearchOptions
 from gen.training.config import check_split, recorded
@@ -112,14 +113,8 @@ class Caption(Task):
 
     def build(self, sizes: Any, split: Split) -> Model:
         """A CNN encoder and the decoder."""
-        encoder = CNNEncoder(
-            sizes.backbone,
-            sizes.weights,
-            memory_size=sizes.memory_size,
-            dropout=sizes.dropout,
-            finetune=sizes.finetune,
-            finetune_rate=sizes.finetune_rate,
-        )
+        learns = {"finetune": sizes.finetune, "finetune_rate": sizes.finetune_rate}
+        encoder = CNNEncoder.of(sizes, sizes.memory_size, **learns)
         tokenizer = self._tokenized(split).tokenizer
         config = DecoderConfig.of(len(tokenizer), sizes)
         labels = LabelTokenizer(c.label for c in split.train if c.label)
@@ -161,6 +156,12 @@ class Caption(Task):
             name: Choice(round_size(between(self.reference[name], size)), read) for name, size in large.items()
         }
         own = self.config.extra.self_critical
+        # Flickr8k, 4,000 steps with pictures of 288 pixels instead of 224: CIDEr-D 52.3 and 50.7.
+        # A CNN that is trained, or that sees streamed pictures again for each caption, would make training slower.
+        backbone, pictures = self.config.model.backbone, len(facts.split.train)
+        cached = not self.config.model.finetune and not self.config.data.streams
+        if cached and backbone in FINER and pictures >= 1_000:
+            sizes["image_size"] = Choice(FINER[backbone], f"there are {pictures:,} pictures")
         return {
             **sizes,
             "dropout": Choice(round(max(between(0.35, 0.5) + less, 0.1), 2), read),

@@ -88,6 +88,8 @@ class ClassifySizes(AttentionSizes):
     """Pictures: the CNN: efficientnet_lite0, 1 or 2, or a torchvision classification model such as resnet50."""
     weights: str = "default"
     """Pictures: weights of the CNN: default (pretrained), none, or a file."""
+    image_size: int | None = None
+    """Pictures: pixels per side that the CNN reads. Unset: as many as it was trained with."""
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,7 @@ class Classify(Task):
         encoder: RNNEncoder | CNNEncoder
         labels, sources = self.tokenizers(split)
         if split.pictures:
-            size = 2 * sizes.encoder_size
-            encoder = CNNEncoder(sizes.backbone, sizes.weights, memory_size=size, dropout=sizes.dropout)
+            encoder = CNNEncoder.of(sizes, 2 * sizes.encoder_size)
         else:
             lowercase = self.config.data.lowercase
             encoder = RNNEncoder.of(sources["sentence"], sizes, lowercase=lowercase, pooling=sizes.pooling)

@@ -32,6 +32,7 @@ def caption_part(out: Path, budget: str) -> list[report.Section]:
         images=str(pictures),
         batch_tokens=500,
         augment=0,
+        image_size=224,
         memory_size=128,
         embedding_size=64,
         hidden_size=128,

@@ -33,7 +33,7 @@ def make_encoder(pairs: Pairs, further: Further, sizes: Any, *, lowercase: bool)
     parts: dict[str, Encoder] = {"sentence": sentence}
     for name, kind in further.kinds.items():
         if kind == "image":
-            parts[name] = CNNEncoder(sizes.backbone, sizes.weights, memory_size=size, dropout=sizes.dropout)
+            parts[name] = CNNEncoder.of(sizes, size)
         elif kind == "context":
             same = {key: value for key, value in sentence.config.items() if key != "tokenizer"}
             parts[name] = RNNEncoder(sentence.tokenizer, **same)

@@ -176,6 +176,8 @@ class TranslateSizes(AttentionSizes):
     """The CNN for --image: efficientnet_lite0, 1 or 2, or a torchvision classification model such as resnet50."""
     weights: str = "default"
     """Weights of the CNN: default (pretrained), none, or a file."""
+    image_size: int | None = None
+    """Pixels per side of the pictures that the CNN reads. Unset: as many as it was trained with."""
 
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""

@@ -7,7 +7,7 @@ lets every batch norm of a frozen trunk be folded into the convolution before it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,9 @@ from gen.inputs.pictures import Preprocessing
 
 LITES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 """Networks whose weights come inside packages, so nothing is downloaded; the size of their pictures."""
+
+FINER = {"efficientnet_lite0": 288, "efficientnet_lite1": 320, "efficientnet_lite2": 320}
+"""Sizes with a finer grid, with which captions get better."""
 
 LITE = "efficientnet_lite0"
 """The default."""
@@ -57,6 +60,7 @@ def load_backbone(
     weights: str = "default",
     preprocessing: Preprocessing | None = None,
     *,
+    image_size: int | None = None,
     fold: bool = True,
     last_map: Sequence[Any] | None = None,
 ) -> Backbone:
@@ -66,12 +70,15 @@ def load_backbone(
         name: one of `LITES`, or a torchvision classification model such as "resnet50".
         weights: "default" for the best published ones, "none" for random ones, or the path of a state dict of the
             whole network.
-        preprocessing: replaces the backbone's own, for another picture size for example.
+        preprocessing: replaces the backbone's own.
+        image_size: pixels per side of its pictures; None: as many as it was trained with. With more there are more
+            cells, and smaller things are seen.
         fold: fold batch norms into convolutions; for a trunk in eval mode.
         last_map: `Backbone.last_map` of the same backbone made before, which saves an example run.
 
     Raises:
-        UserError: there is no such backbone, or its weights cannot be downloaded, read or used.
+        UserError: there is no such backbone, its weights cannot be downloaded, read or used, or it cannot read
+            pictures of that size.
 
     Example:
         >>> load_backbone("efficientnet_lite0").features
@@ -80,13 +87,27 @@ def load_backbone(
     network, own = _lite(name, weights) if name in LITES else _torchvision(name, weights)
     if weights not in ("default", "none"):
         _load_weights(network, Path(weights), name)
-    trunk, found = _cut(network.eval(), preprocessing or own, last_map)
+    asked = preprocessing or (own if image_size is None else _resized(own, image_size))
+    try:
+        trunk, found = _cut(network.eval(), asked, last_map)
+    except (RuntimeError, AssertionError, IndexError) as error:
+        if asked.size == own.size:
+            raise
+        wrong = f"--image-size {asked.size}: {name} reads no pictures of that size; its own is {own.size}"
+        raise UserError(wrong) from error
     if fold:
         _fold_batch_norms(trunk)
     _, *sizes = found
     num_cells, features = (sizes[1] - 1, sizes[2]) if len(sizes) == 3 else (sizes[2] * sizes[3], sizes[1])
     trunk = trunk.to(memory_format=torch.channels_last)
-    return Backbone(trunk, preprocessing or own, features, num_cells, found)
+    return Backbone(trunk, asked, features, num_cells, found)
+
+
+def _resized(own: Preprocessing, size: int) -> Preprocessing:
+    """The same preprocessing with ``size`` pixels per side."""
+    if not 32 <= size <= 1024:
+        raise UserError(f"--image-size must be between 32 and 1024, not {size}")
+    return replace(own, size=size, resize=round(own.resize * size / own.size))
 
 
 def grid(features: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ class CNNEncoder(Encoder):
         dropout: variational dropout on the projected features.
         finetune: how many of the trunk's last stages are trained; 0 freezes the trunk.
         finetune_rate: learning-rate factor of these stages.
-        preprocessing: preprocessing of pictures, as plain values; None: that of the backbone.
+        image_size: pixels per side of its pictures; None: as many as the backbone was trained with.
+        preprocessing: of pictures, as plain values; None: that of the backbone. A saved model has it.
         last_map: see `Backbone.last_map`; a saved model has it, so that loading needs no example run.
 
     Example:
@@ -58,12 +59,13 @@ class CNNEncoder(Encoder):
         dropout: float = 0.0,
         finetune: int = 0,
         finetune_rate: float = 0.05,
+        image_size: int | None = None,
         preprocessing: dict[str, Any] | None = None,
         last_map: Sequence[Any] | None = None,
     ) -> None:
         super().__init__()
         asked = None if preprocessing is None else Preprocessing.from_dict(preprocessing)
-        made = load_backbone(backbone, weights, asked, last_map=last_map)
+        made = load_backbone(backbone, weights, asked, image_size=image_size, last_map=last_map)
         self.trunk: nn.Module = made.trunk
         self.preprocessing = made.preprocessing
         self.processors = {"picture": PictureProcessor(made.preprocessing, made.num_cells)}
@@ -81,6 +83,12 @@ class CNNEncoder(Encoder):
             "last_map": made.last_map,
         }
         self.unfreeze(finetune, finetune_rate)
+
+    @classmethod
+    def of(cls, sizes: Any, memory_size: int, **own: Any) -> CNNEncoder:
+        """From the options of a task, and what else is its own."""
+        shared = {"dropout": sizes.dropout, "image_size": sizes.image_size}
+        return cls(sizes.backbone, sizes.weights, memory_size=memory_size, **shared, **own)
 
     def unfreeze(self, count: int, rate: float = 0.05) -> None:
         """Makes the trunk's last stages trainable, with a learning-rate factor, and freezes the others."""
