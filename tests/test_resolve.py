@@ -168,6 +168,7 @@ def test_nothing_is_measured_where_nothing_is_open():
             "embedding_dropout": 0.1,
             "weight_dropout": 0.0,
             "learning_rate": 0.01,
+            "weight_decay": 0.03,
             "tie": "none",
             "num_layers": 1,
             "out": "run",
@@ -240,8 +241,8 @@ def test_choices_are_recorded_with_their_reasons(gen, book, tmp_path, speed, mon
     assert status == 0, err
     assert allowed == [pytest.approx(0.03)]
     file = yaml.safe_load((out / "resolved.yaml").read_text())
-    left_open = {"dropout", "embedding_dropout", "weight_dropout", "learning_rate", "num_layers", "tie"}
-    assert set(file["reasons"]) == left_open
+    dropouts = {"dropout", "embedding_dropout", "weight_dropout"}
+    assert set(file["reasons"]) == {*dropouts, "learning_rate", "weight_decay", "num_layers", "tie"}
     assert "passes over the text" in file["reasons"]["dropout"]
     assert yaml.safe_load((out / "config.yaml").read_text())["model"]["dropout"] is None  # what was asked
     info = toolkit.load(out).info.training

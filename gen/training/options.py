@@ -35,8 +35,8 @@ class TrainOptions:
     """How the learning rate falls after the warm-up. plateau: halve it when validation stops improving."""
     warmup: float = 0.02
     """Share of the budget in which the learning rate rises from near 0 to its peak."""
-    weight_decay: float = 0.03
-    """Weight decay of AdamW, on matrices only."""
+    weight_decay: float | None = None
+    """Weight decay of AdamW, on matrices only. Chosen by the task."""
     beta2: float = 0.99
     """Decay per step of AdamW's average of squared gradients."""
     clip: float = 1.0
@@ -85,11 +85,16 @@ class TrainOptions:
         """The peak learning rate: ``learning_rate``, or 4e-3 if it is None."""
         return 4e-3 if self.learning_rate is None else self.learning_rate
 
+    @property
+    def decay(self) -> float:
+        """The weight decay: ``weight_decay``, or 0.03 if it is None."""
+        return 0.03 if self.weight_decay is None else self.weight_decay
+
     def errors(self) -> list[str]:
         """The errors in the options, one line each."""
         found = range_errors(self, ("accumulate", "validations"), ("warmup", "label_smoothing", "ema"))
         for name in ("weight_decay", "r_drop", "coverage", "average", "patience"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
+            if not 0 <= (value := getattr(self, name) or 0) < math.inf:
                 found.append(f"{flag(name)} must be 0 or more, not {value}")
         checks = [
             (self.new_vocabulary and not self.init_from, "--new-vocabulary goes with --init-from"),
@@ -149,7 +154,7 @@ def make_optimizer(model: Model, options: TrainOptions) -> torch.optim.AdamW:
         {"params": chosen, "weight_decay": decay, "factor": share}
         for several, share in ((parameters, 1.0), (slow, factor))
         for chosen, decay in (
-            ([p for p in several if p.ndim >= 2], options.weight_decay),
+            ([p for p in several if p.ndim >= 2], options.decay),
             ([p for p in several if p.ndim < 2], 0.0),
         )
         if chosen
