@@ -174,6 +174,14 @@ def options(level="char", **given):
     return PairOptions(TokenizerOptions(level, min_frequency=1, dummy_prefix=True), **given)
 
 
+@pytest.mark.parametrize(
+    ("num_pairs", "options", "most"), [(19_999, {}, 5000), (20_000, {}, 8000), (10, {"vocab_size": 9000}, 9000)]
+)
+def test_few_pairs_get_few_subwords(num_pairs, options, most):
+    chosen = make_config(Translate, {"train": ("a", "b"), **options}).data.pairs.suited(num_pairs)
+    assert (chosen.tokenizer.vocab_size or chosen.tokenizer.subwords) == most
+
+
 def test_pairs_are_filtered_and_counted(tmp_path):
     lines = ["abc\tabc", "\tempty", "ab\t", "abcdefghij\tab", "a\tabcdef", "ab\tba"]
     train = PairFiles([write(tmp_path / "t.tsv", lines)])

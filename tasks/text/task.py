@@ -135,10 +135,6 @@ class Text(Task):
         again = float(np.log10(max(passes, 1e-3) / 10))
         connections = 0.39 * again if has_recurrent_weights(self.config.model.cell) else 0.0
         rate = float(np.clip(8e-3 * 2 ** (-again / 0.78), 2e-3, 8e-3))
-        # Shakespeare, 3,000 steps at 8e-3: with 0.003 1.448 nats, 0.03 1.429, 0.1 and 0.2 1.419, 0.4 1.450. What
-        # counts is rate · decay · steps, the share by which the weights shrink over the training.
-        steps = max(facts.tokens / self.tokens_per_step(self.config), 1)
-        decay = float(np.clip(3 / (rate * steps), 0.03, 0.15))
         batch_size = self.config.data.batch_size
         chunk = min(64, max(facts.num_tokens // (8 * batch_size), 16))
         read = f"{passes:.2g} passes over the text fit into the budget"
@@ -156,7 +152,6 @@ class Text(Task):
             "embedding_dropout": Choice(0.1, "best of those tried on several texts"),
             "weight_dropout": Choice(round(float(np.clip(connections, 0.0, 0.4)), 2), read),
             "learning_rate": Choice(float(f"{rate:.2g}"), read),
-            "weight_decay": Choice(float(f"{decay:.2g}"), f"{steps:,.0f} steps fit into the budget"),
             "chunk": Choice(chunk, "64, or less where an epoch would have fewer than 8 steps"),
         }
 

@@ -77,7 +77,7 @@ class TranslateData:
     level: Literal["char", "word", "subword"] = "subword"
     """Kind of tokens."""
     vocab_size: int | None = None
-    """Size of the vocabulary. Unset: all words, or up to 5000 subwords."""
+    """Size of the vocabulary. Unset: all words, or up to 8000 subwords, 5000 for fewer than 20,000 pairs."""
     model_type: Literal["bpe", "unigram"] = "bpe"
     """Subwords: the SentencePiece algorithm."""
     byte_fallback: bool = True
@@ -118,7 +118,7 @@ class TranslateData:
             self.model_type,
             byte_fallback=self.byte_fallback,
             dummy_prefix=True,
-            subwords=5000,
+            subwords=8000,
             normalization=self.normalize,
         )
         joint = not self.separate
