@@ -104,7 +104,7 @@ def test_trained_evaluated_and_used(run, gen, tmp_path) -> None:
     assert status == 0, err
     figures = json.loads(said)
     assert figures["accuracy"] > 0.8
-    status, said, _ = gen("classify", run, "she purrs here", "it barks here", "--top", "3")
+    status, said, _ = gen("classify", run, "she purrs here", "it barks here today, it barks", "--top", "3")
     assert status == 0
     first, second = (line.split("\t") for line in said.splitlines())
     assert (first[0], second[0]) == ("cat", "dog")
