@@ -238,6 +238,8 @@ def test_many_pictures_are_seen_in_more_detail(pictures, options, size):
     split = SimpleNamespace(num_tokens=5_000, num_captions=1_000, train=[None] * pictures)
     asked = make_config(Caption, {"images": "photos", "budget": "2 epochs", **options})
     assert resolve(Caption(asked), asked, split).config.model.image_size == size
+    begun = Caption(asked, SimpleNamespace())  # a trained model has a size
+    assert resolve(begun, asked, split).config.model.image_size == options.get("image_size")
 
 
 # -- recorded --------------------------------------------------------------------------------------------

@@ -114,10 +114,11 @@ def resolve(
 def _choices(task: Task, asked: TrainConfig, facts: Facts) -> Choices:
     """The choices for options that are None."""
     given, choices = flat(to_dict(asked)), dict(task.defaults(facts))
-    rate = asked.train.learning_rate or (choices["learning_rate"].value if "learning_rate" in choices else None)
+    open_rate = asked.train.learning_rate is None and "learning_rate" in choices
+    rate = choices["learning_rate"].value if open_rate else asked.train.peak_rate
     steps = facts.tokens / max(task.tokens_per_step(asked), 1)
     if not asked.train.init_from:  # trained weights are not pulled towards zero more than before
-        choices.setdefault("weight_decay", weight_decay(rate or asked.train.peak_rate, steps))
+        choices.setdefault("weight_decay", weight_decay(rate, steps))
     return {name: choice for name, choice in choices.items() if given.get(name) is None}
 
 
