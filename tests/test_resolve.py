@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -238,8 +239,8 @@ def test_many_pictures_are_seen_in_more_detail(pictures, options, size):
     split = SimpleNamespace(num_tokens=5_000, num_captions=1_000, train=[None] * pictures)
     asked = make_config(Caption, {"images": "photos", "budget": "2 epochs", **options})
     assert resolve(Caption(asked), asked, split).config.model.image_size == size
-    begun = Caption(asked, SimpleNamespace())  # a trained model has a size
-    assert resolve(begun, asked, split).config.model.image_size == options.get("image_size")
+    further = replace(asked, train=replace(asked.train, init_from="runs/trained"))  # that model has a size
+    assert resolve(Caption(further), further, split).config.model.image_size == options.get("image_size")
 
 
 # -- recorded --------------------------------------------------------------------------------------------
@@ -363,5 +364,10 @@ def test_an_option_given_with_the_default_value_is_given(gen, trained, book, tmp
     options = {"data": str(book), "init_from": str(trained), "budget": "2 steps", "batch_size": 2, "chunk": 16}
     with pytest.raises(ConfigError, match="num_layers: cannot be set with init_from, which takes the model's own"):
         train("text", **options, num_layers=1)
-    status, _, err = gen(*words, *small)
+    status, out, err = gen(*words, *small)
     assert status == 0, err
+    assert "--learning-rate" in out
+    assert "--hidden-size" not in out
+    reasons = yaml.safe_load((tmp_path / "new" / "resolved.yaml").read_text(encoding="utf-8"))["reasons"]
+    assert "learning_rate" in reasons
+    assert "hidden_size" not in reasons

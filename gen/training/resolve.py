@@ -117,9 +117,12 @@ def _choices(task: Task, asked: TrainConfig, facts: Facts) -> Choices:
     open_rate = asked.train.learning_rate is None and "learning_rate" in choices
     rate = choices["learning_rate"].value if open_rate else asked.train.peak_rate
     steps = facts.tokens / max(task.tokens_per_step(asked), 1)
-    if not asked.train.init_from:  # trained weights are not pulled towards zero more than before
+    fixed: set[str] = set()
+    if asked.train.init_from:  # a trained model has its sizes, and is not pulled towards zero more than before
+        fixed = {f.name for f in fields(asked.model)} - task.changeable
+    else:
         choices.setdefault("weight_decay", weight_decay(rate, steps))
-    return {name: choice for name, choice in choices.items() if given.get(name) is None}
+    return {n: choice for n, choice in choices.items() if given.get(n) is None and n not in fixed}
 
 
 def weight_decay(rate: float, steps: float) -> Choice:

@@ -157,11 +157,10 @@ class Caption(Task):
         }
         own = self.config.extra.self_critical
         # Flickr8k, 4,000 steps with pictures of 288 pixels instead of 224: CIDEr-D 52.3 and 50.7.
-        # A CNN that is trained, or that sees streamed pictures again for each caption, would make training slower;
-        # a model to start from has its size.
+        # A CNN that is trained, or that sees streamed pictures again for each caption, would make training slower.
         backbone, pictures = self.config.model.backbone, len(facts.split.train)
         cached = not self.config.model.finetune and not self.config.data.streams
-        if self.begun is None and cached and backbone in FINER and pictures >= 1_000:
+        if cached and backbone in FINER and pictures >= 1_000:
             sizes["image_size"] = Choice(FINER[backbone], f"there are {pictures:,} pictures")
         return {
             **sizes,
