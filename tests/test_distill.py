@@ -151,18 +151,23 @@ def test_a_run_goes_on_without_its_teachers(gen, translator, tmp_path):
     assert status == 0, err
     made(tmp_path, "teacher", steps=2)
     status, _, err = gen(*command)
-    assert (status, "is no longer the model that wrote its teacher.jsonl" in err) == (2, True), err
+    assert (status, "is no longer the model that it learned from" in err) == (2, True), err
     shutil.rmtree(translator)
     first.rename(translator)
     assert toolkit.distill(translator, out=out, **options).metrics["loss"] > 0
     assert (out / "teacher.jsonl").read_bytes() == written
 
 
-def test_teachers_of_text_are_needed_to_the_end(gen, trained, tmp_path):
+def test_teachers_of_text_are_needed_to_the_end(gen, trained, book, tmp_path):
     teacher, out = tmp_path / "teacher", tmp_path / "student"
     shutil.copytree(trained, teacher)
     command = ["distill", teacher, "--out", out, "--budget", "2 steps", *TINY]
     assert gen(*command)[0] == 0
+    shutil.rmtree(teacher)
+    assert gen("train", "text", "--data", book, "--out", teacher, "--budget", "1 steps", *TINY)[0] == 0
+    status, _, err = gen(*command)
+    why = f"{teacher} is no longer the model that it learned from: choose another --out"
+    assert (status, err) == (2, f"gen: {out}: {why}\n")
     shutil.rmtree(teacher)
     status, _, err = gen(*command)
     assert (status, len(err.splitlines())) == (2, 1), err

@@ -119,10 +119,13 @@ class TeacherRecord:
                 now = load(name).fingerprint
             except UserError:  # it is gone
                 continue
-            if before and now and now != before:  # an export of an older version has none
-                raise UserError(
-                    f"{out}: {name} is no longer the model that wrote its {WRITTEN}: choose another --out"
-                )
+            _check_same(out, name, before, now)
+
+
+def _check_same(out: str, name: str, before: str, now: str) -> None:
+    """Raises `UserError` if a teacher's fingerprint has changed; an export of an older version has none."""
+    if before and now and now != before:
+        raise UserError(f"{out}: {name} is no longer the model that it learned from: choose another --out")
 
 
 class Distillation(Session):
@@ -159,6 +162,18 @@ class Distillation(Session):
         super().__init__(task, config, given=given, **others)
         self.task.teachers = [models[name] for name in self.options.teachers] if models else []
         self.task.backward = models.get(self.options.backward)
+
+    def prepare(self) -> None:
+        """As of any session. Teachers that were there at each step before must still be the same.
+
+        Raises:
+            UserError: one of them is another model now.
+        """
+        super().prepare()
+        if self.task.teaching is not None:
+            before = self.resolved.measured.setdefault("teachers", self.record.fingerprints)
+            for name, now in self.record.fingerprints.items():
+                _check_same(self.config.out, name, before.get(name, now), now)
 
     def _read(self) -> Any:
         return self.task.taught(self.options, self._written if self.writes else None)
