@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +16,14 @@ from gen.base.errors import printable
 from gen.base.fields import flag
 from gen.models.model import Model
 
-console = Console(highlight=False)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """The reader of our output went away, as `head` does. A training goes on; rich would end it."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+console = _Console(highlight=False)
 
 
 def say(text: str) -> None:
@@ -85,6 +94,8 @@ def chosen_table(options: Mapping[str, Any], reasons: Mapping[str, str]) -> Tabl
     """A table of chosen options: name, value, reason."""
 
     def shown(value: Any) -> str:
+        if isinstance(value, list | tuple):
+            return ", ".join(map(str, value))
         return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
     return _rows("Chosen", ((flag(name), shown(options.get(name)), why) for name, why in reasons.items()))

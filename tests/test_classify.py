@@ -160,6 +160,34 @@ def test_a_table_as_it_comes(gen, tmp_path) -> None:
     assert all(e.item.startswith("today") for e in split.train)
 
 
+def test_all_files_are_read_as_the_first_table(gen, tmp_path) -> None:
+    """A column that holds text there may hold one value elsewhere; a column "split" is followed."""
+    parts = ["train", "train", " Val", "test"]
+    found = [
+        (f"{text} {i}", ("the bbc", "the cnn")[i % 2], label, parts[i % 4])
+        for i, (label, text, _) in enumerate(rows())
+    ]
+    data = str(table(tmp_path / "a.csv", ("title", "source", "label", "split"), found))
+    split = read_split(ClassifyData(data=(data,)))
+    assert split.columns == {"column": ("title", "source"), "label": "label"}
+    assert (len(split.train), len(split.valid)) == (46, 22)
+    assert {e.item.split()[-1] for e in split.train} == {"bbc", "cnn"}
+    command = ("train", "classify", "--data", data, "--out", tmp_path / "run", *TINY, "--budget", "2 steps")
+    status, out, err = gen(*command)
+    assert status == 0, err
+    assert "--column             title, source" in out
+    model = toolkit.load(tmp_path / "run")
+    one = table(tmp_path / "b.csv", ("title", "source", "label"), [(row[0], "the bbc", row[2]) for row in found])
+    (first, *_) = Classify().held_out(model, Classify.HeldOut(data=(str(one),)))
+    assert first.item == f"{found[0][0]} the bbc"
+    (tmp_path / "c.csv").write_text("title,source,label\na,b,wolf\n")
+    status, _, err = gen("evaluate", tmp_path / "run", "--data", tmp_path / "c.csv")
+    assert (status, "c.csv: unknown label 'wolf'" in err) == (2, True), err
+    table(tmp_path / "a.csv", ("title", "source", "label", "split"), [*found, ("x", "bbc", "dog", "testing")])
+    with pytest.raises(UserError, match=r"a\.csv: line 92 has a split 'testing', which is none of train"):
+        read_split(ClassifyData(data=(data,)))
+
+
 def test_folders_named_by_label(tmp_path) -> None:
     for number, (label, text, _) in enumerate(rows()):
         folder = tmp_path / label

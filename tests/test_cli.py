@@ -259,6 +259,18 @@ def test_as_a_program():
     assert done.stderr == "gen: nowhere: no such model folder; `gen train` makes one\n"
 
 
+def test_a_training_goes_on_when_the_reader_of_its_output_goes_away(book, tmp_path):
+    """`gen train text … | head -1`."""
+    words = ["train", "text", "--data", str(book), "--out", str(tmp_path / "run"), "--budget", "2 steps", *TINY]
+    done = subprocess.Popen(
+        [sys.executable, "-m", "tasks.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    done.stdout.close()
+    _, err = done.communicate()
+    assert (done.returncode, err) == (0, b"")
+    assert (tmp_path / "run" / "best").is_dir()
+
+
 def test_help_names_every_option(gen):
     status, out, _ = gen("--help")
     assert status == 0

@@ -243,6 +243,19 @@ def test_a_column_split_is_followed(pictured):
     assert len((pictured / "run" / "valid.src").read_text().splitlines()) == 12
 
 
+def test_a_misspelt_part_is_an_error(tmp_path):
+    def parts(*cells):
+        rows = [{"source": "a", "target": "b", "split": cell} for cell in cells]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = PairFiles([str(tmp_path / "rows.jsonl")]).parts
+        return None if found is None else found.tolist()
+
+    assert parts("train ", " Val", "TEST", None) == ["train", "valid", "test", "train"]
+    assert parts("row", "column") is None  # it is about something else
+    with pytest.raises(toolkit.UserError, match="line 2 has a split 'testing', which is none of train, "):
+        parts("train", "testing", "val")
+
+
 def test_exported_pictures_count_too(gen, pictured, tmp_path):
     pytest.importorskip("onnxscript")
     assert gen("export", pictured / "run", "-o", tmp_path / "x")[0] == 0

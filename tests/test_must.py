@@ -156,6 +156,10 @@ def test_terms_are_found_as_whole_words_longest_first(tmp_path):
     assert terms.constraints("The Town Hall, a townhouse and a town: it may") == ["mat|dog", "cat|sat"]
     assert terms.constraints("In May, C++ in May") == ["the", "ran"]
     assert "cat|sat" in terms
+    path.write_text("caf\u00e9\tcat\n")
+    assert Terms(str(path), TOKENIZERS["char"]).constraints("a cafe\u0301") == ["cat"]
+    (comma := tmp_path / "terms.csv").write_text("dog,cat\nmen,mat\n")
+    assert Terms(str(comma), TOKENIZERS["char"]).constraints("a dog and men") == ["cat", "mat"]
     wrong = {"a\tcat\tb\nx\ty\n": "line 1 has 3 columns", "a\tcat\n\tcat\n": "line 2: a source or"}
     for text, message in {**wrong, "a\tcat\nb\tZ\u00e9bu\n": "line 2: 'Z\u00e9bu' must come"}.items():
         path.write_text(text)

@@ -99,6 +99,29 @@ def test_a_header_is_told_from_a_row(tmp_path, rows, named):
     assert list(table_rows[0]) == (rows[0] if named else [str(n + 1) for n in range(len(rows[0]))])
 
 
+def test_a_first_row_with_a_label_of_others_is_no_header(tmp_path):
+    assert rows_of(tmp_path / "a.csv", "a cat,none\na dog,dog\na cow,none\n")[0] == {"1": "a cat", "2": "none"}
+    assert rows_of(tmp_path / "b.csv", "dog,Hund\ncat,Katze\n", header=False)[0] == {"1": "dog", "2": "Hund"}
+    assert rows_of(tmp_path / "c.csv", "source,target\ncat,Katze\n", header=False) == [
+        {"source": "cat", "target": "Katze"}
+    ]
+
+
+def test_columns_of_one_name_are_told_apart(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label,text\none,x,two\nthree,y,four\n")
+    table = Table(str(tmp_path / "a.csv"), ["label"])
+    assert table.head[0][1] == {"text": "one", "label": "x", "text (2)": "two"}
+    assert table.texts == ["text", "label", "text (2)"]
+    assert (table.find("1"), table.find("3"), table.find("label")) == ("text", "text (2)", "label")
+    with pytest.raises(UserError, match="several columns are called 'text': rename one, or name it by its number"):
+        table.find("Text")
+
+
+def test_nan_of_pandas_is_an_empty_cell(tmp_path):
+    rows = rows_of(tmp_path / "a.jsonl", '{"text": NaN, "translation": {"de": NaN}}\n{"text": "a"}\n')
+    assert rows == [{"text": None, "de": None}, {"text": "a"}]
+
+
 def test_columns_by_name_and_by_number(tmp_path):
     (tmp_path / "a.csv").write_text("id,2,de\n1,a dog,ein Hund\n")
     table = Table(str(tmp_path / "a.csv"), wanted=["de"])

@@ -191,6 +191,8 @@ def has_header(rows: Sequence[Sequence[str]], wanted: Iterable[str], otherwise: 
             return True
     if all(name in _NAMES for name in lower):  # not in a list of words, where these are words like others
         return sum(all(cell.lower() in _NAMES for cell in row) for row in below) <= len(below) // 10
+    if any(name in column for name, column in zip(first, zip_longest(*below), strict=False)):
+        return False  # such as a label, which other rows have, too
     return otherwise
 
 

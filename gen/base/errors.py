@@ -66,6 +66,15 @@ class UserError(Exception):
         return message if _on_command_line.get() else python_terms(message)
 
 
+@contextmanager
+def within(file: str) -> Iterator[None]:
+    """Inside, the messages of `UserError`s get the name of a file in front."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
 class ConfigError(UserError):
     """Every contradiction of a configuration at once, a line each, naming the options.
 

@@ -22,6 +22,8 @@ from gen.base.errors import UserError
 from gen.base.lines import expand_braces, suffix
 from gen.base.tables import TABLES, Table, listed
 
+NAME_IT = "name the column of the text with --column"
+
 _BLOCK = 1 << 20
 
 
@@ -93,6 +95,7 @@ class TextFiles:
             holds text.
         given: columns of the tables that `given_cells` returns.
         one_line: whether line ends in cells become spaces.
+        advice: what an error says where it is not clear which column is the text.
 
     Attributes:
         skipped: the names of files in folders that are no text.
@@ -119,6 +122,7 @@ class TextFiles:
         *,
         one_line: bool = False,
         given: Sequence[str] = (),
+        advice: str = NAME_IT,
     ) -> None:
         self.encoding_errors, self.column, self.one_line = encoding_errors, column, one_line
         self.given = given
@@ -126,7 +130,7 @@ class TextFiles:
         self._spools: dict[str, Any] = {}
         self.paths = [path for name in names for each in expand_braces(name) for path in self._expand(each)]
         tables = [path for path in self.paths if suffix(path.name) in TABLES]
-        self._columns = {path: text_column(Table(str(path)), column, given) for path in tables}
+        self._columns = {path: text_column(Table(str(path)), column, given, advice) for path in tables}
 
     def _expand(self, name: str) -> list[Path]:
         if name == "-" or _is_stream(name):
@@ -261,8 +265,9 @@ def _is_stream(name: str) -> bool:
     return name.startswith(("/dev/fd/", "/proc/self/fd/", "/dev/stdin")) and not Path(name).is_file()
 
 
-def text_column(table: Table, asked: str, given: Sequence[str] = ()) -> str:
-    """The column of a table that is the text; unless asked for, none of those that are ``given``."""
+def text_column(table: Table, asked: str, given: Sequence[str] = (), advice: str = NAME_IT) -> str:
+    """The column of a table that is the text; unless asked for, none of those that are ``given``. ``advice`` says
+    what to do if it is not clear."""
     there = f"there are {listed(table.columns)}"
     taken = {table.find(each) for each in given}
     columns, texts = ([c for c in each if c not in taken] for each in (table.columns, table.texts))
@@ -273,7 +278,7 @@ def text_column(table: Table, asked: str, given: Sequence[str] = ()) -> str:
     elif len(texts) == 1:
         (found,) = texts
     else:
-        raise UserError(f"{table.name}: name the column of the text with --column; {there}")
+        raise UserError(f"{table.name}: {advice}; {there}")
     if table.kinds[found] in ("lists", "nothing"):
         raise UserError(f"{table.name}: column {found!r} holds {table.kinds[found]}, no text; {there}")
     return found

@@ -35,6 +35,7 @@ class Table:
         name: text with delimiters (the dialect is recognised), JSON Lines, JSON (see `records`), Parquet, or a
             Hugging Face dataset; text and JSON also with ``.gz``.
         wanted: names that tell a header from a first row.
+        header: whether the first row is one where the cells do not tell, if commas or semicolons divide them.
 
     Attributes:
         columns: the names of the columns in the first rows.
@@ -52,8 +53,8 @@ class Table:
         ([('line 2', {'id': '1', 'en': 'a dog', 'de': 'ein Hund'})], 'de')
     """
 
-    def __init__(self, name: str, wanted: Sequence[str] = ()) -> None:
-        self.name, self.wanted = name, [each for each in wanted if each]
+    def __init__(self, name: str, wanted: Sequence[str] = (), *, header: bool = True) -> None:
+        self.name, self.wanted, self._has_header = name, [each for each in wanted if each], header
         self._inner: dict[str, list[str]] = {}
         self.head = list(islice(self, _HEAD))
         first = [] if self._dialect is None else self._header[0]
@@ -70,8 +71,12 @@ class Table:
 
     def find(self, asked: str) -> str | None:
         """The column of a name, in whatever case, or where no column has that name, of a number from 1 on; None:
-        there is none."""
+        there is none. Raises `UserError` if several have the name."""
         alike = [column for column in self.columns if column.strip().lower() == asked.strip().lower()]
+        if alike and f"{alike[0]} (2)" in self.columns:
+            raise UserError(
+                f"{self.name}: several columns are called {alike[0]!r}: rename one, or name it by its number"
+            )
         if asked in self.columns or alike:
             return asked if asked in self.columns else alike[0]
         is_number = asked.isdecimal() and 1 <= int(asked) <= len(self.columns)
@@ -108,7 +113,7 @@ class Table:
                 have = f"has {len(row) - 1} tabs where {self.columns.index(column)} are needed"
                 raise UserError(f"{self.name}: {where} {have}")
             raise UserError(f"{self.name}: {where} has no field {column!r}")
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        if value is None:
             return ""
         raise UserError(f"{self.name}: {where} has no text in field {column!r}")
 
@@ -144,7 +149,8 @@ class Table:
                 found |= dict.fromkeys(self._inner[name])
             else:
                 found[name] = value
-        return found
+        # pandas writes a missing cell as NaN
+        return {n: None if isinstance(v, float) and math.isnan(v) else v for n, v in found.items()}
 
     @property
     def _is_loaded(self) -> bool:
@@ -174,8 +180,8 @@ class Table:
             raise _wrong_quotes(self.name, error) from error
         if not rows:
             return [], False
-        if has_header(rows, self.wanted, otherwise=self._dialect.delimiter in ",;"):
-            return names_in(rows[0]), True
+        if has_header(rows, self.wanted, self._has_header and self._dialect.delimiter in ",;"):
+            return _numbered(names_in(rows[0])), True
         width = Counter(map(len, rows)).most_common(1)[0][0]
         return [str(n) for n in range(1, width + 1)], False
 
@@ -197,6 +203,11 @@ class Table:
                 yield f"line {line}", dict(zip(names, cells, strict=False))
         except csv.Error as error:
             raise _wrong_quotes(self.name, error) from error
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Names of columns, each once: the second "text" becomes "text (2)"."""
+    return [f"{name} ({n})" if (n := names[: i + 1].count(name)) > 1 else name for i, name in enumerate(names)]
 
 
 def _wrong_quotes(name: str, error: csv.Error) -> UserError:

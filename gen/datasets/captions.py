@@ -18,7 +18,7 @@ from gen.base.tables import is_dataset
 from gen.datasets.batches import Sequences, TokenFile
 from gen.datasets.caption_files import caption_rows
 from gen.datasets.corpus import Reiterable, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
-from gen.datasets.splits import SPLITS
+from gen.datasets.splits import SPLITS, split_of
 from gen.inputs.ptb import plain_caption
 from gen.inputs.tokenizer import Tokenizer
 
@@ -87,11 +87,8 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
             if problem:
                 dropped.append(f"{name}: {where}{'' if problem[0] == ':' else ' '}{problem}")
                 continue
-            picture, split = os.path.join(folder, picture), (split or folder).lower()
-            if split not in SPLITS:
-                known = ", ".join(filter(None, SPLITS))
-                raise UserError(f"{name}: {where} has a split {split!r}, which is none of {known}")
-            entry = merged.setdefault(picture, Captioned(Path(images) / picture, [], SPLITS[split]))
+            picture, part = os.path.join(folder, picture), split_of(split or folder, f"{name}: {where}")
+            entry = merged.setdefault(picture, Captioned(Path(images) / picture, [], part))
             kept = usual_captions(texts)
             dropped += [f"{name}: {where}: an empty caption of {picture}"] * (len(texts) - len(kept))
             entry.captions += kept

@@ -16,7 +16,7 @@ import numpy as np
 from gen.base.errors import UserError
 from gen.base.lines import expand_braces, read_lines, suffix
 from gen.base.tables import TABLES, Table, is_dataset, listed, load_dataset
-from gen.datasets.splits import SPLITS
+from gen.datasets.splits import split_column, split_of
 
 PAIR_NAMES = (("source", "target"), ("src", "tgt"), ("src", "trg"))
 
@@ -129,12 +129,18 @@ class PairFiles:
     @property
     def parts(self) -> np.ndarray | None:
         """The part of each pair, (N,) str: "train", "valid" or "test", if the tables have a column "split" with
-        some to validate or test on; else None."""
-        if not self.tables or not all(table.named and table.find("split") for table in self._tables.values()):
+        some to validate or test on; else None.
+
+        Raises:
+            UserError: a cell names none of them, in a column in which others do.
+        """
+        found = [(table, column) for table in self._tables.values() if (column := split_column(table))]
+        if not found or len(found) < len(self._tables):
             return None
-        (cells,) = self.cells([("", "split")])
-        parts = [SPLITS.get(str(cell or "").lower(), "") for cell in cells]
-        return np.array(parts) if all(parts) and set(parts) != {"train"} else None
+        parts = [
+            split_of(row.get(column), f"{table.name}: {where}") for table, column in found for where, row in table
+        ]
+        return np.array(parts) if set(parts) != {"train"} else None
 
     @cached_property
     def _tables(self) -> dict[str, Table]:

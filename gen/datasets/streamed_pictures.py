@@ -23,7 +23,7 @@ from gen.datasets.corpus import token_dtype
 from gen.datasets.examples import InMemory
 from gen.datasets.shard_files import Shard, find_shards, place, readable
 from gen.datasets.shards import Shards
-from gen.datasets.splits import SPLITS
+from gen.datasets.splits import split_of
 from gen.datasets.streamed import NoBatches
 from gen.inputs.pictures import Preprocessing, ahead, is_picture
 from gen.inputs.ptb import plain_caption
@@ -117,8 +117,8 @@ def _picture(where: str, row: Mapping[str, Any]) -> StreamedPicture | None:
     captions = usual_captions(found.captions)
     if not captions:
         raise UserError(f"{where} has no caption")
-    split = SPLITS.get(found.split.lower(), "train")
-    return StreamedPicture(f"{where} ({name})", data, captions) if split == "train" else None
+    part = split_of(found.split, where)
+    return StreamedPicture(f"{where} ({name})", data, captions) if part == "train" else None
 
 
 def _content(cell: Any) -> bytes | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gen.base.errors import printable
 from gen.base.folders import write_bytes
 
 COLOURS = {"accent": "#3457d5", "other": "#2c7a4b", "field": "#8a8d96", "line": "#e2e2dd"}
@@ -82,7 +84,13 @@ def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], to: Path | io.BytesI
     for name, records in runs.items():
         validations = [r for r in records if metric in r.get("validation", {})]
         seconds = [r["seconds"] for r in validations]
-        axes.plot(seconds, [r["validation"][metric] for r in validations], marker="o", markersize=4, label=name)
+        axes.plot(
+            seconds,
+            [r["validation"][metric] for r in validations],
+            marker="o",
+            markersize=4,
+            label=printable(name),
+        )
     axes.set_xlabel("seconds")
     axes.set_ylabel("nats per token" if metric == "loss" else metric)
     axes.spines[["top", "right"]].set_visible(False)
@@ -264,5 +272,7 @@ def _save(figure: Any, to: Path | io.BytesIO) -> None:
             figure.savefig(to, format="svg", transparent=True, metadata=nothing)
     else:
         made = io.BytesIO()
-        figure.savefig(made, dpi=130, format=to.suffix[1:])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # it is drawn as a box
+            figure.savefig(made, dpi=130, format=to.suffix[1:])
         write_bytes(to.resolve(), made.getvalue())

@@ -34,11 +34,11 @@ class Key:
     """The API key; "" asks for none."""
 
     def __init__(self, key: str) -> None:
-        self._key = key.encode()
+        self._key = key.encode(errors="surrogateescape")  # as bytes, whatever the command line was encoded in
 
     def check(self, authorization: str, other: str = "") -> None:
         """Raises `Refusal` unless the header ``Authorization``, or ``other``, has the key."""
-        given = [authorization.removeprefix("Bearer ").encode("latin-1"), other.encode()]
+        given = [authorization.removeprefix("Bearer ").encode("latin-1"), other.encode(errors="surrogatepass")]
         if self._key and not any(hmac.compare_digest(each, self._key) for each in given):
             wanted = {"WWW-Authenticate": "Bearer"}
             raise Refusal("the API key is missing or wrong", 401, code="invalid_api_key", headers=wanted)

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from gen.base.errors import UserError, notify
+from gen.base.errors import UserError, notify, printable
 from gen.base.folders import whole_folder
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.processors import InputProcessor, PictureProcessor
@@ -130,9 +130,9 @@ def names_of(runs: list[str]) -> dict[str, str]:
     for run in runs:
         name, equals, folder = run.partition("=")
         pairs.append((name, folder) if equals and not Path(run).exists() else ("", run))
-    own = [name or _folder_name(run, 1) for name, run in pairs]
+    own = [printable(name or _folder_name(run, 1)) for name, run in pairs]
     names = [
-        n if own.count(n) == 1 or given else _folder_name(run, 2)
+        n if own.count(n) == 1 or given else printable(_folder_name(run, 2))
         for n, (given, run) in zip(own, pairs, strict=True)
     ]
     for name in names:
@@ -198,7 +198,15 @@ def _seen(processor: PictureProcessor) -> dict[str, Any]:
     return {"cells": processor.num_cells, "crop": seen.size / seen.resize if seen.resize else 0}
 
 
+_NO_LANGUAGES = ("txt", "tok", "bpe", "src", "tgt", "trg")
+"""Endings of files of sentences that look like codes of languages."""
+
 _PAIR = re.compile(r"(?:^|[-_./])([a-z]{2,3})[-_2]([a-z]{2,3})$")
+
+
+def _is_code(ending: str) -> bool:
+    """Whether the ending of a file's name may be a language code."""
+    return bool(re.fullmatch("[a-z]{2,3}", ending)) and ending not in _NO_LANGUAGES
 
 
 def _languages(name: str, model: Any) -> tuple[str, str] | None:
@@ -207,7 +215,7 @@ def _languages(name: str, model: Any) -> tuple[str, str] | None:
         return match[1], match[2]
     files = model.info.options().get("train")
     if isinstance(files, list) and len(files) == 2:
-        endings = [re.search(r"\.([a-z]{2,3})$", str(file)) for file in files]
-        if all(endings):
-            return tuple(e[1] for e in endings if e)  # type: ignore[return-value]
+        endings = [Path(str(file).removesuffix(".gz")).suffix[1:] for file in files]
+        if endings[0] != endings[1] and all(map(_is_code, endings)):
+            return endings[0], endings[1]
     return None

@@ -115,7 +115,9 @@ def recorded(task: type[Task], model: Any) -> TrainConfig:
     Raises:
         UserError: the training data is not recorded.
     """
-    options = upgraded(flat({k: v for k, v in model.info.training.items() if isinstance(v, dict)}))
+    others = ("reasons", "measured", "versions")  # about options, by the same names
+    groups = {k: v for k, v in model.info.training.items() if isinstance(v, dict) and k not in others}
+    options = upgraded(flat(groups))
     known = {option.name for option in options_of(config_class(task))}
     kept = {name: value for name, value in options.items() if name in known}
     if not kept:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gen.base.errors import UserError
+from gen.base.errors import UserError, printable
 from gen.base.files import TextFiles
 from gen.base.tables import Table, is_dataset, listed
 from gen.datasets.labelled import check_labels
 from gen.datasets.look import Column, DataPart
-from gen.datasets.splits import connected, hold_out, split_notes, text_key
+from gen.datasets.splits import connected, hold_out, split_column, split_notes, split_of, text_key
 from gen.inputs.labels import LabelTokenizer, unknown_label
 from gen.inputs.pictures import find_pictures
 from gen.inputs.tokenizer import Tokenizer
@@ -33,6 +33,7 @@ class LabelSplit:
         pictures: whether items are paths of pictures, not texts.
         dropped: what was left out and why, one line per example.
         notes: what the table says of examples that occur twice.
+        columns: names of options → the columns that were chosen for them, if the data is a table.
     """
 
     train: list[Example]
@@ -41,6 +42,7 @@ class LabelSplit:
     pictures: bool
     dropped: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:
@@ -69,28 +71,53 @@ def read_split(options: ClassifyData, vocabulary: Tokenizer | None = None) -> La
     Raises:
         UserError: files are missing, or labels cannot be learned.
     """
-    rows, dropped = _read(options.data, options)
+    options = with_columns(options)
+    rows, parts, dropped = _read(options.data, options)
+    train = [e for e, part in zip(rows, parts, strict=True) if part in ("", "train")]
+    valid = [e for e, part in zip(rows, parts, strict=True) if part == "valid"]
+    automatic = not (options.valid or valid)
     if options.valid:
-        valid, more = _read(options.valid, options)
-        train, dropped = rows, dropped + more
-    else:
-        keys = _keys(rows)
-        held_out = hold_out(connected(keys), keys, min(options.valid_size, len(rows) // 10))
-        train = [e for e, out in zip(rows, held_out, strict=True) if not out]
-        valid = [e for e, out in zip(rows, held_out, strict=True) if out]
-    _check(train, valid, options)
+        valid, _, more = _read(options.valid, options)
+        dropped += more
+    elif automatic:
+        keys = _keys(train)
+        held_out = hold_out(connected(keys), keys, min(options.valid_size, len(train) // 10))
+        valid = [e for e, out in zip(train, held_out, strict=True) if out]
+        train = [e for e, out in zip(train, held_out, strict=True) if not out]
+    _check(train, valid, options, automatic)
     notes = split_notes("examples", _keys(train), {"examples": (_keys(train), _keys(valid))})
     pictures = isinstance(rows[0].item, Path)
     labels = vocabulary if isinstance(vocabulary, LabelTokenizer) else LabelTokenizer(e.target for e in train)
     for label in {e.target for e in train} - set(labels.labels):
         raise unknown_label(label, labels.labels, "; --new-vocabulary learns new ones")
-    return LabelSplit(train, valid, labels, pictures, dropped, notes)
+    columns = {name: chosen for name in ("column", "label") if (chosen := getattr(options, name))}
+    return LabelSplit(train, valid, labels, pictures, dropped, notes, columns)
+
+
+def with_columns(options: ClassifyData) -> ClassifyData:
+    """The options with the columns of the first table, if it is one: all files are read alike, whatever the cells
+    of the others look like."""
+    if options.label and (options.column or options.image):
+        return options
+    name = next((name for name in options.data if not Path(name).is_dir()), None)
+    if name is None or not (Path(name).exists() or is_dataset(name)):
+        return options
+    table = Table(name, _wanted(options))
+    label = _label_column(table, options)
+    if options.column or options.image:
+        return replace(options, label=label)
+    found = tuple(column for column in table.texts if column not in (label, split_column(table)))
+    if not found:
+        raise UserError(
+            f"{name}: no column holds text; name the picture's with --image, or the text's with --column"
+        )
+    return replace(options, label=label, column=found)
 
 
 def label_parts(split: LabelSplit, options: ClassifyData, test: Sequence[str]) -> dict[str, DataPart]:
     """The examples that are trained on, validated on, and those of the files ``test``."""
     parts = {"training": split.train, "validation": split.valid}
-    parts |= {"test": read_examples(test, options)[0]} if test else {}
+    parts |= {"test": read_examples(test, with_columns(options))[0]} if test else {}
     return {name: _part(examples, options.lowercase) for name, examples in parts.items()}
 
 
@@ -103,13 +130,13 @@ def _part(examples: Sequence[Example], lowercase: bool) -> DataPart:
 
 def read_examples(names: Sequence[str], options: ClassifyData) -> tuple[list[Example], list[str]]:
     """The examples of files and folders, and what was left out. Raises `UserError` if there are none."""
-    found, dropped = _read(names, options)
+    found, _, dropped = _read(names, options)
     if not found:
         raise UserError(f"{names[0]}: holds no example with a label" + (f" ({dropped[0]})" if dropped else ""))
     return found, dropped
 
 
-def _check(train: Sequence[Example], valid: Sequence[Example], options: ClassifyData) -> None:
+def _check(train: Sequence[Example], valid: Sequence[Example], options: ClassifyData, automatic: bool) -> None:
     """Raises `UserError` for labels that cannot be learned or validated."""
     where = options.data[0]
     if not train or not valid:
@@ -117,7 +144,7 @@ def _check(train: Sequence[Example], valid: Sequence[Example], options: Classify
             f"{where}: there are too few examples: {len(train):,} to train and {len(valid):,} to validate on"
         )
     labels = [[e.target for e in part] for part in (train, valid)]
-    check_labels(where, "--label", *labels, automatic=not options.valid)
+    check_labels(where, "--label", *labels, automatic=automatic)
 
 
 def _keys(examples: Sequence[Example]) -> np.ndarray:
@@ -128,23 +155,25 @@ def _keys(examples: Sequence[Example]) -> np.ndarray:
 # -- files -----------------------------------------------------------------------------------------------
 
 
-def _read(names: Sequence[str], options: ClassifyData) -> tuple[list[Example], list[str]]:
-    """The examples of all files, and what was left out."""
-    found: list[Example] = []
+def _read(names: Sequence[str], options: ClassifyData) -> tuple[list[Example], list[str], list[str]]:
+    """The examples of all files, the part that each belongs to ("" where none is named), and what was left out."""
+    found: list[tuple[Example, str]] = []
     dropped: list[str] = []
     for name in names:
         path = Path(name)
         labels = sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] not in "._") if path.is_dir() else []
         if labels and not any(p.suffix == ".parquet" for p in path.rglob("*")):
             for folder in labels:
-                found += [Example(item, folder.name) for item in _in_folder(folder)]
+                if printable(folder.name) != folder.name:
+                    raise UserError(f"{folder}: its name is the label, and has odd bytes in it: rename it")
+                found += [(Example(item, folder.name), "") for item in _in_folder(folder)]
         elif not path.exists() and not is_dataset(name):
             raise UserError(f"{name}: no such file")
         else:
             found += _rows(name, options, dropped)
-    if len({isinstance(e.item, Path) for e in found}) > 1:
+    if len({isinstance(e.item, Path) for e, _ in found}) > 1:
         raise UserError(f"{names[0]}: holds pictures and texts: a model reads one of the two")
-    return found, dropped
+    return [e for e, _ in found], [part for _, part in found], dropped
 
 
 def _in_folder(folder: Path) -> Iterator[str | Path]:
@@ -156,20 +185,19 @@ def _in_folder(folder: Path) -> Iterator[str | Path]:
             yield " ".join("".join(piece or "" for piece in TextFiles([str(path)])).split())
 
 
-def _rows(name: str, options: ClassifyData, dropped: list[str]) -> Iterator[Example]:
-    table = Table(name, [*options.column, options.label, options.image, *LABEL_NAMES])
-    label = _label_column(table, options)
+def _rows(name: str, options: ClassifyData, dropped: list[str]) -> Iterator[tuple[Example, str]]:
+    """The examples of a table, and the part of each; ``dropped`` gets what is left out."""
+    table = Table(name, _wanted(options))
+    if not (options.label and (options.column or options.image)):  # the data they would be chosen from is gone
+        options = with_columns(replace(options, data=(name,)))
+    label = table.column("--label", options.label or "")
     picture = table.column("--image", options.image) if options.image else ""
-    columns = [table.column("--column", each) for each in options.column]
-    columns = columns or [column for column in table.texts if column != label]
-    if not picture and not columns:
-        raise UserError(
-            f"{name}: no column holds text; name the picture's with --image, or the text's with --column"
-        )
+    columns = [picture] if picture else [table.column("--column", each) for each in options.column or ()]
+    split = split_column(table)
     folder = Path(options.images) if options.images else Path(name).parent
     for where, row in table:
         target = row.get(label)
-        words = [" ".join(str(row.get(column) or "").split()) for column in [picture] * bool(picture) or columns]
+        words = [" ".join(str(row.get(column) or "").split()) for column in columns]
         item: Any = folder / words[0] if picture and words[0] else " ".join(filter(None, words))
         if target is None or not str(target).strip():
             dropped.append(f"{name}: {where} has no label")
@@ -177,7 +205,13 @@ def _rows(name: str, options: ClassifyData, dropped: list[str]) -> Iterator[Exam
             missing = f"{item}: no such picture" if item else f"has no {'picture' if picture else 'text'}"
             dropped.append(f"{name}: {where}: {missing}")
         else:
-            yield Example(item, str(target).strip())
+            part = split_of(row.get(split), f"{name}: {where}") if split else ""
+            yield Example(item, " ".join(str(target).split())), part
+
+
+def _wanted(options: ClassifyData) -> list[str]:
+    """Names that tell a header from a first row."""
+    return [*(options.column or ()), options.label or "", options.image, *LABEL_NAMES]
 
 
 def _label_column(table: Table, options: ClassifyData) -> str:
@@ -187,11 +221,12 @@ def _label_column(table: Table, options: ClassifyData) -> str:
     usual = [name for name in table.columns if name.lower() in LABEL_NAMES]
     if usual:
         return usual[0]
-    texts = [table.column("--column", each) for each in options.column]
+    others = [table.column("--column", each) for each in options.column or ()]
+    others += [column for column in (table.find(options.image), split_column(table)) if column]
 
     def repeats(column: str) -> bool:
         cells = [str(row.get(column)) for _, row in table.head]
-        return column not in texts and 1 < len(set(cells)) <= max(len(cells) // 5, 2)
+        return column not in others and 1 < len(set(cells)) <= max(len(cells) // 5, 2)
 
     if len(found := [column for column in table.columns if repeats(column)]) != 1:
         raise UserError(

@@ -18,9 +18,10 @@ class ClassifyData:
     data: tuple[str, ...] = ()
     """Tables of texts or pictures with labels (.csv, .tsv, .jsonl, .parquet), or a folder with a folder of texts
     or pictures per label."""
-    column: tuple[str, ...] = ()
-    """Tables: the columns of the text, by name or number; several are joined. Unset: all but the label's."""
-    label: str = ""
+    column: tuple[str, ...] | None = None
+    """Tables: the columns of the text, by name or number; several are joined. Unset: those that hold text in the
+    first table, but for the label's and one called "split"."""
+    label: str | None = None
     """Tables: the column of the labels, by name or number. Unset: label, class or category."""
     image: str = ""
     """Tables: the column of picture files, instead of a text."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gen.base.errors import UserError
+from gen.base.errors import UserError, within
 from gen.datasets.labelled import LabelBatches
 from gen.datasets.look import DataPart
 from gen.inputs.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ from gen.training.options import TrainOptions
 from gen.training.registry import register
 from gen.training.task import Task
 from tasks.classify.command import label_items
-from tasks.classify.data import LabelSplit, label_parts, read_examples, read_split
+from tasks.classify.data import LabelSplit, label_parts, read_examples, read_split, with_columns
 from tasks.classify.figures import calibrate, log_probs_of, targets_of
 from tasks.classify.options import ClassifyData, ClassifyHeldOut, ClassifySizes
 from tasks.classify.sources import Features, text_source
@@ -84,7 +84,9 @@ class Classify(Task):
 
     def defaults(self, facts: Facts) -> Choices:
         why = "best of those tried on AG News"
+        first = "of the first table; all files are read alike"
         return {
+            **{name: Choice(column, first) for name, column in facts.split.columns.items()},
             **{name: Choice(size, why) for name, size in self.reference.items()},
             "dropout": Choice(0.5, why),
             "embedding_dropout": Choice(0.5, why),
@@ -169,7 +171,10 @@ class Classify(Task):
     def held_out(self, model: Any, options: ClassifyHeldOut | None = None) -> list[Example]:
         self.config = recorded(Classify, model)
         if options and options.data:
-            return read_examples(options.data, self.config.data)[0]
+            examples = read_examples(options.data, with_columns(self.config.data))[0]
+            with within(options.data[0]):
+                targets_of(model, examples)
+            return examples
         if not self.config.data.data:
             raise UserError("the model has no record of its training data: name some with --data")
         return list(read_split(self.config.data).valid)

@@ -108,7 +108,7 @@ def _pairs(model: Any, names: tuple[str, ...]) -> Any:
 
 def _text(model: Any, names: tuple[str, ...], labels: Mapping[str, str] | None) -> Any:
     """The folder with the memory of a text."""
-    files = TextFiles(names)
+    files = TextFiles(names, advice="leave one column, the text")
 
     def fill(folder: Any) -> None:
         if not any(piece and piece.strip() for piece in files):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gen.base.errors import UserError, one_line
+from gen.base.errors import UserError, notify, one_line, within
 from gen.base.files import TextFiles
 from gen.base.lines import read_lines, suffix
 from gen.base.tables import TABLES
@@ -283,8 +283,15 @@ class Text(Task):
             part = tokenize(examples, model.tokenizer, unit, Path(folder))
             if len(part.tokens) == 0:
                 raise UserError(f"{examples.paths[0]}: holds no text")
+            if part.unknown:
+                share = part.unknown / len(part.tokens)
+                notify(
+                    f"{share:.1%} of the tokens are unknown to the model, which need not spell them: "
+                    "in truth its figures are higher"
+                )
             if examples.given:
-                part = replace(part, given=label_ids(given_labels(model), examples.given_cells()))
+                with within(str(examples.paths[0])):
+                    part = replace(part, given=label_ids(given_labels(model), examples.given_cells()))
             return _finite(evaluate_part(model, part, adapt=adapt))
 
     def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from unicodedata import normalize
 
 from gen.base.errors import UserError
 from gen.base.tables import Table
@@ -27,7 +28,7 @@ def read_lexicon(name: str) -> dict[str, str]:
 
 def _pairs(name: str, needed: str) -> Iterator[tuple[str, str, str]]:
     """(place, source, target) of each row of a table with two columns."""
-    for where, row in Table(name):
+    for where, row in Table(name, header=False):
         if len(row) != 2:
             columns = f"{len(row)} column{'s' * (len(row) != 1)}"
             raise UserError(f"{name}: {where} has {columns}, and {needed}")
@@ -58,12 +59,13 @@ class Terms:
                 Goal(["|".join(forms)], tokenizer)
             except UserError as error:
                 raise UserError(f"{name}: {where}: {error}") from error
-            found.setdefault(source, []).extend(forms)
+            found.setdefault(normalize("NFC", source), []).extend(forms)
         self._forms = {source: "|".join(dict.fromkeys(forms)) for source, forms in found.items()}
         self._lengths = sorted(set(map(len, found)), reverse=True)
 
     def constraints(self, sentence: str) -> list[str]:
         """The forms of each term of a sentence."""
+        sentence = normalize("NFC", sentence)
         at, small = 0, sentence.lower()
         found: list[str] = []
         if len(small) != len(sentence):  # some capitals have two small letters
