@@ -249,6 +249,18 @@ def test_source_words_stand_for_unknown_ones(model):
         blind.generate("be", **options)
 
 
+def test_skipped_words_are_neither_written_nor_counted(model):
+    """Attention sees the words that are left."""
+    unsure = translator()
+    with torch.no_grad():
+        unsure.decoder.output.bias[3] += 60
+    how = {"replace_unk": True, "max_new_tokens": 3}
+    assert unsure.generate("Qqq be Rrr di", unknown="skip", **how).text == unsure.generate("be di", **how).text
+    for line in ("Qqq fo ma 17 pi di", "fo Qqq Rrr Sss ma 17 Ttt pi di"):
+        output = model.generate(line, protect_only="numbers", unknown="skip", max_new_tokens=12)
+        assert output.text == model.generate("fo ma 17 pi di", protect_only="numbers", max_new_tokens=12).text
+
+
 def test_from_the_command_line(model, gen, tmp_path):
     model.save(tmp_path / "model")
     (tmp_path / "lines").write_text("\n".join(LINES) + "\n")

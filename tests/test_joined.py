@@ -9,11 +9,21 @@ from torch import nn
 
 from gen import runtime
 from gen.base.errors import UserError
+from gen.inputs.labels import LabelTokenizer
 from gen.inputs.processors import PROCESSORS, InputProcessor
 from gen.inputs.tokenizer import CharTokenizer
 from gen.models.batch import sequence_batch
 from gen.models.decoder import DecoderConfig
-from gen.models.encoders import ENCODERS, CNNEncoder, Encoder, JoinedEncoder, NoneEncoder, RNNEncoder, register
+from gen.models.encoders import (
+    ENCODERS,
+    CNNEncoder,
+    Encoder,
+    JoinedEncoder,
+    LabelEncoder,
+    NoneEncoder,
+    RNNEncoder,
+    register,
+)
 from gen.models.export import export
 from gen.models.memory import Memory
 from gen.models.model import Model
@@ -251,6 +261,19 @@ def test_exported_is_torch(tmp_path, attention):
     assert [s.log_prob for s in ours] == pytest.approx([s.log_prob for s in theirs], abs=1e-3)
     with pytest.raises(UserError, match="'second' is missing"):
         exported.generate([{"first": "a"}])
+
+
+def test_a_label_besides_others_is_exported(tmp_path):
+    """Its one vector is added to those of the sentence."""
+    label = LabelEncoder({"label": LabelTokenizer(["x", "y"])}, 12, prompt=False)
+    model = joined("dot", {"first": rnn(), "label": label})
+    export(model, tmp_path / "out")
+    exported = runtime.load(tmp_path / "out")
+    items = [{"first": "abc", "label": "x"}, {"first": "hgfed", "label": "y"}, {"first": "abc", "label": "y"}]
+    ours, theirs = (m.generate(items, beam=3, max_new_tokens=8) for m in (model, exported))
+    assert [a[0].text for a in ours] == [b[0].text for b in theirs]
+    assert [a[0].score for a in ours] == pytest.approx([b[0].score for b in theirs], abs=1e-3)
+    assert ours[0][0].score != pytest.approx(ours[2][0].score, abs=1e-3)
 
 
 def test_an_encoder_of_ones_own_is_exported_as_a_part(tmp_path):

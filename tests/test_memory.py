@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from gen.base.errors import UserError
-from gen.inputs.tokenizer import WordTokenizer
+from gen.inputs.processors import PromptProcessor
+from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 from gen.models.decoder import DecoderConfig
-from gen.models.encoders import RNNEncoder
+from gen.models.encoders import Encoder, RNNEncoder
 from gen.models.model import Model
 from gen.search.datastore import Datastore
 from gen.search.ensemble import Ensemble
@@ -272,3 +273,37 @@ def test_an_option_without_a_memory(gen, tmp_path):
     status, _, err = gen("generate", tmp_path, "--memory-weight", "0.5")
     assert status == 2
     assert "go with --memory" in err
+
+
+class Prompted(Encoder):
+    """A sentence, and the beginning of its translation."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.memory_size = inner, inner.memory_size
+        self.processors = {**inner.processors, "prompt": PromptProcessor()}
+
+    def forward(self, source):
+        return self.inner({"sentence": source["sentence"]})
+
+
+def test_a_begun_translation_goes_on_whatever_else_is_in_the_batch(tmp_path):
+    letters = CharTokenizer.train(["abcdefghijklmnopqrstuvwxyz "])
+    encoder = Prompted(RNNEncoder(letters, hidden_size=8, embedding_size=8, num_layers=1))
+    model = Model(encoder, DecoderConfig(len(letters), 8, 16, 1, attention="dot"), letters).eval()
+    write_pairs(tmp_path, model, [("a dog runs", "ein hund"), ("a cat", "eine katze")])
+    model.datastore = Datastore(tmp_path, model)
+    begun, whole = {"sentence": "a dog runs", "prompt": "ein "}, {"sentence": "a cat"}
+    options = {"temperature": 0, "max_new_tokens": 12}
+    both = [output.text for output in model.generate([begun, whole], **options)]
+    assert both == [model.generate(begun, **options).text, "eine katze"]
+
+
+def test_lines_of_a_memory_are_those_of_training(tmp_path):
+    """They end at "\\n" only."""
+    text = "abc\u2028def\nabc\x85def\n"
+    letters = CharTokenizer.train([text.replace("\n", "")])
+    model = Model({"name": "none"}, DecoderConfig(len(letters)), letters, ModelInfo(ends_with_eos=True)).eval()
+    assert write_text(tmp_path, model, [text]) == len(text)
+    values = np.load(tmp_path / "values.npy").tolist()
+    assert "".join("$" if i == letters.eos_id else letters.decode([i]) for i in values) == text.replace("\n", "$")

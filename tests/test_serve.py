@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import copy
 import http.client
 import json
 import re
@@ -282,9 +283,16 @@ def test_inputs_that_are_not_there_have_no_place():
     parts = {"sentence": sentences, "picture": CNNEncoder("alexnet", "none", memory_size=16)}
     encoder = JoinedEncoder(parts, 16, optional=["picture"])
     joined = Model(encoder, DecoderConfig(len(WORDS), 12, 16, 1, attention="dot"), WORDS, ModelInfo("translate"))
-    with running({"joined": joined.eval()}) as (url, _):
+    silent = copy.deepcopy(joined)
+    silent.decoder.output.bias.data[WORDS.eos_id] = 99
+    joined.decoder.output.bias.data[WORDS.eos_id] = -99
+    with running({"joined": joined.eval(), "silent": silent.eval()}) as (url, _):
+        asked = {"model": "silent", "input": {"sentence": " w3 w4"}, "attention": True}
+        (output,) = httpx.post(f"{url}/api/generate", json=asked).json()["outputs"]
+        assert (output["text"], output["attention"]) == ("", [])
         for given, cells in ((None, 0), (picture(), 36)):
             asked = {"input": {"sentence": " w3 w4", "picture": given}, "attention": True, "max_new_tokens": 2}
+            asked["model"] = "joined"
             answered = httpx.post(f"{url}/api/generate", json=asked)
             assert answered.status_code == 200, answered.text
             found = answered.json()

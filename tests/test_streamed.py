@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import gen as toolkit
 from data.sequences import sequence_pairs
 from gen.base.errors import UserError
 from gen.datasets import shards as shards_module
@@ -366,6 +367,24 @@ def test_a_killed_training_ends_as_an_undisturbed_one(desk, tmp_path, kind):
     assert one["records"][-1]["epoch"] > 3
     state = torch.load(tmp_path / "two" / "last" / "training.pt", weights_only=True)
     assert state["place"] != (0, 0, 0)
+
+
+def test_a_run_that_is_done_goes_on_with_a_larger_budget(tmp_path):
+    options = {
+        "data": write_shards(tmp_path / "data", [texts(60, seed) for seed in range(3)]),
+        "shuffle_buffer": 25,
+    }
+    options |= {
+        "hidden_size": 8,
+        "embedding_size": 8,
+        "batch_size": 2,
+        "chunk": 16,
+        "validations": 1,
+        "device": "cpu",
+    }
+    first = toolkit.train("text", out=tmp_path / "run", budget="200 steps", **options)
+    assert first.history[-1]["epoch"] > 1  # a block that only reading finds
+    assert toolkit.train("text", out=tmp_path / "run", budget="220 steps", **options).history[-1]["step"] == 220
 
 
 @pytest.mark.parametrize("kind", ["lines", "pairs", "pictures"])

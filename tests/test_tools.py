@@ -181,6 +181,15 @@ def test_fine_tuning_a_translation_model_with_a_new_vocabulary(gen, tmp_path):
     assert gen("translate", tmp_path / "new", "--text", "xyz")[0] == 0
 
 
+def test_speed_is_measured_with_the_new_vocabulary(trained, tmp_path):
+    """It is larger than the model's; measuring leaves that model as it was."""
+    (tmp_path / "other.txt").write_text("Übung macht den Meister; quod erat demonstrandum! 0123456789 " * 60)
+    options = {"data": tmp_path / "other.txt", "init_from": trained, "new_vocabulary": True, "budget": "2s"}
+    small = {"batch_size": 2, "chunk": 16, "validations": 1, "device": "cpu", "precision": "fp32"}
+    run = toolkit.train("text", **options, **small)
+    assert len(run.model.tokenizer) > len(toolkit.load(trained).tokenizer)
+
+
 def test_sizes_that_are_those_of_a_vocabulary(tokenizer):
     """As many gates as characters: rows of a layer are no tokens."""
     characters = [chr(c) for c in range(97, 97 + 60)]

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+import gen as toolkit
 from gen.base.errors import Terminated, UserError
 from gen.datasets.batches import TokenFile
 from gen.datasets.streams import StreamBatches
@@ -188,6 +189,18 @@ def test_bfloat16_learns_as_float32_does(tokens, tokenizer, tmp_path):
         _, now, _ = run_training(tokens, tokenizer, tmp_path / precision, precision=precision, budget="2 epochs")
         losses.append(now.best)
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_run_goes_on_with_another_precision(book, tmp_path, monkeypatch, cell):
+    """ "auto" is bfloat16 on one machine and float32 on the next."""
+    options = {"data": book, "budget": "20 steps", "cell": cell, "hidden_size": 16, "embedding_size": 8}
+    options |= {"batch_size": 2, "chunk": 16, "validations": 1, "device": "cpu", "out": tmp_path / "run"}
+    for has_bf16 in (True, False):
+        monkeypatch.setattr("gen.models.device._cpu_has_bf16", lambda has=has_bf16: has)
+        stop = [lambda event: event.stop() if event.progress.step >= 10 else None] if has_bf16 else []
+        run = toolkit.train("text", callbacks=stop, **options)
+    assert run.history[-1]["step"] == 20
 
 
 @pytest.mark.cuda

@@ -37,9 +37,10 @@ class Copying:
         replaces: whether source words stand for `<unk>`.
         lexicon: source word → what stands for it instead.
         stands: whether something may stand in for a span, which then must be written.
+        skips: whether the model reads nothing in the place of what its vocabulary lacks.
 
     Attributes:
-        items: without protected spans.
+        items: without protected spans, and with ``skips`` without what the vocabulary lacks.
         must: per item, what stands in for a span and has to be written.
 
     Raises:
@@ -55,6 +56,7 @@ class Copying:
         replaces: bool,
         lexicon: Mapping[str, str],
         stands: bool,
+        skips: bool = False,
     ) -> None:
         named = ((name, p) for name, p in processors.items() if isinstance(p, SentenceProcessor))
         name, processor = next(named, ("", None))
@@ -83,6 +85,10 @@ class Copying:
                     must = [stand_in]
                     text = f"{must[0]} {text}"
                     gaps = [gaps[0], *(gap._replace(at=gap.at + len(must[0]) + 1) for gap in gaps[1:])]
+            if skips:
+                gaps = [gap._replace(at=len(processor.known(text[: gap.at], "skip"))) for gap in gaps]
+                text = processor.known(text, "skip")
+            if text != given and isinstance(given, str):
                 item = {**item, name: text} if isinstance(item, Mapping) else text
             self.items.append(item)
             self.must.append(must)

@@ -191,12 +191,15 @@ def unroll(
             choice = processor(choice, rows.lengths)
         if some_ended:
             choice = ops.put(choice, rows.ended, pad_only)
-        strategy.look(attention)
+        is_forced = rows.forced[:, t] >= 0 if t < rows.forced.shape[1] else None
+        if is_forced is None or attention is None:
+            strategy.look(attention)
+        else:  # what a prompt forces was not chosen for where it looks
+            strategy.look(ops.where(is_forced[:, None], 0 * attention, attention))
         parents, token_ids, scores = strategy.pick(choice, rows.scores, rows.ended, rows.lengths)
         stuck = scores == -np.inf  # everything was forbidden, or a beam row that is not in use yet
         live = ~stuck & ~(rows.ended if parents is None else rows.ended[parents])
-        if t < rows.forced.shape[1]:
-            is_forced = rows.forced[:, t] >= 0
+        if is_forced is not None:
             token_ids = ops.where(is_forced, rows.forced[:, t], token_ids)
             scores = ops.where(is_forced, rows.scores, scores)
             parents = None if parents is None else ops.where(is_forced, ops.arange(len(parents)), parents)

@@ -96,9 +96,7 @@ class Neighbours(Processor):
         super().start(ops, prompts, vocab_size)
         self._width = len(prompts) // len(self.targets)
         self._inputs = np.arange(len(prompts)) // self._width  # the input of each row
-        # A translation that a prompt has begun is continued.
-        begun = [len(prompt) > 1 for prompt in prompts]
-        self._is_forced = np.array([bool(self.targets[i]) for i in self._inputs.tolist()]) & ~np.array(begun)
+        self._is_forced = np.array([bool(self.targets[i]) for i in self._inputs.tolist()])
 
     def keep(self, rows: np.ndarray) -> None:
         self._inputs, self._is_forced = self._inputs[rows], self._is_forced[rows]

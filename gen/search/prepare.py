@@ -184,7 +184,8 @@ def prepare(
     wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer, limits=limits)
     remembered: list[Neighbours] = []
     if store := getattr(model, "datastore", None):  # first, so that nothing forbidden comes back
-        remembered = [store.processor(items, [not goal and not wanted for goal in goals])]
+        whole = [not goal and not wanted and len(ids) == 1 for goal, ids in zip(goals, prompts, strict=True)]
+        remembered = [store.processor(items, whole)]  # a translation that a prompt has begun is continued
     own = given.get("strategy")
     if must and own is None and options.beam is None:
         raise UserError("what an output must say is searched by a beam: add --beam 5")
@@ -243,6 +244,7 @@ def _copying(
         replaces=options.replace_unk,
         lexicon=given.get("lexicon", {}),
         stands=plain_beam and not options.ban,
+        skips=options.unknown == "skip",
     )
 
 

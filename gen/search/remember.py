@@ -62,7 +62,7 @@ def write_text(
     """
     item, tokenizer, ends = {"prompt": "", **(given or {})}, model.tokenizer, model.info.ends_with_eos
     if ends:
-        lines = (line for piece in pieces if piece for line in piece.splitlines() if line.strip())
+        lines = (line for piece in pieces if piece for line in piece.split("\n") if line.strip())
         texts = [Text(tokenizer.encode_array(line), item) for line in lines]
         count = sum(len(text.token_ids) + 1 for text in texts)
     else:

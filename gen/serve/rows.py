@@ -77,9 +77,9 @@ class Row:
     def hypothesis(self) -> Hypothesis:
         """What was written, as `search` returns it."""
         search, token_ids, seen = self.job.search, self.token_ids, self.attention
+        weights = np.array(seen, np.float32).reshape(len(seen), -1) if seen else None
         if token_ids[-1] == self.job.eos_id:
-            token_ids, seen = token_ids[:-1], seen[:-1]
-        weights = np.array(seen, np.float32).reshape(len(seen), -1) if self.attention else None
+            token_ids, weights = token_ids[:-1], None if weights is None else weights[:-1]
         found = Hypothesis(token_ids, sum(self.log_probs), self.log_probs, self.finished, weights)
         found.seed, found.temperature = search.strategy.origin(self.text)
         return found

@@ -103,6 +103,13 @@ def examples_part(examples: Sequence[Example]) -> DataPart:
     return DataPart(columns, pictures=pictures)
 
 
+def _plain(item: Any) -> str:
+    """What tells an item from others, where that is the same in every process; "" otherwise."""
+    if isinstance(item, Mapping):
+        return "\0".join(f"{name}\0{_plain(part)}" for name, part in sorted(item.items()))
+    return str(item) if isinstance(item, str | int | float | Path) else ""
+
+
 @dataclass
 class Split:
     """Training and validation data.
@@ -120,8 +127,9 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """A hash of the examples' texts: a run is not resumed on other data."""
-        texts = "\0".join(f"{e.item}\0{e.target}" for e in (*self.train, *self.valid) if isinstance(e.item, str))
+        """A hash of the examples: a run is not resumed on other data. Of an item that is no text, number or path,
+        nor holds some, only the target counts."""
+        texts = "\0".join(f"{_plain(e.item)}\0{e.target}" for e in (*self.train, *self.valid))
         return hashlib.blake2b(texts.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
     @property

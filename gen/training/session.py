@@ -124,12 +124,15 @@ class Session:
         task = self.task
         task.config = config
         with machine.private_rng(config.train.seed):
-            model = (task.begun or task.build(config.model, task.split)).to(self.device)
-            before = {name: weight.clone() for name, weight in model.state_dict().items()} if task.begun else {}
+            begun = task.begun
+            before = {name: weight.clone() for name, weight in begun.state_dict().items()} if begun else {}
+            if begun and config.train.new_vocabulary:
+                begun, _ = with_vocabulary(begun, *task.tokenizers(task.split))
+            model = (begun or task.build(config.model, task.split)).to(self.device)
             batches = task.make_batches(model, task.split, config)
             speed = measure_speed(task, model, batches, config.train, seconds)
-            if before:
-                model.load_state_dict(before)
+            if task.begun:
+                task.begun.load_state_dict(before)
         return speed
 
     def _make(self, config: TrainConfig) -> Model:

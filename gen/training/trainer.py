@@ -144,9 +144,9 @@ class Trainer:
             torch.manual_seed(options.seed + distributed.rank())
         if state is None:
             self.folder.forget_after(0)  # of a run that stopped before its first save
-        elif not again:
+        else:
             with checkpoint.checked(self.folder.path / "last"):
-                self._restore(state)
+                self._seek(state) if again else self._restore(state)
         self.began = self.saved = time.monotonic()
         self.began -= self.now.seconds
         if state is None or again:
@@ -291,8 +291,7 @@ class Trainer:
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         vars(self.now).update(read_progress(state["progress"]))
-        if isinstance(self.task.batches, StreamedBatches) and "place" in state:
-            self.task.batches.seek(self.now.epoch, state["place"])
+        self._seek(state)
         processes = state["processes"]
         if len(processes) == distributed.size():
             own = processes[distributed.rank()]
@@ -305,15 +304,24 @@ class Trainer:
                 models = [self.model, *(teaching.teachers if teaching else ())]  # as `Teaching` hands them on
                 expected = [shape for model in models for shape in model.decoder.state_shapes(rows)]
                 shapes = [[tuple(s.shape) for s in layer] for layer in layers]
-                if shapes != expected or any(s.dtype not in known for layer in layers for s in layer):
+                if shapes != expected or not all(s.is_floating_point() for layer in layers for s in layer):
                     raise ValueError("it carries no state of this decoder")
-            self.carried = layers and DecoderState(tuple(tuple(s.to(device) for s in layer) for layer in layers))
+                layers = [  # another machine may have computed in another precision
+                    tuple(s.to(device, s.dtype if s.dtype in known else torch.float32) for s in layer)
+                    for layer in layers
+                ]
+            self.carried = layers and DecoderState(tuple(layers))
         elif distributed.is_main():
             notify(
                 f"{self.folder.path}: trained by {len(processes)} processes so far, now by {distributed.size()}: "
                 "random numbers and stream states are reset"
             )
         self.folder.forget_after(self.now.step)
+
+    def _seek(self, state: dict[str, Any]) -> None:
+        """Tells streamed data where a saved state had arrived."""
+        if isinstance(self.task.batches, StreamedBatches) and "place" in state:
+            self.task.batches.seek(self.now.epoch, state["place"])
 
     def _go_back(self) -> None:
         """Returns to the last good checkpoint, at half the learning rate."""

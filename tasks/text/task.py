@@ -299,7 +299,7 @@ class Text(Task):
         limit = limit or 256
         text = text_of(examples, model.tokenizer)
         pieces = [text[i : i + 400] for i in range(0, len(text), 400)]
-        items = text.splitlines() if model.info.ends_with_eos else pieces
+        items = text.split("\n") if model.info.ends_with_eos else pieces
         if len(items) > limit:
             items = [items[i * len(items) // limit] for i in range(limit)]
         scores = [s for i in range(0, len(items), 64) for s in model.score(items[i : i + 64])]
