@@ -184,14 +184,15 @@ def test_nothing_is_measured_where_nothing_is_open():
     ("budget", "options", "decay"),
     [
         ("3000 steps", {"learning_rate": 8e-3}, 0.12),
-        ("100 steps", {"learning_rate": 8e-3}, 0.2),
+        ("100 steps", {"learning_rate": 8e-3}, 1.0),
         ("90000 steps", {"learning_rate": 8e-3}, 0.03),
-        ("3000 steps", {"learning_rate": 4e-3}, 0.2),
+        ("3000 steps", {"learning_rate": 4e-3}, 0.25),
+        ("9000 steps", {"learning_rate": 8e-3}, 0.06),
         ("3000 steps", {"weight_decay": 0.0}, 0.0),
         ("3000 steps", {"init_from": "runs/trained"}, None),
     ],
 )
-def test_the_weight_decay_depends_on_rate_and_steps(budget, options, decay):
+def test_the_weight_decay_depends_on_rate_steps_and_passes(budget, options, decay):
     """But for the user's own, and where trained weights are trained further."""
     asked = make_config(Text, {"data": "x", "budget": budget, **options})
     found = resolve(Text(asked), asked, SimpleNamespace(num_tokens=1_000_000))

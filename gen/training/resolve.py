@@ -121,28 +121,33 @@ def _choices(task: Task, asked: TrainConfig, facts: Facts) -> Choices:
     if asked.train.init_from:  # a trained model has its sizes, and is not pulled towards zero more than before
         fixed = {f.name for f in fields(asked.model)} - task.changeable
     else:
-        choices.setdefault("weight_decay", weight_decay(rate, steps))
+        choices.setdefault("weight_decay", weight_decay(rate, steps, facts.passes))
     return {n: choice for n, choice in choices.items() if given.get(n) is None and n not in fixed}
 
 
-def weight_decay(rate: float, steps: float) -> Choice:
-    """More of it for fewer steps.
+def weight_decay(rate: float, steps: float, passes: float) -> Choice:
+    """More of it for fewer steps, and for more passes over the data.
 
     AdamW shrinks weights by rate · decay in each step, so what a decay does depends on their sum over the training
-    (Wang and Aitchison, "How to set AdamW's weight decay as you scale model and dataset size", 2024).
+    (Wang and Aitchison, "How to set AdamW's weight decay as you scale model and dataset size", 2024). They find that
+    what was learned should be forgotten within some passes; here the best sum grew with the root of the passes.
 
     Args:
         rate: peak learning rate.
         steps: optimizer steps that fit into the budget.
+        passes: passes over the training data that fit into it.
 
     Example:
-        >>> weight_decay(0.005, 5000).value
-        0.12
+        >>> weight_decay(0.005, 5000, passes=4).value, weight_decay(0.005, 1800, passes=46).value
+        (0.12, 0.75)
     """
-    # Shakespeare, 3,000 steps at 8e-3: with 0.003 1.448 nats, 0.03 1.429, 0.1 and 0.2 1.419, 0.4 1.450. Multi30k,
-    # 2,700 steps at 5e-3: 0.03 38.2 BLEU, 0.2 40.1. Captions and classification gain, too.
-    value = float(np.clip(3 / (rate * max(steps, 1.0)), 0.03, 0.2))
-    return Choice(float(f"{value:.2g}"), f"{steps:,.0f} steps fit into the budget")
+    # Passes, and decays with what they gave (the sum of rate · decay at its peak in brackets):
+    #  6  Shakespeare: 0.03 1.429 nats (0.7), 0.1 1.419 (2.4), 0.2 1.419 (4.8), 0.4 1.450 (9.6)
+    # 12  Multi30k: 0.03 38.2 BLEU (0.4), 0.2 40.1 (2.7)
+    # 31  200,000 characters: 0.12 1.853 nats (1.9), 0.4 1.795 (6.2)
+    # 46  5,000 pairs: 0.2 23.9 BLEU (1.8), 0.7 25.1 (6.3)
+    value = float(np.clip(max(3.0, passes**0.5) / (rate * max(steps, 1.0)), 0.03, 1.0))
+    return Choice(float(f"{value:.2g}"), f"{steps:,.0f} steps, {passes:.2g} passes, fit into the budget")
 
 
 def _filled(asked: TrainConfig, chosen: Choices) -> TrainConfig:
