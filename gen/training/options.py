@@ -36,7 +36,7 @@ class TrainOptions:
     warmup: float = 0.02
     """Share of the budget in which the learning rate rises from near 0 to its peak."""
     weight_decay: float | None = None
-    """Weight decay of AdamW, on matrices only. Chosen from the learning rate and the number of steps."""
+    """Weight decay of AdamW, on matrices only. Chosen from the learning rate, steps and passes."""
     beta2: float = 0.99
     """Decay per step of AdamW's average of squared gradients."""
     clip: float = 1.0
