@@ -98,6 +98,23 @@ def test_case_and_punctuation_do_not_count():
     assert caption_metrics(["A dog's ball."], [["a dog 's ball"]])["bleu3"] == pytest.approx(100)
 
 
+def test_marks_of_other_scripts_do_not_count_either():
+    assert plain_caption("Ein Hund „Rex“ läuft – schnell.") == "ein hund rex läuft schnell"
+    assert plain_caption("¿Dónde está el perro? «Allí»") == "dónde está el perro allí"
+    assert caption_metrics(["एक कुत्ता है"], [["एक कुत्ता है।"]])["bleu1"] == pytest.approx(100)
+
+
+def test_captions_in_a_script_without_spaces_count_beside_others():
+    english = [["a black dog runs over the green grass"], ["two men are sitting on a wooden bench"]] * 4
+    chinese = [["一只黑狗在绿色的草地上跑"], ["两个男人坐在长椅上"]]
+    scores = CaptionScorer([*english, *chinese])
+    near = scores.corpus([each[0] for each in english] + ["一只黑狗在草地上跑", "两个男人坐在椅子上"])
+    wrong = scores.corpus([each[0] for each in english] + ["红色的汽车", "天空"])
+    assert near["cider"] > wrong["cider"]
+    assert near["bleu1"] > wrong["bleu1"]
+    assert CaptionScorer(english).tokenizer == "ptb"
+
+
 def test_a_picture_without_references_is_an_error():
     with pytest.raises(ValueError, match="reference"):
         caption_metrics(["a dog"], [[]])

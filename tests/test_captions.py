@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gen.base.errors import UserError
-from gen.datasets.captions import CAPTION_WORDS, Captioned, build_captions, read_captions
+from gen.datasets.captions import CAPTION_WORDS, Captioned, build_captions, read_captions, read_labelled
 from gen.datasets.corpus import TokenizerOptions
 from gen.inputs.tokenizer import WordTokenizer
 
@@ -282,3 +282,17 @@ def test_a_disk_that_gets_full_leaves_no_part_in_the_cache(most, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert build_captions(pictures(), TokenizerOptions("char"), cache=tmp_path).pictures.tolist() == [0, 0, 1, 2]
+
+
+def test_files_that_describe_the_same_pictures_are_one(tmp_path, images):
+    for number in (1, 2):
+        rows = [{"image": name, "caption": f"file {number}"} for name in CAPTIONS]
+        (tmp_path / f"{number}.jsonl").write_text(jsonl(rows))
+    files = [str(tmp_path / "1.jsonl"), str(tmp_path / "2.jsonl")]
+    found = read_labelled(str(images), files).pictures
+    assert len(found) == len(CAPTIONS)
+    assert all(each.captions == ["file 1", "file 2"] for each in found)
+    labelled = read_labelled(str(images), [f"a={files[0]}", f"b={files[1]}"]).pictures
+    assert sorted((each.label, *each.captions) for each in labelled) == sorted(
+        [("a", "file 1"), ("b", "file 2")] * len(CAPTIONS)
+    )

@@ -75,6 +75,8 @@ def test_a_label_is_one_token_whatever_is_in_it() -> None:
         tokenizer.encode("b d", strict=True)
     processor = LabelProcessor(tokenizer)
     again = LabelProcessor.from_config(processor.config(), processor.files().__getitem__)
+    digits = LabelProcessor(LabelTokenizer(["0", "1"]))
+    assert digits.read([0, 1, "0", None]).tolist() == [[4], [5], [4], [0]]
     assert again.read(["a", None, ""]).tolist() == processor.read(["a", "", None]).tolist()
 
 
@@ -195,6 +197,18 @@ def test_folders_named_by_label(tmp_path) -> None:
         (folder / f"{number}.txt").write_text(text + "\n")
     split = read_split(ClassifyData(data=(str(tmp_path),)))
     assert {(e.target, e.item) for e in [*split.train, *split.valid]} == {(a, b) for a, b, _ in rows()}
+
+
+def test_a_picture_under_two_names_is_on_one_side(tmp_path) -> None:
+    for number in range(20):
+        picture = Image.new("RGB", (8, 8), (number * 10, 0, 0))
+        for name in "ab":
+            (folder := tmp_path / ("red", "dark")[number % 2]).mkdir(exist_ok=True)
+            picture.save(folder / f"{name}{number}.png")
+    split = read_split(ClassifyData(data=(str(tmp_path),)))
+    names = [{e.item.stem[1:] for e in part} for part in (split.train, split.valid)]
+    assert len(split.valid) == 4
+    assert not names[0] & names[1]
 
 
 def test_pictures(gen, tmp_path) -> None:

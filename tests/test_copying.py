@@ -164,6 +164,8 @@ def test_lines_are_not_split_inside_of_what_is_protected():
     processor = translator().processors["sentence"]
     processor.multi_sentence_p90 = 1
     assert split_protected(processor, line, KINDS).texts == [line[:18], line[19:]]
+    odd = "be \ue000 " + line  # as fonts of pictures use it
+    assert " ".join(split_protected(processor, odd, KINDS).texts) == odd
 
 
 @pytest.mark.parametrize("way", [{"beam": 3}, {"beam": 1}, {"temperature": 0.0}, {"temperature": 1.0, "seed": 3}])

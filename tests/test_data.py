@@ -270,6 +270,8 @@ def test_line_units_are_split_between_lines(tmp_path):
         found += [corpus.tokenizer.decode(ids[a:b]) for a, b in itertools.pairwise(part.offsets)]
     assert found == [n[:13] for n in names]
     assert corpus.train.cut + corpus.valid.cut == 90
+    characters = sum(len(name[:13]) + 1 for name in names)  # what is left out has no bits
+    assert corpus.train.characters + corpus.valid.characters == characters
 
 
 def test_files_are_parted_by_an_end_of_text(tmp_path):

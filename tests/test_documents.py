@@ -417,6 +417,28 @@ def test_what_is_not_to_be_translated_comes_through(name, text, run, gen, tmp_pa
         assert [written.count(each) for each in kept] == [1, 1, 1], written
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.po", 'msgid ""\nmsgstr ""\n\nmsgid "Usage: %s\\r\\n  -h  help\\n\\tprint\\n"\nmsgstr ""\n'),
+        (
+            "a.xliff",
+            '<xliff version="1.2"><file><body><trans-unit id="2" xml:space="preserve">'
+            "<source>Usage:&#13;\n    the cat\n\n  sat</source></trans-unit></body></file></xliff>",
+        ),
+    ],
+)
+def test_white_space_around_line_ends_stays(name, text, tmp_path):
+    (tmp_path / name).write_text(text)
+    written = fill(tmp_path / name, str)
+    wanted = (
+        ['"  -h help\\n"', '"\\tprint\\n"', "\\r\\n"]
+        if name == "a.po"
+        else ["<target>Usage:&#13;\n    the cat\n\n  sat<"]
+    )
+    assert [each for each in wanted if each not in written] == []
+
+
 def test_options_that_are_for_lines(run, gen, tmp_path):
     (tmp_path / "a.srt").write_text(SRT)
     for options in (

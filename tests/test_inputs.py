@@ -24,6 +24,8 @@ from gen.models.encoders import CNNEncoder, JoinedEncoder, LabelEncoder, RNNEnco
 from gen.models.model import Model
 from tasks.cli import main
 from tasks.commands.models import further_inputs
+from tasks.translate.inputs import read_rows
+from tasks.translate.options import FurtherInputs
 
 QUICK = ("--device", "cpu", "--precision", "fp32", "--validations", "1")
 SIZES = ("--hidden-size", "32", "--embedding-size", "16", "--dropout", "0", "--embedding-dropout", "0")
@@ -241,6 +243,15 @@ def test_a_column_split_is_followed(pictured):
     run = json.loads((pictured / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert run
     assert len((pictured / "run" / "valid.src").read_text().splitlines()) == 12
+
+
+def test_pictures_lie_where_their_table_does(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "t.tsv").write_text(f"src\ttgt\timg\n{name}\tx\tmy  1.jpg\n{name}\ty\t\n")
+    tables = [str(tmp_path / name / "t.tsv") for name in "ab"]
+    found = read_rows(PairFiles(tables, "src", "tgt"), FurtherInputs(image=("img",)))
+    assert found == {"img": [tmp_path / "a" / "my  1.jpg", None, tmp_path / "b" / "my  1.jpg", None]}
 
 
 def test_a_misspelt_part_is_an_error(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from gen import runtime
@@ -28,7 +29,10 @@ from gen.models.export import export
 from gen.models.memory import Memory
 from gen.models.model import Model
 from gen.models.transfer import freeze, with_vocabulary
+from gen.search.ensemble import Ensemble
+from gen.search.info import ModelInfo
 from gen.training.self_critical import SelfCritical
+from tasks.caption.pictures import caption_pictures
 
 LETTERS = CharTokenizer.train(["abcdefgh"])
 ITEMS = [
@@ -300,6 +304,29 @@ def test_a_picture_and_a_sentence(tmp_path):
     export(model, tmp_path / "out")
     again = runtime.load(tmp_path / "out").generate(items, beam=2, max_new_tokens=5)
     assert [h[0].text for h in again] == [h[0].text for h in found]
+
+
+def test_a_black_picture_is_one():
+    picture = CNNEncoder("alexnet", "none", memory_size=12)
+    torch.manual_seed(2)
+    encoder = JoinedEncoder({"picture": picture, "sentence": rnn()}, 10, optional=["picture"])
+    model = Model(encoder, DecoderConfig(len(LETTERS), 8, 12, 2, attention="dot"), LETTERS).eval()
+    for given, positions in ((Image.new("RGB", (8, 8)), 36 + 3), (None, 3)):
+        output = model.generate({"sentence": "ab", "picture": given}, temperature=0, max_new_tokens=2)
+        assert output.attention.shape[1] == positions
+
+
+def test_models_of_an_ensemble_see_a_picture_each_in_its_way(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)).save(tmp_path / "a.png")
+    models = []
+    for size in (64, 96):
+        torch.manual_seed(size)
+        picture = CNNEncoder("shufflenet_v2_x0_5", "none", memory_size=12, image_size=size)
+        config = DecoderConfig(len(LETTERS), 8, 12, 1, attention="dot")
+        models.append(Model(picture, config, LETTERS, ModelInfo("caption")).eval())
+    both, options = Ensemble(models), {"temperature": 0, "max_new_tokens": 6}
+    (found,) = caption_pictures(both, [tmp_path / "a.png"], **options)
+    assert found.hypotheses[0].text == both.generate(str(tmp_path / "a.png"), **options).text
 
 
 def test_it_learns_from_all_its_parts():

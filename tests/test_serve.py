@@ -153,14 +153,27 @@ def test_streams(client, extra):
     assert reasons == [c.finish_reason for c in whole.choices]
 
 
-def test_streams_have_log_probabilities(client):
-    asked = {"model": "writer", "prompt": "the", "max_tokens": 12, "seed": 4, "logprobs": 2, "echo": True}
+@pytest.mark.parametrize("options", [{"echo": True}, {"stop": "zq"}, {"stop": "o"}, {"echo": True, "stop": "o"}])
+def test_streams_have_log_probabilities(client, options):
+    asked = {"model": "writer", "prompt": "the", "max_tokens": 12, "seed": 4, "logprobs": 2, **options}
     whole = client.completions.create(**asked).choices[0]
+    assert "".join(whole.logprobs.tokens) == whole.text
+    begin = 0 if "echo" in options else len("the")
+    assert whole.logprobs.text_offset == list(range(begin, begin + len(whole.text)))
     found = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
     for chunk in client.completions.create(**asked, stream=True):
         for name, values in found.items():
             values += getattr(chunk.choices[0].logprobs, name)
     assert found == {name: getattr(whole.logprobs, name) for name in found}
+
+
+@pytest.mark.parametrize("extra", [{"beam": 2}, {"repetition_penalty": 1.3}, {"min_new_tokens": 2}])
+def test_searches_of_their_own_echo_as_others_do(client, extra):
+    asked = {"model": "writer", "prompt": "the", "max_tokens": 4, "seed": 1, "logprobs": 2, "echo": True}
+    own, shared = (client.completions.create(**asked, extra_body=e).choices[0].logprobs for e in (extra, {}))
+    assert own.tokens[:3] == ["t", "h", "e"]
+    assert own.token_logprobs[:3] == pytest.approx(shared.token_logprobs[:3], abs=1e-5)
+    assert [*map(len, own.top_logprobs[:3])] == [*map(len, shared.top_logprobs[:3])]
 
 
 def test_chat_translates(client):

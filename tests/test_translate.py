@@ -351,6 +351,9 @@ def test_sentences_end_where_no_abbreviation_does():
         cuts = [0, *sentence_ends(text), len(text)]
         return [text[a:b].strip() for a, b in itertools.pairwise(cuts)]
 
+    for text in ("「行く。」と彼は言った。", "“你好。”他说。"):
+        assert sentences(text) == [text]
+    assert sentences("え！？本当ですか。はい。") == ["え！？", "本当ですか。", "はい。"]
     assert sentences('A dog. A cat sleeps! "Why?" Nobody knows… Yes.') == [
         "A dog.",
         "A cat sleeps!",

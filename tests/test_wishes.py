@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gen as toolkit
 from gen.base.errors import ConfigError, UserError
 from gen.inputs.processors import SentenceProcessor
 from gen.inputs.subword import SubwordTokenizer
@@ -238,3 +239,15 @@ def test_stop_strings_and_doubles_in_any_normal_form():
     found = make_model(tokenizer, seed=2).generate("", beam=60, n_best=40, max_new_tokens=3)
     texts = [unicodedata.normalize("NFC", h.text).strip() for h in found]
     assert len(set(texts)) == len(texts) > 10
+
+
+def test_iterators_are_options_as_lists_are(trained):
+    model = toolkit.load(trained)
+    how = {"temperature": 0, "max_new_tokens": 30}
+    stops = ["x", " "]
+    wanted = model.generate("the ", stop=stops, **how).text
+    assert wanted != model.generate("the ", **how).text
+    assert "".join(model.stream("the ", stop=iter(stops), **how)) == wanted
+    assert [o.text for o in model.generate_many(["the "] * 3, batch_size=1, stop=iter(stops), **how)] == [
+        wanted
+    ] * 3

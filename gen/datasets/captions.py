@@ -122,8 +122,12 @@ def read_labelled(images: str, captions: Sequence[str]) -> CaptionSet:
             f"--captions {' '.join(captions)}: give all files a label, as in de=captions.de.jsonl, or none"
         )
     found = [(label, read_captions(images, name)) for label, name in named]
-    pictures = [replace(picture, label=label) for label, each in found for picture in each.pictures]
-    return CaptionSet(pictures, [line for _, each in found for line in each.dropped])
+    merged: dict[tuple[str, str, str], Captioned] = {}
+    for label, each in found:
+        for picture in each.pictures:  # files may describe the same ones
+            key = label, picture.split, os.path.abspath(picture.picture)
+            merged.setdefault(key, replace(picture, captions=[], label=label)).captions.extend(picture.captions)
+    return CaptionSet([*merged.values()], [line for _, each in found for line in each.dropped])
 
 
 def labelled(name: str) -> tuple[str, str]:

@@ -273,8 +273,13 @@ def _write_part(
             else:
                 lines = lines_in(piece)
                 encoded = [tokenizer.encode_array(line) for line in lines]
-                counts["characters"] += sum(map(len, lines)) + len(lines)
-                counts["cut"] += sum(len(e) > max_line for e in encoded)
+                cut = [len(e) > max_line for e in encoded]
+                kept = (
+                    len(tokenizer.decode(ids[:max_line].tolist())) if is_cut else len(line)
+                    for line, ids, is_cut in zip(lines, encoded, cut, strict=True)
+                )
+                counts["characters"] += sum(kept) + len(lines)
+                counts["cut"] += sum(cut)
                 encoded = [e[:max_line] for e in encoded]
                 ids = np.concatenate(encoded) if encoded else np.empty(0, np.int64)
                 ends = position + np.cumsum([len(e) for e in encoded], dtype=np.int64)

@@ -127,6 +127,11 @@ class PairFiles:
         return found
 
     @property
+    def folders(self) -> list[Path]:
+        """The folder of the table that each pair is from, (N,); without pairs of two files."""
+        return [Path(table.name).parent for table in self._tables.values() for _ in table]
+
+    @property
     def parts(self) -> np.ndarray | None:
         """The part of each pair, (N,) str: "train", "valid" or "test", if the tables have a column "split" with
         some to validate or test on; else None.

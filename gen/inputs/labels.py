@@ -60,6 +60,11 @@ class LabelTokenizer(Tokenizer):
 TOKENIZERS[LabelTokenizer.kind] = LabelTokenizer
 
 
+def _is_given(item: Any) -> bool:
+    """Whether there is a label: 0 is one."""
+    return item is not None and str(item) != ""
+
+
 class LabelProcessor(InputProcessor):
     """Labels, or arrays of their ids → (B, 1) int64 ids. None and "" are "no label", for which a model can be
     trained, too.
@@ -84,13 +89,13 @@ class LabelProcessor(InputProcessor):
     def _id(self, item: Any) -> int:
         if isinstance(item, np.ndarray):
             return int(item.item())
-        return self.tokenizer.encode(str(item), strict=True)[0] if item else self.tokenizer.pad_id
+        return self.tokenizer.encode(str(item), strict=True)[0] if _is_given(item) else self.tokenizer.pad_id
 
     def example(self) -> np.ndarray:
         return np.full((3, 1), self.tokenizer.pad_id, np.int64)
 
     def labels(self, item: Any) -> list[str]:
-        return [str(item)] if item else []
+        return [str(item)] if _is_given(item) else []
 
     def config(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer.kind}

@@ -189,7 +189,10 @@ class PictureProcessor(InputProcessor):
         if any(isinstance(item, np.ndarray) for item in items):
             return np.stack(items)
         with ThreadPoolExecutor(2) as pool:  # decoding releases the interpreter lock
-            return np.stack(list(pool.map(self.preprocessing.pixels, items)))
+            found = np.stack(list(pool.map(self.preprocessing.pixels, items)))
+        if self.optional:  # zeros are no picture, and a black one is one
+            found[~found.reshape(len(found), -1).any(1), 0, 0, 0] = 1
+        return found
 
     def example(self) -> np.ndarray:
         return np.zeros((3, 3, self.preprocessing.size, self.preprocessing.size), np.uint8)

@@ -29,7 +29,7 @@ _PATTERNS = {
 KINDS = (*_PATTERNS, "names")
 """What can be protected. Placeholders are ``{name}``, ``%s``, ``<b>`` and the like, numbers are in digits."""
 
-_STAND_IN = "\ue000"  # of private use
+_PRIVATE = range(0xE000, 0xF900)  # code points that no text has but by agreement
 _CAPITALS = regex.compile(r"\p{L}['’]?\p{Lu}")
 _WORD = regex.compile(r"[\p{L}\p{M}]+(?:[-'’][\p{L}\p{M}]+)*+")
 _SAID = regex.compile(r"[\p{L}\p{N}]")
@@ -164,11 +164,12 @@ def split_protected(processor: Any, line: str, kinds: Sequence[str]) -> Pieces:
     spans = find_protected(line, kinds, processor.tokenizer) if kinds else []
     if not spans:
         return split_line(processor, line)
+    stand_in = next(c for c in map(chr, _PRIVATE) if c not in line)
     short, last = "", 0
     for begin, end in spans:
-        short, last = short + line[last:begin] + _STAND_IN, end
+        short, last = short + line[last:begin] + stand_in, end
     found, left = split_line(processor, short + line[last:]), iter(spans)
-    texts = [regex.sub(_STAND_IN, lambda _: line[slice(*next(left))], text) for text in found.texts]
+    texts = [regex.sub(stand_in, lambda _: line[slice(*next(left))], text) for text in found.texts]
     return Pieces(texts, found.cut)
 
 

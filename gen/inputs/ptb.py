@@ -6,6 +6,8 @@ import re
 
 import regex
 
+from gen.inputs.scripts import is_punctuation
+
 PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 """Tokens that the metrics ignore. Brackets are not among them: the reference code looks for their names in
 capitals after everything has been lower-cased."""
@@ -71,7 +73,8 @@ def ptb_tokens(text: str) -> list[str]:
         lower = token.lower()
         named = _NAMES.get(lower, "..." if lower.startswith("..") else lower)
         found.extend(_SPLIT.get(named, (named,)))
-    return [token for token in found if token not in PUNCTUATION]
+    marks = (token for token in found if token not in PUNCTUATION)
+    return [token for token in marks if token.isascii() or not is_punctuation(token)]  # „ ، ¿ are marks elsewhere
 
 
 def plain_caption(caption: str) -> str:

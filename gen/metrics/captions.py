@@ -18,16 +18,17 @@ _N = 4  # the largest n of the n-grams
 
 def caption_tokenizer(references: Iterable[Sequence[str]]) -> tuple[str, Callable[[str], list[str]]]:
     """The function that cuts captions into words for the metrics, and its name: "ptb", the COCO caption code's, or
-    "char", where most letters of the references belong to a script without spaces: there each character (grapheme
-    cluster) is a word.
+    "char", where one in twenty references or more is in a script without spaces: there each character (grapheme
+    cluster) of such a script is a word.
 
     Example:
         >>> name, tokens = caption_tokenizer([["一只狗在跑。"]])
         >>> name, tokens("狗在跑 fast。")
         ('char', ['狗', '在', '跑', 'fast'])
     """
-    spaced = main_script(text for each in references for text in each) in ("", "Hangul")
-    return ("ptb", ptb_tokens) if spaced else ("char", _character_tokens)
+    texts = [text for each in references for text in each]
+    unspaced = sum(not text.isascii() and main_script([text]) not in ("", "Hangul") for text in texts)
+    return ("char", _character_tokens) if unspaced and unspaced >= 0.05 * len(texts) else ("ptb", ptb_tokens)
 
 
 def caption_metrics(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -27,6 +27,12 @@ class _States:
         return _States(tuple(state.keep(inputs, rows) for state in self.each))
 
 
+def reads_alike(model: Any, name: str) -> bool:
+    """Whether all models of an ensemble read an input as the first one does; True for a single model."""
+    models = getattr(model, "models", [model])
+    return len({repr(each.processors[name].config()) for each in models}) == 1
+
+
 class Ensemble(GenerationMixin):
     """Generates from the mean of their probabilities, token by token.
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from math import isnan
-from typing import Any, Unpack, overload
+from typing import Any, Unpack, cast, overload
 
 import numpy as np
 
@@ -118,6 +118,7 @@ class GenerationMixin:
         """
         if batch_size < 1:
             raise ConfigError([f"--batch-size must be at least 1, not {batch_size}"])
+        options = _reusable(options)
         strategy = options.get("strategy")
         if not isinstance(strategy, Strategy):
             chosen = self.search_options(options)
@@ -187,6 +188,7 @@ class GenerationMixin:
         Raises:
             ConfigError: several samples or temperatures: a stream is one text.
         """
+        options = _reusable(options)
         chosen = self.search_options(options)
         own = isinstance(options.get("strategy"), Strategy)
         if not own and chosen.beam is None and chosen.num_outputs > 1:
@@ -238,3 +240,9 @@ def _length(item: Any) -> int:
     """The length of an item's texts in characters; 0 for other inputs."""
     parts = item.values() if isinstance(item, Mapping) else [item]
     return sum(len(part) for part in parts if isinstance(part, str))
+
+
+def _reusable(options: GenerateKeywords) -> GenerateKeywords:
+    """Keywords that can be read more than once: iterators become tuples."""
+    found = {name: tuple(value) if isinstance(value, Iterator) else value for name, value in options.items()}
+    return cast(GenerateKeywords, found)

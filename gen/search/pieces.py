@@ -43,9 +43,9 @@ class Pieces:
         """The text that is certain with more tokens; often empty."""
         self._pending += token_ids
         text = self._after()
-        text, self._space = text.removeprefix(self._space), "" if text else self._space
         if text.endswith("\N{REPLACEMENT CHARACTER}"):  # the first bytes of a character
             return ""
+        text, self._space = text.removeprefix(self._space), "" if text else self._space
         self._written, self._pending, self._held = self._pending, [], self._held + text
         held, free = self._held, ""
         if cut(held, self._stops) == held:

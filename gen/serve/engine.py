@@ -54,7 +54,10 @@ class _Own:
     @property
     def ahead(self) -> int:
         """How many next tokens are known."""
-        return self._wish.token_ids.shape[1] - self._read
+        left: int = self._wish.token_ids.shape[1] - self._read
+        return (
+            left if self.job.echo is None else min(left, 1)
+        )  # what it says of each token of the prompt is wanted
 
     @property
     def rows(self) -> int:
@@ -67,6 +70,9 @@ class _Own:
     def observe(self, log_probs: Array, state: Any, attention: Array | None, read: int) -> None:
         """Takes the answer to a step of ``read`` tokens."""
         self._read, self.state = self._read + read, state
+        if self.ahead and self.job.echo:
+            self.job.echo.log_probs.append(float(log_probs[0, int(self._wish.token_ids[0, self._read])]))
+            self.job.echo.tops += self.job.best(log_probs[:1]) if self.job.top else [[]]
         if not self.ahead:
             self._best = self.job.best(log_probs) if self.job.top else []
             self._advance((log_probs, state, attention))

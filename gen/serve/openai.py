@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gen.search.output import Hypothesis
-from gen.search.pieces import Pieces
+from gen.search.prepare import open_end
+from gen.search.spelling import Spelling
 from gen.serve.choices import Choices, Shared, envelope_of, reason, tokens_of
 from gen.serve.errors import Refusal
 from gen.serve.job import Job, Token
@@ -64,7 +65,7 @@ async def completions(request: Request) -> Response:
     envelope = envelope_of(served, "text_completion", "cmpl")
     if asked.stream:
         usage = asked.stream_options is not None and asked.stream_options.include_usage
-        chunks = _chunks(choices, envelope, prompts if asked.echo else None, usage)
+        chunks = _chunks(choices, envelope, prompts, bool(asked.echo), usage)
         return events(request, chunks, b"[DONE]")
     async with work:
         found = await work.results()
@@ -103,61 +104,71 @@ def _choice(
     text = (prompt if asked.echo else "") + ("" if silent else hypothesis.text)
     logprobs = None
     if asked.logprobs is not None:
-        tokens = [] if silent else tokens_of(job, place, hypothesis)
-        logprobs = _logprobs(choices, job, prompt, tokens, text, bool(asked.echo))
+        found = _Logprobs(choices, job, prompt, bool(asked.echo))
+        found.add([] if silent else tokens_of(job, place, hypothesis))
+        logprobs = found.take("" if silent else hypothesis.text)
     ended = "length" if silent else reason(hypothesis)
     return {"text": text, "logprobs": logprobs, "finish_reason": ended, **hypothesis.drawn()}
 
 
-def _logprobs(
-    choices: Choices, job: Job, prompt: str, tokens: list[Token], text: str, echo: bool, at: int = 0
-) -> dict[str, Any]:
-    """OpenAI's four lists: tokens, their log-probabilities, alternatives, and where each begins in the text."""
-    if echo and job.echo is not None:
+class _Logprobs:
+    """The log-probabilities of a choice's tokens, and where each begins in the text behind the prompt.
+
+    Args:
+        choices: of the request.
+        job: the search, whose prompt has been read.
+        prompt: as it was asked for.
+        echo: whether the prompt's own tokens come first.
+    """
+
+    def __init__(self, choices: Choices, job: Job, prompt: str, echo: bool) -> None:
+        self._choices, self._stops = choices, bool(job.search.stops)
         ids = job.search.prompts[0][1:]
-        own = zip(ids, job.echo.log_probs, job.echo.tops, strict=True)
-        tokens = [*(Token(0, i, p, top, None) for i, p, top in own), *tokens]
-    elif not at:
-        at = len(prompt)
-    writer, offsets = Pieces(choices.tokenizer, "" if echo else prompt), []
-    for token in tokens:
-        offsets.append(at)
-        at += len(writer.add(token.token_id))
-    end = len(text) if echo else len(prompt) + len(text)
-    if job.search.stops:  # tokens of the stop string are no part of the text
-        tokens = [token for token, offset in zip(tokens, offsets, strict=True) if offset < end]
-    return {
-        "tokens": [choices.spelled[token.token_id] for token in tokens],
-        "token_logprobs": [token.log_prob for token in tokens],
-        "top_logprobs": [dict(choices.alternatives(t.token_id, t.log_prob, t.top)) for t in tokens]
-        if choices.top
-        else None,
-        "text_offset": offsets[: len(tokens)],
-    }
+        self._waiting: list[tuple[Token, int]] = []
+        self._sent, self._first = len(prompt), 0 if echo else len(prompt)
+        self._end = 0 if echo else len(open_end(prompt, choices.tokenizer))
+        self._spelling = Spelling(choices.tokenizer, [] if echo else ids)
+        if echo and job.echo is not None:
+            self.add([Token(0, *own, None) for own in zip(ids, job.echo.log_probs, job.echo.tops, strict=True)])
+
+    def add(self, tokens: Iterable[Token]) -> None:
+        """Takes the next tokens."""
+        for token in tokens:
+            self._waiting.append((token, max(self._end, self._first)))
+            self._end += len(self._spelling.add(token.token_id))
+
+    def take(self, text: str) -> dict[str, Any]:
+        """OpenAI's four lists for the next piece of the text: tokens, their log-probabilities, alternatives, and
+        where each begins. Tokens of a stop string are no part of the text, and never taken."""
+        self._sent += len(text)
+        count = sum(at < self._sent for _, at in self._waiting) if self._stops else len(self._waiting)
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        choices, tokens = self._choices, [token for token, _ in taken]
+        return {
+            "tokens": [choices.spelled[token.token_id] for token in tokens],
+            "token_logprobs": [token.log_prob for token in tokens],
+            "top_logprobs": [dict(choices.alternatives(t.token_id, t.log_prob, t.top)) for t in tokens]
+            if choices.top
+            else None,
+            "text_offset": [at for _, at in taken],
+        }
 
 
 async def _chunks(
-    choices: Choices, envelope: dict[str, Any], prompts: list[str] | None, usage: bool
+    choices: Choices, envelope: dict[str, Any], prompts: list[str], echo: bool, usage: bool
 ) -> AsyncIterator[list[dict[str, Any]]]:
-    offsets: dict[int, int] = {}
+    begun: dict[int, _Logprobs] = {}
 
     def made(news: list[News]) -> Iterator[dict[str, Any]]:
         """A chunk for each piece of text; the first of a choice begins with the echoed prompt, if it is wanted."""
         for choice, text, tokens, hypothesis in choices.pieces(news):
-            job = work.jobs[choice // choices.n]
-            first = choice not in offsets
-            echoed = prompts[choice // choices.n] if prompts is not None and first else ""
-            logprobs = None
+            number, logprobs = choice // choices.n, None
+            echoed = prompts[number] if echo and choice not in begun else ""
+            if choice not in begun:
+                begun[choice] = _Logprobs(choices, work.jobs[number], prompts[number], echo)
             if choices.top is not None:
-                tokens = [t for t in tokens if t.token_id != choices.tokenizer.eos_id]
-                at = offsets.get(choice, len(job.search.texts[0]))
-                logprobs = _logprobs(choices, job, "", tokens, text, False, at)
-                if echoed and job.echo is not None:
-                    begin = _logprobs(choices, job, "", [], echoed, True)
-                    logprobs = {name: (begin[name] or []) + (logprobs[name] or []) for name in logprobs}
-                offsets[choice] = at + len(text)
-            else:
-                offsets[choice] = 0
+                begun[choice].add(t for t in tokens if t.token_id != choices.tokenizer.eos_id)
+                logprobs = begun[choice].take(text)
             yield {
                 **envelope,
                 "choices": [

@@ -129,8 +129,8 @@ def weight_decay(rate: float, steps: float, passes: float) -> Choice:
     """More of it for fewer steps, and for more passes over the data.
 
     AdamW shrinks weights by rate · decay in each step, so it forgets what it learned 1 / (rate · decay) steps ago.
-    That should be some passes over the data (Wang and Aitchison, "How to set AdamW's weight decay as you scale model
-    and dataset size", 2024): six at the peak of the rate, or a third of the training if that is less.
+    That should be some passes over the data (Wang and Aitchison, "How to set AdamW's weight decay as you scale
+    model and dataset size", 2024): six at the peak of the rate, or a third of the training if that is less.
 
     Args:
         rate: peak learning rate.
@@ -139,7 +139,7 @@ def weight_decay(rate: float, steps: float, passes: float) -> Choice:
 
     Example:
         >>> weight_decay(0.005, 5000, passes=4).value, weight_decay(0.005, 1800, passes=46).value
-        (0.12, 0.85)
+        (0.12, 0.5)
     """
     # Passes, and decays with what they gave (in brackets rate · decay · steps):
     #  6  Shakespeare: 0.03 1.429 nats (0.7), 0.1 1.419 (2.4), 0.2 1.419 (4.8), 0.4 1.450 (9.6)
@@ -147,7 +147,7 @@ def weight_decay(rate: float, steps: float, passes: float) -> Choice:
     # 20  AG News: 0.2 88.4 % (2.1), 0.5 89.9 (5.3)
     # 31  200,000 characters: 0.12 1.853 nats (1.9), 0.4 1.795 (6.2), 0.8 1.816 (12)
     # 46  5,000 pairs: 0.2 23.9 BLEU (1.8), 0.7 25.1 (6.3)
-    value = float(np.clip(max(3.0, passes / 6) / (rate * max(steps, 1.0)), 0.03, 1.0))
+    value = float(np.clip(max(3.0, passes / 6) / (rate * max(steps, 1.0)), 0.03, 0.5))
     return Choice(float(f"{value:.2g}"), f"{steps:,.0f} steps, {passes:.2g} passes, fit into the budget")
 
 

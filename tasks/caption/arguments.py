@@ -81,8 +81,20 @@ class CaptionCommand:
         """The search options. Raises `ConfigError` with all errors."""
         given = self.decoding.given()
         errors = range_errors(self, ("batch_size", "num_captions", "top"))
-        alone = ("stdin", "must_each", "json", "csv", "sidecar", "xmp", "xmp_copies", "search", "show")
-        errors += self.large.errors(self.output, self.pictures, {name: getattr(self, name) for name in alone})
+        alone = (
+            "stdin",
+            "must_each",
+            "json",
+            "csv",
+            "sidecar",
+            "xmp",
+            "xmp_copies",
+            "search",
+            "show",
+            "confidence",
+        )
+        only = {name: getattr(self, name) for name in (*alone, "confidence")}
+        errors += self.large.errors(self.output, self.pictures, only)
         if not self.pictures and not self.stdin:
             errors.append("name pictures, or folders of them: gen caption RUN photo.jpg")
         if self.pictures and self.stdin:

@@ -55,7 +55,7 @@ def caption_command(argv: list[str], command: str) -> int:
             config.output,
             pictures=True,
             batch_size=config.batch_size,
-            record={"run": config.run, "options": options, "given": config.given},
+            record={"run": config.run, "options": options, "given": config.given, "precision": config.precision},
         )
     distributed.start()
     model = load_model(config.run, config.device, "caption", config.precision)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from gen.base.errors import UserError
-from gen.inputs.pictures import PictureError, ahead, find_pictures
+from gen.inputs.pictures import PictureError, ahead, find_pictures, open_picture
 from gen.inputs.processors import PictureProcessor, memory_slices
 from gen.inputs.ptb import plain_caption
 from gen.runtime import Runtime
 from gen.search import Hypothesis
+from gen.search.ensemble import reads_alike
 from gen.search.phrase import Fit, phrase_fits
 
 if TYPE_CHECKING:  # exported models run where there is no torch
@@ -70,18 +71,21 @@ def _through(
     if not isinstance(processor, PictureProcessor):
         raise UserError(f"a {model.info.task} model does not read pictures")
 
-    def look(item: Any) -> np.ndarray:
-        return processor.preprocessing.pixels(_path(item))
+    alike = reads_alike(model, "picture")
+
+    def look(item: Any) -> Any:
+        """Pixels, or for an ensemble that needs several kinds of them, the picture."""
+        return processor.preprocessing.pixels(_path(item)) if alike else open_picture(_path(item))
 
     for batch in ahead(items, look, batch_size):
         good = [
-            {**item, "picture": pixels} if isinstance(item, Mapping) else pixels
-            for item, pixels in batch
-            if isinstance(pixels, np.ndarray)
+            {**item, "picture": seen} if isinstance(item, Mapping) else seen
+            for item, seen in batch
+            if not isinstance(seen, UserError)
         ]
         found = iter(work(good) if good else [])
-        for item, pixels in batch:
-            yield _path(item), next(found) if isinstance(pixels, np.ndarray) else PictureError(str(pixels))
+        for item, seen in batch:
+            yield _path(item), PictureError(str(seen)) if isinstance(seen, UserError) else next(found)
 
 
 def _path(item: Any) -> Path:

@@ -133,11 +133,13 @@ def large_work(config: ClassifyCommand) -> Callable[[list[str]], Iterator[dict[s
 
 
 def _large(config: ClassifyCommand) -> int:
+    pictures = "picture" in load_model(config.run, config.device, "classify").processors
+    named = list(read_lines(config.input)) if pictures and not config.item else [config.input]
     return config.large.run(
         partial(large_work, config),
-        config.item or [config.input],  # with --ray, words are files
+        config.item or named,  # with --ray, words are files
         config.output,
-        pictures="picture" in load_model(config.run, config.device, "classify").processors,
+        pictures=pictures,
         batch_size=config.batch_size,
         record={"run": config.run, "top": config.top},
     )

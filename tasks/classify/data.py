@@ -15,7 +15,7 @@ from gen.base.files import TextFiles
 from gen.base.tables import Table, is_dataset, listed
 from gen.datasets.labelled import check_labels
 from gen.datasets.look import Column, DataPart
-from gen.datasets.splits import connected, hold_out, split_column, split_notes, split_of, text_key
+from gen.datasets.splits import connected, hold_out, picture_keys, split_column, split_notes, split_of, text_key
 from gen.inputs.labels import LabelTokenizer, unknown_label
 from gen.inputs.pictures import find_pictures
 from gen.inputs.tokenizer import Tokenizer
@@ -148,7 +148,10 @@ def _check(train: Sequence[Example], valid: Sequence[Example], options: Classify
 
 
 def _keys(examples: Sequence[Example]) -> np.ndarray:
-    """Hashes of items, (N,) uint64: equal for equal texts, and for a picture of the same name."""
+    """Hashes of items, (N,) uint64: equal for equal texts, and for equal pictures whatever they are called."""
+    pictures = [e.item for e in examples if isinstance(e.item, Path)]
+    if pictures:  # then all are
+        return picture_keys(pictures)
     return np.array([text_key(str(e.item)) for e in examples], np.uint64)
 
 
@@ -197,8 +200,8 @@ def _rows(name: str, options: ClassifyData, dropped: list[str]) -> Iterator[tupl
     folder = Path(options.images) if options.images else Path(name).parent
     for where, row in table:
         target = row.get(label)
-        words = [" ".join(str(row.get(column) or "").split()) for column in columns]
-        item: Any = folder / words[0] if picture and words[0] else " ".join(filter(None, words))
+        words = [str(row.get(column) or "").strip() for column in columns]
+        item: Any = folder / words[0] if picture and words[0] else " ".join(" ".join(words).split())
         if target is None or not str(target).strip():
             dropped.append(f"{name}: {where} has no label")
         elif not item or (picture and not item.is_file()):

@@ -13,8 +13,10 @@ from gen.base.errors import UserError, few
 from gen.base.fields import options_of
 from gen.base.lines import read_lines
 from gen.inputs.labels import LabelProcessor, unknown_label
+from gen.inputs.pictures import open_picture
 from gen.inputs.processors import PictureProcessor, SentenceProcessor
 from gen.search import Hypothesis
+from gen.search.ensemble import reads_alike
 
 if TYPE_CHECKING:  # exported models run where there is no torch
     from gen.models.model import Model
@@ -184,5 +186,10 @@ def further_inputs(
             takes = f"takes {len(inputs)} of them" if inputs else f"was trained without {option}"
             raise UserError(f"{option} {values[len(inputs)]}: this model {takes}")
         pairs = zip(inputs.items(), values, strict=False)
-        found |= {n: p.read([value])[0] if kind is PictureProcessor else value for (n, p), value in pairs}
+        for (name, processor), value in pairs:
+            is_picture = kind is PictureProcessor
+            if is_picture and reads_alike(model, name):
+                found[name] = processor.read([value])[0]
+            else:
+                found[name] = open_picture(value) if is_picture else value
     return found

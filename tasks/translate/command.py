@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ def translate_command(argv: list[str], command: str) -> int:
     options = config.options()
     if config.large.ray:
         about = {"run": config.run, "options": options, "terms": config.terms, "given": config.given}
+        about |= {"context": config.context, "neighbours": asdict(config.remember), "precision": config.precision}
         return config.large.run(
             partial(large_work, config, options),
             [config.input],

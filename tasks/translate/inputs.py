@@ -73,11 +73,13 @@ def read_rows(files: PairFiles, options: FurtherInputs) -> Rows:
     if not options.columns:
         return {}
     found = files.cells([(f"--{kind}", column) for kind, column in options.columns])
-    folder = Path(options.images) if options.images else Path(files.tables[0]).parent
+    folders = [Path(options.images)] * len(found[0]) if options.images else files.folders
     made: Rows = {}
     for (name, kind), cells in zip(options.kinds.items(), found, strict=True):
-        texts = [None if cell is None else " ".join(str(cell).split()) for cell in cells]
-        made[name] = [t and folder / t for t in texts] if kind == "image" else texts
+        if kind == "image":
+            made[name] = [c and folder / str(c).strip() for folder, c in zip(folders, cells, strict=True)]
+        else:
+            made[name] = [None if cell is None else " ".join(str(cell).split()) for cell in cells]
     return made
 
 
@@ -151,6 +153,8 @@ def _features(
     for error in failed.values():
         notify(str(error))
     index = {path: i for i, path in enumerate(paths) if i not in failed}
+    if not index:
+        raise UserError(f"--image {name}: no picture can be read: {few([str(e) for e in failed.values()][:3])}")
     where = np.array([index.get(path, -1) for path in both], np.int64)
 
     def source(rows: np.ndarray) -> Tensor:

@@ -9,6 +9,7 @@ from functools import partial
 import polib
 
 from tasks.translate.documents.segments import (
+    BREAKS,
     MARKUP,
     PLACEHOLDER,
     BadDocument,
@@ -64,10 +65,10 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
 
 
 def _parts(source: str) -> Parts:
-    """A line is translated on its own."""
+    """A line is translated on its own; what is around line ends stays."""
     parts: Parts = []
-    for i, line in enumerate(source.split("\n")):
-        parts += [Tag("\n", breaks=True)] * (i > 0) + tagged(line, _TAGS)
+    for i, part in enumerate(BREAKS.split(source)):
+        parts += [Tag(part, breaks=True)] if i % 2 else tagged(part, _TAGS)
     return parts
 
 

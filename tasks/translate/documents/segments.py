@@ -49,6 +49,9 @@ class Tag:
 
 
 Parts = list[str | Tag]
+BREAKS = re.compile(r"([^\S\n]*\n\s*)")
+"""The end of a line, with the white space around it and the empty lines after it."""
+
 Spans = Callable[[str], Sequence[tuple[int, int]]]
 
 

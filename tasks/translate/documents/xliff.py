@@ -13,6 +13,7 @@ from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 from tasks.translate.documents.segments import (
+    BREAKS,
     MARKUP,
     PLACEHOLDER,
     BadDocument,
@@ -203,6 +204,6 @@ def _code(raw: str, name: str, attributes: dict[str, str]) -> Tag:
 def _text(content: str, preserve: bool) -> Parts:
     """Text, in which there may be escaped tags of HTML; where white space counts, lines are on their own."""
     parts: Parts = []
-    for i, line in enumerate(content.split("\n") if preserve else [content]):
-        parts += [Tag("\n", breaks=True)] * (i > 0) + tagged(line, _TAGS, escape)
+    for i, part in enumerate(BREAKS.split(content) if preserve else [content]):
+        parts += [Tag(escape(part, {"\r": "&#13;"}), breaks=True)] if i % 2 else tagged(part, _TAGS, escape)
     return parts
