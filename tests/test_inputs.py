@@ -418,6 +418,9 @@ def test_one_model_writes_captions_in_two_languages(gen, pictured, tmp_path, mon
         *(*sizes, *QUICK),
     )
     assert status == 0, err
+    held_out = [f"{n}={out / f'valid.{n}.jsonl'}" for n in files]
+    figures = [gen("evaluate", out, "--json", *more)[1] for more in ((), ("--captions", *held_out))]
+    assert figures[0] == figures[1] != ""
     for language, wanted in (("de", "alles ist rot"), ("en", "all is red")):
         status, said, err = gen("caption", out, pictured / "rot4.png", "--given", language)
         assert status == 0, err

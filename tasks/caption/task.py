@@ -247,15 +247,18 @@ class Caption(Task):
         return f"valid {figures['loss']:.3f} nats, {scores}"
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """Evaluates with the default search. Writes the validation pictures with their captions, ``valid.jsonl``,
-        the model's ``captions.jsonl`` and, with attention, a plot."""
+        """Evaluates with the default search. Writes the validation pictures with their captions, ``valid.jsonl``
+        (one file per label, as --captions takes them), the model's ``captions.jsonl``, and a plot of attention."""
         pictures = self.valid.pictures
         found = self.valid.captions(model, len(pictures))
         captions = [h.text for h in found]
-        about = [{"image": str(c.picture), **({"label": c.label} if c.label else {})} for c in pictures]
-        written = [{**each, "caption": text} for each, text in zip(about, captions, strict=True)]
-        given = [{**each, "captions": c.captions} for each, c in zip(about, pictures, strict=True)]
-        for name, rows in (("captions.jsonl", written), ("valid.jsonl", given)):
+        files: dict[str, list[dict[str, Any]]] = {"captions.jsonl": []}
+        for c, text in zip(pictures, captions, strict=True):
+            label, image = {"label": c.label} if c.label else {}, str(c.picture)
+            files["captions.jsonl"].append({"image": image, **label, "caption": text})
+            held_out = files.setdefault(f"valid.{c.label}.jsonl" if c.label else "valid.jsonl", [])
+            held_out.append({"image": image, "captions": c.captions})
+        for name, rows in files.items():
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
             write_text(folder / name, "".join(lines))
         if found[0].attention is not None:
