@@ -186,7 +186,7 @@ def test_all_files_are_read_as_the_first_table(gen, tmp_path) -> None:
     status, _, err = gen("evaluate", tmp_path / "run", "--data", tmp_path / "c.csv")
     assert (status, "c.csv: unknown label 'wolf'" in err) == (2, True), err
     table(tmp_path / "a.csv", ("title", "source", "label", "split"), [*found, ("x", "bbc", "dog", "testing")])
-    with pytest.raises(UserError, match=r"a\.csv: line 92 has a split 'testing', which is none of train"):
+    with pytest.raises(UserError, match=r"a\.csv: line 92 has a split 'testing': it must be one of train"):
         read_split(ClassifyData(data=(data,)))
 
 

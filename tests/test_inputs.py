@@ -263,7 +263,7 @@ def test_a_misspelt_part_is_an_error(tmp_path):
 
     assert parts("train ", " Val", "TEST", None) == ["train", "valid", "test", "train"]
     assert parts("row", "column") is None  # it is about something else
-    with pytest.raises(toolkit.UserError, match="line 2 has a split 'testing', which is none of train, "):
+    with pytest.raises(toolkit.UserError, match="line 2 has a split 'testing': it must be one of train, "):
         parts("train", "testing", "val")
 
 

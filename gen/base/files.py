@@ -23,6 +23,7 @@ from gen.base.lines import expand_braces, suffix
 from gen.base.tables import TABLES, Table, listed
 
 NAME_IT = "name the column of the text with --column"
+"""What to do where it is not clear which column of a table is the text."""
 
 _BLOCK = 1 << 20
 

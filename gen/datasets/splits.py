@@ -41,7 +41,7 @@ def split_of(cell: object, where: str) -> str:
     name = "" if cell is None else str(cell).strip().lower()
     if name not in SPLITS:
         known = ", ".join(filter(None, SPLITS))
-        raise UserError(f"{where} has a split {name!r}, which is none of {known}")
+        raise UserError(f"{where} has a split {name!r}: it must be one of {known}")
     return SPLITS[name]
 
 

@@ -55,9 +55,7 @@ class _Own:
     def ahead(self) -> int:
         """How many next tokens are known."""
         left: int = self._wish.token_ids.shape[1] - self._read
-        return (
-            left if self.job.echo is None else min(left, 1)
-        )  # what it says of each token of the prompt is wanted
+        return min(left, 1) if self.job.echo else left  # an echo judges each token of the prompt
 
     @property
     def rows(self) -> int:
@@ -70,7 +68,7 @@ class _Own:
     def observe(self, log_probs: Array, state: Any, attention: Array | None, read: int) -> None:
         """Takes the answer to a step of ``read`` tokens."""
         self._read, self.state = self._read + read, state
-        if self.ahead and self.job.echo:
+        if self.job.echo and self.ahead:
             self.job.echo.log_probs.append(float(log_probs[0, int(self._wish.token_ids[0, self._read])]))
             self.job.echo.tops += self.job.best(log_probs[:1]) if self.job.top else [[]]
         if not self.ahead:

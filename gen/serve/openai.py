@@ -112,7 +112,7 @@ def _choice(
 
 
 class _Logprobs:
-    """The log-probabilities of a choice's tokens, and where each begins in the text behind the prompt.
+    """The log-probabilities of a choice's tokens, and where each begins, counted from the beginning of the prompt.
 
     Args:
         choices: of the request.

@@ -81,18 +81,7 @@ class CaptionCommand:
         """The search options. Raises `ConfigError` with all errors."""
         given = self.decoding.given()
         errors = range_errors(self, ("batch_size", "num_captions", "top"))
-        alone = (
-            "stdin",
-            "must_each",
-            "json",
-            "csv",
-            "sidecar",
-            "xmp",
-            "xmp_copies",
-            "search",
-            "show",
-            "confidence",
-        )
+        alone = ("stdin", "must_each", "json", "csv", "sidecar", "xmp", "xmp_copies", "search", "show")
         only = {name: getattr(self, name) for name in (*alone, "confidence")}
         errors += self.large.errors(self.output, self.pictures, only)
         if not self.pictures and not self.stdin:

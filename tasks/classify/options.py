@@ -28,7 +28,8 @@ class ClassifyData:
     images: str = ""
     """Folder of the pictures. Unset: the folder of the table."""
     valid: tuple[str, ...] = ()
-    """Data to validate on, in the form of --data. Unset: a part of the training data."""
+    """Data to validate on, in the form of --data. Unset: what a column "split" names, or a part of the training
+    data."""
     valid_size: int = 1000
     """Without --valid: number of examples to validate on, at most a tenth."""
     level: Literal["char", "word", "subword"] = "word"
