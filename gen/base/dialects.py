@@ -191,8 +191,9 @@ def has_header(rows: Sequence[Sequence[str]], wanted: Iterable[str], otherwise: 
             return True
     if all(name in _NAMES for name in lower):  # not in a list of words, where these are words like others
         return sum(all(cell.lower() in _NAMES for cell in row) for row in below) <= len(below) // 10
-    if any(name in column for name, column in zip(first, zip_longest(*below), strict=False)):
-        return False  # such as a label, which other rows have, too
+    columns = zip(first, zip_longest(*below), strict=False)
+    if any(25 * column.count(name) >= len(column) for name, column in columns):
+        return False  # such as a label, which other rows have, too; once in a hundred it is a word like others
     return otherwise
 
 
