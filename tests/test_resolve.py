@@ -185,9 +185,9 @@ def test_nothing_is_measured_where_nothing_is_open():
     [
         ("3000 steps", {"learning_rate": 8e-3}, 0.12),
         ("100 steps", {"learning_rate": 8e-3}, 0.5),
-        ("90000 steps", {"learning_rate": 8e-3}, 0.043),  # as many passes are forgotten as with 9,000
+        ("90000 steps", {"learning_rate": 8e-3}, 0.064),  # as many passes are forgotten as with 9,000
         ("3000 steps", {"learning_rate": 4e-3}, 0.25),
-        ("9000 steps", {"learning_rate": 8e-3}, 0.043),
+        ("9000 steps", {"learning_rate": 8e-3}, 0.064),
         ("3000 steps", {"weight_decay": 0.0}, 0.0),
         ("3000 steps", {"init_from": "runs/trained"}, None),
     ],
