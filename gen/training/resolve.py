@@ -119,7 +119,7 @@ def _choices(task: Task, asked: TrainConfig, facts: Facts) -> Choices:
     steps = facts.tokens / max(task.tokens_per_step(asked), 1)
     fixed: set[str] = set()
     if asked.train.init_from:  # a trained model has its sizes, and is not pulled towards zero more than before
-        fixed = {f.name for f in fields(asked.model)} - task.changeable
+        fixed = {f.name for f in fields(asked.model)} - task.changeable | {"weight_decay"}
     else:
         choices.setdefault("weight_decay", weight_decay(rate, steps, facts.passes))
     return {n: choice for n, choice in choices.items() if given.get(n) is None and n not in fixed}
@@ -145,7 +145,6 @@ def weight_decay(rate: float, steps: float, passes: float) -> Choice:
     #  6  Shakespeare: 0.03 1.429 nats (0.7), 0.1 1.419 (2.4), 0.2 1.419 (4.8), 0.4 1.450 (9.6)
     # 12  Multi30k: 0.03 38.2 BLEU (0.4), 0.2 40.1 (2.7), 0.4 39.3 (5.4)
     # 16  captions of Flickr8k: 0.2 CIDEr-D 53.0 (2.4), 0.39 55.0 (4.7)
-    # 20  AG News: 0.2 88.4 % (2.1), 0.5 89.9 (5.3)
     # 31  200,000 characters: 0.12 1.853 nats (1.9), 0.4 1.795 (6.2), 0.8 1.816 (12)
     # 46  5,000 pairs: 0.2 23.9 BLEU (1.8), 0.7 25.1 (6.3)
     value = float(np.clip(max(3.0, passes / 4) / (rate * max(steps, 1.0)), 0.03, 0.5))

@@ -91,6 +91,8 @@ class Classify(Task):
             "dropout": Choice(0.5, why),
             "embedding_dropout": Choice(0.5, why),
             "learning_rate": Choice(3e-3, why),
+            # 5 minutes on two cores: 0.2 89.5 %, 0.365 nats; 0.48, as for other tasks, 88.7 %, 0.385.
+            "weight_decay": Choice(0.2, why),
             "ema": Choice(0.99, "the average is better than the last weights"),
         }
 
