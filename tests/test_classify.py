@@ -190,6 +190,17 @@ def test_all_files_are_read_as_the_first_table(gen, tmp_path) -> None:
         read_split(ClassifyData(data=(data,)))
 
 
+def test_a_folder_of_parquet_is_a_table(tmp_path) -> None:
+    pytest.importorskip("datasets")
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "data").mkdir()
+    found = [{"label": label, "title": f"{title} {i}"} for i, (label, title, _) in enumerate(rows())]
+    parquet.write_table(pa.Table.from_pylist(found), tmp_path / "data" / "train-00000.parquet")
+    split = read_split(ClassifyData(data=(str(tmp_path),)))
+    assert split.columns == {"column": ("title",), "label": "label"}
+    assert (len(split.train), len(split.valid)) == (81, 9)
+
+
 def test_folders_named_by_label(tmp_path) -> None:
     for number, (label, text, _) in enumerate(rows()):
         folder = tmp_path / label

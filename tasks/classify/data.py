@@ -99,8 +99,9 @@ def with_columns(options: ClassifyData) -> ClassifyData:
     of the others look like."""
     if options.label and (options.column or options.image):
         return options
-    name = next((name for name in options.data if not Path(name).is_dir()), None)
-    if name is None or not (Path(name).exists() or is_dataset(name)):
+    there = (name for name in options.data if Path(name).exists() or is_dataset(name))
+    name = next((name for name in there if not _label_folders(name)), None)
+    if name is None:
         return options
     table = Table(name, _wanted(options))
     label = _label_column(table, options)
@@ -163,20 +164,25 @@ def _read(names: Sequence[str], options: ClassifyData) -> tuple[list[Example], l
     found: list[tuple[Example, str]] = []
     dropped: list[str] = []
     for name in names:
-        path = Path(name)
-        labels = sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] not in "._") if path.is_dir() else []
-        if labels and not any(p.suffix == ".parquet" for p in path.rglob("*")):
+        if labels := _label_folders(name):
             for folder in labels:
                 if printable(folder.name) != folder.name:
                     raise UserError(f"{folder}: its name is the label, and has odd bytes in it: rename it")
                 found += [(Example(item, folder.name), "") for item in _in_folder(folder)]
-        elif not path.exists() and not is_dataset(name):
+        elif not Path(name).exists() and not is_dataset(name):
             raise UserError(f"{name}: no such file")
         else:
             found += _rows(name, options, dropped)
     if len({isinstance(e.item, Path) for e, _ in found}) > 1:
         raise UserError(f"{names[0]}: holds pictures and texts: a model reads one of the two")
     return [e for e, _ in found], [part for _, part in found], dropped
+
+
+def _label_folders(name: str) -> list[Path]:
+    """The folders in a folder, which are named by label; none if it is a dataset, or no folder."""
+    path = Path(name)
+    found = sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] not in "._") if path.is_dir() else []
+    return found if found and not any(p.suffix == ".parquet" for p in path.rglob("*")) else []
 
 
 def _in_folder(folder: Path) -> Iterator[str | Path]:

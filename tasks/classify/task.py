@@ -83,6 +83,7 @@ class Classify(Task):
         return Model(encoder, DecoderConfig.of(len(labels), sizes), labels)
 
     def defaults(self, facts: Facts) -> Choices:
+        """The columns that were read, and what was best on AG News."""
         why = "best of those tried on AG News"
         first = "of the first table; all files are read alike"
         return {

@@ -117,12 +117,5 @@ def _text(model: Any, names: tuple[str, ...], labels: Mapping[str, str] | None) 
         if write_text(folder, model, files, labels) > LARGE and not find_spec("usearch"):
             notify("--memory: so long a text needs usearch to be fast: pip install 'gen-toolkit[memory]'")
 
-    recipe = [
-        "memory",
-        "by line ends",
-        model.fingerprint,
-        files.digest(),
-        labels or {},
-        bool(find_spec("usearch")),
-    ]
+    recipe = ["memory 2", model.fingerprint, files.digest(), labels or {}, bool(find_spec("usearch"))]
     return cached(recipe, fill)

@@ -21,6 +21,7 @@ from gen.datasets.batches import Batches
 from gen.datasets.corpus import Part, tokenize
 from gen.datasets.look import DataPart
 from gen.datasets.shards import BUFFER
+from gen.datasets.splits import lines_in
 from gen.datasets.streams import StreamBatches
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders.labels import LabelEncoder
@@ -299,7 +300,7 @@ class Text(Task):
         limit = limit or 256
         text = text_of(examples, model.tokenizer)
         pieces = [text[i : i + 400] for i in range(0, len(text), 400)]
-        items = text.split("\n") if model.info.ends_with_eos else pieces
+        items = lines_in(text) if model.info.ends_with_eos else pieces
         if len(items) > limit:
             items = [items[i * len(items) // limit] for i in range(limit)]
         scores = [s for i in range(0, len(items), 64) for s in model.score(items[i : i + 64])]

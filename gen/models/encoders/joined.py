@@ -121,9 +121,7 @@ class JoinedEncoder(Encoder):
             summaries.append(self.fit_summaries[name](memory.summary) * present)
             vectors = self.fit_values[name](memory.values) * mask[..., None]
             if name not in placed:
-                everywhere.append(
-                    vectors.sum(1, keepdim=True)
-                )  # (B, 1, M), also where an export does not see the 1
+                everywhere.append(vectors.sum(1, keepdim=True))  # (B, 1, M): an export must see the 1
                 continue
             values.append(vectors)
             masks.append(mask)
