@@ -15,6 +15,7 @@ import gen as toolkit
 from gen import UserError
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.metrics.classification import calibration_error, classification_metrics, temperature_of
+from gen.metrics.plots import plot_confusion
 from gen.search.labels import label_log_probs
 from tasks.classify.data import read_split
 from tasks.classify.options import ClassifyData
@@ -286,3 +287,11 @@ def test_balanced_weights_count_every_label_alike(tmp_path) -> None:
     total = {label: counts[label] * float(task.weights[model.tokenizer.encode(label)[0]]) for label in ANIMALS}
     assert max(total.values()) == pytest.approx(min(total.values()), rel=1e-5)
     assert sum(total.values()) == pytest.approx(len(task.split.train), rel=1e-5)
+
+
+def test_labels_that_no_font_has_are_told(tmp_path, capsys) -> None:
+    for label, said in (("a", ""), ("\U000f0000", "some characters are drawn as boxes")):
+        plot_confusion(np.array([[3, 1], [0, 2]]), [label, "b"], tmp_path / "confusion.png")
+        assert said in capsys.readouterr().err
+    plot_confusion(np.array([[3, 1], [0, 2]]), ["a", "b"], tmp_path / "confusion.png")
+    assert capsys.readouterr().err == ""

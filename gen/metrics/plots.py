@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gen.base.errors import printable
+from gen.base.errors import notify, printable
 from gen.base.folders import write_bytes
 
 COLOURS = {"accent": "#3457d5", "other": "#2c7a4b", "field": "#8a8d96", "line": "#e2e2dd"}
@@ -272,7 +272,9 @@ def _save(figure: Any, to: Path | io.BytesIO) -> None:
             figure.savefig(to, format="svg", transparent=True, metadata=nothing)
     else:
         made = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # it is drawn as a box
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
             figure.savefig(made, dpi=130, format=to.suffix[1:])
+        if any(str(each.message).startswith("Glyph ") for each in told):
+            notify(f"{to}: some characters are drawn as boxes: no font of this machine has them")
         write_bytes(to.resolve(), made.getvalue())
