@@ -244,6 +244,14 @@ def test_pictures(gen, tmp_path) -> None:
     assert said.splitlines()[0].split("\t")[0] in ("red", "blue")
     assert "bad.png" in err
     assert gen("plot", "attention", tmp_path / "r", picture, "-o", tmp_path / "look.png")[0] == 0
+    status, said, err = gen("evaluate", tmp_path / "r", "--data", tmp_path / "p", "--json")
+    assert status == 1
+    assert "accuracy" in json.loads(said)
+    assert "left out" in err and "bad.png" in err
+    for good in (tmp_path / "p").rglob("[0-9]*.png"):
+        good.write_bytes(b"")
+    status, said, err = gen("evaluate", tmp_path / "r", "--data", tmp_path / "p")
+    assert (status, said) == (2, "") and "no usable pictures" in err
 
 
 @pytest.mark.parametrize(

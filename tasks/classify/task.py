@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from gen.base.errors import UserError, within
 from gen.datasets.labelled import LabelBatches
 from gen.datasets.look import DataPart
+from gen.datasets.picture_sources import unusable
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.classification import classification_metrics, confusion, mcnemar
 from gen.metrics.plots import plot_confusion
@@ -172,15 +173,25 @@ class Classify(Task):
     # -- a trained model -----------------------------------------------------------------------------------
 
     def held_out(self, model: Any, options: ClassifyHeldOut | None = None) -> list[Example]:
+        """Those of ``options``, else those that training validated on, without pictures that cannot be read."""
         self.config = recorded(Classify, model)
         if options and options.data:
-            examples = read_examples(options.data, with_columns(self.config.data))[0]
+            examples, self.dropped = read_examples(options.data, with_columns(self.config.data))
             with within(options.data[0]):
                 targets_of(model, examples)
-            return examples
-        if not self.config.data.data:
+        elif self.config.data.data:
+            examples = list(read_split(self.config.data).valid)
+        else:
             raise UserError("the model has no record of its training data: name some with --data")
-        return list(read_split(self.config.data).valid)
+        if "picture" not in model.processors:
+            return examples
+        failed = unusable(model.encoder, [e.item for e in examples])
+        self.dropped = [*self.dropped, *map(str, failed.values())]
+        if len(failed) == len(examples):
+            raise UserError(f"no usable pictures are left to evaluate on ({self.dropped[0]})")
+        return [e for i, e in enumerate(examples) if i not in failed]
+
+    dropped: Sequence[str] = ()
 
     def evaluate(
         self, model: Any, examples: Sequence[Example], *, batch_size: int = 64, **search: Any
@@ -193,7 +204,7 @@ class Classify(Task):
         labels = model.tokenizer.labels
         outputs = [labels[i] for i in log_probs.argmax(1)]
         figures = classification_metrics(log_probs, targets_of(model, examples))
-        return Evaluation(figures, outputs, len(examples))
+        return Evaluation(figures, outputs, len(examples), self.dropped)
 
     def _log_probs(self, model: Any, examples: Sequence[Example], batch_size: int = 64) -> np.ndarray:
         """(N, L) log-probabilities of the labels."""
