@@ -6,7 +6,7 @@ Nothing in here imports torch: the same search drives torch tensors and numpy ar
 from gen.search.beam import Beam
 from gen.search.diverse_beam import DiverseBeam
 from gen.search.greedy import Greedy
-from gen.search.loop import StepRecord, drain, search
+from gen.search.loop import drain, search
 from gen.search.options import SearchOptions
 from gen.search.output import Hypothesis, Output
 from gen.search.processors import (
@@ -20,6 +20,7 @@ from gen.search.processors import (
 )
 from gen.search.sample import Sample
 from gen.search.strategy import STRATEGIES, Strategy, register
+from gen.search.unrolled import StepRecord
 
 __all__ = [
     "STRATEGIES",

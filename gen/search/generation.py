@@ -19,13 +19,14 @@ from gen.inputs.tokenizer import Tokenizer
 from gen.search.confidence import Calibration
 from gen.search.datastore import Datastore
 from gen.search.info import ModelInfo
-from gen.search.loop import NOT_FINITE, StepRecord, answered, drain
+from gen.search.loop import NOT_FINITE, answered, drain
 from gen.search.options import GenerateKeywords, SearchOptions
 from gen.search.output import Hypothesis, Output
 from gen.search.pieces import Pieces
 from gen.search.prepare import PreparedSearch, SearchInput, prepare
 from gen.search.sample import fresh_seed
 from gen.search.strategy import Strategy
+from gen.search.unrolled import StepRecord
 
 __all__ = ["GenerationMixin", "Score", "SearchInput"]
 

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from gen.base.errors import UserError
-from gen.search.loop import Events, StepRecord, Wish
+from gen.search.loop import Events, Wish
 from gen.search.ops import Array
+from gen.search.unrolled import StepRecord
 from gen.serve.job import Job, Top
 from gen.serve.rows import Rows, shares_rows
 

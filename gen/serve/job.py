@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gen.search.loop import StepRecord
 from gen.search.ops import Array
 from gen.search.output import Hypothesis
 from gen.search.prepare import PreparedSearch
 from gen.search.processors import StopStrings
+from gen.search.unrolled import StepRecord
 
 Top = list[tuple[int, float]]
 """The likeliest tokens in a place: (token id, log-probability)."""
