@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from gen.web.pack import pack, saved_tokenizer
 from gen.web.site import write_site
 from tests.conftest import TEXT, make_model
 from tests.serving import SENTENCES, calibrated, translator, writer
+from tests.test_saved import ARCHIVE
 
 pytest.importorskip("onnxscript")
 if not shutil.which("node") or not shutil.which("npm"):
@@ -50,6 +52,7 @@ TEXTS = [
     "😀👩‍👩‍👧 🇩🇪! 👍🏽 a\u200db © ™",
     "สวัสดีครับ ✓ ½ Ⅷ ٣",
     "a\u0301b \u0301c x\x1cy\x85z\u2028w",
+    "မြန်မာနိုင်ငံသည် အာရှတွင် ရှိသည်။",
 ]
 
 
@@ -61,12 +64,16 @@ def exported(page_exports, tmp_path_factory):
     made = {
         "writer": calibrated(writer()),
         "subwords": calibrated(make_model(subwords)),
+        "words": calibrated(make_model(WordTokenizer.train([TEXT * 3]))),
         "en-de": calibrated(translator(copy=True)),
     }
     for name, model in made.items():
         export(model, folder / name)
     quantize(folder / "writer", folder / "small")
-    return {**page_exports, **{name: folder / name for name in [*made, "small"]}}
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder / "old", filter="data")
+    old = {name: folder / "old" / name for name in ("text-exported", "translate-exported")}
+    return {**page_exports, **{name: folder / name for name in [*made, "small"]}, **old}
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +202,9 @@ SEARCHES = [
     ("topics", {"topic": "sports", "prompt": ""}, {"seed": 1}),
     ("topics", {"topic": None, "prompt": "the"}, {"seed": 1}),
     *(("en-de", SENTENCES[i % 4], WAYS[i // 4]) for i in range(16)),
+    *(("words", "the cat ", {"temperature": t, "seed": 1}) for t in (0, 1)),
+    ("text-exported", "the ", {"temperature": 0}),
+    ("translate-exported", "The little boy runs.", {"beam": 3}),
 ]
 
 
@@ -276,12 +286,24 @@ def test_a_text_goes_on_from_any_token(ask):
         assert [token["id"] for token in answer["outputs"][0]["tokens"]][: len(each) - 2] == each[2:]
 
 
+def test_a_space_that_a_prompt_has_is_not_written_twice(ask):
+    body = {"model": "words", "input": "the cat ", "temperature": 0, "max_new_tokens": 5}
+    first, written = ask(("next", {"model": "words", "input": "the cat "}), ("generate", body))
+    assert not any(token["piece"].startswith(" ") for token in first["tokens"])
+    (output,) = written["outputs"]
+    assert "".join(token["piece"] for token in output["tokens"]) == output["text"]
+    ids = [token["id"] for token in output["tokens"]]
+    (rest,) = ask(("generate", {**body, "from_ids": ids[:2], "max_new_tokens": 3}))
+    begun = "".join(token["piece"] for token in output["tokens"][:2])
+    assert begun + rest["outputs"][0]["text"] == output["text"]
+
+
 def test_captions_and_labels_are_pythons(ask, load):
     images = [noise(300, 200), noise(90, 260), Image.new("RGB", (64, 64), "blue")]
     size = load("captions").processors["picture"].preprocessing.size
     found = ask(
         *(("generate", {"model": "captions", "input": as_picture(image), "beam": 5}) for image in images),
-        *(("classify", {"model": "labels", "input": f"  {sentence} "}) for sentence in SENTENCES),
+        *(("classify", {"model": "labels", "input": f"\x85 {sentence} "}) for sentence in SENTENCES),
     )
     for image, answer in zip(images, found, strict=False):
         expected = load("captions").generate(image, beam=5)
@@ -327,11 +349,14 @@ def test_the_command_writes_a_page(gen, trained, exported, cache, monkeypatch, t
     places = re.compile(rb"""(?:src|href|from|import|fetch|url)\s*[=(]?\s*["'](?:https?:)?//""")
     ours = [path for path in site.rglob("*.*") if path.suffix in (".js", ".css", ".html")]
     assert [path for path in ours if places.search(path.read_bytes())] == []
-    page = tmp_path / "page.html"
+    page = tmp_path / "new" / "page.html"
     status, out, err = gen("export", exported["en-de"], "--web", "--single-file", "-o", page)
     assert (status, page.stat().st_size > 1e6) == (0, True), err
     assert gen("export", exported["en-de"], "--web", "-o", site)[0] == 0  # written anew
     assert len(json.loads((site / "models.json").read_text())) == 1
+    (site / "CNAME").write_text("example.org")
+    status, _, err = gen("export", exported["en-de"], "--web", "-o", site)
+    assert (status, "holds other things" in err, (site / "CNAME").exists()) == (2, True, True)
 
 
 def test_what_is_no_page_is_not_replaced(gen, exported, cache, tmp_path):

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 from gen.inputs.tokenizer import Tokenizer
 from gen.inputs.words import CLUSTERS, CONTINUES
-from gen.search.prepare import cut, open_end, token_texts
+from gen.search.prepare import cut, end_space, token_texts
 
 
 class Pieces:
@@ -33,7 +33,7 @@ class Pieces:
         self, tokenizer: Tokenizer, prompt: str = "", stops: Sequence[str] = (), after: Sequence[int] = ()
     ) -> None:
         self._tokenizer, self._stops = tokenizer, stops
-        self._space = prompt[len(open_end(prompt, tokenizer)) :]
+        self._space = "" if after else end_space(prompt, tokenizer)
         self._joins = _has_continuing(tokenizer)
         self._written = list(after)  # before the pending ones: some tokens decode differently at the beginning
         self._pending: list[int] = []

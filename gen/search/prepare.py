@@ -121,7 +121,7 @@ class PreparedSearch:
         copying = self.copying
         columns = zip(self.mask, self.texts, self.goals, results, strict=True)
         for number, (real, prompt, goal, hypotheses) in enumerate(columns):
-            space = prompt[len(open_end(prompt, tokenizer)) :]
+            space = end_space(prompt, tokenizer)
             for hypothesis in hypotheses:
                 if hypothesis.attention is not None:
                     hypothesis.attention = hypothesis.attention[:, real]
@@ -269,9 +269,14 @@ def _distinct(hypotheses: list[Hypothesis], tokenizer: Tokenizer) -> list[Hypoth
     return list(best.values())
 
 
+def end_space(prompt: str, tokenizer: Tokenizer) -> str:
+    """The space at a prompt's end, where the next word brings its own: where tokens are words."""
+    return " " if tokenizer.kind == "word" and prompt.endswith(" ") else ""
+
+
 def open_end(prompt: str, tokenizer: Tokenizer) -> str:
-    """A prompt without the space at its end, where the next word brings its own: where tokens are words."""
-    return prompt.removesuffix(" ") if tokenizer.kind == "word" else prompt
+    """A prompt without its `end_space`."""
+    return prompt.removesuffix(end_space(prompt, tokenizer))
 
 
 _texts: WeakKeyDictionary[Tokenizer, list[str]] = WeakKeyDictionary()

@@ -17,6 +17,7 @@ class Spelling:
     Args:
         tokenizer: of the output.
         before: the token ids that the text continues.
+        space: what the text has already and the first word would bring again: its `gen.search.prepare.end_space`.
 
     Example:
         >>> from gen.inputs.tokenizer import WordTokenizer
@@ -25,13 +26,15 @@ class Spelling:
         ([' a', ' cat'], ' a')
     """
 
-    def __init__(self, tokenizer: Tokenizer, before: Sequence[int]) -> None:
-        self._tokenizer, self._written, self._pending = tokenizer, list(before[-_NEAR:]), list[int]()
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int], space: str = "") -> None:
+        self._tokenizer, self._space = tokenizer, space
+        self._written, self._pending = list(before[-_NEAR:]), list[int]()
 
     def piece(self, token_id: int) -> str:
         """The part that a token would have, if it came next."""
         decode = self._tokenizer.decode
         text = decode([*self._written, *self._pending, token_id]).removeprefix(decode(self._written))
+        text = text.removeprefix(self._space)
         return "" if text.endswith("\N{REPLACEMENT CHARACTER}") else text
 
     def add(self, token_id: int) -> str:
@@ -39,5 +42,5 @@ class Spelling:
         text = self.piece(token_id)
         self._pending.append(token_id)
         if text:
-            self._written, self._pending = [*self._written, *self._pending][-_NEAR:], []
+            self._written, self._pending, self._space = [*self._written, *self._pending][-_NEAR:], [], ""
         return text

@@ -16,7 +16,7 @@ from gen.search.confidence import confidence_record
 from gen.search.labels import label_log_probs
 from gen.search.output import Hypothesis
 from gen.search.pieces import Pieces
-from gen.search.prepare import cut, token_texts
+from gen.search.prepare import cut, end_space, token_texts
 from gen.search.spelling import Spelling
 from gen.serve.errors import Refusal
 from gen.serve.job import Job, Token
@@ -75,7 +75,7 @@ async def next_tokens(request: Request) -> Response:
     async with Work(request, served) as work:
         job = await work.begin(item, options, top=asked.top, from_ids=asked.from_ids)
         await work.results()
-    spelling = Spelling(work.model.tokenizer, job.search.prompts[0])
+    spelling = _spelling(work, job)
     tokens = _tops(work, job.tops[0][0], spelling)
     return answer({"model": served.name, "tokens": tokens, "prompt_tokens": work.prompt_tokens})
 
@@ -142,6 +142,13 @@ def _probability(log_prob: float) -> float:
     return float(f"{math.exp(log_prob):.6g}")
 
 
+def _spelling(work: Work, job: Job) -> Spelling:
+    """How the next tokens are written, after the prompt and the tokens that were asked for."""
+    tokenizer = work.model.tokenizer
+    space = "" if job.from_ids else end_space(job.search.texts[0], tokenizer)
+    return Spelling(tokenizer, job.search.prompts[0], space)
+
+
 def _tops(work: Work, top: list[tuple[int, float]], spelling: Spelling) -> list[dict[str, Any]]:
     """``text`` is a token's own text, ``piece`` what it adds to the text so far."""
     texts = token_texts(work.model.tokenizer)
@@ -169,7 +176,7 @@ async def _events(work: Work, job: Job, item: Any, asked: Generate) -> AsyncIter
     search = job.search
     tokenizer = work.model.tokenizer
     writers = [Pieces(tokenizer, search.texts[0], search.stops, job.from_ids) for _ in range(job.width)]
-    spellings = [Spelling(tokenizer, search.prompts[0]) for _ in range(job.width)]
+    spellings = [_spelling(work, job) for _ in range(job.width)]
 
     def event(token: Token) -> dict[str, Any]:
         text = writers[token.text].add(token.token_id)
@@ -204,7 +211,7 @@ def _output(work: Work, job: Job, place: int, hypothesis: Hypothesis, asked: Gen
     tops = job.tops[place] if place < len(job.tops) else []
     written = zip(hypothesis.token_ids, hypothesis.log_probs, strict=False)
     tokens = [Token(place, i, p, tops[t] if t < len(tops) else [], None) for t, (i, p) in enumerate(written)]
-    spelling = Spelling(work.model.tokenizer, job.search.prompts[0])
+    spelling = _spelling(work, job)
     text = hypothesis.text
     if job.from_ids:
         decode = work.model.tokenizer.decode

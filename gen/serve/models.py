@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ def describe(name: str, model: Any) -> dict[str, Any]:
         "tokenizer": tokenizer.kind,
         "vocabulary": len(tokenizer),
         "ends": model.info.ends_with_eos,
-        "metrics": {k: v for k, v in model.info.metrics.items() if isinstance(v, int | float)},
+        "metrics": {k: v for k, v in model.info.metrics.items() if isinstance(v, int | float) and isfinite(v)},
     }
 
 

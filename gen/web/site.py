@@ -48,6 +48,7 @@ def write_site(models: Mapping[str, Path], output: Path, single: bool = False) -
     if single:
         files = {"index.html": _single(files)}
     if single and output.suffix == ".html":
+        output.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(output, files["index.html"])
     else:
         write_folder(output, lambda folder: _fill(folder, files))
@@ -58,10 +59,12 @@ def check_output(output: Path, single: bool = False) -> None:
     """Raises `UserError` if the page cannot be written there, or something else is there already."""
     page = output / "index.html" if output.is_dir() else output
     ours = page.is_file() and MARK.encode() in page.read_bytes()[:2000]
+    pages = {*(path.name for path in PAGE.iterdir()), "index.html", "models.json", "models", "engine"}
+    ours = ours and (not output.is_dir() or {path.name for path in output.iterdir()} <= pages)
     if output.suffix == ".html" and not single:
         raise UserError(f"--output {output}: is a file: --single-file writes one, else name a folder")
     if output.exists() and not ours and not (output.is_dir() and not any(output.iterdir())):
-        raise UserError(f"--output {output}: exists and is no such page: name another one")
+        raise UserError(f"--output {output}: exists and holds other things than such a page: name another one")
     parent = next(path for path in output.absolute().parents if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"--output {output}: cannot be written ({parent} is no writable folder)")

@@ -42,7 +42,9 @@ function area(id, kind, changed, pick) {
     area.setRangeText(text, area.selectionEnd, area.selectionEnd, "end");
     changed(false);
   };
-  return { element: area, area, value: () => area.value, before, insert };
+  // A sentence is a line, as commands read it; nothing is no input.
+  const value = () => (kind === "sentences" ? area.value.trim() || null : area.value);
+  return { element: area, area, value, before, insert };
 }
 
 function choice(id, labels, changed) {

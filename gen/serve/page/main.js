@@ -27,6 +27,14 @@ function headingOf(model) {
 // Models that read the same can be side by side.
 const kindOf = (model) => JSON.stringify([viewOf(model), model.inputs]);
 
+function decoded(name) {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name; // typed, with a % of its own
+  }
+}
+
 let known = [];
 let panels = [];
 
@@ -39,7 +47,7 @@ async function start() {
   }
   at("notice").hidden = true;
   chooser();
-  const wanted = location.hash.slice(1).split("+").map(decodeURIComponent);
+  const wanted = location.hash.slice(1).split("+").map(decoded);
   const found = known.filter((model) => wanted.includes(model.name));
   choose(found.length ? found.filter((model) => kindOf(model) === kindOf(found[0])) : known.slice(0, 1));
 }

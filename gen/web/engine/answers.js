@@ -7,14 +7,17 @@ import { search, written } from "./search.js";
 import { sentence } from "./model.js";
 import { largest, strategyOf } from "./strategies.js";
 import { BOS, EOS, Refusal, SPECIALS, Spelling, withoutBeginning } from "./tokenizers.js";
+import { SPACE } from "./words.js";
+
+const SPACES = new RegExp(`[${SPACE}]+`, "u");
 
 // Of a word model, the space at a prompt's end: the next word brings its own.
-const openSpace = (prompt, tokenizer) => (tokenizer.kind === "word" && prompt.endsWith(" ") ? " " : "");
+const endSpace = (prompt, tokenizer) => (tokenizer.kind === "word" && prompt.endsWith(" ") ? " " : "");
 
 async function prepared(model, input, options, fromIds) {
   const { tokenizer } = model;
   const start = await model.start(itemOf(model, input));
-  const space = openSpace(start.prompt, tokenizer);
+  const space = endSpace(start.prompt, tokenizer);
   const spelled = tokenizer.encodeKnown(start.prompt.slice(0, start.prompt.length - space.length), options.unknown);
   const prompt = [BOS, ...spelled, ...fromIds];
   const limit = lengthLimit(options, start.mask.filter(Boolean).length);
@@ -23,7 +26,7 @@ async function prepared(model, input, options, fromIds) {
     ...start,
     tokenizer,
     prompt,
-    space,
+    space: fromIds.length ? "" : space,
     limit,
     strategy: strategyOf(options),
     processors: processorsOf(options, tokenizer),
@@ -36,7 +39,7 @@ async function prepared(model, input, options, fromIds) {
 function itemOf({ processors }, input) {
   const names = Object.keys(processors);
   const needed = names.filter((name) => !processors[name].optional);
-  const single = input === null || typeof input !== "object" || "data" in input;
+  const single = input === null || typeof input !== "object" || ArrayBuffer.isView(input.data) || Array.isArray(input.data);
   if (single && needed.length > 1) throw new Refusal(`this model reads ${names.join(" and ")}`);
   const given = single ? { [needed[0] ?? names[0]]: input } : input;
   for (const name of needed) if (given[name] == null) throw new Refusal(`the input '${name}' is missing`);
@@ -59,7 +62,7 @@ function best(tokenizer, all, begin, count, spelling) {
 export async function next(model, { input = "", from_ids = [], top = 10 }) {
   const { tokenizer } = model;
   const wanted = await prepared(model, input, searchOptions(model.defaults, { temperature: 0, max_new_tokens: 1, min_new_tokens: 0 }), from_ids);
-  const spelling = new Spelling(tokenizer, wanted.prompt);
+  const spelling = new Spelling(tokenizer, wanted.prompt, wanted.space);
   let tokens = [];
   await search(wanted, ({ all }) => {
     tokens = best(tokenizer, all, 0, top, spelling);
@@ -91,7 +94,7 @@ export async function generate(model, body, told = () => {}) {
   const options = searchOptions(model.defaults, body);
   const wanted = await prepared(model, input, options, from_ids);
   const { strategy, prompt, mask } = wanted;
-  const rows = Array.from({ length: strategy.width }, () => ({ spelling: new Spelling(tokenizer, prompt), tokens: [] }));
+  const rows = Array.from({ length: strategy.width }, () => ({ spelling: new Spelling(tokenizer, prompt, wanted.space), tokens: [] }));
   const [records, V] = [[], tokenizer.size];
   const all = await search(wanted, (record) => {
     if (tree) records.push(record);
@@ -114,7 +117,7 @@ export async function generate(model, body, told = () => {}) {
     const { ids, score, logProbs, finished, seed, temperature } = hypothesis;
     const output = { text: hypothesis.text, score, finished, seed, temperature };
     if (from_ids.length) output.text = cut(withoutBeginning(tokenizer.decode([...from_ids, ...ids]), tokenizer.decode(from_ids)), wanted.stops);
-    const spelling = new Spelling(tokenizer, prompt);
+    const spelling = new Spelling(tokenizer, prompt, wanted.space);
     output.tokens = strategy.revises ? ids.map((id, t) => spelledToken(tokenizer, id, logProbs[t], spelling)) : rows[place].tokens.slice(0, ids.length);
     if (model.confidence && !from_ids.length) Object.assign(output, confidenceOf(model.confidence, tokenizer, hypothesis));
     if (attention) output.attention = hypothesis.attention.length ? hypothesis.attention.map(seen) : null;
@@ -133,7 +136,7 @@ function spelledToken(tokenizer, id, logProb, spelling) {
 // The likeliest labels, and what the model looked at.
 export async function classify(model, { input = "", top = 10 }) {
   const { tokenizer } = model;
-  const plain = (value, kind) => (kind !== "pictures" && typeof value === "string" ? value.trim().split(/\s+/u).join(" ") : value);
+  const plain = (value, kind) => (kind !== "pictures" && typeof value === "string" ? value.split(SPACES).filter(Boolean).join(" ") : value);
   const item = itemOf(model, input);
   for (const name of Object.keys(item)) item[name] = plain(item[name], model.processors[name].kind);
   const { step, state, mask } = await model.start(item);

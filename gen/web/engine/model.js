@@ -73,7 +73,9 @@ export class Model {
       source[name] = await this.#read(processor, item[name]);
       if (processor.kind === "prompts") prompt += item[name] ?? "";
     }
-    const made = await this.encoder.run(source);
+    // Folders of format 1 call their only input so, whatever it is.
+    const given = this.encoder.inputNames[0] === "source" ? { source: Object.values(source)[0] } : source;
+    const made = await this.encoder.run(given);
     const memory = Object.fromEntries(this.memoryNames.map((name) => [name, made[name]]));
     const state = new State(this.stateNames.map((name) => made[name].data), 1);
     const step = async (ids, before) => {
@@ -86,13 +88,14 @@ export class Model {
     return { state, step, prompt, mask: made.mask ? Array.from(made.mask.data, Boolean) : [] };
   }
 
-  async #read({ kind, tokenizer, lowercase, preprocessing }, value) {
+  async #read({ kind, optional, tokenizer, lowercase, preprocessing }, value) {
     if (kind === "prompts") return tensor("int64", [0]);
     if (kind === "labels") return tensor("int64", [value ? tokenizer.encode(value, true)[0] : PAD], 1);
     if (kind === "sentences") return tensor("int64", sentence({ tokenizer, lowercase }, value), 1);
     if (kind !== "pictures") throw new Refusal(`this page cannot read ${kind}`);
     const { size } = preprocessing;
     const pixels = value == null ? new Uint8Array(3 * size * size) : await preprocessed(value, preprocessing);
+    if (optional && value != null && !pixels.some(Boolean)) pixels[0] = 1; // zeros are no picture, and a black one is one
     return new ort.Tensor("uint8", pixels, [1, 3, size, size]);
   }
 }

@@ -114,15 +114,16 @@ const NEAR = 8; // tokens before that can change how one is written
 
 // What each token adds to a text: a character of several tokens belongs to the last of them.
 export class Spelling {
-  constructor(tokenizer, before) {
-    this.tokenizer = tokenizer;
+  // `space`: of the prompt's end, which the first word brings again.
+  constructor(tokenizer, before, space = "") {
+    [this.tokenizer, this.space] = [tokenizer, space];
     this.written = before.slice(-NEAR);
     this.pending = [];
   }
 
   piece(id) {
     const decode = (ids) => this.tokenizer.decode(ids);
-    const text = withoutBeginning(decode([...this.written, ...this.pending, id]), decode(this.written));
+    const text = withoutBeginning(withoutBeginning(decode([...this.written, ...this.pending, id]), decode(this.written)), this.space);
     return text.endsWith("\ufffd") ? "" : text;
   }
 
@@ -132,6 +133,7 @@ export class Spelling {
     if (text) {
       this.written = [...this.written, ...this.pending].slice(-NEAR);
       this.pending = [];
+      this.space = "";
     }
     return text;
   }

@@ -1,6 +1,6 @@
 // Words as `gen.inputs.words` finds them.
 
-const SPACE = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"; // Python's \s
+export const SPACE = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"; // Python's \s
 const PLAIN = new RegExp(` ?[\\p{L}\\p{N}_]+(?:['’\\-][\\p{L}\\p{N}_]+)*| ?(?:[^\\p{L}\\p{N}_${SPACE}]|\\r\\n|(?! )[${SPACE}])| `, "gu");
 const NOT_PLAIN =
   /[^\x00-\u02ff\u0370-\u0482\u048a-\u0530\u2010-\u2027\u20a0-\u20bf\u3000-\u3020\u3041-\u3096\u30a0-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff9d]/u;
@@ -25,7 +25,7 @@ function wordsOfClusters(line) {
     if (parts[at] === " " && at + 1 < parts.length && !parts[at + 1].startsWith(" ")) at++;
     if (letter(at)) {
       do at++;
-      while (letter(at) || (/^['’-]$/.test(parts[at]) && letter(at + 1)));
+      while (letter(at) || /^\p{M}/u.test(parts[at] ?? "") || (/^['’-]$/.test(parts[at]) && letter(at + 1)));
     } else at++;
     found.push(parts.slice(begin, at).join(""));
   }

@@ -51,6 +51,7 @@ onmessage = ({ data: { id, call, body, stop } }) => {
   if (stop) return stopped.add(id);
   line = line.then(async () => {
     try {
+      await pause(); // what was stopped meanwhile is not begun
       if (stopped.delete(id)) throw new DOMException("stopped", "AbortError");
       postMessage({ id, answer: await DO[call](id, body) });
     } catch (error) {
