@@ -16,7 +16,7 @@ import pytest
 
 from gen import bulk
 from gen.base.errors import UserError
-from gen.base.tables import dataset_rows, load_dataset
+from gen.base.hub_data import dataset_rows, load_dataset
 from gen.bulk import Job, Writer, run_job
 from gen.bulk.inputs import Failed, find_chunks, read_chunk
 from tasks.commands.large import LargeJob

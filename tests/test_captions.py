@@ -284,6 +284,16 @@ def test_a_disk_that_gets_full_leaves_no_part_in_the_cache(most, tmp_path):
     assert build_captions(pictures(), TokenizerOptions("char"), cache=tmp_path).pictures.tolist() == [0, 0, 1, 2]
 
 
+def test_a_picture_belongs_to_one_part(tmp_path, images):
+    """Rows split by chance: a picture's other captions are left out. A name may hold a #."""
+    (images / "a#1.jpg").write_bytes((images / "a.jpg").read_bytes())
+    rows = "a#1.jpg#0,a dog,train\na#1.jpg#1,a cat,test\n"
+    (tmp_path / "c.csv").write_text("image,caption,split\n" + rows)
+    found = read_captions(str(images), str(tmp_path / "c.csv"))
+    assert [(c.picture.name, c.captions, c.split) for c in found.pictures] == [("a#1.jpg", ["a dog"], "train")]
+    assert "belongs to the part 'train' already" in found.dropped[0]
+
+
 def test_files_that_describe_the_same_pictures_are_one(tmp_path, images):
     for number in (1, 2):
         rows = [{"image": name, "caption": f"file {number}"} for name in CAPTIONS]

@@ -211,6 +211,56 @@ def test_folders_named_by_label(tmp_path) -> None:
     assert {(e.target, e.item) for e in [*split.train, *split.valid]} == {(a, b) for a, b, _ in rows()}
 
 
+def test_folders_of_parts_hold_folders_named_by_label(tmp_path) -> None:
+    """As in aclImdb, and in most picture sets: train and test are no labels."""
+    for number, (label, text, _) in enumerate(rows()):
+        folder = tmp_path / ("train", "train", "Val", "test")[number % 4] / label
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.txt").write_text(text)
+    (tmp_path / "train" / "cat" / "empty.txt").write_text(" \n")
+    (tmp_path / "train" / "dog" / "empty.txt").write_text("")
+    split = read_split(ClassifyData(data=(str(tmp_path),)))
+    assert split.tokenizer.labels == sorted(ANIMALS)
+    assert (len(split.train), len(split.valid), len(split.dropped)) == (46, 22, 2)
+    (tmp_path / "test").rename(tmp_path / "tests")  # now these are labels
+    assert len(read_split(ClassifyData(data=(str(tmp_path),))).tokenizer.labels) == 3
+    (tmp_path / "tests" / "cat" / "1.txt").write_bytes("café".encode("latin-1"))
+    with pytest.raises(UserError, match=r"1\.txt: line 1 is not UTF-8 \(byte 3 of the line\); convert the file$"):
+        read_split(ClassifyData(data=(str(tmp_path),)))
+
+
+def test_a_column_that_tells_the_label_is_not_read(tmp_path) -> None:
+    """The name of a label beside its number; two columns that may be the label; lists."""
+    numbers = {label: i for i, label in enumerate(ANIMALS)}
+    found = [(text, numbers[label], label) for label, text, _ in rows()]
+    data = table(tmp_path / "a.csv", ("text", "label", "label_text"), found)
+    assert read_split(ClassifyData(data=(str(data),))).columns == {"column": ("text",), "label": "label"}
+    data = table(tmp_path / "b.csv", ("category", "text", "label"), [(b, a, c) for a, b, c in found])
+    with pytest.raises(UserError, match="name the column of the labels"):
+        read_split(ClassifyData(data=(str(data),)))
+    lists = [{"text": text, "words": text.split(), "labels": [label]} for text, _, label in found]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lists))
+    for more in ({}, {"label": "text", "column": ("words",)}):
+        with pytest.raises(UserError, match="holds lists"):
+            read_split(ClassifyData(data=(str(tmp_path / "c.jsonl"),), **more))
+
+
+def test_parquet_of_pictures_with_named_labels(tmp_path) -> None:
+    datasets = pytest.importorskip("datasets")
+    colours, names = [(200, 0, 0), (0, 0, 200)], ["red one", "blue one"]
+    pictures = [Image.new("RGB", (8, 8), tuple(c + i for c in colours[i % 2])) for i in range(30)]
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    rows = {"img": pictures, "label": [i % 2 if i else -1 for i in range(30)]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "a.parquet")
+    split = read_split(ClassifyData(data=(str(tmp_path / "a.parquet"),)))
+    assert split.columns == {"label": "label", "image": "img"}
+    assert split.tokenizer.labels == sorted(names)
+    assert len(split.dropped) == 1
+    for example in [*split.train, *split.valid]:
+        red, _, blue = Image.open(example.item).getpixel((0, 0))
+        assert example.target == names[blue > red]
+
+
 def test_a_picture_under_two_names_is_on_one_side(tmp_path) -> None:
     for number in range(20):
         picture = Image.new("RGB", (8, 8), (number * 10, 0, 0))
@@ -244,6 +294,9 @@ def test_pictures(gen, tmp_path) -> None:
     assert said.splitlines()[0].split("\t")[0] in ("red", "blue")
     assert "bad.png" in err
     assert gen("plot", "attention", tmp_path / "r", picture, "-o", tmp_path / "look.png")[0] == 0
+    (tmp_path / "list.txt").write_text(f"{picture}\n\n{'long' * 200}\n{picture}\n")
+    status, said, err = gen("classify", tmp_path / "r", "-i", tmp_path / "list.txt")
+    assert (status, len(said.splitlines()), err.count("\n")) == (1, 3, 1), err
     status, said, err = gen("evaluate", tmp_path / "r", "--data", tmp_path / "p", "--json")
     assert status == 1
     assert "accuracy" in json.loads(said)

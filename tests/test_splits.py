@@ -18,9 +18,11 @@ from gen.datasets.corpus import TokenizerOptions, build_corpus
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import PairOptions, build_pairs
 from gen.datasets.splits import PairKeys, connected, hold_out_pairs, text_key
+from gen.datasets.streamed import PairHead
 from tasks.caption.data import read_split
 from tasks.caption.options import CaptionData
-from tasks.text.data import TextSplit
+from tasks.text.data import TextSplit, read_corpus
+from tasks.text.options import TextData
 from tasks.translate.data import TranslateSplit
 
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=150, database=None)
@@ -127,6 +129,23 @@ def corpus_of(tmp_path, lines):
     offsets = np.asarray(corpus.train.offsets).tolist()
     train = [corpus.tokenizer.decode(corpus.train.tokens.read(a, b - a)) for a, b in pairwise(offsets)]
     return corpus, train, corpus.held_out[0].read_text(encoding="utf-8").splitlines()
+
+
+def test_a_column_split_is_followed_whatever_is_read(tmp_path):
+    """By several tables of which one has it, by streams, and by texts."""
+    parts = ["train", "valid", "", "test"]
+    split = [{"en": f"dog {i}", "de": f"Hund {i}", "split": parts[i % 4]} for i in range(80)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in split))
+    (tmp_path / "b.jsonl").write_text("".join(f'{{"en": "cat {i}", "de": "Katze {i}"}}\n' for i in range(10)))
+    both = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    found = PairFiles(both, "en", "de").parts
+    assert [int((found == part).sum()) for part in ("train", "valid", "test")] == [50, 20, 20]
+    assert [pair[0] for pair in PairHead(both[:1], "en", "de")] == [f"dog {i}" for i in range(80) if not i % 2]
+    chars = {"level": "char", "unit": "line", "column": "en"}
+    corpus = read_corpus(TextData(data=tuple(both), **chars)).corpus
+    assert corpus.notes["not used"] == "20 rows of other parts"
+    assert [len(part.offsets) - 1 for part in (corpus.train, corpus.valid)] == [50, 20]
+    assert len(read_corpus(TextData(data=tuple(both), valid=(both[0],), **chars)).corpus.valid.offsets) - 1 == 80
 
 
 def test_lines_stay_on_one_side(tmp_path):

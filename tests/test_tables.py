@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gen.base.dialects import sniff
 from gen.base.errors import UserError
+from gen.base.files import TextFiles
 from gen.base.lines import read_lines
 from gen.base.tables import Table, kind_of
 
@@ -115,6 +116,36 @@ def test_columns_of_one_name_are_told_apart(tmp_path):
     assert (table.find("1"), table.find("3"), table.find("label")) == ("text", "text (2)", "label")
     with pytest.raises(UserError, match="several columns are called 'text': rename one, or name it by its number"):
         table.find("Text")
+
+
+def test_names_that_are_empty_at_the_end_of_a_header(tmp_path):
+    """As Kaggle's spam.csv has them; in a few rows there is something."""
+    rows = rows_of(tmp_path / "spam.csv", 'v1,v2,,\nham,"Ok, then",,\nspam,Win,now,\n')
+    assert [(row["v1"], row["v2"]) for row in rows] == [("ham", "Ok, then"), ("spam", "Win")]
+    with pytest.raises(UserError, match="line 2 has more fields than the header"):
+        rows_of(tmp_path / "more.csv", "a,b\n1,2,3\n")
+
+
+def test_parts_of_a_json_document(tmp_path):
+    rows = rows_of(tmp_path / "a.json", json.dumps({"train": [{"en": "a"}], "validation": [{"en": "b"}]}))
+    assert rows == [{"split": "train", "en": "a"}, {"split": "validation", "en": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ("hello there".encode("utf-16"), "UTF-16 text"),
+        ("hello there".encode("utf-16-be"), "UTF-16 text, or no text"),
+        (b"PK\x03\x04 and so on", "a zip archive or an office document"),
+        (b"%PDF-1.7 and so on", "a PDF document"),
+    ],
+)
+def test_what_is_no_utf8_text_is_named(tmp_path, content, kind):
+    path = tmp_path / "a.txt"
+    path.write_bytes(content)
+    for read in (lambda: list(read_lines(str(path))), lambda: list(TextFiles([str(path)], "replace"))):
+        with pytest.raises(UserError, match=f"a.txt: is {kind}: save or unpack it as UTF-8 text"):
+            read()
 
 
 def test_nan_of_pandas_is_an_empty_cell(tmp_path):

@@ -13,13 +13,14 @@ import stat
 import sys
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gen.base.errors import UserError
-from gen.base.lines import expand_braces, suffix
+from gen.base.lines import expand_braces, refuse_foreign, suffix
 from gen.base.tables import TABLES, Table, listed
 
 NAME_IT = "name the column of the text with --column"
@@ -97,6 +98,7 @@ class TextFiles:
         given: columns of the tables that `given_cells` returns.
         one_line: whether line ends in cells become spaces.
         advice: what an error says where it is not clear which column is the text.
+        part: of tables with a column "split", only the rows of this part: "train", "valid" or "test"; "" for all.
 
     Attributes:
         skipped: the names of files in folders that are no text.
@@ -124,14 +126,18 @@ class TextFiles:
         one_line: bool = False,
         given: Sequence[str] = (),
         advice: str = NAME_IT,
+        part: str = "",
     ) -> None:
         self.encoding_errors, self.column, self.one_line = encoding_errors, column, one_line
-        self.given = given
+        self.given, self.part = given, part
         self.skipped: list[str] = []
         self._spools: dict[str, Any] = {}
         self.paths = [path for name in names for each in expand_braces(name) for path in self._expand(each)]
         tables = [path for path in self.paths if suffix(path.name) in TABLES]
-        self._columns = {path: text_column(Table(str(path)), column, given, advice) for path in tables}
+        self._tables = {path: Table(str(path)) for path in tables}
+        self._columns = {path: text_column(table, column, given, advice) for path, table in self._tables.items()}
+        if part not in ("", "train"):
+            self.paths = [path for path, table in self._tables.items() if table.split]
 
     def _expand(self, name: str) -> list[Path]:
         if name == "-" or _is_stream(name):
@@ -142,11 +148,9 @@ class TextFiles:
                 spool.flush()
             found = [Path(self._spools[name].name)]
         elif Path(name).is_dir():
-            files = visible_files(Path(name))
-            found = [path for path in files if path.name.lower().endswith((".txt", ".txt.gz"))]
-            if not found:
-                raise UserError(f"{name}: the folder holds no .txt or .txt.gz file")
-            self.skipped += [str(path.relative_to(name)) for path in files if path not in set(found)]
+            found = texts_in(Path(name))
+            others = set(visible_files(Path(name))) - set(found)
+            self.skipped += sorted(str(path.relative_to(name)) for path in others)
         elif glob.has_magic(name) and not Path(name).exists():
             found = sorted(Path(p) for p in glob.glob(name, recursive=True) if Path(p).is_file())
             if not found:
@@ -189,7 +193,8 @@ class TextFiles:
                 digest.update(block)
             digest.update(b"\0end of file\0")
             if path in self._columns:
-                digest.update(f"{self._columns[path]}\0{self.one_line}".encode())
+                part = self.part if self._tables[path].split else ""
+                digest.update(f"{self._columns[path]}\0{self.one_line}{part}".encode())
         return digest.hexdigest()
 
     def __iter__(self) -> Iterator[str | None]:
@@ -208,24 +213,33 @@ class TextFiles:
         for path in self.paths:
             if path not in self._columns:
                 raise UserError(f"{path}: is no table, so it has no column {self.given[0]!r}")
-            table = Table(str(path))
+            table = self._tables[path]
             columns = [table.column("--given", each) for each in self.given]
-            for _, row, _ in self._rows(table, path):
+            for _, row, _ in self._rows(path):
                 cells = (row.get(column) for column in columns)
                 found.append(tuple("" if cell is None else " ".join(str(cell).split()) for cell in cells))
         return found
 
-    def _rows(self, table: Table, path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
-        """The rows of a table that have a text: place, row, text."""
+    def _rows(self, path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
+        """The rows of a table that have a text, of the part that is wanted: place, row, text."""
+        table = self._tables[path]
         for where, row in table:
+            if self.part and table.part(where, row) != self.part:
+                continue
             if text := table.text(where, row, self._columns[path]).strip():
-                yield where, row, " ".join(text.splitlines()) if self.one_line else text
+                lines = text.replace("\r\n", "\n").replace("\r", "\n")
+                yield where, row, " ".join(text.splitlines()) if self.one_line else lines
+
+    def parts(self) -> Counter[str]:
+        """The number of rows of each part, of the tables with a column "split"."""
+        tables = (table for table in self._tables.values() if table.split)
+        return Counter(table.part(where, row) for table in tables for where, row in table)
 
     def _cells(self, path: Path) -> Iterator[str]:
         """The cells of a table's column, in pieces."""
         piece: list[str] = []
         length = 0
-        for _, _, text in self._rows(Table(str(path)), path):
+        for _, _, text in self._rows(path):
             piece.append(text)
             length += len(text)
             if length > _BLOCK:
@@ -239,6 +253,8 @@ class TextFiles:
         newlines = io.IncrementalNewlineDecoder(None, translate=True)
         rest, offset = "", 0
         for block in self._blocks(path):
+            if not offset:
+                refuse_foreign(block[:1000], str(path))
             rest += newlines.decode(self._decode(decoder, block, path, offset))
             offset += len(block)
             end = rest.rfind("\n") + 1 or (len(rest) if len(rest) > 4 * _BLOCK else 0)
@@ -261,6 +277,14 @@ class TextFiles:
             ) from error
 
 
+def texts_in(folder: Path) -> list[Path]:
+    """The .txt and .txt.gz files in a folder and its subfolders. Raises `UserError` if there are none."""
+    found = [path for path in visible_files(folder) if path.name.lower().endswith((".txt", ".txt.gz"))]
+    if not found:
+        raise UserError(f"{folder}: the folder holds no .txt or .txt.gz file")
+    return found
+
+
 def _is_stream(name: str) -> bool:
     """Whether a name is that of an open pipe, as the shell makes of ``<(command)``: it can be read once only."""
     return name.startswith(("/dev/fd/", "/proc/self/fd/", "/dev/stdin")) and not Path(name).is_file()
@@ -270,7 +294,7 @@ def text_column(table: Table, asked: str, given: Sequence[str] = (), advice: str
     """The column of a table that is the text; unless asked for, none of those that are ``given``. ``advice`` says
     what to do if it is not clear."""
     there = f"there are {listed(table.columns)}"
-    taken = {table.find(each) for each in given}
+    taken = {table.split, *map(table.find, given)}
     columns, texts = ([c for c in each if c not in taken] for each in (table.columns, table.texts))
     if asked:
         found = table.column("--column", asked)

@@ -10,6 +10,7 @@ from typing import Any
 
 from gen.base.errors import UserError
 from gen.base.lines import read_lines, suffix
+from gen.base.parts import SPLITS
 
 MOST_JSON = 1 << 30
 """Bytes of a JSON file: COCO's captions are one line of 90 MB."""
@@ -73,14 +74,16 @@ def json_document(name: str) -> Any:
 
 
 def records(document: Any) -> Iterator[Any]:
-    """The rows in a JSON document: a list of objects or of lists, an object with a list of objects, an object of
-    columns or of rows, or an object of pairs. None where it is something else.
+    """The rows in a JSON document: a list of objects or of lists, an object with a list of objects or one for
+    each part of the data, an object of columns or of rows, or an object of pairs. None where it is something else.
 
     Example:
         >>> list(records({"version": 1, "data": [{"en": "dog"}]})), list(records({"en": ["a", "b"]}))
         ([{'en': 'dog'}], [{'en': 'a'}, {'en': 'b'}])
         >>> list(records({"dog": "Hund"}))
         [['dog', 'Hund']]
+        >>> list(records({"train": [{"en": "dog"}], "test": [{"en": "cat"}]}))
+        [{'split': 'train', 'en': 'dog'}, {'split': 'test', 'en': 'cat'}]
     """
     if isinstance(document, list):
         yield from document
@@ -89,6 +92,10 @@ def records(document: Any) -> Iterator[Any]:
         return
     values = list(document.values())
     lists = {k: v for k, v in document.items() if isinstance(v, list) and v and isinstance(v[0], dict | list)}
+    if len(lists) > 1 and all(name.lower() in SPLITS for name in lists):
+        for part, rows in lists.items():
+            yield from ({"split": part, **row} if isinstance(row, dict) else row for row in rows)
+        return
     chosen = next((name for name in ("data", "train", *lists) if name in lists), None)
     if chosen is not None and (len(lists) == 1 or chosen in ("data", "train")):
         yield from lists[chosen]

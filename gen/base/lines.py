@@ -75,6 +75,7 @@ def read_lines(name: str, max_bytes: int | None = None, *, ends: bool = False) -
     most = _max_line_bytes if max_bytes is None else max_bytes
     try:
         with _open(name) as file:
+            refuse_foreign(file.peek(_LOOK), where)  # type: ignore[attr-defined]
             raw = iter(partial(file.readline, most + 1), b"") if ends else _raw_lines(file, most + 1)
             for number, line in enumerate(raw, 1):
                 if len(line) > most:
@@ -96,7 +97,32 @@ def read_lines(name: str, max_bytes: int | None = None, *, ends: bool = False) -
 
 
 _LOOK = 1 << 16
-"""Bytes at the beginning of a file in which a line feed is looked for."""
+"""Bytes at the beginning of a file that are looked at."""
+
+_FOREIGN = {
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"PK\x03\x04": "a zip archive or an office document",
+    b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
+    b"\x1f\x8b": "gzip data whose name does not end in .gz",
+    b"BZh91AY&SY": "bzip2 data",
+    b"\xfd7zXZ\0": "xz data",
+    b"\x28\xb5\x2f\xfd": "Zstandard data",
+    b"%PDF-": "a PDF document",
+    b"PAR1": "a Parquet file whose name does not end in .parquet",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+}
+"""What files begin with that hold no UTF-8 text, and what they are."""
+
+
+def refuse_foreign(head: bytes, where: str) -> None:
+    """Raises `UserError` if the first bytes are those of something else than UTF-8 text."""
+    kind = next((kind for mark, kind in _FOREIGN.items() if head.startswith(mark)), "")
+    if not kind and head.count(0) * 3 > len(head):
+        kind = "UTF-16 text, or no text"
+    if kind:
+        raise UserError(f"{where}: is {kind}: save or unpack it as UTF-8 text")
 
 
 def _open(name: str) -> IO[bytes]:

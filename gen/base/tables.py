@@ -8,14 +8,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from gen.base.dialects import Dialect, has_header, names_in, sniff
 from gen.base.errors import UserError
+from gen.base.hub_data import dataset_rows, load_dataset
 from gen.base.json_files import json_document, json_rows, records
 from gen.base.lines import read_lines, suffix
+from gen.base.parts import SPLITS, plain, split_of
 
 TABLES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".parquet")
 """File extensions of tables."""
@@ -117,6 +119,18 @@ class Table:
             return ""
         raise UserError(f"{self.name}: {where} has no text in field {column!r}")
 
+    @cached_property
+    def split(self) -> str | None:
+        """The column that says which part a row belongs to: one called "split", unless none of its first cells
+        names a part."""
+        name = self.find("split") if self.named else None
+        cells = [row.get(name) for _, row in self.head] if name else []
+        return name if any(plain(cell) in SPLITS for cell in cells) else None
+
+    def part(self, where: str, row: Mapping[str, Any]) -> str:
+        """The part of a row: "train", "valid" or "test"; without a column that says so, "train"."""
+        return split_of(row.get(self.split), f"{self.name}: {where}") if self.split else "train"
+
     # -- rows ----------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -190,10 +204,12 @@ class Table:
         try:
             for row, (line, cells) in enumerate(dialect.rows(read_lines(self.name))):
                 names, is_header = self._header
+                if row == 0:
+                    width = len(cells if is_header else names)  # the last names of a header may be empty
                 if row == 0 and is_header:
                     continue
                 if any(map(str.strip, cells[len(names) :])):
-                    if mark:
+                    if mark and len(cells) > width:
                         other = "header" if is_header else "other lines"
                         raise UserError(
                             f"{self.name}: line {line} has more fields than the {other}: "
@@ -215,14 +231,15 @@ def _wrong_quotes(name: str, error: csv.Error) -> UserError:
 
 
 _ADDRESS = re.compile(r"(https?://|www\.)\S+")
+_PICTURE = re.compile(r".+\.(jpe?g|png|gif|bmp|webp|tiff?|heic|avif)", re.IGNORECASE)
 _KEY = re.compile(r"[0-9a-f]{8}[0-9a-f-]*|[0-9A-F]{8}[0-9A-F-]*")
 _NUMBERED = re.compile(r"(\w*?[^\w\s]*)\d+")
 _CODE = re.compile(r"[a-z]{2,3}([-_][A-Za-z]{2,4})?")
 
 
 def kind_of(cells: Sequence[Any]) -> str:
-    """What the cells of a column hold if it is nothing to learn to write: "numbers", "web addresses", "ids",
-    "language codes", "one value", "lists" or "nothing"; "" for text.
+    """What the cells of a column hold if it is nothing to learn to write: "numbers", "web addresses", "pictures",
+    "ids", "language codes", "one value", "lists" or "nothing"; "" for text.
 
     Example:
         >>> kind_of(["1", "2.5"]), kind_of(["en", "en"]), kind_of(["A dog runs.", "7"])
@@ -234,7 +251,7 @@ def kind_of(cells: Sequence[Any]) -> str:
     def nearly_all(test: Callable[[str], Any]) -> bool:
         return sum(bool(test(text)) for text in texts) >= 0.95 * len(texts)
 
-    if any(isinstance(cell, list | dict) for cell in cells):
+    if not all(isinstance(cell, str | int | float) for cell in cells):
         return "lists"
     texts = [str(cell).strip() for cell in cells]
     several = len(texts) > 2
@@ -242,6 +259,8 @@ def kind_of(cells: Sequence[Any]) -> str:
         return "numbers"
     if nearly_all(_ADDRESS.fullmatch):
         return "web addresses"
+    if nearly_all(_PICTURE.fullmatch):
+        return "pictures"
     if nearly_all(lambda text: _KEY.fullmatch(text) and any(map(str.isdigit, text))):
         return "ids"
     if len(set(texts)) <= 2 and len(texts) > len(set(texts)) and nearly_all(_CODE.fullmatch):
@@ -268,46 +287,3 @@ def listed(names: Sequence[str]) -> str:
         "'en', 'de'"
     """
     return ", ".join(map(repr, names[:12])) + (", …" if len(names) > 12 else "")
-
-
-def load_dataset(name: str) -> Any:
-    """Loads a dataset with the `datasets` library: a Parquet file, a folder, or a name on the Hugging Face Hub.
-
-    Raises:
-        UserError: the library is missing, or the dataset cannot be loaded.
-    """
-    try:
-        import datasets
-    except ImportError as error:
-        exists = Path(name).exists()
-        problem = "reading it needs" if exists else "no such file; to load a dataset of that name, install"
-        raise UserError(f"{name}: {problem} the datasets library: pip install 'gen-toolkit[hub]'") from error
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are reported once, below
-    try:
-        if suffix(name) == ".parquet":
-            return datasets.load_dataset("parquet", data_files=name, split="train")
-        base, *rest = name.split(":")
-        return datasets.load_dataset(base, *rest[:-1], split=rest[-1] if rest else "train")
-    except Exception as error:  # network, pyarrow, missing splits: no common base class
-        raise UserError(f"{name}: cannot be loaded ({_reason(error)})") from error
-
-
-def dataset_rows(name: str, data: Any) -> Iterator[dict[str, Any]]:
-    """The rows of what `load_dataset` returned.
-
-    Raises:
-        UserError: a row is damaged, which loading does not notice.
-    """
-    rows = iter(data)
-    for number in count(1):
-        try:
-            row = next(rows, None)
-        except Exception as error:  # pyarrow, a text that is not UTF-8: no common base class
-            raise UserError(f"{name}: row {number} is damaged ({_reason(error)})") from error
-        if row is None:
-            return
-        yield row
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

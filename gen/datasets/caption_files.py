@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gen.base.cache import cache_folder
 from gen.base.errors import UserError
+from gen.base.hub_data import dataset_rows, load_dataset, picture_columns
 from gen.base.json_files import json_document, records
 from gen.base.lines import read_lines, suffix
-from gen.base.tables import Table, dataset_rows, is_dataset, listed, load_dataset
+from gen.base.tables import Table, is_dataset, listed
 from gen.inputs.pictures import SUFFIXES
 
 PICTURES = (
@@ -58,7 +58,7 @@ def caption_rows(name: str, images: str) -> Iterator[Row]:
         if "#" in picture and not os.path.exists(
             os.path.join(images, picture)
         ):  # the number of a caption, as in Flickr's files
-            picture = picture.partition("#")[0]
+            picture = re.sub(r"#[^#]*$", "", picture)
         row = row._replace(picture=picture)
         if not splits or row.split or row.problem:
             yield row
@@ -168,7 +168,7 @@ class _Captions(Table):
             fields.numbered = others
 
     def _holds_pictures(self, column: str) -> bool:
-        cells = [str(row[column]).partition("#")[0].strip() for _, row in self.head if row.get(column)]
+        cells = [re.sub(r"#[^#]*$", "", str(row[column])).strip() for _, row in self.head if row.get(column)]
         return bool(cells) and sum(cell.lower().endswith(SUFFIXES) for cell in cells) >= 0.9 * len(cells)
 
     def row(self, where: str, row: Mapping[str, Any]) -> Row:
@@ -227,29 +227,16 @@ def _split_files(name: str) -> dict[str, str]:
 
 
 def _dataset(name: str) -> Iterator[Row]:
-    """Reads a dataset with a column of pictures. Pictures that are not files are written to the cache."""
+    """Reads a dataset with a column of pictures, or of their names."""
     data = load_dataset(name)  # raises an error if the library is missing
-    import datasets
-
-    column = next((c for c, kind in data.features.items() if isinstance(kind, datasets.Image)), None)
-    if column is None:
-        if not any(c.lower() in PICTURES for c in data.features):
-            raise UserError(f"{name}: has no column of pictures; there are {listed(list(data.features))}")
+    pictures, columns = picture_columns(data), list(data.features)
+    if not pictures:
+        if not any(column.lower() in PICTURES for column in columns):
+            raise UserError(f"{name}: has no column of pictures; there are {listed(columns)}")
         table = _Captions(name)
         yield from (table.row(where, row) for where, row in table)
         return
-    data = data.cast_column(column, datasets.Image(decode=False))
-    folder = cache_folder() / f"pictures-{data._fingerprint}"
-    fields = _Fields([c for c in data.features if c != column])
-    fields.pictures = [column]
+    fields = _Fields([column for column in columns if column != pictures[0]])
+    fields.pictures = pictures[:1]
     for number, row in enumerate(dataset_rows(name, data)):
-        picture = row[column] or {"path": "", "bytes": b""}
-        path = Path(picture["path"] or "")
-        if picture["bytes"]:
-            path = folder / f"{number:07}{path.suffix or '.jpg'}"
-            if not path.exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                whole = path.with_name(f".{path.name}.{os.getpid()}")  # other processes may write it, too
-                whole.write_bytes(picture["bytes"])
-                whole.replace(path)
-        yield fields.row(f"row {number}", {**row, column: str(path.absolute())})
+        yield fields.row(f"row {number}", row)

@@ -14,11 +14,11 @@ import numpy as np
 from gen.base.cache import cached
 from gen.base.errors import UserError
 from gen.base.folders import write_text
+from gen.base.parts import SPLITS, split_of
 from gen.base.tables import is_dataset
 from gen.datasets.batches import Sequences, TokenFile
 from gen.datasets.caption_files import caption_rows
 from gen.datasets.corpus import Reiterable, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
-from gen.datasets.splits import SPLITS, split_of
 from gen.inputs.ptb import plain_caption
 from gen.inputs.tokenizer import Tokenizer
 
@@ -89,6 +89,9 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
                 continue
             picture, part = os.path.join(folder, picture), split_of(split or folder, f"{name}: {where}")
             entry = merged.setdefault(picture, Captioned(Path(images) / picture, [], part))
+            if part != entry.split:
+                dropped.append(f"{name}: {where}: {picture} belongs to the part {entry.split!r} already")
+                continue
             kept = usual_captions(texts)
             dropped += [f"{name}: {where}: an empty caption of {picture}"] * (len(texts) - len(kept))
             entry.captions += kept

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from gen.base.errors import UserError
+from gen.base.hub_data import load_dataset
 from gen.base.lines import expand_braces, read_lines, suffix
-from gen.base.tables import TABLES, Table, is_dataset, listed, load_dataset
-from gen.datasets.splits import split_column, split_of
+from gen.base.tables import TABLES, Table, is_dataset, listed
 
 PAIR_NAMES = (("source", "target"), ("src", "tgt"), ("src", "trg"))
 
@@ -133,19 +133,17 @@ class PairFiles:
 
     @property
     def parts(self) -> np.ndarray | None:
-        """The part of each pair, (N,) str: "train", "valid" or "test", if the tables have a column "split" with
+        """The part of each pair, (N,) str: "train", "valid" or "test", if a table has a column "split" with
         some to validate or test on; else None.
 
         Raises:
             UserError: a cell names none of them, in a column in which others do.
         """
-        found = [(table, column) for table in self._tables.values() if (column := split_column(table))]
-        if not found or len(found) < len(self._tables):
+        tables = list(self._tables.values())
+        if not any(table.split for table in tables):
             return None
-        parts = [
-            split_of(row.get(column), f"{table.name}: {where}") for table, column in found for where, row in table
-        ]
-        return np.array(parts) if set(parts) != {"train"} else None
+        parts = [table.part(where, row) for table in tables for where, row in table]
+        return np.array(parts) if set(parts) - {"train"} else None
 
     @cached_property
     def _tables(self) -> dict[str, Table]:
@@ -166,6 +164,7 @@ class PairFiles:
         known = ((table.find(a), table.find(b)) for a, b in PAIR_NAMES)
         if all(self.fields):
             if not table.named and len(table.columns) == 2 and not any(map(str.isdecimal, self.fields)):
+                self.columns.append(f"1 and 2 of {name}, which does not name them, as {' and '.join(self.fields)}")
                 return "1", "2"
             return self._checked(table, *map(table.column, ("--src", "--tgt"), self.fields))
         for source, target in known:

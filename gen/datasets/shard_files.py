@@ -281,11 +281,13 @@ class ShardTable(Table):
         yield from self.placed(self._rows)
 
     def cells(self, shard: Shard, skip: int, *columns: str) -> Iterator[tuple[str, ...]]:
-        """The texts in these columns of each row of a shard. Raises `UserError` as `Table.text` does."""
+        """The texts in these columns of each row of a shard, "" if its part is not "train". Raises `UserError` as
+        `Table.text` does."""
         table = copy(self)
         table.name = shard.name
         for where, row in table.placed(shard.rows(skip), skip + 1):
-            yield tuple(table.text(where, row, column) for column in columns)
+            trains = table.part(where, row) == "train"
+            yield tuple(table.text(where, row, column) if trains else "" for column in columns)
 
     def placed(self, rows: Iterator[Row] | list[Row], first: int = 1) -> Iterator[tuple[str, Row]]:
         """Each row with its place, and with the fields of its objects as columns."""

@@ -13,44 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gen.base.errors import UserError
 from gen.base.files import TextFiles
-from gen.base.tables import Table
-
-SPLITS = {
-    "": "train",
-    "train": "train",
-    "training": "train",
-    "restval": "train",  # Karpathy's name for the rest of COCO's validation pictures, used for training
-    "val": "valid",
-    "valid": "valid",
-    "validation": "valid",
-    "dev": "valid",
-    "test": "test",
-}
-"""The names of parts that files use → "train", "valid" or "test"."""
-
-
-def split_of(cell: object, where: str) -> str:
-    """The part that a cell names: "train", "valid" or "test". Raises `UserError`, which names ``where``, if none.
-
-    Example:
-        >>> split_of(" Dev", "line 2"), split_of(None, "line 3")
-        ('valid', 'train')
-    """
-    name = "" if cell is None else str(cell).strip().lower()
-    if name not in SPLITS:
-        known = ", ".join(filter(None, SPLITS))
-        raise UserError(f"{where} has a split {name!r}: it must be one of {known}")
-    return SPLITS[name]
-
-
-def split_column(table: Table) -> str | None:
-    """The column of a table that says which part a row belongs to: one called "split", unless none of its first
-    cells names a part."""
-    name = table.find("split") if table.named else None
-    cells = [row.get(name) for _, row in table.head] if name else []
-    return name if any(str(cell or "-").strip().lower() in SPLITS for cell in cells) else None
 
 
 def text_key(text: str) -> int:

@@ -16,6 +16,7 @@ import torch
 
 from gen.base.cache import cached
 from gen.base.errors import UserError, notify
+from gen.base.parts import split_of
 from gen.datasets.batches import Batches, SequenceBatches
 from gen.datasets.caption_files import sample_row
 from gen.datasets.captions import Captioned, usual_captions
@@ -23,7 +24,6 @@ from gen.datasets.corpus import token_dtype
 from gen.datasets.examples import InMemory
 from gen.datasets.shard_files import Shard, find_shards, place, readable
 from gen.datasets.shards import Shards
-from gen.datasets.splits import split_of
 from gen.datasets.streamed import NoBatches
 from gen.inputs.pictures import Preprocessing, ahead, is_picture
 from gen.inputs.ptb import plain_caption

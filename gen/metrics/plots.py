@@ -81,20 +81,15 @@ def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], to: Path | io.BytesI
 
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
-    for name, records in runs.items():
+    for records in runs.values():
         validations = [r for r in records if metric in r.get("validation", {})]
         seconds = [r["seconds"] for r in validations]
-        axes.plot(
-            seconds,
-            [r["validation"][metric] for r in validations],
-            marker="o",
-            markersize=4,
-            label=printable(name),
-        )
+        axes.plot(seconds, [r["validation"][metric] for r in validations], marker="o", markersize=4)
     axes.set_xlabel("seconds")
     axes.set_ylabel("nats per token" if metric == "loss" else metric)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    # Not as labels of the lines: those that begin with _ are hidden.
+    axes.legend(axes.lines, list(map(printable, runs)), frameon=False)
     _save(figure, to)
 
 

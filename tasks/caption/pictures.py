@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -96,7 +97,7 @@ def expand(names: Iterable[str]) -> Iterator[Path]:
     """Replaces folders by the pictures in them. A folder without pictures stays, and is an error when opened."""
     for name in names:
         path = Path(name)
-        yield from (find_pictures(path) if path.is_dir() else []) or [path]
+        yield from (find_pictures(path) if os.path.isdir(path) else []) or [path]
 
 
 def as_captions(model: Model | Runtime, text: str) -> str:

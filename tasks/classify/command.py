@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -158,7 +159,7 @@ def classify_command(argv: list[str], command: str) -> int:
         raise ConfigError(errors)
     items: Iterable[str] = config.item or read_lines(config.input)
     if pictures:
-        items = (str(p) for name in items for p in (find_pictures(Path(name)) if Path(name).is_dir() else [name]))
+        items = (path for name in items if name.strip() for path in _pictures(name))
     done = failed = 0
     with output(config.output) as file:
         for found in classify(model, items, top=config.top, batch_size=config.batch_size):
@@ -169,6 +170,11 @@ def classify_command(argv: list[str], command: str) -> int:
             file.write(_line(model, found, config))
             file.flush()
     return 0 if not failed else 2 if failed == done else 1
+
+
+def _pictures(name: str) -> list[str]:
+    """The pictures of a folder, or the name itself."""
+    return list(map(str, find_pictures(Path(name)))) if os.path.isdir(name) else [name]
 
 
 def _line(model: Model | Runtime, found: Labelled, config: ClassifyCommand) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from gen.base.errors import UserError, printable
-from gen.base.files import TextFiles
+from gen.base.files import texts_in
+from gen.base.lines import read_lines
+from gen.base.parts import SPLITS
 from gen.base.tables import Table, is_dataset, listed
 from gen.datasets.labelled import check_labels
 from gen.datasets.look import Column, DataPart
-from gen.datasets.splits import connected, hold_out, picture_keys, split_column, split_notes, split_of, text_key
+from gen.datasets.splits import connected, hold_out, picture_keys, split_notes, text_key
 from gen.inputs.labels import LabelTokenizer, unknown_label
 from gen.inputs.pictures import find_pictures
 from gen.inputs.tokenizer import Tokenizer
@@ -84,14 +87,19 @@ def read_split(options: ClassifyData, vocabulary: Tokenizer | None = None) -> La
         held_out = hold_out(connected(keys), keys, min(options.valid_size, len(train) // 10))
         valid = [e for e, out in zip(train, held_out, strict=True) if out]
         train = [e for e, out in zip(train, held_out, strict=True) if not out]
-    _check(train, valid, options, automatic)
+    if not train or not valid:
+        counts = f"{len(train):,} to train and {len(valid):,} to validate on"
+        why = f" ({dropped[0]})" if dropped else ""
+        raise UserError(f"{options.data[0]}: there are too few examples: {counts}{why}")
+    labels = [[e.target for e in part] for part in (train, valid)]
+    check_labels(options.data[0], "--label", *labels, automatic=automatic)
     notes = split_notes("examples", _keys(train), {"examples": (_keys(train), _keys(valid))})
     pictures = isinstance(rows[0].item, Path)
-    labels = vocabulary if isinstance(vocabulary, LabelTokenizer) else LabelTokenizer(e.target for e in train)
-    for label in {e.target for e in train} - set(labels.labels):
-        raise unknown_label(label, labels.labels, "; --new-vocabulary learns new ones")
-    columns = {name: chosen for name in ("column", "label") if (chosen := getattr(options, name))}
-    return LabelSplit(train, valid, labels, pictures, dropped, notes, columns)
+    tokenizer = vocabulary if isinstance(vocabulary, LabelTokenizer) else LabelTokenizer(labels[0])
+    for label in set(labels[0]) - set(tokenizer.labels):
+        raise unknown_label(label, tokenizer.labels, "; --new-vocabulary learns new ones")
+    columns = {name: chosen for name in ("column", "label", "image") if (chosen := getattr(options, name))}
+    return LabelSplit(train, valid, tokenizer, pictures, dropped, notes, columns)
 
 
 def with_columns(options: ClassifyData) -> ClassifyData:
@@ -107,12 +115,19 @@ def with_columns(options: ClassifyData) -> ClassifyData:
     label = _label_column(table, options)
     if options.column or options.image:
         return replace(options, label=label)
-    found = tuple(column for column in table.texts if column not in (label, split_column(table)))
-    if not found:
-        raise UserError(
-            f"{name}: no column holds text; name the picture's with --image, or the text's with --column"
-        )
-    return replace(options, label=label, column=found)
+    found = tuple(c for c in table.texts if c not in (label, table.split) and not _tells(table, c, label))
+    pictures = [column for column, kind in table.kinds.items() if kind == "pictures"]
+    if found:
+        return replace(options, label=label, column=found)
+    if len(pictures) == 1:
+        return replace(options, label=label, image=pictures[0])
+    raise UserError(f"{name}: no column holds text; name the picture's with --image, or the text's with --column")
+
+
+def _tells(table: Table, column: str, label: str) -> bool:
+    """Whether a column has one value per label, such as its name beside its number: nothing would be learned."""
+    pairs = {(str(row.get(label)), str(row.get(column))) for _, row in table.head}
+    return len(pairs) == len({of for of, _ in pairs}) < len(table.head)
 
 
 def label_parts(split: LabelSplit, options: ClassifyData, test: Sequence[str]) -> dict[str, DataPart]:
@@ -137,17 +152,6 @@ def read_examples(names: Sequence[str], options: ClassifyData) -> tuple[list[Exa
     return found, dropped
 
 
-def _check(train: Sequence[Example], valid: Sequence[Example], options: ClassifyData, automatic: bool) -> None:
-    """Raises `UserError` for labels that cannot be learned or validated."""
-    where = options.data[0]
-    if not train or not valid:
-        raise UserError(
-            f"{where}: there are too few examples: {len(train):,} to train and {len(valid):,} to validate on"
-        )
-    labels = [[e.target for e in part] for part in (train, valid)]
-    check_labels(where, "--label", *labels, automatic=automatic)
-
-
 def _keys(examples: Sequence[Example]) -> np.ndarray:
     """Hashes of items, (N,) uint64: equal for equal texts, and for equal pictures whatever they are called."""
     pictures = [e.item for e in examples if isinstance(e.item, Path)]
@@ -165,10 +169,10 @@ def _read(names: Sequence[str], options: ClassifyData) -> tuple[list[Example], l
     dropped: list[str] = []
     for name in names:
         if labels := _label_folders(name):
-            for folder in labels:
+            for folder, part in labels:
                 if printable(folder.name) != folder.name:
                     raise UserError(f"{folder}: its name is the label, and has odd bytes in it: rename it")
-                found += [(Example(item, folder.name), "") for item in _in_folder(folder)]
+                found += [(Example(item, folder.name), part) for item in _in_folder(folder, dropped)]
         elif not Path(name).exists() and not is_dataset(name):
             raise UserError(f"{name}: no such file")
         else:
@@ -178,20 +182,31 @@ def _read(names: Sequence[str], options: ClassifyData) -> tuple[list[Example], l
     return [e for e, _ in found], [part for _, part in found], dropped
 
 
-def _label_folders(name: str) -> list[Path]:
-    """The folders in a folder, which are named by label; none if it is a dataset, or no folder."""
-    path = Path(name)
-    found = sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] not in "._") if path.is_dir() else []
-    return found if found and not any(p.suffix == ".parquet" for p in path.rglob("*")) else []
+def _label_folders(name: str) -> list[tuple[Path, str]]:
+    """The folders that are named by label, in a folder or in its folders "train", "test" and so on, each with the
+    part that its examples belong to, "" where none is named; nothing if it is a dataset, or no folder."""
+    folders = _folders_in(Path(name))
+    if not folders or any(path.suffix == ".parquet" for path in Path(name).rglob("*")):
+        return []
+    inner = [(SPLITS.get(folder.name.lower()), _folders_in(folder)) for folder in folders]
+    if all(part and found for part, found in inner):
+        return [(folder, part or "") for part, found in inner for folder in found]
+    return [(folder, "") for folder in folders]
 
 
-def _in_folder(folder: Path) -> Iterator[str | Path]:
-    """The pictures of a folder, or else its texts."""
+def _folders_in(path: Path) -> list[Path]:
+    return sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] not in "._") if path.is_dir() else []
+
+
+def _in_folder(folder: Path, dropped: list[str]) -> Iterator[str | Path]:
+    """The pictures of a folder, or else its texts; ``dropped`` gets those that are empty."""
     pictures = list(find_pictures(folder))
     yield from pictures
-    if not pictures:
-        for path in TextFiles([str(folder)]).paths:
-            yield " ".join("".join(piece or "" for piece in TextFiles([str(path)])).split())
+    for path in [] if pictures else texts_in(folder):
+        if text := " ".join(" ".join(read_lines(str(path))).split()):
+            yield text
+        else:
+            dropped.append(f"{path}: has no text")
 
 
 def _rows(name: str, options: ClassifyData, dropped: list[str]) -> Iterator[tuple[Example, str]]:
@@ -202,7 +217,8 @@ def _rows(name: str, options: ClassifyData, dropped: list[str]) -> Iterator[tupl
     label = table.column("--label", options.label or "")
     picture = table.column("--image", options.image) if options.image else ""
     columns = [picture] if picture else [table.column("--column", each) for each in options.column or ()]
-    split = split_column(table)
+    if odd := next((column for column in (label, *columns) if table.kinds[column] == "lists"), None):
+        raise UserError(f"{name}: column {odd!r} holds lists: a text has one label, and is no list of words")
     folder = Path(options.images) if options.images else Path(name).parent
     for where, row in table:
         target = row.get(label)
@@ -210,12 +226,11 @@ def _rows(name: str, options: ClassifyData, dropped: list[str]) -> Iterator[tupl
         item: Any = folder / words[0] if picture and words[0] else " ".join(" ".join(words).split())
         if target is None or not str(target).strip():
             dropped.append(f"{name}: {where} has no label")
-        elif not item or (picture and not item.is_file()):
+        elif not item or (picture and not os.path.isfile(item)):
             missing = f"{item}: no such picture" if item else f"has no {'picture' if picture else 'text'}"
             dropped.append(f"{name}: {where}: {missing}")
         else:
-            part = split_of(row.get(split), f"{name}: {where}") if split else ""
-            yield Example(item, " ".join(str(target).split())), part
+            yield Example(item, " ".join(str(target).split())), table.part(where, row) if table.split else ""
 
 
 def _wanted(options: ClassifyData) -> list[str]:
@@ -228,16 +243,17 @@ def _label_column(table: Table, options: ClassifyData) -> str:
     if options.label:
         return table.column("--label", options.label)
     usual = [name for name in table.columns if name.lower() in LABEL_NAMES]
-    if usual:
+    if len(usual) == 1:
         return usual[0]
     others = [table.column("--column", each) for each in options.column or ()]
-    others += [column for column in (table.find(options.image), split_column(table)) if column]
+    others += [column for column in (table.find(options.image), table.split) if column]
 
     def repeats(column: str) -> bool:
-        cells = [str(row.get(column)) for _, row in table.head]
-        return column not in others and 1 < len(set(cells)) <= max(len(cells) // 5, 2)
+        cells = [str(row[column]) for _, row in table.head if row.get(column) not in (None, "")]
+        filled = 2 * len(cells) > len(table.head)
+        return filled and column not in others and 1 < len(set(cells)) <= max(len(cells) // 5, 2)
 
-    if len(found := [column for column in table.columns if repeats(column)]) != 1:
+    if len(found := usual or [column for column in table.columns if repeats(column)]) != 1:
         raise UserError(
             f"{table.name}: name the column of the labels with --label; there are {listed(table.columns)}"
         )

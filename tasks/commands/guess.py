@@ -12,11 +12,11 @@ from gen.base.errors import UserError, printable
 from gen.base.files import visible_files
 from gen.base.json_files import json_document
 from gen.base.lines import read_lines, suffix
+from gen.base.parts import SPLITS
 from gen.base.tables import TABLES, Table, is_dataset
 from gen.datasets.caption_files import CAPTIONS, PICTURES
 from gen.datasets.captions import IN_FOLDER
 from gen.datasets.pair_files import PAIR_NAMES
-from gen.datasets.splits import SPLITS
 from gen.inputs.pictures import SUFFIXES
 from gen.models import checkpoint
 from tasks.classify.data import LABEL_NAMES

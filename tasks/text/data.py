@@ -84,10 +84,15 @@ def _described(part: Part) -> str:
 
 
 def text_files(
-    options: TextData | TextHeldOut, names: Sequence[str], by_line: bool, column: str, given: Sequence[str] = ()
+    options: TextData | TextHeldOut,
+    names: Sequence[str],
+    by_line: bool,
+    column: str,
+    given: Sequence[str] = (),
+    part: str = "",
 ) -> TextFiles:
     """The files of these names; tells what is skipped in folders."""
-    files = TextFiles(names, options.encoding_errors, column, one_line=by_line, given=given)
+    files = TextFiles(names, options.encoding_errors, column, one_line=by_line, given=given, part=part)
     if files.skipped and is_main():
         notify(
             f"{len(files.skipped):,} files that do not end in .txt or .txt.gz are skipped: {few(files.skipped)}"
@@ -100,14 +105,14 @@ def read_corpus(
 ) -> TextSplit:
     """Reads and tokenizes the text, with a new vocabulary and new labels if none are given."""
 
-    def files_of(names: Sequence[str]) -> TextFiles | None:
+    def files_of(names: Sequence[str], part: str = "") -> TextFiles | None:
         if any(map(is_streamed, names)):
             shards = _shards(options, names)
             return Head(shards.head(), shards.is_running, unit)
-        return text_files(options, names, options.by_line, options.column, options.given) if names else None
+        return text_files(options, names, options.by_line, options.column, options.given, part) if names else None
 
     unit = "line" if options.by_line else "stream"
-    files, valid = files_of(() if options.streams else options.data), files_of(options.valid)
+    files, valid = files_of(() if options.streams else options.data, "train"), files_of(options.valid)
     tokenizer = TokenizerOptions(
         options.level,
         options.min_frequency,
@@ -124,7 +129,12 @@ def read_corpus(
     if files is None:
         shards = _shards(options, options.data)
         return TextSplit(stream_corpus(shards, valid, tokenizer, **more), stream=shards)
+    parts = files.parts()
+    if valid is None and parts["valid"]:
+        valid = files_of(options.data, "valid")
     corpus = build_corpus(files, valid, tokenizer, **more)
+    if unused := parts["test"] + (parts["valid"] if options.valid else 0):
+        corpus = replace(corpus, notes=corpus.notes | {"not used": f"{unused:,} rows of other parts"})
     return _with_labels(corpus, files, valid, labels) if options.given else TextSplit(corpus)
 
 

@@ -1,0 +1,92 @@
+"""Parquet files and datasets of the Hugging Face Hub, read with the `datasets` library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from gen.base.cache import cache_folder
+from gen.base.errors import UserError
+from gen.base.lines import suffix
+
+
+def load_dataset(name: str) -> Any:
+    """Loads a dataset with the `datasets` library: a Parquet file, a folder, or a name on the Hugging Face Hub.
+
+    Raises:
+        UserError: the library is missing, or the dataset cannot be loaded.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        exists = Path(name).exists()
+        problem = "reading it needs" if exists else "no such file; to load a dataset of that name, install"
+        raise UserError(f"{name}: {problem} the datasets library: pip install 'gen-toolkit[hub]'") from error
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are reported once, below
+    try:
+        if suffix(name) == ".parquet":
+            return datasets.load_dataset("parquet", data_files=name, split="train")
+        base, *rest = name.split(":")
+        return datasets.load_dataset(base, *rest[:-1], split=rest[-1] if rest else "train")
+    except Exception as error:  # network, pyarrow, missing splits: no common base class
+        raise UserError(f"{name}: cannot be loaded ({_reason(error)})") from error
+
+
+def dataset_rows(name: str, data: Any) -> Iterator[dict[str, Any]]:
+    """The rows of what `load_dataset` returned. A label is its name, and a picture the path of its file; pictures
+    that are not files are written to the cache.
+
+    Raises:
+        UserError: a row is damaged, which loading does not notice.
+    """
+    import datasets
+
+    folder = cache_folder() / f"pictures-{data._fingerprint}"
+    pictures = {column: folder / str(n or "") for n, column in enumerate(picture_columns(data))}
+    labels = {column: kind for column, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)}
+    for column in pictures:
+        data = data.cast_column(column, datasets.Image(decode=False))
+    rows = iter(data)
+    for number in count():
+        try:
+            row = next(rows, None)
+        except Exception as error:  # pyarrow, a text that is not UTF-8: no common base class
+            raise UserError(f"{name}: row {number + 1} is damaged ({_reason(error)})") from error
+        if row is None:
+            return
+        row |= {column: _label(kind, row[column]) for column, kind in labels.items()}
+        yield row | {column: _picture(row[column], files, number) for column, files in pictures.items()}
+
+
+def picture_columns(data: Any) -> list[str]:
+    """The columns that hold pictures."""
+    import datasets
+
+    return [column for column, kind in data.features.items() if isinstance(kind, datasets.Image)]
+
+
+def _label(kind: Any, label: int | None) -> str | None:
+    """The name of a label; None where there is none, which some datasets write as -1."""
+    return None if label is None or label < 0 else str(kind.int2str(label))
+
+
+def _picture(picture: dict[str, Any] | None, folder: Path, number: int) -> str | None:
+    """The file of a picture, written to ``folder`` if there is only its content."""
+    if picture is None:
+        return None
+    path = Path(picture["path"] or "")
+    if picture["bytes"]:
+        path = folder / f"{number:07}{path.suffix or '.jpg'}"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            whole = path.with_name(f".{path.name}.{os.getpid()}")  # other processes may write it, too
+            whole.write_bytes(picture["bytes"])
+            whole.replace(path)
+    return str(path.absolute())
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
