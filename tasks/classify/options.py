@@ -17,14 +17,14 @@ class ClassifyData:
 
     data: tuple[str, ...] = ()
     """Tables of texts or pictures with labels (.csv, .tsv, .jsonl, .parquet), or a folder with a folder of texts
-    or pictures per label."""
+    or pictures per label, also within its folders train, valid and test."""
     column: tuple[str, ...] | None = None
     """Tables: the columns of the text, by name or number; several are joined. Unset: those that hold text in the
-    first table, but for the label's and one called "split"."""
+    first table, but for the label's, one called "split", and one with a value per label."""
     label: str | None = None
     """Tables: the column of the labels, by name or number. Unset: label, class or category."""
     image: str = ""
-    """Tables: the column of picture files, instead of a text."""
+    """Tables: the column of picture files, instead of a text. Unset: the only one, where no column holds text."""
     images: str = ""
     """Folder of the pictures. Unset: the folder of the table."""
     valid: tuple[str, ...] = ()
