@@ -265,7 +265,7 @@ def train(
     normalize: Literal["nfc", "nfkc", "none"] = "nfc",
     lowercase: bool = True,
     max_length: int = 400,
-    word_dropout: float = 0.3,
+    word_dropout: float = 0.5,
     class_weights: Literal["none", "balanced"] = "none",
     batch_size: int = 32,
     cell: Literal["rnn", "gru", "lstm", "ssru", "mingru"] = "lstm",

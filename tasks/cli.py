@@ -45,7 +45,7 @@ USE = "tasks.commands.use:use_command"
 # fmt: off
 COMMANDS = {
     "demo": Command("tasks.demo.command:demo_command", "",
-                    "train a small model on Python's own documentation and look at it"),
+                    "train small models of every kind and look at them"),
     "lesson": Command("tasks.lessons.command:lesson_command", "[NAME]",
                       "seven notebooks that teach all of it, from a network that writes letters on"),
     "data": Command("tasks.commands.data:data_command", "[TASK] FILE...",
@@ -189,10 +189,11 @@ def all_commands() -> dict[str, Command]:
     from importlib.metadata import entry_points  # takes longer than all of `gen --help`
 
     found = {}
-    for name in sorted({entry.name for entry in entry_points(group="gen.tasks")} - GROUPS.keys()):
+    ours = {name.removeprefix("train ") for name in COMMANDS}  # have their own
+    for name in sorted({entry.name for entry in entry_points(group="gen.tasks")} - GROUPS.keys() - ours):
         found[f"train {name}"] = Command(TRAIN, "--out runs/NAME", f"train a model of the task {name}", name)
         found[name] = Command(USE, "RUN", f"use a model of the task {name}", name)
-    return {**COMMANDS, **{name: command for name, command in found.items() if name not in COMMANDS}}
+    return {**COMMANDS, **found}
 
 
 def _find(argv: list[str]) -> tuple[str, Command, list[str]]:

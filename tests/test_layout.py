@@ -85,7 +85,9 @@ def test_the_first_folders_need_neither_torch_nor_fcntl():
 
 def test_no_module_outside_a_task_asks_which_task_it_is():
     known = "|".join(sorted(path.name for path in (ROOT / "tasks").iterdir() if (path / "task.py").exists()))
-    asks = re.compile(rf"""(?:info\.task|task|name|made_by) *(?:==|!=|in) *[("']?["']?(?:{known})\b["']""")
+    asks = re.compile(
+        rf"""(?:info\.task|task|name|made_by)["')\]]*(?: *(?:==|!=|in) *|\.startswith)[("']*(?:{known})\b["']"""
+    )
     places = [
         *(ROOT / "gen").rglob("*.py"),
         *(ROOT / "tasks" / "commands").rglob("*.py"),

@@ -105,6 +105,20 @@ def test_alone_or_among_others_that_must_say_something_else():
     assert together[2].token_ids == chain.generate("a", beam=4, max_new_tokens=30).token_ids
 
 
+def test_neighbours_that_need_a_wider_beam_change_nothing():
+    """Nor do they where stop strings end all rows before everything is said."""
+    chain = CHAINS["char"]
+    other = {"prompt": "", "must": ["mat", "ran", "cat sat", "dog"]}
+    for number, must in enumerate(WANTED):
+        item = {"prompt": ("", "the ", "a")[number % 3], "must": must}
+        for how in ({"beam": 3}, {"beam": 2, "n_best": 2, "stop": [" t", "o"]}):
+            alone = chain.generate(item, max_new_tokens=20, **how)
+            beside = chain.generate([other, item], max_new_tokens=20, **how)[1]
+            assert [(h.token_ids, h.finished) for h in beside] == [(h.token_ids, h.finished) for h in alone]
+    with pytest.raises(UserError, match="leave out beam_groups"):
+        chain.generate(["a", {"prompt": "a", "must": "dog"}], beam=6, beam_groups=3)
+
+
 def test_what_is_said_is_not_said_again_for_the_bank(model):
     """The untrained model would hardly say it at all."""
     found = model.generate("the ", must=("mat", "mat", "dog"), max_new_tokens=60)

@@ -177,6 +177,8 @@ def test_mistakes(own, gen, tmp_path):
         assert status == 2
         assert message in err
         assert err.count("\n") == 1
+    status, _, err = gen("reverse", own / "run", "abc", "-i", own / "words.txt")
+    assert (status, err) == (2, "gen: ITEM and --input exclude each other\n")
 
 
 def test_from_python(own, tmp_path):

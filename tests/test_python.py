@@ -152,6 +152,25 @@ def test_wrong_names_and_values(pairs, book):
         toolkit.train("translat", data=book)
 
 
+def test_what_score_takes(run):
+    model = run.model
+    (score,) = model.score(["fed"], ["def"])
+    assert score.log_prob < 0
+    for texts, items, message in (
+        ("fed", ["def"], "score takes a list of texts"),
+        (["fed"], "def", "score takes a list of texts"),
+        (["fed"], None, "this model reads an input"),
+        (["fed", "cba"], ["def"], "one item per text, not 1 for 2"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.score(texts, items)
+    for item in (None, {"sentence": None}):
+        with pytest.raises(UserError, match="an input is missing: it is None"):
+            model.generate(item)
+    with pytest.raises(UserError, match="precision must be one of auto, fp32, bf16, fp16, not bfloat16"):
+        toolkit.load(run.path, precision="bfloat16")
+
+
 def test_a_text_is_one_path(tmp_path):
     assert make_config(Text, {"data": "/x"}).data.data == ("/x",)
     assert make_config(Text, {"data": tmp_path}).data.data == (str(tmp_path),)

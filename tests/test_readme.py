@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import gen as toolkit
 from data.shapes import draw, scenes, write_shapes
+from gen import UserError
 from gen.search import STRATEGIES
 from gen.training.registry import TASKS
 from gen.web import assets
@@ -73,7 +75,8 @@ def tiny(words):
             "caption": ["--memory-size", "8", *whole],
             "classify": ["--encoder-size", "8", *whole],
         }
-        words = [*words[: words.index("--budget")], "--budget", "20 steps", *sizes[words[1]]]
+        at = words.index("--budget")
+        words = [*words[:at], "--budget", "20 steps", *words[at + 2 :], *sizes[words[1]]]
     return words
 
 
@@ -115,6 +118,10 @@ def test_the_python_of_the_readme_runs(desk, gen, monkeypatch, capsys):
         for block in code:
             exec(block, names)
         assert gen("generate", "runs/book", "--strategy", "second-best", "--max-new-tokens", 5)[0] == 0
+        Path("one.txt").write_text("word\n")
+        with pytest.raises(UserError, match=r"one\.txt: the validation part has no examples"):
+            toolkit.train("reverse", data="one.txt", out="one")
+        assert not Path("one").exists()
         encoder = names["BagOfTokens"](names["model"].tokenizer)
         memory = encoder(encoder.prepare(["It was", "a day"]).source)
         assert memory.values.shape == (2, 7, 64)
@@ -155,7 +162,7 @@ def test_paths_in_documents_exist(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     bases = [(ROOT / name).parent, ROOT, ROOT / "gen"]
     links = [each for each in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in each]
-    paths = re.findall(r"`((?:\.\./)?(?:gen|tasks|tests|data|models|search|training)/[\w./-]+\.\w+)`", text)
+    paths = re.findall(r"`((?:\.\./)?(?:gen|tasks|tests|data|models|search|training)/[\w./-]+)`", text)
     assert [each for each in links + paths if not any((base / each).exists() for base in bases)] == []
 
 

@@ -141,7 +141,10 @@ def parse_given(
             values[option.name] = ()
             if not option.many:
                 errors.append(f"{option.metavar} is missing (`{command} --help` explains)")
-    errors += [f"unexpected {word!r} (`{command} --help` explains)" for word in unexpected + places]
+    for word in unexpected + places:
+        is_text = word in unexpected and " " in word
+        advice = "put -- before texts that begin with -" if is_text else f"`{command} --help` explains"
+        errors.append(f"unexpected {word!r} ({advice})")
     if errors:
         raise ConfigError(errors)
     return build(config, values), frozenset(given)

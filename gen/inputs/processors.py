@@ -37,6 +37,11 @@ class InputProcessor(ABC):
     def example(self) -> np.ndarray:
         """An array that `read` could return for three items; no axis has size 1."""
 
+    def refuse_none(self, items: Sequence[Any]) -> None:
+        """Raises `UserError` if an item is None and must not be."""
+        if not self.optional and any(item is None for item in items):
+            raise UserError("an input is missing: it is None")
+
     def prompts(self, items: Sequence[Any]) -> list[str]:
         """The text with which the output of each item begins."""
         return [""] * len(items)
@@ -128,6 +133,7 @@ class SentenceProcessor(InputProcessor):
         return self.tokenizer.decode(token_ids) if unknown == "skip" else str(item)
 
     def read(self, items: Sequence[Any]) -> np.ndarray:
+        self.refuse_none(items)
         encoded = [self.encode(item) for item in items]
         padded = np.full((len(items), max(map(len, encoded), default=1) or 1), self.tokenizer.pad_id, np.int64)
         for row, token_ids in zip(padded, encoded, strict=True):
@@ -181,6 +187,7 @@ class PictureProcessor(InputProcessor):
         Raises:
             PictureError: one of them cannot be used.
         """
+        self.refuse_none(items)
         given = [item for item in items if item is not None]
         if len(given) < len(items):
             nothing = np.zeros_like(self.read(given[:1])[0] if given else self.example()[0])
@@ -273,8 +280,7 @@ def named_item(processors: Mapping[str, InputProcessor], item: Any) -> Mapping[s
     needed = [name for name, processor in processors.items() if not processor.optional]
     if not isinstance(item, Mapping):
         if len(needed) <= 1:
-            item = {(needed or list(processors))[0]: item}
-            return {name: item.get(name) for name in processors}
+            return {**dict.fromkeys(processors), (needed or list(processors))[0]: item}
         raise UserError(f"an input must be a mapping with {wanted}, not {type(item).__name__}")
     for name in item:
         if name not in processors:

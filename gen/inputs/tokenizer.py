@@ -93,7 +93,10 @@ class Tokenizer(ABC):
             >>> tokenizer.decode(tokenizer.encode_known("a-b", "skip"))
             'ab'
         """
-        token_ids = self.encode(text, strict=unknown not in ("skip", "replace"))
+        try:
+            token_ids = self.encode(text, strict=unknown not in ("skip", "replace"))
+        except UserError as error:
+            raise UserError(f"{error.args[0]}: --unknown skip leaves it out, replace puts <unk> for it") from error
         if unknown == "skip":
             return [i for i in token_ids if i != self.unk_id]
         if unknown == "error" and self.unk_id in token_ids:
@@ -151,7 +154,7 @@ class CharTokenizer(Tokenizer):
             character = self.normalize(text)[unknown[0]]
             raise UserError(
                 f"the vocabulary has no character {character!r} (U+{ord(character):04X}, at position "
-                f"{unknown[0] + 1} of the text): --unknown skip leaves it out, replace puts <unk> for it"
+                f"{unknown[0] + 1} of the text)"
             )
         return token_ids.tolist()
 

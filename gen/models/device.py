@@ -47,7 +47,12 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
         precision: one of `PRECISIONS`. "auto" is bfloat16 if the hardware supports it, else float16 on CUDA and
             float32 elsewhere: an emulated bfloat16 is slower than float32.
         device: where they run.
+
+    Raises:
+        UserError: fp16 on a CPU, which lacks kernels for it.
     """
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("--precision fp16: needs a GPU; take bf16 or fp32")
     if precision != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     if device.type == "cuda":

@@ -17,6 +17,7 @@ from gen.base.folders import read_folder, write_folder
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 from gen.models import checkpoint
 from gen.models.decoder import Decoder, DecoderConfig
+from gen.models.device import PRECISIONS
 from gen.models.encoders import Encoder, build_encoder
 from gen.search import SearchOptions
 from gen.search.confidence import Calibration, calibration_files, read_calibration
@@ -97,6 +98,8 @@ class FolderMixin(nn.Module):
         Raises:
             UserError: the folder is incomplete, damaged, or of a newer version; the message says which.
         """
+        if precision not in PRECISIONS:
+            raise UserError(f"--precision must be one of {', '.join(PRECISIONS)}, not {precision}")
         model = read_folder(lambda: checkpoint.find_model(path), cls._read)
         model.precision = precision
         return model.to(device).eval()

@@ -101,7 +101,8 @@ class Calibration:
         hypothesis.confidence = float(self.text(sum(log_probs) / max(len(log_probs), 1)))
         written = hypothesis.text
         if hypothesis.kept:
-            written = tokenizer.decode(hypothesis.token_ids)
+            unknown = tokenizer.unk_id in hypothesis.token_ids  # and replaced
+            written = "".join(hypothesis.tokens) if unknown else tokenizer.decode(hypothesis.token_ids)
         words, sums = word_log_probs(hypothesis, written, tokenizer)
         hypothesis.words = list(map(Word, words, self.word(sums).tolist()))
         if hypothesis.kept:
@@ -201,9 +202,12 @@ def word_log_probs(hypothesis: Hypothesis, text: str, tokenizer: Tokenizer) -> t
     """
     spelling, waiting, whole = Spelling(tokenizer, []), 0.0, ""
     begins, parts = list[int](), list[float]()  # where pieces of the text begin, and their log-probabilities
-    for token_id, log_prob in zip(hypothesis.token_ids, hypothesis.log_probs, strict=False):  # EOS comes after
-        waiting += log_prob
-        if piece := spelling.add(token_id):  # else it is a part of a character
+    for at, (token_id, log_prob) in enumerate(zip(hypothesis.token_ids, hypothesis.log_probs, strict=False)):
+        waiting += log_prob  # EOS comes after them
+        piece = spelling.add(token_id)
+        if token_id == tokenizer.unk_id and hypothesis.tokens:  # it may be replaced
+            piece = hypothesis.tokens[at]
+        if piece:  # else it is a part of a character
             begins.append(len(whole))
             parts.append(waiting)
             whole, waiting = whole + piece, 0.0

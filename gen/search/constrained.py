@@ -63,7 +63,8 @@ class ConstrainedBeam(Beam):
         # have, and are more probable already.
         done = ended[:, None] & (bank == full)
         enough = np.sort(np.where(done, total, -np.inf).reshape(B, -1), axis=1)[:, -self._n_best]
-        hopeless = (bank < full) & (ended[:, None] | (total < np.repeat(enough, W)[:, None]))
+        goes_on = np.repeat(~ended.reshape(B, W).all(1), W)[:, None]  # else its search is over
+        hopeless = goes_on & (bank < full) & (ended[:, None] | (total < np.repeat(enough, W)[:, None]))
         total = np.where(hopeless, np.float32(-np.inf), total)
         ranking = np.where(bank % 2 == 1, behind, ranking)
         # In the order of banks, the fullest first, and in each of them the best first.
@@ -88,6 +89,9 @@ class ConstrainedBeam(Beam):
         """The tokens that each row may continue with and their log-probabilities, (R, C) each: the best, and those
         that say what it must."""
         values, token_ids = map(self.ops.numpy, self.ops.topk(log_probs, self.width))
+        own_width = np.repeat(self._slots, self.width)[:, None]  # whatever the others of the batch need
+        beyond = np.arange(values.shape[1]) >= own_width
+        values, token_ids = np.where(beyond, np.float32(-np.inf), values), np.where(beyond, -1, token_ids)
         wanted = {row: goal.next_ids(place) for row, goal, place in self._must.rows()}
         most = max(map(len, wanted.values()), default=0)
         further = np.full((len(token_ids), most), -1)
@@ -98,7 +102,7 @@ class ConstrainedBeam(Beam):
         rows = self.ops.arange(len(token_ids))[:, None]
         own = self.ops.numpy(log_probs[rows, self.ops.asarray(further, "int64")])
         own = np.where(known, np.float32(-np.inf), own)
-        return np.concatenate([token_ids, further], 1), np.concatenate([values, own], 1)
+        return np.maximum(np.concatenate([token_ids, further], 1), 0), np.concatenate([values, own], 1)
 
     def _banks(
         self, token_ids: np.ndarray, total: np.ndarray, behind: np.ndarray

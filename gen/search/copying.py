@@ -112,25 +112,22 @@ class Copying:
             pairs = zip(gaps, begins, strict=True)
             hypothesis.kept = [Kept(gap.text, gap.source, begin) for gap, begin in pairs]
 
-    def replaced(self, number: int, hypothesis: Hypothesis) -> str:
-        """The text of a hypothesis of item ``number``; for `<unk>`, the source word with the most attention, or
-        what the lexicon has for it."""
-        tokenizer, source = self._tokenizer, self._processor.tokenizer
-        if tokenizer.unk_id not in hypothesis.token_ids:
-            return tokenizer.decode(hypothesis.token_ids)
+    def replace(self, number: int, hypothesis: Hypothesis) -> None:
+        """Writes for `<unk>` among the tokens of a hypothesis of item ``number`` the source word with the most
+        attention, or what the lexicon has for it."""
+        unk_id, source = self._tokenizer.unk_id, self._processor.tokenizer
+        if unk_id not in hypothesis.token_ids:
+            return
         if hypothesis.attention is None or not self._sees:
             raise UserError("--replace-unk: this model has no attention")
         assert isinstance(source, WordTokenizer)
         words = source.words(self._sentences[number])
-        text = ""
-        for token_id, weights in zip(hypothesis.token_ids, hypothesis.attention, strict=False):
-            if token_id != tokenizer.unk_id or not words:
-                text += tokenizer.tokens()[token_id]
-                continue
-            word = words[int(weights[: len(words)].argmax())]
-            bare = word.strip()
-            text += word.replace(bare, self._lexicon.get(bare) or self._lexicon.get(bare.lower()) or bare)
-        return text.removeprefix(" ")
+        for i, token_id in enumerate(hypothesis.token_ids):
+            if token_id == unk_id and words:
+                word = words[int(hypothesis.attention[i, : len(words)].argmax())]
+                bare = word.strip()
+                known = self._lexicon.get(bare) or self._lexicon.get(bare.lower()) or bare
+                hypothesis.tokens[i] = word.replace(bare, known)
 
     def _places(self, number: int, text: str, hypothesis: Hypothesis) -> list[int]:
         """Where in a text the gaps of item ``number`` are."""

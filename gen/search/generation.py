@@ -158,6 +158,12 @@ class GenerationMixin:
         Raises:
             UserError: the model's log-probabilities are NaN.
         """
+        if isinstance(texts, str) or isinstance(items, str):
+            raise UserError("score takes a list of texts, and of items: [text], [item]")
+        if items is None and self.reads_input and texts:
+            raise UserError("this model reads an input: give items, one per text")
+        if items is not None and len(items) != len(texts):
+            raise UserError(f"score takes one item per text, not {len(items):,} for {len(texts):,}")
         if not texts:
             return []
         encoded = [self.tokenizer.encode_array(text) for text in texts]

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from functools import cache, partial
 from typing import Any, TypedDict, get_type_hints
 
-from gen.base.errors import ConfigError, UserError
+from gen.base.errors import ConfigError, UserError, within
 from gen.inputs.protected import KINDS
 from gen.inputs.tokenizer import Tokenizer
 from gen.search.ban import BannedTexts, banned_tokens
@@ -250,7 +250,8 @@ class SearchOptions:
         tokens of each output."""
         encode, decode = partial(tokenizer.encode, strict=True), tokenizer.decode
         banned, spelled = banned_tokens(self.ban, never, tokenizer)
-        begin = encode(self.prefix) if self.prefix else []
+        with within("--prefix"):
+            begin = encode(self.prefix) if self.prefix else []
         processors: list[Processor] = [BannedTokens(banned)] if banned else []
         if spelled:
             processors.append(BannedTexts(spelled, tokenizer, limits))

@@ -126,13 +126,16 @@ class PreparedSearch:
                 if hypothesis.attention is not None:
                     hypothesis.attention = hypothesis.attention[:, real]
                 token_ids = hypothesis.token_ids
-                text = copying.replaced(number, hypothesis) if copying else tokenizer.decode(token_ids)
+                hypothesis.tokens = [spelled[i] for i in token_ids]
+                if copying:
+                    copying.replace(number, hypothesis)
+                unknown = tokenizer.unk_id in token_ids  # and replaced, or it could not be there
+                text = "".join(hypothesis.tokens).removeprefix(" ") if unknown else tokenizer.decode(token_ids)
                 hypothesis.text = cut(text.removeprefix(space), self.stops)
                 if copying:
                     copying.finish(number, hypothesis)
                 if not self.give_attention:
                     hypothesis.attention = None
-                hypothesis.tokens = [spelled[i] for i in hypothesis.token_ids]
                 if goal:
                     missing = goal.missing(prompt + hypothesis.text, len(prompt))
                     hypothesis.missing = [m for m in missing if not copying or m not in copying.must[number]]
@@ -187,8 +190,9 @@ def prepare(
         whole = [not goal and not wanted and len(ids) == 1 for goal, ids in zip(goals, prompts, strict=True)]
         remembered = [store.processor(items, whole)]  # a translation that a prompt has begun is continued
     own = given.get("strategy")
-    if must and own is None and options.beam is None:
-        raise UserError("what an output must say is searched by a beam: add --beam 5")
+    if must and own is None and (options.beam is None or options.beam_groups is not None):
+        advice = "add --beam 5" if options.beam is None else "leave out --beam-groups"
+        raise UserError(f"what an output must say is searched by a beam: {advice}")
     strategy = own if isinstance(own, Strategy) else options.build_strategy(must)
     if isinstance(strategy, Beam):
         strategy.mask = mask

@@ -16,6 +16,7 @@ from gen.inputs.words import IN_WORD
 from gen.search.beam import Beam
 from gen.search.generation import GenerationMixin, SearchInput
 from gen.search.loop import drain, search
+from gen.search.option_checks import MOST_BEAMS
 
 _WORD = regex.compile(IN_WORD)
 _WORDS = regex.compile(f"{IN_WORD}*")
@@ -121,8 +122,9 @@ def suggest(model: GenerationMixin, prompt: str, n_best: int = 5, width: int = 3
     """
     if not isinstance(prompt, str):
         raise UserError(f"suggest completes a text, not a {type(prompt).__name__}")
-    if isinstance(n_best, bool) or not isinstance(n_best, int | np.integer) or n_best < 1:
-        raise ConfigError([f"--n-best must be a whole number of at least 1, not {n_best!r}"])
+    is_whole = isinstance(n_best, int | np.integer) and not isinstance(n_best, bool)
+    if not is_whole or not 1 <= n_best <= MOST_BEAMS // 2:
+        raise ConfigError([f"--n-best must be a whole number from 1 to {MOST_BEAMS // 2}, not {n_best!r}"])
     if model.reads_input:
         raise UserError("this model reads an input to write about: only models of text suggest words")
     tokenizer = model.tokenizer

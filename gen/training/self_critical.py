@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from gen.models.batch import PADDED_TO, Batch, sequence_batch
 from gen.models.model import LossOutput, Model
@@ -93,13 +94,24 @@ class SelfCritical:
         state = model.decoder.init_state(memory).select(each)
         output = model.decoder(taught.input_ids, state, memory)  # K rows share an item's memory
         # The samples come from a distribution without the tokens that search never picks.
-        logits = output.logits.float()
-        never = torch.tensor([tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id], device=logits.device)
-        logits = logits.index_fill(-1, never, torch.finfo(logits.dtype).min)
-        log_probs = logits.log_softmax(-1).gather(-1, taught.target_ids[..., None]).squeeze(-1)
+        never = torch.tensor([tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id], device=model.device)
+        blocks = zip(output.logits.split(_ROWS), taught.target_ids.split(_ROWS), strict=True)
+        log_probs = torch.cat(
+            [checkpoint(_log_probs, logits, ids, never, use_reentrant=False) for logits, ids in blocks]
+        )
         real = taught.target_ids != tokenizer.pad_id
         loss_sum = -(advantages[:, None] * log_probs.masked_fill(~real, 0.0)).sum()
         return LossOutput(loss_sum, int(real.sum()), output.state)
+
+
+_ROWS = 128
+"""Samples whose probabilities are in memory at once, in float32."""
+
+
+def _log_probs(logits: Tensor, token_ids: Tensor, never: Tensor) -> Tensor:
+    """The log-probabilities of tokens, (R, T) float32, by logits (R, T, V) that never choose some others."""
+    logits = logits.float().index_fill(-1, never, torch.finfo(torch.float32).min)
+    return logits.log_softmax(-1).gather(-1, token_ids[..., None]).squeeze(-1)
 
 
 def items_of(source: Mapping[str, Tensor]) -> list[Any]:

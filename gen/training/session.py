@@ -22,7 +22,7 @@ from gen.search.confidence import RAW, save_calibration
 from gen.search.info import ModelInfo
 from gen.training import machine
 from gen.training.config import SPLIT, TrainConfig, config_class, errors_of, make_config
-from gen.training.interfaces import Evaluation
+from gen.training.interfaces import Evaluation, Split
 from gen.training.registry import find_task
 from gen.training.resolve import Resolved, measure_speed, resolve
 from gen.training.run import Run
@@ -117,7 +117,11 @@ class Session:
 
     def _read(self) -> Any:
         """Reads the data."""
-        return self.task.read(self.config.data)
+        split = self.task.read(self.config.data)
+        if isinstance(split, Split) and not (split.train and split.valid):
+            part = "validation" if split.train else "training"
+            raise UserError(f"{' '.join(self.task.sources(self.config.data))}: the {part} part has no examples")
+        return split
 
     def _measure(self, config: TrainConfig, seconds: float) -> float:
         """Target tokens per second of training with these options on this machine."""

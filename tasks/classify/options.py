@@ -45,7 +45,7 @@ class ClassifyData:
     """Convert texts to lower case."""
     max_length: int = 400
     """Cut training texts after this many tokens."""
-    word_dropout: float = 0.3
+    word_dropout: float = 0.5
     """Probability that training hides a token of a text, as <unk>."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: every label counts the same in training, however few examples it has."""

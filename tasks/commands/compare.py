@@ -24,7 +24,6 @@ from tasks.commands.models import encoding_errors
 @dataclass(frozen=True)
 class CompareCommand:
     """Compare runs: a table of their figures and of the options that differ, and a plot of their curves.
-
     With --with: one run of a text model, a Markov chain and models of transformers on the same held-out text."""
 
     run: Annotated[tuple[str, ...], Arg("RUN", positional=True)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
 from gen.base.config import parse_command
 from gen.base.errors import ConfigError
-from gen.base.fields import Arg
+from gen.base.fields import Arg, flag, options_of
 from gen.training.config import errors_in, with_groups
 from gen.training.look import DataLook, look_at_data
 from gen.training.registry import TASKS, find_task
@@ -92,11 +92,15 @@ def _named(kind: type[Task], config: Any) -> Any:
     if not config.file:
         return data
     given = {name: value for name, value in kind.named(config.file).items() if value}
-    known = {f.name for f in fields(data)}
+    known = {option.name: option for option in options_of(type(data))}
     if wrong := [name for name in given if name not in known]:
         raise ConfigError(
             [f"FILE: {kind.name} has no --{wrong[0]}; `gen data {kind.name} --help` has its options"]
         )
+    for name in [name for name, value in given.items() if isinstance(value, tuple) and not known[name].many]:
+        if len(given[name]) > 1:
+            raise ConfigError([f"FILE: {flag(name)} of {kind.name} takes one file, not {len(given[name])}"])
+        given[name] = given[name][0]
     if twice := [name for name in given if getattr(data, name)]:
         raise ConfigError([f"name the data once: FILE and --{twice[0]} exclude each other"])
     return replace(data, **given)

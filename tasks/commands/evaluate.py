@@ -30,7 +30,6 @@ ADAPTED = " (adapted: learned from the text before, after it was scored)"
 @dataclass(frozen=True)
 class EvaluateCommand:
     """Evaluate a model on held-out data: perplexity of text, BLEU of translations, CIDEr-D of captions.
-
     `gen evaluate RUN --help` also lists the options of the model's task."""
 
     run: Annotated[str, Arg("RUN", positional=True)]
@@ -104,6 +103,8 @@ def evaluate_command(argv: list[str], command: str) -> int:
         if first.outputs and len(first.outputs) == len(second.outputs):
             references = [list(map(model.tokenizer.normalize, e.all_references)) for e in examples]
             p_values = task.compare(first.outputs, second.outputs, references)
+    if not distributed.is_main():
+        return int(bool(first.failed))
     if config.json:
         compared = {"compare": results[config.compare].figures, "p_value": p_values} if config.compare else {}
         adapted = {"adapted": True} if config.adapt else {}

@@ -19,6 +19,7 @@ from gen.base.folders import write_folder
 from gen.models.export import export, note, require
 from gen.models.model import Model
 from gen.models.quantization import quantize
+from gen.search import confidence
 from gen.training.config import errors_in, with_groups
 from gen.training.interfaces import Metric, NoOptions
 from gen.training.machine import tune_cpu
@@ -32,7 +33,6 @@ MEASURED = "--int8 measures what it costs on held-out data (without --int8 none 
 class ExportCommand:
     """Export a model to ONNX: a folder that runs fast and without torch, in commands and with `gen.load`. With
     --web a page that runs models in its reader's browser.
-
     `gen export RUN --help` also lists the options of the model's task: the data that --int8 is measured on."""
 
     run: Annotated[tuple[str, ...], Arg("RUN", positional=True)]
@@ -137,7 +137,7 @@ def _copy(source: Path, folder: Path) -> None:
 
 def _check_output(folder: Path) -> None:
     """Raises `UserError` if the folder cannot be written, or holds anything but an exported model."""
-    ours = {runtime.CONFIG, runtime.TOKENIZER, runtime.ENCODER, runtime.STEP, "README.md"}
+    ours = {runtime.CONFIG, runtime.TOKENIZER, runtime.ENCODER, runtime.STEP, confidence.FILE, "README.md"}
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     others = {name for name in there - ours if not name.startswith(("reader-", "processor-"))}
     if (folder.exists() and not folder.is_dir()) or others or (there and runtime.CONFIG not in there):

@@ -16,7 +16,6 @@ from tasks.commands.models import Precision, load_model
 @dataclass(frozen=True)
 class ServeCommand:
     """Serve models: OpenAI's and LibreTranslate's interfaces, our own, and a page.
-
     On this machine only, unless --host says otherwise."""
 
     COMMON: ClassVar = ("host", "port", "api_key")

@@ -6,8 +6,10 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
+from gen.base import distributed
 from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError
 from gen.base.fields import Arg
@@ -48,8 +50,12 @@ class UseCommand:
 def use_command(argv: list[str], command: str, name: str) -> None:
     """`gen NAME RUN ITEM…`."""
     config = parse_command(UseCommand, argv, command)
-    if errors := range_errors(config, ("batch_size",)):
+    errors = range_errors(config, ("batch_size",))
+    if config.item and config.input != "-":
+        errors.append("ITEM and --input exclude each other")
+    if errors:
         raise ConfigError(errors)
+    distributed.start()
     model = load_model(config.run, config.device, name)
     if config.confidence:
         check_calibrated(model, config.run)
@@ -62,9 +68,10 @@ def use_command(argv: list[str], command: str, name: str) -> None:
                 shown.append(task.shown(item))
                 yield item
 
-    found = model.generate_many(items(), batch_size=config.batch_size, attention=False, **config.search.given())
+    options = {"batch_size": config.batch_size, "attention": False, **config.search.given()}
+    work = partial(model.generate_many, **options)
     with output(config.output) as file:
-        for number, hypotheses in enumerate(found):
+        for number, hypotheses in enumerate(distributed.share_out(items(), work)):
             if config.json:
                 outputs = [record(h, **(confidence_record(h) if config.confidence else {})) for h in hypotheses]
                 found_here = {"input": shown[number], "outputs": outputs}

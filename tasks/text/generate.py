@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from gen import runtime
+from gen.base import distributed
 from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, Terminated, UserError, notify
 from gen.base.fields import Arg
@@ -88,6 +89,8 @@ def generate_command(argv: list[str], command: str) -> None:
     """`gen generate RUN …`."""
     config = parse_command(GenerateConfig, argv, command, repeat=True)
     config.check()
+    distributed.start()
+    distributed.one_process("gen generate")
     model = load_model(config.run, config.device, "text", config.precision)
     options = config.search.given()
     for remark in config.search.remarks():
