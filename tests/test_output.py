@@ -220,8 +220,8 @@ def test_every_model_suggests(model, tokenizer):
     for each in (reads, Ensemble([reads])):
         with pytest.raises(UserError, match="only models of text suggest words"):
             each.suggest("the c")
-    for wrong in (0, 2.5, "x", True):
-        with pytest.raises(ConfigError, match=r"^n_best must be a whole number of at least 1"):
+    for wrong in (0, 501, 2.5, "x", True):
+        with pytest.raises(ConfigError, match=r"^n_best must be a whole number from 1 to 500"):
             model.suggest("the c", wrong)
     with pytest.raises(UserError, match="not a list"):
         model.suggest(["the c"])
