@@ -216,6 +216,8 @@ def test_a_memory_belongs_to_its_model(stores, tmp_path):
     ensemble.datastore = Datastore(stores / "pairs", model)
     with pytest.raises(UserError, match="no ensembles"):
         ensemble.generate("w3 w4")
+    with pytest.raises(UserError, match="no ensembles"):
+        ensemble.score(["w1 w2"], ["w3 w4"])
 
 
 def test_the_command_line(stores, gen, tmp_path):

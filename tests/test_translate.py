@@ -126,6 +126,8 @@ def test_ensembles(desk, reverser):
     by_each = [torch.tensor(m.score([text], items[:1])[0].log_probs) for m in (reverser, other)]
     mixed = (torch.stack(by_each).exp().mean(0)).log()
     assert two[0][0].log_probs == pytest.approx(mixed.tolist(), abs=1e-4)
+    scores = Ensemble([reverser, other]).score([h[0].text for h in two], items)
+    assert [score.log_prob for score in scores] == pytest.approx([h[0].score for h in two], abs=1e-4)
 
 
 def test_an_ensemble_needs_one_target_vocabulary(desk, reverser, gen, tmp_path):

@@ -58,7 +58,7 @@ class Ensemble(GenerationMixin):
                     f"({len(first.tokenizer):,} {first.tokenizer.kind} and {len(other.tokenizer):,} "
                     f"{other.tokenizer.kind} tokens); train both on the same pairs, with different --seed"
                 )
-        self.tokenizer = first.tokenizer
+        self.tokenizer, self.info = first.tokenizer, first.info
         self.search_defaults = first.search_defaults
         self.processors = first.processors
         inputs = [{n: (p.kind, p.files()) for n, p in model.processors.items()} for model in self.models]
@@ -74,6 +74,11 @@ class Ensemble(GenerationMixin):
             for model in self.models:
                 stack.enter_context(model._evaluating())
             yield
+
+    def _forced(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> tuple[np.ndarray, None]:
+        each = [model._forced(encoded, items)[0] for model in self.models]
+        mean = np.logaddexp.reduce(each) - np.float32(np.log(len(each)))
+        return mean.astype(np.float32), None
 
     def start_search(self, items: Sequence[Any]) -> SearchInput:
         """Every model reads the items; a step asks all of them."""

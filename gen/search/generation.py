@@ -156,7 +156,7 @@ class GenerationMixin:
         Where the model has a ``datastore``, that votes, too.
 
         Raises:
-            UserError: the model's log-probabilities are NaN.
+            UserError: the items do not fit the texts, or the model's log-probabilities are NaN.
         """
         if isinstance(texts, str) or isinstance(items, str):
             raise UserError("score takes a list of texts, and of items: [text], [item]")
