@@ -94,6 +94,8 @@ def read_split(options: ClassifyData, vocabulary: Tokenizer | None = None) -> La
     labels = [[e.target for e in part] for part in (train, valid)]
     check_labels(options.data[0], "--label", *labels, automatic=automatic)
     notes = split_notes("examples", _keys(train), {"examples": (_keys(train), _keys(valid))})
+    if unused := parts.count("test") + (parts.count("valid") if options.valid else 0):
+        notes["not used"] = f"{unused:,} examples of other parts"
     pictures = isinstance(rows[0].item, Path)
     tokenizer = vocabulary if isinstance(vocabulary, LabelTokenizer) else LabelTokenizer(labels[0])
     for label in set(labels[0]) - set(tokenizer.labels):
@@ -115,7 +117,7 @@ def with_columns(options: ClassifyData) -> ClassifyData:
     label = _label_column(table, options)
     if options.column or options.image:
         return replace(options, label=label)
-    found = tuple(c for c in table.texts if c not in (label, table.split) and not _tells(table, c, label))
+    found = tuple(c for c in table.texts if c not in (label, table.split) and not _one_per_label(table, c, label))
     pictures = [column for column, kind in table.kinds.items() if kind == "pictures"]
     if found:
         return replace(options, label=label, column=found)
@@ -124,8 +126,8 @@ def with_columns(options: ClassifyData) -> ClassifyData:
     raise UserError(f"{name}: no column holds text; name the picture's with --image, or the text's with --column")
 
 
-def _tells(table: Table, column: str, label: str) -> bool:
-    """Whether a column has one value per label, such as its name beside its number: nothing would be learned."""
+def _one_per_label(table: Table, column: str, label: str) -> bool:
+    """Whether a column has a single value for each label, as the labels' names have beside their numbers."""
     pairs = {(str(row.get(label)), str(row.get(column))) for _, row in table.head}
     return len(pairs) == len({of for of, _ in pairs}) < len(table.head)
 
