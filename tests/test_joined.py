@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -169,6 +171,33 @@ def test_no_part_outgrows_another():
     after = encoder(source)
     torch.testing.assert_close(after.values, before.values, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(after.summary, before.summary, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("attention", ["dot", "additive", "multihead"])
+def test_each_part_has_a_softmax_of_its_own(attention):
+    model = with_digits(attention)
+    items = [{"sentence": s, "digits": n} for s, n in (("abc", 7), ("h", None), ("gfedc", 0))]
+    decoder, memory = model.decoder, model.encoder(model.encoder.prepare(items).source)
+    assert torch.equal(memory.part_masks.any(1), memory.mask)
+    token_ids = torch.randint(4, len(LETTERS), (3, 5))
+    weights = decoder(token_ids, decoder.init_state(memory), memory).attention
+    S = memory.values.size(1) - 1
+    torch.testing.assert_close(weights[..., :S].sum(-1), torch.ones(3, 5))
+    assert weights[..., S:].flatten().tolist() == [1.0] * 5 + [0.0] * 5 + [1.0] * 5  # the second has no digits
+
+
+def test_folders_from_before_keep_one_softmax_over_all_parts(tmp_path):
+    model = joined()
+    model.encoder.own_softmax = False
+    wanted = model.generate(ITEMS[0], temperature=0, max_new_tokens=6)[0]
+    np.testing.assert_allclose(wanted.attention.sum(1), 1, rtol=1e-5)
+    model.save(tmp_path / "m")
+    config = (tmp_path / "m" / "config.yaml").read_text()
+    assert "own_softmax: false" in config
+    (tmp_path / "m" / "config.yaml").write_text(re.sub(r"\n *own_softmax: false", "", config))
+    found = Model.load(tmp_path / "m").generate(ITEMS[0], temperature=0, max_new_tokens=6)[0]
+    assert found.token_ids == wanted.token_ids
+    np.testing.assert_allclose(found.attention, wanted.attention, atol=1e-5)
 
 
 def test_both_parts_get_attention_and_both_matter():

@@ -38,6 +38,22 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return scores.softmax(-1).masked_fill(~mask, 0.0)
 
 
+def attention_weights(scores: Tensor, memory: Memory) -> Tensor:
+    """A softmax over the real positions. With several inputs it is one per input, so that none can take the
+    attention of another.
+
+    Args:
+        scores: (B, N, S) float, of N queries per row of the memory.
+        memory: of B rows; its ``mask`` and ``part_masks`` are read.
+
+    Returns:
+        (B, N, S) float32. They sum to 1, or with ``part_masks`` to the number of inputs that have real positions.
+    """
+    if memory.part_masks is None:
+        return masked_softmax(scores, memory.mask[:, None])
+    return masked_softmax(scores[:, :, None], memory.part_masks[:, None]).sum(2)
+
+
 class Attention(nn.Module):
     """Base class, and the kind "none": ignores the memory and returns an empty context.
 
@@ -72,7 +88,7 @@ class Attention(nn.Module):
 
 
 class _ScoredAttention(Attention):
-    """Base class of "dot" and "additive": a softmax over one score per position, and the weighted sum."""
+    """Base class of "dot" and "additive": `attention_weights` of one score per position, and the weighted sum."""
 
     def __init__(self, query_size: int, memory_size: int, num_heads: int = 1) -> None:
         super().__init__(query_size, memory_size)
@@ -87,7 +103,7 @@ class _ScoredAttention(Attention):
         B, S, M = memory.values.shape
         keys = self.keys(memory.values) if memory.attention_cache is None else memory.attention_cache
         scores = self.scores(queries.reshape(B, R // B * T, Q), keys)  # (B, W*T, S)
-        weights = masked_softmax(scores, memory.mask[:, None])  # (B, W*T, S)
+        weights = attention_weights(scores, memory)  # (B, W*T, S)
         context = weights.to(memory.values.dtype) @ memory.values  # (B, W*T, M)
         return context.reshape(R, T, M).to(queries.dtype), weights.reshape(R, T, S)
 
@@ -157,7 +173,7 @@ class MultiHeadAttention(Attention):
         keys, values = self.keys(memory.values) if memory.attention_cache is None else memory.attention_cache
         asked = self._heads(self.query(queries.reshape(B, R // B * T, Q)))  # (B, H, W*T, D)
         scores = asked @ keys.transpose(-1, -2).to(asked.dtype) / math.sqrt(asked.size(-1))
-        weights = masked_softmax(scores, memory.mask[:, None, None])  # (B, H, W*T, S)
+        weights = attention_weights(scores.flatten(1, 2), memory).view_as(scores)  # (B, H, W*T, S)
         context = weights.to(values.dtype) @ values  # (B, H, W*T, D)
         context = context.transpose(1, 2).reshape(R, T, Q).to(queries.dtype)
         return context, weights.mean(1).reshape(R, T, S)

@@ -112,9 +112,10 @@ class _Beginning(nn.Module):
 class _OneStep(nn.Module):
     """One more token: log-probabilities of the next one, states, and attention."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, in_parts: bool) -> None:
         super().__init__()
         self.decoder = decoder
+        self.in_parts = in_parts  # the memory has `Memory.part_masks`
 
     def forward(self, token_ids: Tensor, states: list[Tensor], seen: list[Tensor]) -> list[Tensor]:
         """Reads ``token_ids`` (R,) from ``states``, (R, H) each, layer by layer; ``seen`` is what `_seen` made.
@@ -126,8 +127,9 @@ class _OneStep(nn.Module):
         layers = tuple(tuple(states[i : i + size]) for i in range(0, len(states), size))
         if seen:
             mask, values, *keys = seen
+            part_masks = keys.pop() if self.in_parts else None
             tokens = keys.pop() if self.decoder.copy_gate is not None else None
-            memory = Memory(values, mask, values[:, 0], tuple(keys), tokens)
+            memory = Memory(values, mask, values[:, 0], tuple(keys), tokens, part_masks)
         else:
             memory = Memory.empty(1)
         output = self.decoder(token_ids[:, None], DecoderState(layers), memory)
@@ -148,7 +150,8 @@ def _seen(decoder: Decoder, memory: Memory) -> dict[str, Tensor]:
         return {"mask": memory.mask}
     keys = {f"key_{i}": key.contiguous() for i, key in enumerate(memory.attention_cache or ())}
     tokens = {} if decoder.copy_gate is None or memory.tokens is None else {"tokens": memory.tokens}
-    return {"mask": memory.mask, "values": memory.values, **keys, **tokens}
+    parts = {} if memory.part_masks is None else {"part_masks": memory.part_masks}
+    return {"mask": memory.mask, "values": memory.values, **keys, **tokens, **parts}
 
 
 def _graphs(model: Model) -> dict[str, bytes]:
@@ -171,7 +174,7 @@ def _graphs(model: Model) -> dict[str, bytes]:
     states = [made[n].repeat_interleave(_ROWS, 0) for n in made if n.startswith("state_")]
     seen = [made[n] for n in named] if model.decoder.attention.context_size else []
     names = [f"state_{i}" for i in range(len(states))]
-    step = _OneStep(model.decoder).eval()
+    step = _OneStep(model.decoder, "part_masks" in named).eval()
     token_ids = torch.full((len(tensors[0]) * _ROWS,), model.tokenizer.bos_id)
     looked = ["attention"] if seen else []
     return {

@@ -22,6 +22,8 @@ class Memory:
             "multihead" values). Encoders leave it None; `Decoder.prepare` fills it in.
         tokens: (B, S) int64, for a decoder that copies: what each position holds, in the decoder's vocabulary; PAD
             where it holds no token.
+        part_masks: (B, P, S) bool, if the memory is that of several inputs: the real positions of each. Attention
+            then has a softmax per part.
 
     Example:
         >>> import torch
@@ -37,6 +39,7 @@ class Memory:
     summary: Tensor
     attention_cache: tuple[Tensor, ...] | None = None
     tokens: Tensor | None = None
+    part_masks: Tensor | None = None
 
     @classmethod
     def empty(cls, batch: int, device: torch.device | str | None = None) -> Memory:
@@ -51,14 +54,15 @@ class Memory:
         """The memory of the given inputs: (N,) indices → N inputs."""
         index = torch.as_tensor(inputs, device=self.values.device)
         cache = self.attention_cache and tuple(part[index] for part in self.attention_cache)
-        tokens = None if self.tokens is None else self.tokens[index]
-        return Memory(self.values[index], self.mask[index], self.summary[index], cache, tokens)
+        tokens, part_masks = (None if x is None else x[index] for x in (self.tokens, self.part_masks))
+        return Memory(self.values[index], self.mask[index], self.summary[index], cache, tokens, part_masks)
 
     @staticmethod
     def join(memories: Sequence[Memory]) -> Memory:
         """The inputs of several memories of one model, padded to the longest."""
         caches = [memory.attention_cache for memory in memories]
         tokens = [memory.tokens for memory in memories if memory.tokens is not None]
+        part_masks = [memory.part_masks for memory in memories if memory.part_masks is not None]
         parts = zip(*(cache for cache in caches if cache is not None), strict=True)
         return Memory(
             _padded([memory.values for memory in memories]),
@@ -66,6 +70,7 @@ class Memory:
             torch.cat([memory.summary for memory in memories]),
             None if caches[0] is None else tuple(map(_padded, parts)),
             _padded(tokens) if tokens else None,
+            _padded(part_masks) if part_masks else None,
         )
 
     def with_attention_cache(self, cache: tuple[Tensor, ...]) -> Memory:

@@ -40,13 +40,15 @@ class JoinedEncoder(Encoder):
     The vectors of every part are brought to size M and one scale. The values are those of the first part, then
     those of the next; the summary is the sum of the summaries. If there are other parts, labels have no positions,
     because attention would rest on them: their vectors are added to all values, which does not change dot-product
-    attention. A part without real positions for an item (mask all False) adds nothing to its values or summary.
+    attention. Several parts with positions have a softmax of attention each (`attention_weights`). A part without
+    real positions for an item (mask all False) adds nothing to its values or summary.
 
     Args:
         parts: one encoder per input name, each with a single input processor. An item of the joined encoder is a
             mapping with these names.
         memory_size: M.
         optional: the names that an item may lack: a row of zeros in their source is "nothing given".
+        own_softmax: a softmax of attention per part, instead of one over all positions.
 
     Raises:
         UserError: a part has no memory or not exactly one processor, or its name cannot be used.
@@ -61,7 +63,14 @@ class JoinedEncoder(Encoder):
         torch.Size([1, 7, 32])
     """
 
-    def __init__(self, parts: Mapping[str, Encoder], memory_size: int = 512, optional: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        parts: Mapping[str, Encoder],
+        memory_size: int = 512,
+        optional: Sequence[str] = (),
+        *,
+        own_softmax: bool = True,
+    ) -> None:
         super().__init__()
         if not parts:
             raise UserError("a joined encoder needs at least one part")
@@ -77,6 +86,7 @@ class JoinedEncoder(Encoder):
         self.parts = nn.ModuleDict(parts)
         self.processors = {name: next(iter(part.processors.values())) for name, part in parts.items()}
         self.optional = list(optional)
+        self.own_softmax = own_softmax
         for name, processor in self.processors.items():
             processor.optional = name in optional
         self.fit_values, self.fit_summaries = (
@@ -98,7 +108,12 @@ class JoinedEncoder(Encoder):
                     "and set its `config`"
                 )
         parts = {name: {"name": part.name, **part.config} for name, part in self.encoders.items()}
-        return {"parts": parts, "memory_size": self.memory_size, "optional": self.optional}
+        return {
+            "parts": parts,
+            "memory_size": self.memory_size,
+            "optional": self.optional,
+            "own_softmax": self.own_softmax,
+        }
 
     def forward(self, source: dict[str, Tensor]) -> Memory:
         """Encodes every input with its part.
@@ -107,7 +122,8 @@ class JoinedEncoder(Encoder):
             source: the tensor of each part, by the name of the part.
 
         Returns:
-            The memory: values (B, S₁ + S₂ + …, M), zero at padding; mask alike; summary (B, M).
+            The memory: values (B, S₁ + S₂ + …, M), zero at padding; mask alike; summary (B, M); with several
+            parts that have positions, part_masks.
         """
         values, masks, summaries, tokens, copied, everywhere = [], [], [], [], False, []
         placed = memory_inputs(self.processors)
@@ -131,7 +147,8 @@ class JoinedEncoder(Encoder):
         for vectors in everywhere:
             found = found + vectors * real[..., None]
         held = torch.cat(tokens, 1) if copied else None
-        return Memory(found, real, torch.stack(summaries).sum(0), tokens=held)
+        part_masks = _side_by_side(masks) if self.own_softmax and len(masks) > 1 else None
+        return Memory(found, real, torch.stack(summaries).sum(0), tokens=held, part_masks=part_masks)
 
     def give_tokens(self, tokenizer: Tokenizer) -> None:
         """Memories get the tokens of the first part that reads a sentence."""
@@ -172,4 +189,12 @@ class JoinedEncoder(Encoder):
             name: build_encoder(part, lambda file, name=name: read(f"{name}-{file}"))  # type: ignore[misc]
             for name, part in config["parts"].items()
         }
-        return cls(parts, config["memory_size"], config.get("optional", ()))
+        # Folders without `own_softmax` were trained with one softmax.
+        own_softmax = config.get("own_softmax", False)
+        return cls(parts, config["memory_size"], config.get("optional", ()), own_softmax=own_softmax)
+
+
+def _side_by_side(masks: Sequence[Tensor]) -> Tensor:
+    """P masks (B, Sₚ) → (B, P, S₁ + S₂ + …): each at its own positions, False at those of the others."""
+    rows = [torch.cat([m if m is own else torch.zeros_like(m) for m in masks], 1) for own in masks]
+    return torch.stack(rows, 1)
