@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from gen import runtime
 from gen.models import export
 from gen.models.memory import Memory
+from gen.models.model import Model
 from gen.search import Processor
 from gen.serve.engine import Busy, Engine
 from gen.serve.job import Job
@@ -340,8 +342,6 @@ def test_the_queue_has_an_end(model):
 
 
 def test_a_better_model_takes_over(tmp_path, monkeypatch):
-    from gen.models.model import Model
-
     run = tmp_path / "book"
     writer(0).save(run / "best")
     served = Served("book", str(run), Model.load, Limits())
@@ -370,6 +370,24 @@ def test_a_better_model_takes_over(tmp_path, monkeypatch):
     (run / "best" / "config.yaml").write_text("{}")
     assert not served.reload()
     assert flat(together(served.engine, served.model, [("the ", options)])[0]) == flat(found)
+    served.engine.close()
+
+
+def test_a_run_that_goes_on_is_loaded_again(tmp_path):
+    run = tmp_path / "book"
+    writer(0).save(run / "last")
+    (run / "config.yaml").write_text("data: book.txt\n")  # what was asked of the training
+    served = Served("book", str(run), Model.load, Limits())
+    assert not served.reload()
+    options = {"temperature": 0.0}
+    for seed in (1, 2):  # the first that is the best, and a better one
+        writer(seed).save(run / "best")
+        assert served.reload()
+        assert not served.reload()
+        (found,) = together(served.engine, served.model, [("the ", options)])
+        assert flat(found) == flat(writer(seed).generate("the ", **options))
+    shutil.copy(run / "last" / "model.safetensors", run / "best")  # as who copies files over a folder does
+    assert served.reload()
     served.engine.close()
 
 

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
@@ -151,19 +152,18 @@ def _folder_name(run: str, parts: int) -> str:
     return "/".join(path[-parts:])
 
 
-def _stamp(run: str) -> tuple[int, ...] | None:
-    """Changes when the folder's model is replaced; None while it is not there."""
+def _stamp(run: str) -> tuple[Any, ...] | None:
+    """Changes when a file of the folder's model does; None while no model is there.
+
+    A run has a ``config.yaml`` of its own, beside the models in it: only weights or graphs show where a model is.
+    """
     path = whole_folder(Path(run))
-    found = []
-    for folder in (path, path / "best", path / "last"):
-        for name in ("runtime.json", "config.yaml", "confidence.json"):
-            try:
-                about = (folder / name).stat()
-            except OSError:
-                continue
-            found += [about.st_mtime_ns, about.st_ino]
-        if found:
-            return tuple(found)
+    for folder in (path, *(whole_folder(path / name) for name in ("best", "last", "previous"))):
+        if any((folder / name).is_file() for name in ("runtime.json", "model.safetensors")):
+            with suppress(OSError):  # it is being replaced: the next look sees it
+                found = sorted((f.name, f.stat()) for f in folder.iterdir() if f.name[0] != ".")
+                return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in found)
+            return None
     return None
 
 
