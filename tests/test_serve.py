@@ -390,6 +390,8 @@ BAD = {
     "seed": ("/v1/completions", {**COMPLETION, "seed": -1}, 400, "seed must be"),
     "best_of": ("/v1/completions", {**COMPLETION, "n": 3, "best_of": 2}, 400, "best_of"),
     "penalty": ("/v1/completions", {**COMPLETION, "presence_penalty": 1}, 400, "not supported"),
+    "samples": ("/v1/completions", {**COMPLETION, "num_samples": 3, "stream": True}, 400, "n says how many"),
+    "n best": ("/v1/completions", {**COMPLETION, "beam": 3, "n_best": 3}, 400, "n says how many"),
     "exclusive": ("/v1/completions", {**COMPLETION, "beam": 2, "temperature": 1}, 400, "exclude each other"),
     "unknown character": ("/v1/completions", {**COMPLETION, "prompt": "☃"}, 400, "☃"),
     "empty stop": ("/v1/completions", {**COMPLETION, "stop": [""]}, 400, "stop"),

@@ -44,6 +44,9 @@ class Shared(Search, kw_only=True):
             if getattr(self, name):
                 hint = "; repetition_penalty is there" if name != "logit_bias" else "; ban is there"
                 raise Refusal(f"{name} is not supported{hint}", param=name, code="unsupported_parameter")
+        for name in ("num_samples", "n_best"):
+            if getattr(self, name) is not None:  # else texts would be searched that no choice is for
+                raise Refusal(f"{name}: here n says how many texts", param=name, code="unsupported_parameter")
         if isinstance(self.stop, list) and len(self.stop) > 16:
             raise Refusal("stop: at most 16 strings", param="stop")
         options = self.options()
