@@ -176,6 +176,20 @@ def test_searches_of_their_own_echo_as_others_do(client, extra):
     assert [*map(len, own.top_logprobs[:3])] == [*map(len, shared.top_logprobs[:3])]
 
 
+@pytest.mark.parametrize("options", [{"extra_body": {"beam": 3}}, {"temperature": 0}])
+def test_streams_of_what_is_told_at_its_end_have_log_probabilities(client, options):
+    asked = {"model": "writer", "prompt": "the", "max_tokens": 6, "n": 2, "logprobs": 1, **options}
+    whole = client.completions.create(**asked).choices
+    found = [[], []]
+    for chunk in client.completions.create(**asked, stream=True):
+        found[chunk.choices[0].index] += chunk.choices[0].logprobs.token_logprobs
+    assert found == [choice.logprobs.token_logprobs for choice in whole]
+    asked = {"model": "en-de", "messages": [{"role": "user", "content": SENTENCES[1]}], "logprobs": True}
+    whole = client.chat.completions.create(**asked).choices[0].logprobs.content
+    chunks = client.chat.completions.create(**asked, stream=True)
+    assert [t for chunk in chunks for t in chunk.choices[0].logprobs.content] == whole
+
+
 def test_chat_translates(client):
     def ask(text, **options):
         messages = [{"role": "system", "content": "x"}, {"role": "user", "content": text}]

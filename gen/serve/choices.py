@@ -112,10 +112,13 @@ class Choices:
             for choice, text in texts.items():
                 if (text or self.top is not None) and found is None:
                     yield choice, text, tokens[choice], None
-            for place, (_, hypothesis) in enumerate(self.wanted(job, found) if found is not None else []):
+            for place, (at, hypothesis) in enumerate(self.wanted(job, found) if found is not None else []):
                 choice = number * self.n + place
-                rest = writers[choice].rest() if choice in writers else hypothesis.text
-                yield choice, texts.get(choice, "") + rest, tokens.get(choice, []), hypothesis
+                if choice in writers:
+                    rest, last = texts.get(choice, "") + writers[choice].rest(), tokens.get(choice, [])
+                else:  # nothing was told before: of a beam, or where one text is there n times
+                    rest, last = hypothesis.text, tokens_of(job, at, hypothesis)
+                yield choice, rest, last, hypothesis
 
 
 def reason(hypothesis: Hypothesis) -> str:
