@@ -130,9 +130,9 @@ def test_log_probabilities_and_echo(client):
         assert top[token] == log_prob
         assert 3 <= len(top) <= 4
         assert max(top.values()) >= log_prob
-    scored = client.completions.create(model="writer", prompt="the", max_tokens=0, logprobs=0, echo=True).choices[
-        0
-    ]
+    made = client.completions.create(model="writer", prompt="the", max_tokens=0, logprobs=0, echo=True)
+    (scored,) = made.choices
+    assert (made.usage.completion_tokens, made.usage.total_tokens) == (0, made.usage.prompt_tokens)
     assert scored.text == "the"
     assert scored.logprobs.token_logprobs == choice.logprobs.token_logprobs[:3]
 

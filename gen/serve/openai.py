@@ -64,8 +64,8 @@ async def completions(request: Request) -> Response:
     choices = Choices(work, n, asked.logprobs)
     envelope = envelope_of(served, "text_completion", "cmpl")
     if asked.stream:
-        usage = asked.stream_options is not None and asked.stream_options.include_usage
-        chunks = _chunks(choices, envelope, prompts, bool(asked.echo), usage)
+        told = asked.stream_options is not None and asked.stream_options.include_usage
+        chunks = _chunks(choices, envelope, prompts, bool(asked.echo), told)
         return events(request, chunks, b"[DONE]")
     async with work:
         found = await work.results()
@@ -75,7 +75,10 @@ async def completions(request: Request) -> Response:
         for place, hypothesis in choices.wanted(job, each)
     ]
     numbered = [{"index": index, **choice} for index, choice in enumerate(made)]
-    return answer({**envelope, "choices": numbered, "usage": choices.usage()})
+    usage = choices.usage()
+    if asked.max_tokens == 0:  # the one that was searched is not given
+        usage |= {"completion_tokens": 0, "total_tokens": usage["prompt_tokens"]}
+    return answer({**envelope, "choices": numbered, "usage": usage})
 
 
 def _wanted(asked: Completion, served: Served) -> dict[str, Any]:
