@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -24,7 +25,8 @@ from gen.search.ops import NumpyOps, TorchOps
 from gen.search.remember import write_pairs, write_text
 from gen.serve.engine import Engine
 from tasks.commands.memory import MemoryOptions
-from tests.serving import calibrated, together
+from tasks.translate.lines import translate_lines
+from tests.serving import calibrated, running, together
 from tests.test_runtime import sharpen, writer
 
 PAIRS = [("w3", "w7 w8"), ("w5 w9 w2 w7 w7 w1", "w1 w2 w3"), ("w40 w41", "w6"), ("w8 w9", "w10 w11 w12")]
@@ -142,6 +144,17 @@ def test_a_server_finds_the_same(stores):
     found = together(engine, model, [(item, {}) for item in OTHERS])
     engine.close()
     assert [output[0].text for output in found] == [model.generate(item).text for item in OTHERS]
+
+
+def test_a_server_splits_no_line_that_the_memory_has(tmp_path):
+    line = " ".join(f"w{i}" for i in range(30))  # longer than what the model reads at once
+    write_pairs(tmp_path, translator(), [*PAIRS, (line, "w1 w2 w3 w4")])
+    model = with_memory(translator(), tmp_path)
+    (expected,) = (found.hypotheses[0].text for found in translate_lines(model, [line]))
+    assert expected == "w1 w2 w3 w4"
+    with running({"en-de": model}) as (url, _):
+        found = httpx.post(f"{url}/translate", json={"q": [line, f"{line}\nw3"], "source": "en", "target": "de"})
+        assert found.json() == {"translatedText": [expected, f"{expected}\nw7 w8"]}
 
 
 def test_a_stream_is_what_is_generated(stores):

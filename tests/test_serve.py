@@ -34,6 +34,7 @@ from gen.serve import protocol, server
 from gen.serve.errors import Refusal
 from gen.serve.guard import Key
 from gen.serve.limits import Limits
+from tasks.translate.lines import translate_lines
 from tests.serving import SENTENCES, WORDS, calibrated, captioner, labeller, picture, running, translator, writer
 
 ROOT = Path(__file__).parents[1]
@@ -208,6 +209,16 @@ def test_chat_translates(client):
     sampled = {"temperature": 0.7, "seed": 3}
     streamed = [c.choices[0].delta.content or "" for c in ask(SENTENCES[1], stream=True, **sampled)]
     assert "".join(streamed) == MODELS["en-de"](SENTENCES[1], **sampled)
+
+
+@pytest.mark.parametrize("options", [{"prefix": "w4"}, {"must": "w4"}])
+def test_chat_translates_lines_as_the_command_does(client, options):
+    """A prefix begins a line, not each of its sentences, and what must come is not in all of them."""
+    lines = [" ".join(SENTENCES * 3), SENTENCES[0]]
+    expected = [found.hypotheses[0].text for found in translate_lines(MODELS["en-de"], lines, **options)]
+    messages = [{"role": "user", "content": "\n".join(lines)}]
+    made = client.chat.completions.create(model="en-de", messages=messages, extra_body=options)
+    assert made.choices[0].message.content == "\n".join(expected)
 
 
 def test_chat_describes_pictures(client):

@@ -58,10 +58,10 @@ async def chat(request: Request) -> Response:
     limits = request.app.state.models.limits
     envelope = envelope_of(served, "chat.completion", "chatcmpl")
     top = (asked.top_logprobs or 0) if asked.logprobs else None
-    kinds = check(served, options, limits).kinds
+    chosen = check(served, options, limits)
     translating = None
     if Translating.does(served) and not pictures:
-        translating = await apart(request.app.state.models, lambda: Translating(served, text, kinds))
+        translating = await apart(request.app.state.models, lambda: Translating(served, text, chosen))
     if translating is not None and translating.is_one:
         text, translating = translating.texts[0], None  # like any input
     if translating is not None and asked.logprobs:
@@ -70,10 +70,12 @@ async def chat(request: Request) -> Response:
     if len(inputs) > limits.queue:
         raise Refusal("too much text at once: send it in parts", param="messages")
     items = [item_of(served, each, limits) for each in inputs]
+    later = {name: value for name, value in options.items() if name != "prefix"}
+    ways = [options if begins else later for begins in translating.begins] if translating else [options]
     work = Work(request, served)
-    for item in items:
+    for item, way in zip(items, ways, strict=True):
         streams = bool(asked.stream) and translating is None
-        await work.begin(item, options, top=top or 0, streams=streams)
+        await work.begin(item, way, top=top or 0, streams=streams)
     choices = Choices(work, n, top)
     if asked.stream:
         usage = asked.stream_options is not None and asked.stream_options.include_usage

@@ -49,11 +49,11 @@ async def translate(request: Request) -> Response:
     served = _find(models, asked.source, asked.target)
     texts = [asked.q] if isinstance(asked.q, str) else asked.q
     options = several(served, {}, asked.alternatives + 1)
-    kinds = check(served, options, models.limits).kinds
+    chosen = check(served, options, models.limits)
     async with Work(request, served) as work:
         parts = []
         for text in texts:
-            translating = await work.apart(partial(Translating, served, text, kinds))
+            translating = await work.apart(partial(Translating, served, text, chosen))
             if len(work.jobs) + len(translating.texts) > models.limits.queue:
                 raise Refusal("too much text at once: send it in parts")
             jobs = [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gen.inputs.protected import split_protected
 from gen.inputs.sentences import continued
+from gen.search.options import SearchOptions
 from gen.search.output import Hypothesis
 from gen.serve.models import Served
 
@@ -15,17 +16,25 @@ class Translating:
 
     Args:
         served: a model for which `does` is true.
-        text: any number of lines.
-        kinds: what is protected; see `gen.search.SearchOptions`.
+        text: any number of lines. One that must say something is not split, since nobody knows in which of its
+            sentences, and neither is one that the model's memory has.
+        chosen: how they are searched; see `gen.serve.work.check`.
 
     Attributes:
         texts: what is translated, in order.
+        begins: for each, whether its line begins with it: a forced prefix is for those.
     """
 
-    def __init__(self, served: Served, text: str, kinds: Sequence[str] = ()) -> None:
-        processor = served.inputs["sentence"]
-        self._lines = [split_protected(processor, line.strip(), kinds).texts for line in text.split("\n")]
+    def __init__(self, served: Served, text: str, chosen: SearchOptions) -> None:
+        processor, store = served.inputs["sentence"], served.model.datastore
+
+        def pieces(line: str) -> list[str]:
+            whole = chosen.must or (store and store.target(line) is not None)
+            return [line] if line and whole else split_protected(processor, line, chosen.kinds).texts
+
+        self._lines = [pieces(line.strip()) for line in text.split("\n")]
         self.texts = [piece for line in self._lines for piece in line]
+        self.begins = [place == 0 for line in self._lines for place in range(len(line))]
 
     @property
     def is_one(self) -> bool:
