@@ -157,6 +157,16 @@ def test_a_server_splits_no_line_that_the_memory_has(tmp_path):
         assert found.json() == {"translatedText": [expected, f"{expected}\nw7 w8"]}
 
 
+def test_a_server_goes_on_with_what_was_begun(stores):
+    model = with_memory(translator(), stores / "pairs")
+    source, begun = PAIRS[1][0], WORDS.encode("w1")  # in the memory as "w1 w2 w3"
+    expected = model.generate(source, prefix="w1", temperature=0.0).token_ids
+    with running({"en-de": model}) as (url, _):
+        asked = {"input": source, "from_ids": begun, "temperature": 0}
+        (found,) = httpx.post(f"{url}/api/generate", json=asked).json()["outputs"]
+    assert [token["id"] for token in found["tokens"]][:2] == expected[1:3]
+
+
 def test_a_stream_is_what_is_generated(stores):
     model = with_memory(writer(), stores / "text")
     options = {"temperature": 0, "max_new_tokens": 20}

@@ -17,6 +17,7 @@ from gen.base.errors import ConfigError, UserError
 from gen.inputs.pictures import PictureError
 from gen.inputs.processors import named_item
 from gen.search.constrained import WIDEST
+from gen.search.neighbours import Neighbours
 from gen.search.options import SearchOptions
 from gen.search.output import Hypothesis
 from gen.serve.engine import Busy
@@ -117,6 +118,10 @@ class Work:
             if search.copying is not None:
                 wanted["streams"] = False  # only the end shows what the text is
             search.prompts[0] = [*search.prompts[0], *from_ids]
+            if from_ids:  # what has been begun is continued, not translated as in the memory once more
+                for each in search.processors:
+                    if isinstance(each, Neighbours):
+                        each.targets = [None]
             read = max(len(search.prompts[0]) - 1, search.mask.shape[1])
             if read > self.limits.input_tokens:
                 raise Refusal(f"the input has {read:,} tokens, and at most {self.limits.input_tokens:,} are read")
