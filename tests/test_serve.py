@@ -15,6 +15,7 @@ import sys
 import time
 from base64 import b64decode
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import openai
@@ -30,10 +31,13 @@ from gen.models.encoders import CNNEncoder, JoinedEncoder, RNNEncoder
 from gen.models.model import Model
 from gen.search.info import ModelInfo
 from gen.search.labels import label_log_probs
+from gen.search.options import SearchOptions
+from gen.search.output import Hypothesis
 from gen.serve import protocol, server
 from gen.serve.errors import Refusal
 from gen.serve.guard import Key
 from gen.serve.limits import Limits
+from gen.serve.translation import Translating
 from tasks.translate.lines import translate_lines
 from tests.serving import SENTENCES, WORDS, calibrated, captioner, labeller, picture, running, translator, writer
 
@@ -209,6 +213,23 @@ def test_chat_translates(client):
     sampled = {"temperature": 0.7, "seed": 3}
     streamed = [c.choices[0].delta.content or "" for c in ask(SENTENCES[1], stream=True, **sampled)]
     assert "".join(streamed) == MODELS["en-de"](SENTENCES[1], **sampled)
+
+
+def test_chat_of_several_sentences_has_as_many_choices_as_are_wanted(client):
+    model, lines = MODELS["en-de"], [SENTENCES[1], SENTENCES[0]]
+    asked = {"model": "en-de", "messages": [{"role": "user", "content": "\n".join(lines)}], "n": 3, "temperature": 0}
+    expected = ["\n".join(model(s, temperature=0.0) for s in lines)] * 3
+    assert [c.message.content for c in client.chat.completions.create(**asked).choices] == expected
+    texts, ended = [""] * 3, set()
+    for chunk in client.chat.completions.create(**asked, stream=True):
+        (choice,) = chunk.choices
+        texts[choice.index] += choice.delta.content or ""
+        ended |= {choice.index} if choice.finish_reason else set()
+    assert (texts, ended) == (expected, {0, 1, 2})
+    translating = Translating(SimpleNamespace(inputs=model.processors, model=model), "w1\nw2", SearchOptions())
+    a, b, c = (Hypothesis([], 0.0, [], True, text=text) for text in "abc")
+    assert len(translating.joined([[a, b]], whole=False)) == 2
+    assert [h.text for _, h in translating.joined([[a, b], [c]])] == ["a\nc", "b\nc"]  # so that both are ended
 
 
 @pytest.mark.parametrize("options", [{"prefix": "w4"}, {"must": "w4"}])

@@ -83,7 +83,10 @@ async def chat(request: Request) -> Response:
         return events(request, chunks, b"[DONE]")
     async with work:
         found = await work.results()
-    best = translating.joined(found)[:n] if translating else choices.wanted(work.jobs[0], found[0])
+    if translating:
+        best = translating.joined(choices.wanted_each(found))
+    else:
+        best = choices.wanted(work.jobs[0], found[0])
     made = [
         {
             "index": index,
@@ -176,9 +179,9 @@ async def _chunks(
                 yield [chunk(0, "", [], "stop")]
             for number, job in enumerate(work.jobs):
                 await work.results([job])
-                found = [work.outcome(each) for each in work.jobs[: number + 1]]
+                found = choices.wanted_each([work.outcome(each) for each in work.jobs[: number + 1]])
                 last = number + 1 == len(work.jobs)
-                for choice, whole in translating.joined(found, whole=last)[: choices.n]:
+                for choice, whole in translating.joined(found, whole=last):
                     new, sent[choice] = whole.text[len(sent[choice]) :], whole.text
                     yield [chunk(choice, new, [], reason(whole) if last else None)]
         if usage:

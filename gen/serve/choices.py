@@ -84,6 +84,11 @@ class Choices:
             ranked += [ranked[0]] * (self.n - len(ranked))
         return ranked
 
+    def wanted_each(self, found: Sequence[Sequence[Hypothesis]]) -> list[list[Hypothesis]]:
+        """The n best of the first jobs."""
+        pairs = zip(self.work.jobs, found, strict=False)
+        return [[hypothesis for _, hypothesis in self.wanted(job, each)] for job, each in pairs]
+
     def usage(self) -> dict[str, int]:
         prompt, written = self.work.prompt_tokens, self.work.tokens
         return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}

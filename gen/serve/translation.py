@@ -48,14 +48,15 @@ class Translating:
         return needed == {"sentence": "sentences"} and not served.labels
 
     def joined(self, found: Sequence[Sequence[Hypothesis]], whole: bool = True) -> list[tuple[int, Hypothesis]]:
-        """The n-th best of the pieces joined, for each n: (n - 1, the text).
+        """The n-th best of the pieces joined, for each n: (n - 1, the text). Of a piece that has fewer, the last: as
+        further pieces come there are never fewer texts than before.
 
         Args:
             found: hypotheses of the pieces, or of the first of them.
             whole: with the ends of lines after the last piece.
         """
-        several = min(map(len, found), default=1)
-        return [(n, self._one([each[n] for each in found], whole)) for n in range(several)]
+        several = max(map(len, found), default=1)
+        return [(n, self._one([each[min(n, len(each) - 1)] for each in found], whole)) for n in range(several)]
 
     def _one(self, pieces: list[Hypothesis], whole: bool) -> Hypothesis:
         left = iter(pieces)
