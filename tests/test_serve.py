@@ -476,6 +476,8 @@ BAD = {
         "did you mean 'sentence'",
     ),
     "ids": ("/api/next", {"model": "writer", "from_ids": [10**6]}, 400, "from_ids"),
+    "unknown option": ("/api/generate", {"model": "writer", "max_tokens": 3}, 400, "unknown field `max_tokens`"),
+    "unknown field": ("/api/next", {"model": "writer", "from_id": [5]}, 400, "unknown field `from_id`"),
     "no labels": ("/api/classify", {"model": "writer", "input": "a"}, 400, "labels"),
     "no target": ("/translate", {"q": "w1"}, 400, "target"),
     "html": ("/translate", {"q": "w1", "source": "en", "target": "de", "format": "html"}, 400, "html"),

@@ -34,14 +34,14 @@ class Asked(Struct, kw_only=True):
     input: str | dict[str, str | None] = ""
 
 
-class Next(Asked, kw_only=True):
+class Next(Asked, kw_only=True, forbid_unknown_fields=True):
     """`POST /api/next`. ``from_ids``: the output so far."""
 
     from_ids: Ids = []
     top: Annotated[int, Meta(ge=1, le=1000)] = 10
 
 
-class Generate(Search, kw_only=True):
+class Generate(Search, kw_only=True, forbid_unknown_fields=True):
     """`POST /api/generate`. ``from_ids``: the beginning of the output, as token ids; the answer continues it."""
 
     model: str | None = None
@@ -53,7 +53,7 @@ class Generate(Search, kw_only=True):
     stream: bool = False
 
 
-class Classify(Asked, kw_only=True):
+class Classify(Asked, kw_only=True, forbid_unknown_fields=True):
     """`POST /api/classify`."""
 
     top: Annotated[int, Meta(ge=1, le=1000)] = 10
