@@ -749,5 +749,9 @@ def test_the_command_says_what_is_wrong(gen, tmp_path):
     assert "name folders" in err
     assert "--port must be" in err
     assert "--max-rows must be" in err
+    status, _, err = gen("serve", tmp_path, "--cors", "https://a.org/", "--cors", "*", "--allow-host", "b.org:80")
+    assert status == 2
+    assert "--cors https://a.org/: give a scheme and a name" in err
+    assert "--allow-host b.org:80: give the name alone" in err
     with pytest.raises(UserError, match="cannot listen there"):
         server.listen("no such host", 0)

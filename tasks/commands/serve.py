@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -66,6 +67,12 @@ class ServeCommand:
             errors.append("name folders of runs: gen serve RUN")
         if not 0 <= self.port < 1 << 16:
             errors.append(f"--port must be between 0 and 65535, not {self.port}")
+        for origin in self.cors:
+            if not re.fullmatch(r"\*|null|[\w+.-]+://[^/\s]+", origin):
+                errors.append(f"--cors {origin}: give a scheme and a name, without a path: https://example.org")
+        for name in self.allow_host:
+            if not re.fullmatch(r"[^:/\s]+|\[[^\]\s]+\]", name):
+                errors.append(f"--allow-host {name}: give the name alone, without scheme, port and path")
         if not 0 < self.timeout < float("inf"):
             errors.append(f"--timeout must be above 0, not {self.timeout}")
         if errors:
