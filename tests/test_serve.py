@@ -232,7 +232,7 @@ def test_chat_of_several_sentences_has_as_many_choices_as_are_wanted(client):
     assert [h.text for _, h in translating.joined([[a, b], [c]])] == ["a\nc", "b\nc"]  # so that both are ended
 
 
-@pytest.mark.parametrize("options", [{"prefix": "w4"}, {"must": "w4"}])
+@pytest.mark.parametrize("options", [{"prefix": " w4"}, {"must": "w4"}])
 def test_chat_translates_lines_as_the_command_does(client, options):
     """A prefix begins a line, not each of its sentences, and what must come is not in all of them."""
     lines = [" ".join(SENTENCES * 3), SENTENCES[0]]
