@@ -21,6 +21,7 @@ from tasks.classify.data import read_split
 from tasks.classify.options import ClassifyData
 from tasks.classify.task import Classify
 from tasks.cli import main
+from tests.serving import translator
 
 ANIMALS = {"dog": "barks runs fetches", "cat": "purrs sleeps climbs", "Bird of prey": "flies hunts nests"}
 WHO = ("it", "she", "he", "the old one", "a young one", "ours", "theirs", "this one", "that one", "one of them")
@@ -100,6 +101,13 @@ def test_temperature_makes_a_sure_model_honest() -> None:
     assert temperature == pytest.approx(3, rel=0.1)
     honest = too_sure / temperature - np.logaddexp.reduce(too_sure / temperature, axis=1, keepdims=True)
     assert calibration_error(honest, targets) < 0.03 < calibration_error(too_sure, targets)
+
+
+def test_a_label_with_a_tab_is_one_field_of_one_line(gen, tmp_path) -> None:
+    translator(tokenizer=LabelTokenizer(["a\tb\n", "\x1b[31mred"])).save(tmp_path / "m")
+    status, said, err = gen("classify", tmp_path / "m", "w3 w5", "--top", "2")
+    assert status == 0, err
+    assert sorted(said.removesuffix("\n").split("\t")[::2]) == ["\\x1b[31mred", "a\\tb\\n"]
 
 
 def test_trained_evaluated_and_used(run, gen, tmp_path) -> None:

@@ -217,7 +217,8 @@ def test_chat_translates(client):
 
 def test_chat_of_several_sentences_has_as_many_choices_as_are_wanted(client):
     model, lines = MODELS["en-de"], [SENTENCES[1], SENTENCES[0]]
-    asked = {"model": "en-de", "messages": [{"role": "user", "content": "\n".join(lines)}], "n": 3, "temperature": 0}
+    messages = [{"role": "user", "content": "\n".join(lines)}]
+    asked = {"model": "en-de", "messages": messages, "n": 3, "temperature": 0}
     expected = ["\n".join(model(s, temperature=0.0) for s in lines)] * 3
     assert [c.message.content for c in client.chat.completions.create(**asked).choices] == expected
     texts, ended = [""] * 3, set()

@@ -15,7 +15,7 @@ import numpy as np
 
 from gen.base import distributed
 from gen.base.config import parse_command, range_errors
-from gen.base.errors import ConfigError, UserError, notify
+from gen.base.errors import ConfigError, UserError, notify, one_line
 from gen.base.fields import Arg
 from gen.base.lines import output, read_lines
 from gen.inputs.labels import LabelTokenizer
@@ -179,7 +179,7 @@ def _pictures(name: str) -> list[str]:
 
 def _line(model: Model | Runtime, found: Labelled, config: ClassifyCommand) -> str:
     if not config.json:
-        return "\t".join(f"{label}\t{p:.4f}" for label, p in found.labels) + "\n"
+        return "\t".join(f"{one_line(label)}\t{p:.4f}" for label, p in found.labels) + "\n"
     labels = [{"label": label, "probability": p} for label, p in found.labels]
     record: dict[str, Any] = {"item": found.item, "labels": labels}
     if found.error:

@@ -57,6 +57,8 @@ class CompareCommand:
             errors += [f"{flag(name)} goes with --with" for name in given]
             if len(self.run) < 2:
                 errors.append("name two runs or more: gen compare runs/a runs/b; or another model: --with MODEL")
+            if self.metric and not self.output:
+                errors.append("--metric goes with --output, the plot")
         if self.output and Path(self.output).suffix not in (".png", ".svg", ".pdf"):
             errors.append(f"--output {self.output}: name a .png, .svg or .pdf file")
         if errors:
