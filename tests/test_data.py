@@ -158,6 +158,11 @@ def test_text_in_columns(tmp_path, name):
         read(tmp_path / name, column="text")
 
 
+def test_a_column_asked_for_by_name_tells_a_header_from_a_row(tmp_path):
+    (tmp_path / "t.tsv").write_text("a\tb\na dog\tx\na cat\ty\n")
+    assert read(tmp_path / "t.tsv", column="a", one_line=True).split("\n") == ["a dog", "a cat", ""]
+
+
 def test_text_in_parquet_and_the_choice_of_a_column(tmp_path):
     datasets = pytest.importorskip("datasets", reason="needs the [hub] extra")
     rows = [{"title": "One dog", "text": "It runs."}, {"title": "A cat", "text": None}]
