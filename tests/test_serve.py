@@ -594,6 +594,17 @@ def test_limits_keys_origins_and_the_log(capfd):
     assert "cat" not in json.dumps(log)
 
 
+def test_who_does_not_say_how_long_gets_what_is_allowed():
+    models = {"writer": copy.deepcopy(MODELS["writer"]), "en-de": copy.deepcopy(MODELS["en-de"])}
+    with running(models, Limits(tokens=7)) as (url, _):
+        asked = {"q": SENTENCES[1], "source": "en", "target": "de"}
+        found = httpx.post(f"{url}/translate", json=asked)
+        assert found.json() == {"translatedText": MODELS["en-de"](SENTENCES[1], max_new_tokens=7)}
+        asked = {"model": "writer", "prompt": "the ", "seed": 1, "min_new_tokens": 7}
+        assert httpx.post(f"{url}/v1/completions", json=asked).json()["usage"]["completion_tokens"] == 7
+        assert httpx.post(f"{url}/v1/completions", json={**asked, "max_tokens": 8}).status_code == 400
+
+
 def test_what_is_read_has_a_queue_too():
     with running({"labels": MODELS["labels"]}) as (url, models):
         asked = {"model": "labels", "input": SENTENCES[0]}
@@ -604,6 +615,16 @@ def test_what_is_read_has_a_queue_too():
         models.reading -= models.limits.queue
         assert httpx.post(f"{url}/api/classify", json=asked).status_code == 200
         assert models.reading == 0
+
+
+def test_what_is_classified_has_a_longest_length_too():
+    with running({"labels": MODELS["labels"]}, Limits(input_tokens=7)) as (url, _):
+        statuses = []
+        for text in (SENTENCES[1], SENTENCES[1] + " w5"):  # six words and an end, and one more
+            found = [httpx.post(url + path, json={"input": text}) for path in ("/api/classify", "/api/next")]
+            statuses += [answer.status_code for answer in found]
+        assert statuses == [200, 200, 400, 400]
+        assert "at most 7 are read" in found[0].json()["error"]["message"]
 
 
 def test_keys_of_any_letters():

@@ -113,7 +113,12 @@ async def classify(request: Request) -> Response:
         raise Refusal(f"{served.name} does not choose among labels: it is for /api/generate", param="model")
     item = item_of(served, asked.input, models.limits)
     async with Work(request, served) as work:
-        log_probs, looks = await work.apart(lambda: label_log_probs(work.model, [item]))
+
+        def judge() -> tuple[np.ndarray, list[np.ndarray]]:
+            work.read(len(item_labels(work.model.processors, item)))
+            return label_log_probs(work.model, [item])
+
+        log_probs, looks = await work.apart(judge)
     order = np.argsort(-log_probs[0], kind="stable")[: asked.top].tolist()
     labels = [{"label": served.labels[k], "probability": _probability(log_probs[0, k])} for k in order]
     return answer(

@@ -44,7 +44,11 @@ class Served:
         self.created = int(time.time())
 
     def _take(self, model: Any) -> None:
-        defaults, languages = SearchOptions.make(model.search_defaults, {}), _languages(self.name, model)
+        defaults, most = SearchOptions.make(model.search_defaults, {}), self._limits.tokens
+        if defaults.length_limit > most:  # else what does not say how long, as LibreTranslate, would be refused
+            model.info.search = {**model.info.search, "max_new_tokens": most}
+            defaults = SearchOptions.make(model.search_defaults, {})
+        languages = _languages(self.name, model)
         engine = Engine(model, self._limits.rows, self._limits.queue)
         self.defaults, self.languages, self.engine = defaults, languages, engine  # all or, after an error, none
 
@@ -157,13 +161,12 @@ def _stamp(run: str) -> tuple[Any, ...] | None:
 
     A run has a ``config.yaml`` of its own, beside the models in it: only weights or graphs show where a model is.
     """
-    path = whole_folder(Path(run))
-    for folder in (path, *(whole_folder(path / name) for name in ("best", "last", "previous"))):
-        if any((folder / name).is_file() for name in ("runtime.json", "model.safetensors")):
-            with suppress(OSError):  # it is being replaced: the next look sees it
+    with suppress(OSError):  # it is being replaced: the next look sees it
+        path = whole_folder(Path(run))
+        for folder in (path, *(whole_folder(path / name) for name in ("best", "last", "previous"))):
+            if any((folder / name).is_file() for name in ("runtime.json", "model.safetensors")):
                 found = sorted((f.name, f.stat()) for f in folder.iterdir() if f.name[0] != ".")
                 return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in found)
-            return None
     return None
 
 

@@ -48,8 +48,8 @@ class Translating:
         return needed == {"sentence": "sentences"} and not served.labels
 
     def joined(self, found: Sequence[Sequence[Hypothesis]], whole: bool = True) -> list[tuple[int, Hypothesis]]:
-        """The n-th best of the pieces joined, for each n: (n - 1, the text). Of a piece that has fewer, the last: as
-        further pieces come there are never fewer texts than before.
+        """The n-th best of the pieces joined, for each n: (n - 1, the text). Of a piece that has fewer, the last:
+        as further pieces come there are never fewer texts than before.
 
         Args:
             found: hypotheses of the pieces, or of the first of them.

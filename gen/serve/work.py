@@ -122,10 +122,7 @@ class Work:
                 for each in search.processors:
                     if isinstance(each, Neighbours):
                         each.targets = [None]
-            read = max(len(search.prompts[0]) - 1, search.mask.shape[1])
-            if read > self.limits.input_tokens:
-                raise Refusal(f"the input has {read:,} tokens, and at most {self.limits.input_tokens:,} are read")
-            self.prompt_tokens += read
+            self.read(max(len(search.prompts[0]) - 1, search.mask.shape[1]))
             return Job(search, self.news, from_ids=from_ids, **wanted)
 
         try:
@@ -144,6 +141,12 @@ class Work:
             raise
         self.jobs.append(job)
         return job
+
+    def read(self, count: int) -> None:
+        """Counts tokens of an input. Raises `Refusal` where they are more than may be read."""
+        if count > self.limits.input_tokens:
+            raise Refusal(f"the input has {count:,} tokens, and at most {self.limits.input_tokens:,} are read")
+        self.prompt_tokens += count
 
     async def apart(self, do: Callable[[], T]) -> T:
         """See `apart`."""
