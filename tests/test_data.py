@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from gen.base.cache import cached
+from gen.base.cache import cache_folder, cached
 from gen.base.errors import UserError
 from gen.base.files import TextFiles, read_whole
 from gen.base.lines import read_lines
@@ -336,6 +336,19 @@ def test_a_cache_whose_bytes_changed_is_made_again(tmp_path, capsys):
     (folder / "tokens").write_bytes(b"abXd")
     assert (cached(["a recipe"], fill, tmp_path) / "tokens").read_bytes() == b"abcd"
     assert "was changed or damaged, and is made again" in capsys.readouterr().err
+
+
+def test_a_cache_needs_no_home_where_its_folder_is_named(tmp_path, monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", home)
+    monkeypatch.setenv("GEN_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    for name in ("GEN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="set GEN_CACHE"):
+        cache_folder()
 
 
 @pytest.mark.parametrize(("size", "said"), [(1 << 29, "at most 268,435,456 are read"), (None, "no regular file")])

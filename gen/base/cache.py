@@ -20,9 +20,18 @@ _CHECKSUMS = "checksums.json"
 
 
 def cache_folder() -> Path:
-    """The folder for corpora and features: ``$GEN_CACHE``, or ``gen-toolkit`` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("GEN_CACHE") or Path(base) / "gen-toolkit")
+    """The folder for corpora and features: ``$GEN_CACHE``, or ``gen-toolkit`` in the user's cache folder.
+
+    Raises:
+        UserError: there is neither: this user has no home.
+    """
+    if named := os.environ.get("GEN_CACHE"):
+        return Path(named)
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:  # in a container, for a user whom nobody entered there
+        raise UserError("there is no home folder to cache data in: set GEN_CACHE to another folder") from error
+    return Path(base) / "gen-toolkit"
 
 
 def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | None = None) -> Path:
