@@ -492,6 +492,8 @@ def test_the_command_line_works_where_there_is_no_torch(folders, wheel, tmp_path
     done = run("translate", folders / "translate", "--text", SENTENCES[1])
     expected = runtime.load(folders / "translate").generate(SENTENCES[1].strip())[0].text
     assert done.stdout == f"{expected}\n", done.stderr
+    words = run("suggest", folders / "text", "--prompt", "ab")
+    assert (words.returncode, words.stdout.count("%")) == (0, 5), words.stderr
     refused = run("train", "text", "--data", "x", "--out", "y")
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
@@ -511,7 +513,8 @@ def test_the_distribution_holds_what_it_imports(wheel):
         "import sys; from importlib import import_module\n"
         "sys.modules['torch'] = sys.modules['fcntl'] = None\n"
         "import gen.runtime, tasks.cli, tasks.completion\n"
-        "import tasks.text.generate, tasks.translate.command, tasks.caption.command, tasks.commands.serve\n"
+        "import tasks.text.generate, tasks.text.suggest, tasks.translate.command, tasks.caption.command\n"
+        "import tasks.classify.command, tasks.commands.serve\n"
         "for name in sys.argv[1:]: import_module(name)\n"
         "print(*[n for n in sys.modules if n.split('.')[0] in ('gen', 'tasks')])"
     )

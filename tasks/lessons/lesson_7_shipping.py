@@ -77,7 +77,7 @@ print("float32 writes what torch writes:", texts["float32"] == texts["torch"])
 
 # %% [markdown]
 # Where torch is not wanted, `gen-runtime` is enough: a package of its own with numpy, ONNX Runtime,
-# sentencepiece and pillow.
+# sentencepiece, regex and pillow.
 #
 # ## A server
 #
