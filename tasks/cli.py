@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
 
         if find_spec("gen.models"):  # all of the toolkit is here, and should be whole
             raise
-        small = error.name in ("yaml", "msgspec", "docstring_parser", "shtab")
+        small = error.name in ("yaml", "msgspec", "docstring_parser", "shtab", "filelock")
         remedy = "'gen-runtime[cli]'" if small else "gen-toolkit instead of gen-runtime"
         notify(f"this needs {error.name}, which is not installed here: pip install {remedy}")
         return 2

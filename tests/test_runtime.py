@@ -494,6 +494,9 @@ def test_the_command_line_works_where_there_is_no_torch(folders, wheel, tmp_path
     assert done.stdout == f"{expected}\n", done.stderr
     words = run("suggest", folders / "text", "--prompt", "ab")
     assert (words.returncode, words.stdout.count("%")) == (0, 5), words.stderr
+    (tmp_path / "pairs.tsv").write_text("w1 w2\tw7 w8\n")
+    recalled = run("translate", folders / "translate", "--text", SENTENCES[1], "--memory", "pairs.tsv")
+    assert (recalled.returncode, recalled.stdout.count("\n")) == (0, 1), recalled.stderr
     refused = run("train", "text", "--data", "x", "--out", "y")
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
