@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -391,6 +392,15 @@ def test_without_npm_a_line_says_how(gen, exported, monkeypatch, tmp_path):
     monkeypatch.setattr("gen.web.assets.shutil.which", lambda name: str(failing))
     status, _, err = gen("export", exported["en-de"], "--web", "-o", tmp_path / "site")
     assert (status, "no such package" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_without_a_package_a_line_says_which(gen, exported, monkeypatch, tmp_path, missing):
+    monkeypatch.setitem(sys.modules, missing, None)  # as if it were not installed
+    monkeypatch.setattr("gen.web.assets._fetch", lambda folder: None)
+    status, _, err = gen("export", exported["en-de"], "--web", "-o", tmp_path / "site")
+    assert (status, err) == (2, f"gen: gen export needs {missing}: pip install 'gen-toolkit[export]'\n")
+    assert not (tmp_path / "site").exists()
 
 
 def test_what_the_page_does_not_know_is_refused(exported, tmp_path):

@@ -100,6 +100,7 @@ def export_page(config: ExportCommand) -> str:
 
     output, names = Path(config.output).resolve(), names_of(list(config.run))
     check_output(output, config.single_file)
+    require("onnx", "onnxruntime")  # also where all models are exported already
     onnxruntime_web()  # before minutes of work
     with tempfile.TemporaryDirectory(prefix="gen-export-") as scratch:
         models = {
