@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from data.phrasebook import phrase_book
+from data.shapes import write_shapes
 from gen.models.encoders import ENCODERS
 from gen.search import STRATEGIES
 from gen.training.registry import TASKS
@@ -77,6 +80,24 @@ def test_a_lesson_runs_as_a_script(tmp_path, monkeypatch, capsys):
         for known, own in ((TASKS, "backwards"), (ENCODERS, "bag"), (STRATEGIES, "stumble")):
             known.pop(own, None)
     assert "stumble:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["attention", "pictures"])
+def test_a_lesson_takes_data_of_your_own(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GEN_LESSON_QUICK", "1")
+    pairs = [f"{english}\t{german}\n" for english, _, german in phrase_book(60)]
+    Path("mine.tsv").write_text("".join(pairs), encoding="utf-8")
+    write_shapes(Path("my photos"), 20, 0)
+    rows = [{"image": f"train-{i:05}.png", "caption": f"a shape, number {i}"} for i in range(20)]
+    Path("my photos", "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    script = lessons()[name].read_text(encoding="utf-8")
+    script = script.replace('PHOTOS = ""', 'PHOTOS = "my photos"').replace(
+        'PAIRS, HELD_OUT = "", ""', 'PAIRS = "mine.tsv"; HELD_OUT = ""'
+    )
+    exec(compile(script, name, "exec"), {"__name__": "__main__"})
+    out = capsys.readouterr().out
+    assert "of 2 new pictures" in out if name == "pictures" else "[german.png]" in out
 
 
 @pytest.mark.parametrize("name", NAMES)

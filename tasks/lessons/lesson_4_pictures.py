@@ -8,6 +8,7 @@
 
 # %%
 import os
+import shlex
 from pathlib import Path
 
 import gen
@@ -33,25 +34,23 @@ if not PHOTOS:
     write_shapes(Path(PHOTOS), TRAINING, HELD_OUT)
 
 # %%
-import json
-
 from PIL import Image
 
-entries = [json.loads(line) for line in Path(PHOTOS, "captions.jsonl").read_text(encoding="utf-8").splitlines()]
-held_out = [entry for entry in entries if entry.get("split") == "val"] or entries[:50]
+from gen.datasets.captions import read_captions
 
 
-def pictures_in_a_row(names, to):
-    row = Image.new("RGB", (224 * len(names), 224), "white")
-    for place, name in enumerate(names):
-        row.paste(Image.open(Path(PHOTOS, name)).convert("RGB").resize((216, 216)), (224 * place, 0))
+def pictures_in_a_row(paths, to):
+    row = Image.new("RGB", (224 * len(paths), 224), "white")
+    for place, path in enumerate(paths):
+        row.paste(Image.open(path).convert("RGB").resize((216, 216)), (224 * place, 0))
     row.save(to)
     show(to)
 
 
-pictures_in_a_row([entry["image"] for entry in entries[:4]], "some-pictures.png")
-for entry in entries[:4]:
-    print(entry["captions"][0])
+some = read_captions(PHOTOS).pictures[:4]
+pictures_in_a_row([each.picture for each in some], "some-pictures.png")
+for each in some:
+    print(each.captions[0])
 
 # %% [markdown]
 # ## The encoder
@@ -83,11 +82,16 @@ print(model)
 show(run.path / "plots" / "loss.png")
 
 # %% [markdown]
-# What does it pass on? A grid. Each cell sees its part of the picture, and the decoder attends to cells as it
+# The training has written down which pictures it held out, to examine the network on. What does the encoder pass
+# on of the first one? A grid. Each cell sees its part of the picture, and the decoder attends to cells as it
 # attended to words.
 
 # %%
-picture = Path(PHOTOS, held_out[0]["image"])
+import json
+
+held_out = [json.loads(line) for line in (run.path / "valid.jsonl").read_text(encoding="utf-8").splitlines()]
+paths = [entry["image"] for entry in held_out]
+picture = paths[0]
 memory = model.encoder(model.encoder.prepare([picture]).source)
 print("values:", tuple(memory.values.shape), " one picture, 7 × 7 cells, a vector each")
 print("summary:", tuple(memory.summary.shape))
@@ -96,9 +100,8 @@ print("summary:", tuple(memory.summary.shape))
 # ## Captions
 
 # %%
-names = [entry["image"] for entry in held_out]
-captions = model([Path(PHOTOS, name) for name in names])
-pictures_in_a_row(names[:4], "captioned.png")
+captions = model(paths)
+pictures_in_a_row(paths[:4], "captioned.png")
 for caption in captions[:4]:
     print(caption)
 
@@ -118,7 +121,7 @@ print(f"BLEU-4 {run.metrics['bleu4']:.1f}, CIDEr-D {run.metrics['cider']:.1f}")
 # %%
 wrong = [i for i, good in enumerate(right) if not good][:3]
 if wrong:
-    pictures_in_a_row([names[i] for i in wrong], "mistakes.png")
+    pictures_in_a_row([paths[i] for i in wrong], "mistakes.png")
 for i in wrong:
     print(f"it says: {captions[i]}\n  drawn: {held_out[i]['captions'][0]}")
 
@@ -128,7 +131,7 @@ for i in wrong:
 # For every word, the picture is as bright as the attention on it. Follow the nouns.
 
 # %%
-terminal(f"gen plot attention runs/pictures {picture} -o looks.png")
+terminal(f"gen plot attention runs/pictures {shlex.quote(picture)} -o looks.png")
 show("looks.png")
 
 # %% [markdown]
@@ -149,10 +152,9 @@ print("beam:   ", model(picture, beam=4))
 
 # %%
 query = "there is a large red circle above a small blue star"
-paths = [Path(PHOTOS, name) for name in names]
 scores = model.score([query] * len(paths), paths)
 best = sorted(range(len(paths)), key=lambda i: -scores[i].log_prob)[:4]
-pictures_in_a_row([names[i] for i in best], "found.png")
+pictures_in_a_row([paths[i] for i in best], "found.png")
 print([round(scores[i].log_prob, 1) for i in best])
 
 # %% [markdown]
