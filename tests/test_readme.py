@@ -169,6 +169,14 @@ def test_paths_in_documents_exist(name):
 FETCHED = (assets.MODULE, assets.WASM)
 
 
+def test_the_demo_says_what_is_missing_before_it_trains(gen, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # as if it were not installed
+    status, out, err = gen("demo", "--out", tmp_path / "demo", "--budget", "1 steps")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "pip install 'gen-toolkit[classify]'" in err
+    assert not (tmp_path / "demo").exists()
+
+
 def test_the_demo(gen, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_caption, "TRAINING", 60)
     monkeypatch.setattr(demo_caption, "HELD_OUT", 4)

@@ -33,7 +33,7 @@ def classification_metrics(log_probs: np.ndarray, targets: np.ndarray) -> dict[s
         >>> classification_metrics(log_probs, np.array([0, 1, 1]))["accuracy"]
         0.6666666666666666
     """
-    metrics = _sklearn()
+    metrics = library()
     chosen = log_probs.argmax(1)
     return {
         "accuracy": float(metrics.accuracy_score(targets, chosen)),
@@ -47,7 +47,7 @@ def classification_metrics(log_probs: np.ndarray, targets: np.ndarray) -> dict[s
 
 def confusion(chosen: Sequence[str], targets: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """(L, L) counts: rows are the right labels, columns the chosen ones."""
-    found: np.ndarray = _sklearn().confusion_matrix(targets, chosen, labels=list(labels))
+    found: np.ndarray = library().confusion_matrix(targets, chosen, labels=list(labels))
     return found
 
 
@@ -122,7 +122,8 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     return float(binomtest(only, only + other).pvalue) if only + other else 1.0
 
 
-def _sklearn() -> Any:
+def library() -> Any:
+    """The metrics of scikit-learn. Raises `UserError` if it is not installed."""
     try:
         from sklearn import metrics
     except ImportError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gen.base.config import Words, parse_command
 from gen.base.errors import UserError
+from gen.metrics import classification
 from tasks import report
 from tasks.commands.export import ExportCommand, export_page
 from tasks.demo.caption import caption_part
@@ -32,6 +33,7 @@ class DemoConfig:
 def demo_command(argv: list[str], command: str) -> None:
     """`gen demo`."""
     config = parse_command(DemoConfig, argv, command)
+    classification.library()  # said before minutes of training: the classifiers come last
     out = Path(config.out)
     parts = (text_part, translation_part, caption_part)
     sections = [section for part in parts for section in part(out, config.budget)]
