@@ -277,7 +277,7 @@ def test_a_disk_that_gets_full_leaves_no_part_in_the_cache(most, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
     try:
-        with pytest.raises(UserError, match="is the disk of the token cache full"):
+        with pytest.raises(UserError, match="the cache cannot be written"):
             build_captions(pictures(), TokenizerOptions("char"), cache=tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -338,6 +338,15 @@ def test_a_cache_whose_bytes_changed_is_made_again(tmp_path, capsys):
     assert "was changed or damaged, and is made again" in capsys.readouterr().err
 
 
+def test_a_cache_that_cannot_be_written_is_not_blamed_on_the_data(gen, trained, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GEN_CACHE", str(tmp_path / "file" / "cache"))
+    status, _, err = gen("evaluate", trained)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "the cache cannot be written" in err
+    assert "--data" not in err
+
+
 def test_a_cache_needs_no_home_where_its_folder_is_named(tmp_path, monkeypatch):
     def home():
         raise RuntimeError("Could not determine home directory.")

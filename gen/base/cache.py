@@ -19,18 +19,22 @@ _VERSION = 10  # of the cache; part of its key
 _CHECKSUMS = "checksums.json"
 
 
+class CacheError(UserError):
+    """The cache cannot be written, whatever the data."""
+
+
 def cache_folder() -> Path:
     """The folder for corpora and features: ``$GEN_CACHE``, or ``gen-toolkit`` in the user's cache folder.
 
     Raises:
-        UserError: there is neither: this user has no home.
+        CacheError: there is neither: this user has no home.
     """
     if named := os.environ.get("GEN_CACHE"):
         return Path(named)
     try:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError as error:  # in a container, for a user whom nobody entered there
-        raise UserError("there is no home folder to cache data in: set GEN_CACHE to another folder") from error
+        raise CacheError("there is no home folder to cache data in: set GEN_CACHE to another folder") from error
     return Path(base) / "gen-toolkit"
 
 
@@ -44,7 +48,7 @@ def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | No
         cache: the cache's folder; None means `cache_folder`.
 
     Raises:
-        UserError: the cache cannot be written.
+        CacheError: it cannot be written.
 
     Example:
         >>> import tempfile
@@ -74,9 +78,9 @@ def cached(recipe: Sequence[Any], fill: Callable[[Path], None], cache: Path | No
                         notify(f"{folder}: the cache was changed or damaged, and is made again")
                     write_folder(folder, fill_and_sum)
         except OSError as error:
-            raise UserError(
-                f"{error.filename or folder}: {error.strerror or error}; is the disk of the token cache full? "
-                "Set GEN_CACHE to another folder"
+            raise CacheError(
+                f"{error.filename or folder}: the cache cannot be written ({error.strerror or error}); "
+                "set GEN_CACHE to another folder"
             ) from error
     return folder
 

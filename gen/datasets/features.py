@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gen.base.cache import cache_folder
+from gen.base.cache import CacheError, cache_folder
 from gen.base.errors import UserError, notify
 from gen.base.folders import locked
 from gen.datasets.batches import release
@@ -60,8 +60,8 @@ class FeatureStore:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(
+    def _unwritable(self, error: OSError) -> CacheError:
+        return CacheError(
             f"{self.folder}: the feature cache cannot be written ({error.strerror}); set GEN_CACHE to a folder "
             "with space"
         )

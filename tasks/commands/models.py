@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gen import runtime
+from gen.base.cache import CacheError
 from gen.base.errors import UserError, few
 from gen.base.fields import options_of
 from gen.base.lines import read_lines
@@ -104,6 +105,8 @@ def held_out_examples(task: Task, model: Any, run: str, options: Any, needed: st
 
     try:
         return task.held_out(model, options)
+    except CacheError:  # other data would not help
+        raise
     except UserError as error:
         message = str(error)
         named = [o for o in options_of(type(options)) if getattr(options, o.name) != o.default]
