@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -16,10 +17,11 @@ from gen.models.device import pick_device
 from gen.models.model import Model
 from gen.search import SearchOptions
 from gen.search.confidence import FILE as CALIBRATION
-from gen.search.confidence import RAW, save_calibration
+from gen.search.confidence import RAW, Calibration, save_calibration
 from gen.training.config import errors_in, with_groups
 from gen.training.interfaces import Evaluation, NoOptions
 from gen.training.machine import tune_cpu
+from gen.training.task import Task
 from tasks import display
 from tasks.commands.confidence import calibration_rows
 from tasks.commands.models import held_out_examples, load_model, task_among
@@ -87,12 +89,7 @@ def evaluate_command(argv: list[str], command: str) -> int:
         model.calibration = RAW
     first = evaluate(model)
     if config.calibrate:
-        model.calibration = task.calibrate(first.judged)
-        folder = find_model(config.run)
-        if distributed.is_main():
-            save_calibration(model.calibration, folder)
-            notify(f"wrote {folder / CALIBRATION}")
-        first.figures |= {f"confidence_{name}": value for name, value in model.calibration.figures.items()}
+        model.calibration = _calibrate(task, first, config.run)
     for line in first.failed:
         notify(f"left out: {line}")
     results: dict[str, Evaluation] = {config.run: first}
@@ -103,23 +100,36 @@ def evaluate_command(argv: list[str], command: str) -> int:
         if first.outputs and len(first.outputs) == len(second.outputs):
             references = [list(map(model.tokenizer.normalize, e.all_references)) for e in examples]
             p_values = task.compare(first.outputs, second.outputs, references)
-    if not distributed.is_main():
-        return int(bool(first.failed))
-    if config.json:
+    if distributed.is_main() and config.json:
         compared = {"compare": results[config.compare].figures, "p_value": p_values} if config.compare else {}
         adapted = {"adapted": True} if config.adapt else {}
         print(json.dumps({**first.figures, **adapted, **compared}))
-        return int(bool(first.failed))
-    for name, result in results.items():
-        display.show_figures(f"{name}{ADAPTED}" if config.adapt else name, task.rows(result.figures))
-    if model.calibration and config.calibrate:
-        display.show_figures("Confidence", calibration_rows(model.calibration))
-    if p_values:
-        figures = [result.figures for result in results.values()]
-        rows = {}
-        for name, value in p_values.items():
-            both = {each[name] for each in figures if name in each}
-            tie = f"   both {both.pop():g}: cannot tell them apart" if len(both) == 1 else ""
-            rows[name] = f"{value:.4f}{tie}"
-        display.console.print(display.table("p-value of the difference (paired bootstrap)", rows))
+    elif distributed.is_main():
+        for name, result in results.items():
+            display.show_figures(f"{name}{ADAPTED}" if config.adapt else name, task.rows(result.figures))
+        if model.calibration and config.calibrate:
+            display.show_figures("Confidence", calibration_rows(model.calibration))
+        if p_values:
+            rows = _p_value_rows(p_values, [result.figures for result in results.values()])
+            display.console.print(display.table("p-value of the difference (paired bootstrap)", rows))
     return int(bool(first.failed))
+
+
+def _calibrate(task: Task, found: Evaluation, run: str) -> Calibration:
+    """A calibration from what was judged, written into the model's folder; adds its figures to those found."""
+    calibration, folder = task.calibrate(found.judged), find_model(run)
+    if distributed.is_main():
+        save_calibration(calibration, folder)
+        notify(f"wrote {folder / CALIBRATION}")
+    found.figures |= {f"confidence_{name}": value for name, value in calibration.figures.items()}
+    return calibration
+
+
+def _p_value_rows(p_values: Mapping[str, float], figures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Each p-value, and whether the figure is the same for both models, so that nothing tells them apart."""
+    rows = {}
+    for name, value in p_values.items():
+        both = {each[name] for each in figures if name in each}
+        tie = f"   both {both.pop():g}: cannot tell them apart" if len(both) == 1 else ""
+        rows[name] = f"{value:.4f}{tie}"
+    return rows
