@@ -13,7 +13,7 @@ from gen.datasets.corpus import TokenizerOptions, build_corpus
 from gen.training.config import config_class
 from gen.training.options import TrainOptions
 from gen.training.resolve import resolve
-from tasks.text.data import evaluate_part
+from tasks.text.evaluation import evaluate_part
 from tasks.text.markov import fit_markov, markov_metrics
 from tasks.text.options import TextData, TextSizes
 from tasks.text.task import Text

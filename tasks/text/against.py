@@ -18,7 +18,8 @@ from gen.models.model import Model
 from gen.training.config import recorded
 from tasks.commands.models import load_model
 from tasks.text.causal import CausalModel
-from tasks.text.data import evaluate_part, given_labels, read_corpus, text_files
+from tasks.text.data import given_labels, read_corpus, text_files
+from tasks.text.evaluation import evaluate_part
 from tasks.text.markov import fit_markov, markov_metrics, markov_order
 from tasks.text.options import TextData, TextHeldOut
 from tasks.text.task import Text

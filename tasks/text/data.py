@@ -1,17 +1,16 @@
-"""A text corpus: reading, batches, and evaluation of a model on it."""
+"""A text corpus: reading it, and batches to train on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gen.base.distributed import all_reduce_sum, is_main
+from gen.base.distributed import is_main
 from gen.base.errors import few, notify
 from gen.base.files import TextFiles
 from gen.datasets.batches import SequenceBatches, Sequences
@@ -23,14 +22,8 @@ from gen.datasets.shard_files import is_streamed
 from gen.datasets.shards import BUFFER, Shards
 from gen.datasets.splits import lines_in
 from gen.datasets.streamed import Head, StreamedBatches, line_blocks, stream_corpus, text_blocks, text_shards
-from gen.datasets.streams import stream_evaluation
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.tokenizer import Tokenizer
-from gen.metrics.scores import language_metrics
-from gen.models.adapt import SEGMENT, Adapter
-from gen.models.batch import Batch
-from gen.models.model import Model
-from gen.training.interfaces import Evaluation
 from tasks.options import input_name
 from tasks.text.options import TextData, TextHeldOut
 
@@ -192,25 +185,7 @@ def labels_of(part: Part, known: Mapping[str, LabelTokenizer]) -> dict[str, list
     return {name: [known[name].decode([i]) for i in ids[:, 0].tolist()] for name, ids in part.given.items()}
 
 
-def part_batches(
-    part: Part, tokenizer: Tokenizer, limit: int | None = None, segment: int | None = None
-) -> Iterator[Batch]:
-    """Batches over a part, each token once.
-
-    Args:
-        part, tokenizer, limit: the first ``limit`` tokens, or whole lines of about as many.
-        segment: batches of about this many tokens, a text's in their order.
-    """
-    if part.offsets is None:
-        special = tokenizer.bos_id, tokenizer.pad_id
-        return stream_evaluation(part.tokens, *special, limit=limit, chunk=segment or 256, in_order=bool(segment))
-    offsets = np.asarray(part.offsets)
-    if limit is not None:
-        offsets = offsets[: max(int(np.searchsorted(offsets, limit, "right")), 2)]
-    return SequenceBatches(Sequences(part.tokens, offsets), segment or 8192, tokenizer, **_source(part)).epoch(0)
-
-
-def _source(part: Part, dropout: float = 0.0, seed: int = 0) -> dict[str, Any]:
+def label_source(part: Part, dropout: float = 0.0, seed: int = 0) -> dict[str, Any]:
     """The argument ``source`` of `SequenceBatches`, for a part whose lines have labels."""
 
     def label(name: str) -> Callable[[np.ndarray, int], Tensor]:
@@ -225,7 +200,7 @@ def _source(part: Part, dropout: float = 0.0, seed: int = 0) -> dict[str, Any]:
 def line_batches(part: Part, tokenizer: Tokenizer, data: TextData, seed: int) -> SequenceBatches:
     """The lines of a part to train on, with their labels."""
     offsets = np.asarray(part.offsets)
-    source = _source(part, data.input_dropout, seed)
+    source = label_source(part, data.input_dropout, seed)
     return SequenceBatches(Sequences(part.tokens, offsets), data.batch_tokens, tokenizer, seed=seed, **source)
 
 
@@ -243,35 +218,3 @@ def streamed_batches(shards: Shards[str], tokenizer: Tokenizer, data: TextData, 
         )
     )
     return StreamedBatches(shards, make, seed)
-
-
-def evaluate_part(
-    model: Model,
-    part: Part,
-    limit: int | None = None,
-    max_batches: int | None = None,
-    *,
-    adapt: bool = False,
-) -> Evaluation:
-    """Loss, bits per character and perplexity of a model on a part, with states carried over; see `Adapter` for
-    ``adapt``."""
-    batches = islice(part_batches(part, model.tokenizer, limit, SEGMENT if adapt else None), max_batches)
-    loss_sum, num_tokens = all_reduce_sum(*(Adapter(model) if adapt else model).evaluate(batches))
-    return Evaluation(language_metrics(loss_sum, int(num_tokens), characters_of(part, int(num_tokens))))
-
-
-def characters_of(part: Part, num_tokens: int) -> int:
-    """The number of characters of ``num_tokens`` of a part's tokens, in proportion."""
-    lines = 0 if part.offsets is None else len(part.offsets) - 1
-    return round(part.characters * min(num_tokens / max(len(part.tokens) + lines, 1), 1.0))
-
-
-def text_of(held_out: Part | TextFiles, tokenizer: Tokenizer, limit: int = 1_000_000) -> str:
-    """Held-out text, at most ``limit`` tokens of a part."""
-    if isinstance(held_out, TextFiles):
-        return "".join(piece for piece in held_out if piece)
-    tokens = held_out.tokens
-    if held_out.offsets is None:
-        return tokenizer.decode(tokens.read(0, min(limit, len(tokens))).tolist())
-    offsets = held_out.offsets[held_out.offsets <= limit].tolist()
-    return "\n".join(tokenizer.decode(tokens.read(a, b - a).tolist()) for a, b in pairwise(offsets))

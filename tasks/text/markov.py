@@ -8,7 +8,7 @@ from gen.datasets.corpus import Corpus, Part
 from gen.inputs.tokenizer import Tokenizer
 from gen.metrics.markov import MarkovChain
 from gen.metrics.scores import language_metrics
-from tasks.text.data import characters_of
+from tasks.text.evaluation import characters_of
 
 
 def markov_order(tokenizer: Tokenizer) -> int:

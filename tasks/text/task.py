@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,21 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from gen.base.errors import UserError, notify, one_line, within
+from gen.base.errors import UserError, one_line
 from gen.base.files import TextFiles
 from gen.base.lines import read_lines, suffix
 from gen.base.tables import TABLES
 from gen.datasets.batches import Batches
-from gen.datasets.corpus import Part, tokenize
+from gen.datasets.corpus import Part
 from gen.datasets.look import DataPart
 from gen.datasets.shards import BUFFER
-from gen.datasets.splits import lines_in
 from gen.datasets.streams import StreamBatches
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders.labels import LabelEncoder
 from gen.models.model import Model
 from gen.search import SearchOptions
-from gen.search.loop import NOT_FINITE
 from gen.training.config import check_split, recorded
 from gen.training.distill import DistillOptions, Teaching, Written, together
 from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
@@ -36,17 +33,15 @@ from gen.training.task import Task
 from tasks.options import has_recurrent_weights, input_name, stream_budget_errors
 from tasks.text.data import (
     TextSplit,
-    evaluate_part,
     given_labels,
-    label_ids,
     labels_of,
     line_batches,
     lines_part,
     read_corpus,
     streamed_batches,
     text_files,
-    text_of,
 )
+from tasks.text.evaluation import bits_of_pieces, evaluate_held_out, evaluate_part
 from tasks.text.markov import markov_metrics, markov_order
 from tasks.text.options import TextData, TextHeldOut, TextSizes
 
@@ -271,41 +266,14 @@ class Text(Task):
             raise UserError(
                 f"{flags} does not go with a text model: it is evaluated by its loss, without a search"
             )
-        return self._evaluate(model, examples)
+        return evaluate_held_out(model, examples)
 
     def evaluate_adapting(self, model: Any, examples: Any) -> Evaluation:
-        return self._evaluate(model, examples, adapt=True)
-
-    def _evaluate(self, model: Any, examples: Any, *, adapt: bool = False) -> Evaluation:
-        if isinstance(examples, Part):
-            return _finite(evaluate_part(model, examples, adapt=adapt))
-        unit = "line" if model.info.ends_with_eos else "stream"
-        with tempfile.TemporaryDirectory(prefix="gen-") as folder:
-            part = tokenize(examples, model.tokenizer, unit, Path(folder))
-            if len(part.tokens) == 0:
-                raise UserError(f"{examples.paths[0]}: holds no text")
-            if part.unknown:
-                share = part.unknown / len(part.tokens)
-                notify(
-                    f"{share:.1%} of the tokens are unknown to the model, which need not spell them: "
-                    "in truth its figures are higher"
-                )
-            if examples.given:
-                with within(str(examples.paths[0])):
-                    part = replace(part, given=label_ids(given_labels(model), examples.given_cells()))
-            return _finite(evaluate_part(model, part, adapt=adapt))
+        return evaluate_held_out(model, examples, adapt=True)
 
     def measure(self, model: Any, examples: Any, limit: int = 0) -> tuple[float, str]:
         """Bits per character of up to ``limit`` (0: 256) pieces of the text."""
-        limit = limit or 256
-        text = text_of(examples, model.tokenizer)
-        pieces = [text[i : i + 400] for i in range(0, len(text), 400)]
-        items = lines_in(text) if model.info.ends_with_eos else pieces
-        if len(items) > limit:
-            items = [items[i * len(items) // limit] for i in range(limit)]
-        scores = [s for i in range(0, len(items), 64) for s in model.score(items[i : i + 64])]
-        bits = -sum(s.log_prob for s in scores) / np.log(2) / max(sum(map(len, items)), 1)
-        return float(bits), f"bits per character of {len(items):,} held-out pieces"
+        return bits_of_pieces(model, examples, limit or 256)
 
     def pairs(self, files: Sequence[str], options: Any) -> Iterator[tuple[None, str]]:
         given = [flag for flag, value in (("--src", options.src), ("--tgt", options.tgt)) if value]
@@ -317,13 +285,6 @@ class Text(Task):
 
     def plot(self, model: Any, item: Any, hypothesis: Any, to: Path) -> None:
         raise UserError("a text model has no encoder, so it has no attention")
-
-
-def _finite(found: Evaluation) -> Evaluation:
-    """The evaluation itself. Raises `UserError` if its loss is NaN."""
-    if np.isnan(found.figures["loss"]):
-        raise UserError(NOT_FINITE)
-    return found
 
 
 def opening(model: Model) -> str:
