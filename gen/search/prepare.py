@@ -189,17 +189,10 @@ def prepare(
     if store := getattr(model, "datastore", None):  # first, so that nothing forbidden comes back
         whole = [not goal and not wanted and len(ids) == 1 for goal, ids in zip(goals, prompts, strict=True)]
         remembered = [store.processor(items, whole)]  # a translation that a prompt has begun is continued
-    own = given.get("strategy")
-    if must and own is None and (options.beam is None or options.beam_groups is not None):
-        advice = "add --beam 5" if options.beam is None else "leave out --beam-groups"
-        raise UserError(f"what an output must say is searched by a beam: {advice}")
-    strategy = own if isinstance(own, Strategy) else options.build_strategy(must)
+    strategy, num_distinct = _strategy(given.get("strategy"), options, must)
     if isinstance(strategy, Beam):
         strategy.mask = mask
     gives_attention = given.get("attention", True)
-    several = strategy is not own and options.beam is not None and (options.num_outputs > 1 or must is not None)
-    if several:
-        strategy.num_return = strategy.width  # several may have the same text
     return PreparedSearch(
         tokenizer=tokenizer,
         start=start,
@@ -212,7 +205,7 @@ def prepare(
         mask=mask,
         stops=[tokenizer.normalize(text) for text in options.stop],
         goals=goals,
-        num_distinct=options.num_outputs if several else 0,
+        num_distinct=num_distinct,
         keep_attention=gives_attention or copying is not None,
         items=items,
         copying=copying,
@@ -263,6 +256,21 @@ def _must(
     first = len(tokenizer.encode(options.prefix)) if options.prefix else 0
     fitting = [goal and goal.within(n - first, ids) for goal, n, ids in zip(goals, limits, prompts, strict=True)]
     return Must(fitting, limits, tokenizer.eos_id)
+
+
+def _strategy(own: Any, options: SearchOptions, must: Must | None) -> tuple[Strategy, int]:
+    """The strategy: ``own`` if it is an object, or else as the options ask for it; and `PreparedSearch`'s
+    ``num_distinct``."""
+    if must and own is None and (options.beam is None or options.beam_groups is not None):
+        advice = "add --beam 5" if options.beam is None else "leave out --beam-groups"
+        raise UserError(f"what an output must say is searched by a beam: {advice}")
+    if isinstance(own, Strategy):
+        return own, 0
+    strategy = options.build_strategy(must)
+    if options.beam is not None and (options.num_outputs > 1 or must is not None):
+        strategy.num_return = strategy.width  # several may have the same text
+        return strategy, options.num_outputs
+    return strategy, 0
 
 
 def _distinct(hypotheses: list[Hypothesis], tokenizer: Tokenizer) -> list[Hypothesis]:
