@@ -208,16 +208,7 @@ def _fill(
     further = train.cells([("--context", column) for column in context]) if context else []
     more = [str(c) for cells in further for c, out in zip(cells, pairs.left_out, strict=True) if c and not out]
     more = [text.lower() for text in more] if options.lowercase else more
-    if made:
-        source_tokenizer, target_tokenizer = made
-    elif options.joint:
-        source_tokenizer = target_tokenizer = options.tokenizer.train(
-            Reiterable(lambda: chain(chain.from_iterable(pairs), more))
-        )
-    else:
-        source_tokenizer = _train_side(options, "source", Reiterable(lambda: chain((a for a, _ in pairs), more)))
-        target_tokenizer = _train_side(options, "target", Reiterable(lambda: (b for _, b in pairs)))
-    tokenizers = {"source": source_tokenizer, "target": target_tokenizer}
+    tokenizers = dict(zip(("source", "target"), made or _train_tokenizers(options, pairs, more), strict=True))
     dropped, max_source_length, multi_sentence_p90 = _write(folder, pairs, tokenizers, options)
     if empty:
         dropped["an empty side, for validation"] = empty
@@ -233,6 +224,18 @@ def _fill(
         "multi_sentence_p90": multi_sentence_p90,
     }
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+
+
+def _train_tokenizers(
+    options: PairOptions, pairs: _TrainingPairs, more: Sequence[str]
+) -> tuple[Tokenizer, Tokenizer]:
+    """The vocabularies of the sources and the targets; ``more`` texts are sources, too."""
+    if options.joint:
+        both = options.tokenizer.train(Reiterable(lambda: chain(chain.from_iterable(pairs), more)))
+        return both, both
+    sources = Reiterable(lambda: chain((a for a, _ in pairs), more))
+    targets = Reiterable(lambda: (b for _, b in pairs))
+    return _train_side(options, "source", sources), _train_side(options, "target", targets)
 
 
 def _train_side(options: PairOptions, side: str, texts: Reiterable) -> Tokenizer:
