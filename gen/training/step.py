@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,30 @@ class Stepper:
         """Sets the learning rate; see `make_optimizer` for the factor of each parameter group."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
+
+    def read_carried(self, layers: Any) -> DecoderState | None:
+        """The ``carried`` of a `StepResult`, from what a training state has saved of it.
+
+        Args:
+            layers: the vectors per layer; None or empty: there is no such state.
+
+        Raises:
+            ValueError: they are no state of this decoder.
+        """
+        if not layers:
+            return None
+        rows, teaching = len(layers[0][0]), self.task.teaching
+        models = [self.model, *(teaching.teachers if teaching else ())]  # as `Teaching` hands them on
+        expected = [shape for model in models for shape in model.decoder.state_shapes(rows)]
+        shapes = [[tuple(s.shape) for s in layer] for layer in layers]
+        if shapes != expected or not all(s.is_floating_point() for layer in layers for s in layer):
+            raise ValueError("it carries no state of this decoder")
+
+        def placed(vector: Tensor) -> Tensor:  # another machine may have computed in another precision
+            dtype = vector.dtype if vector.dtype in (torch.float32, self.dtype) else torch.float32
+            return vector.to(self.model.device, dtype)
+
+        return DecoderState(tuple(tuple(map(placed, layer)) for layer in layers))
 
     def __call__(self, group: list[Batch], carried: DecoderState | None, share: float) -> StepResult:
         """One step over the micro-batches of ``group``.

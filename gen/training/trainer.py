@@ -297,20 +297,7 @@ class Trainer:
             own = processes[distributed.rank()]
             machine.set_rng_state(own["rng"])
             self.window.load_state_dict(own["window"])
-            layers, device = own["carried"], self.model.device
-            known = (torch.float32, self.stepper.dtype)
-            if layers:
-                rows, teaching = len(layers[0][0]), self.task.teaching
-                models = [self.model, *(teaching.teachers if teaching else ())]  # as `Teaching` hands them on
-                expected = [shape for model in models for shape in model.decoder.state_shapes(rows)]
-                shapes = [[tuple(s.shape) for s in layer] for layer in layers]
-                if shapes != expected or not all(s.is_floating_point() for layer in layers for s in layer):
-                    raise ValueError("it carries no state of this decoder")
-                layers = [  # another machine may have computed in another precision
-                    tuple(s.to(device, s.dtype if s.dtype in known else torch.float32) for s in layer)
-                    for layer in layers
-                ]
-            self.carried = layers and DecoderState(tuple(layers))
+            self.carried = self.stepper.read_carried(own["carried"])
         elif distributed.is_main():
             notify(
                 f"{self.folder.path}: trained by {len(processes)} processes so far, now by {distributed.size()}: "
