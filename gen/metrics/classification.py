@@ -46,7 +46,22 @@ def classification_metrics(log_probs: np.ndarray, targets: np.ndarray) -> dict[s
 
 
 def confusion(chosen: Sequence[str], targets: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """(L, L) counts: rows are the right labels, columns the chosen ones."""
+    """How often each label was taken for each other one.
+
+    Args:
+        chosen, targets: N labels each, the model's and the right ones.
+        labels: L labels, in the order of the rows and the columns.
+
+    Returns:
+        (L, L) int64 counts: rows are the right labels, columns the chosen ones.
+
+    Raises:
+        UserError: scikit-learn is not installed.
+
+    Example:
+        >>> confusion(["cat", "dog", "dog"], ["cat", "cat", "dog"], ["cat", "dog"]).tolist()
+        [[1, 1], [0, 1]]
+    """
     found: np.ndarray = library().confusion_matrix(targets, chosen, labels=list(labels))
     return found
 
@@ -74,6 +89,9 @@ def reliability_gap(sure: np.ndarray, right: np.ndarray, bins: int = BINS) -> fl
         sure: (N,) float, probabilities.
         right: (N,) bool.
         bins: the number of bins.
+
+    Returns:
+        0 to 1, where each bin counts as much as it has of the N.
     """
     at = np.minimum((sure * bins).astype(int), bins - 1)
     gaps = [abs(float(right[at == b].sum() - sure[at == b].sum())) for b in np.unique(at)]

@@ -28,8 +28,9 @@ def language_metrics(loss_sum: float, num_tokens: int, num_characters: int) -> d
         ``loss``, nats per token; ``bits_per_char``; ``perplexity`` per token, e^loss.
 
     Example:
-        >>> language_metrics(loss_sum=140.0, num_tokens=100, num_characters=100)["loss"]
-        1.4
+        >>> found = language_metrics(loss_sum=140.0, num_tokens=100, num_characters=200)
+        >>> {name: round(value, 2) for name, value in found.items()}
+        {'loss': 1.4, 'bits_per_char': 1.01, 'perplexity': 4.06}
     """
     loss = loss_sum / max(num_tokens, 1)
     return {

@@ -78,7 +78,19 @@ def sequence_batch(
     pad_id: int,
     multiple: int = 1,
 ) -> Batch:
-    """Whole sequences y → inputs [BOS] + y and targets y + [EOS]; see `pad`."""
+    """A batch of B whole sequences y: inputs [BOS] + y and targets y + [EOS], each (B, longest + 1) int64.
+
+    Args:
+        source: see `Batch`.
+        sequences: B arrays of token ids, (T,) int each.
+        bos, eos, pad_id: the tokenizer's.
+        multiple: the length is padded up to a multiple of this.
+
+    Example:
+        >>> batch = sequence_batch({}, [np.array([5, 6]), np.array([7])], 1, 2, 0)
+        >>> batch.input_ids.tolist(), batch.target_ids.tolist()
+        ([[1, 5, 6], [1, 7, 0]], [[5, 6, 2], [7, 2, 0]])
+    """
     inputs = pad([np.concatenate([[bos], s]) for s in sequences], pad_id, multiple)
     targets = pad([np.concatenate([s, [eos]]) for s in sequences], pad_id, multiple)
     return Batch(source, inputs, targets)

@@ -24,21 +24,53 @@ class Ops(Protocol):
 
     drops: bool
 
-    def asarray(self, values: Any, dtype: str) -> Array: ...
-    def arange(self, n: int) -> Array: ...
-    def full(self, shape: tuple[int, ...], value: float, dtype: str) -> Array: ...
-    def where(self, mask: Array, a: Any, b: Any) -> Array: ...
-    def log_softmax(self, logits: Array) -> Array: ...
-    def log_mean_exp(self, arrays: list[Array]) -> Array: ...
-    def exp(self, x: Array) -> Array: ...
-    def cumsum(self, x: Array) -> Array: ...
-    def topk(self, x: Array, k: int) -> tuple[Array, Array]: ...
-    def at(self, x: Array, token_ids: Array) -> Array: ...
-    def put(self, x: Array, mask: Array, row: Array) -> Array: ...
-    def ban(self, x: Array, rows: Array | None, token_ids: Array) -> Array: ...
-    def ban_each(self, x: Array, mask: Array, token_ids: Array) -> Array: ...
-    def concat(self, arrays: list[Array], axis: int) -> Array: ...
-    def numpy(self, x: Array) -> np.ndarray: ...
+    def asarray(self, values: Any, dtype: str) -> Array:
+        """An array of these values, on the device."""
+
+    def arange(self, n: int) -> Array:
+        """0 … n - 1, (n,) int64."""
+
+    def full(self, shape: tuple[int, ...], value: float, dtype: str) -> Array:
+        """An array that holds one value everywhere."""
+
+    def where(self, mask: Array, a: Any, b: Any) -> Array:
+        """``a`` where ``mask`` is True, else ``b``; all of them are broadcast."""
+
+    def log_softmax(self, logits: Array) -> Array:
+        """The logarithm of the softmax over the last axis, float32."""
+
+    def log_mean_exp(self, arrays: list[Array]) -> Array:
+        """The logarithm of the mean of probabilities, given their logarithms: arrays of one shape."""
+
+    def exp(self, x: Array) -> Array:
+        """The exponential in float64, so that sums of it do not lose precision."""
+
+    def cumsum(self, x: Array) -> Array:
+        """The cumulative sum along the last axis."""
+
+    def topk(self, x: Array, k: int) -> tuple[Array, Array]:
+        """The k largest values per row of (R, V), in descending order, and their columns: (R, k) each; all V of
+        them if k is larger."""
+
+    def at(self, x: Array, token_ids: Array) -> Array:
+        """``x[r, token_ids[r]]`` per row r of (R, V): (R,)."""
+
+    def put(self, x: Array, mask: Array, row: Array) -> Array:
+        """``x`` (R, V) with the rows of ``mask`` (R,) replaced by ``row`` (V,). May modify ``x`` in place."""
+
+    def ban(self, x: Array, rows: Array | None, token_ids: Array) -> Array:
+        """``x`` (R, V) with -inf for ``token_ids`` (K,) in ``rows`` (R,) bool, or in all rows for None. May modify
+        ``x`` in place."""
+
+    def ban_each(self, x: Array, mask: Array, token_ids: Array) -> Array:
+        """``x`` (R, V) with -inf for the tokens of each row, ``token_ids`` (R, K), where ``mask`` (R, K) is True.
+        May modify ``x`` in place."""
+
+    def concat(self, arrays: list[Array], axis: int) -> Array:
+        """Arrays joined along an axis."""
+
+    def numpy(self, x: Array) -> np.ndarray:
+        """A numpy array of the same values, on the CPU."""
 
 
 class NumpyOps:
@@ -65,19 +97,15 @@ class NumpyOps:
         return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
     def log_mean_exp(self, arrays: list[np.ndarray]) -> np.ndarray:
-        """The logarithm of the mean of probabilities, given their logarithms."""
         return np.logaddexp.reduce(arrays) - np.float32(np.log(len(arrays)))
 
     def exp(self, x: np.ndarray) -> np.ndarray:
-        """The exponential in float64, so that sums of it do not lose precision."""
         return np.exp(x.astype(np.float64))
 
     def cumsum(self, x: np.ndarray) -> np.ndarray:
-        """The cumulative sum along the last axis."""
         return x.cumsum(-1)
 
     def topk(self, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k largest values per row of (R, V), in descending order, and their columns: (R, k) each."""
         k = min(k, x.shape[-1])
         if k > 16:
             found = np.argpartition(-x, k - 1, axis=-1)[:, :k]
@@ -91,17 +119,13 @@ class NumpyOps:
         return np.take_along_axis(x, found, -1), found
 
     def at(self, x: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
-        """``x[r, token_ids[r]]`` per row r of (R, V): (R,)."""
         return x[np.arange(len(x)), token_ids]  # `take_along_axis` takes ten times as long for a few rows
 
     def put(self, x: np.ndarray, mask: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """``x`` (R, V) with the rows of ``mask`` (R,) replaced by ``row`` (V,). May modify ``x`` in place."""
         x[mask] = row
         return x
 
     def ban(self, x: np.ndarray, rows: np.ndarray | None, token_ids: np.ndarray) -> np.ndarray:
-        """``x`` (R, V) with -inf for ``token_ids`` (K,) in ``rows`` (R,) bool, or in all rows for None. May modify
-        ``x`` in place."""
         if rows is None:
             x[:, token_ids] = -np.inf
         elif rows.any():
@@ -109,8 +133,6 @@ class NumpyOps:
         return x
 
     def ban_each(self, x: np.ndarray, mask: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
-        """``x`` (R, V) with -inf for the tokens of each row, ``token_ids`` (R, K), where ``mask`` (R, K) is True.
-        May modify ``x`` in place."""
         rows, at = np.nonzero(mask)
         x[rows, token_ids[rows, at]] = -np.inf
         return x

@@ -191,11 +191,13 @@ class Window:
         self.restart()
 
     def restart(self) -> None:
+        """Forgets the sums, and starts the clock again."""
         self.began = time.monotonic()
         self.loss_sum = torch.zeros((), device=self.device)
         self.num_tokens = 0
 
     def add(self, loss_sum: torch.Tensor, num_tokens: int) -> None:
+        """Adds a step: its summed loss in nats, a scalar on the device, and its number of target tokens."""
         self.loss_sum = self.loss_sum + loss_sum
         self.num_tokens += num_tokens
 
@@ -210,9 +212,11 @@ class Window:
         return self.loss, self.speed
 
     def state_dict(self) -> dict[str, Any]:
+        """The sums, to resume from; the clock starts anew."""
         return {"loss": self.loss, "loss_sum": self.loss_sum.cpu(), "num_tokens": self.num_tokens}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
         self.restart()
         self.loss, self.num_tokens = float(state["loss"]), int(state["num_tokens"])
         self.loss_sum = state["loss_sum"].to(self.device).reshape(())
