@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from gen.base.errors import UserError, few, notify
 from gen.datasets.captions import Captioned, CaptionSet, read_labelled
@@ -139,6 +141,31 @@ def _notes(train: Sequence[Captioned], valid: Sequence[Captioned]) -> dict[str, 
     keys = picture_keys([c.picture for c in (*train, *valid)])
     ours, others = keys[: len(train)], keys[len(train) :]
     return split_notes("pictures", ours, {"pictures": (ours, others)})
+
+
+def held_out_files(pictures: Sequence[Captioned], captions: Sequence[str]) -> dict[str, str]:
+    """What a run keeps of its validation pictures: the name and the content of each file.
+
+    Args:
+        pictures: N with their references, for ``valid.jsonl``, or a file per label, as --captions takes them.
+        captions: N that the model wrote, for ``captions.jsonl``.
+
+    Example:
+        >>> files = held_out_files([Captioned(Path("a.jpg"), ["Ein Hund."], label="de")], ["ein hund"])
+        >>> for name, text in files.items():
+        ...     print(name, text, end="")
+        captions.jsonl {"image": "a.jpg", "label": "de", "caption": "ein hund"}
+        valid.de.jsonl {"image": "a.jpg", "captions": ["Ein Hund."]}
+    """
+    files: dict[str, list[dict[str, Any]]] = {"captions.jsonl": []}
+    for c, text in zip(pictures, captions, strict=True):
+        label, image = {"label": c.label} if c.label else {}, str(c.picture)
+        files["captions.jsonl"].append({"image": image, **label, "caption": text})
+        held_out = files.setdefault(f"valid.{c.label}.jsonl" if c.label else "valid.jsonl", [])
+        held_out.append({"image": image, "captions": c.captions})
+    return {
+        name: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) for name, rows in files.items()
+    }
 
 
 def caption_parts(split: Split, options: CaptionData, test: Sequence[str]) -> dict[str, DataPart]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,7 +42,7 @@ from tasks.caption.batches import (
     named_source,
     usable_pictures,
 )
-from tasks.caption.data import Split, caption_parts, read_split
+from tasks.caption.data import Split, caption_parts, held_out_files, read_split
 from tasks.caption.options import CaptionData, CaptionHeldOut, CaptionReward, CaptionSizes
 from tasks.caption.pictures import as_captions, caption_pictures, expand, item_of
 from tasks.caption.taught import taught_captions
@@ -247,20 +246,12 @@ class Caption(Task):
         return f"valid {figures['loss']:.3f} nats, {scores}"
 
     def finish(self, model: Model, folder: Path) -> Evaluation:
-        """Evaluates with the default search. Writes the validation pictures with their captions, ``valid.jsonl``
-        (one file per label, as --captions takes them), the model's ``captions.jsonl``, and a plot of attention."""
+        """Evaluates with the default search. Writes `held_out_files`, and a plot of attention."""
         pictures = self.valid.pictures
         found = self.valid.captions(model, len(pictures))
         captions = [h.text for h in found]
-        files: dict[str, list[dict[str, Any]]] = {"captions.jsonl": []}
-        for c, text in zip(pictures, captions, strict=True):
-            label, image = {"label": c.label} if c.label else {}, str(c.picture)
-            files["captions.jsonl"].append({"image": image, **label, "caption": text})
-            held_out = files.setdefault(f"valid.{c.label}.jsonl" if c.label else "valid.jsonl", [])
-            held_out.append({"image": image, "captions": c.captions})
-        for name, rows in files.items():
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-            write_text(folder / name, "".join(lines))
+        for name, text in held_out_files(pictures, captions).items():
+            write_text(folder / name, text)
         if found[0].attention is not None:
             first = item_of(pictures[0].picture, pictures[0].label)
             self.plot(model, first, found[0], folder / "plots" / "attention.png")
