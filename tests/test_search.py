@@ -123,6 +123,22 @@ def test_a_wide_beam_is_exhaustive_search(ops, seed, penalty):
         assert hypothesis.score / ((5 + len(y)) / 6) ** penalty == pytest.approx(value, abs=1e-4)
 
 
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_narrow_beam_keeps_what_a_list_would(ops, seed, penalty):
+    """What has ended competes with what goes on, each by its own length."""
+    table, width, longest = make_table(8, seed, sharp=1.0), 3, 7
+    kept = [([], 0.0)]
+    for _ in range(longest):
+        ended = [(y, score) for y, score in kept if y[-1:] == [EOS]]
+        longer = [[*y, token] for y, _ in kept if y[-1:] != [EOS] for token in range(8) if token != PAD]
+        found = ended + [(y, score_of(table, [BOS], y)) for y in longer]
+        kept = sorted(found, key=lambda item: -item[1] / ((5 + len(item[0])) / 6) ** penalty)[:width]
+    hypotheses = run(table, ops, Beam(width, length_penalty=penalty, n_best=width), max_new_tokens=longest)[0]
+    assert [h.token_ids + [EOS] * h.finished for h in hypotheses] == [y for y, _ in kept]
+    assert [h.score for h in hypotheses] == pytest.approx([score for _, score in kept], abs=1e-4)
+
+
 @pytest.mark.parametrize("strategy", [Greedy(), Sample(1.3, seed=3), Beam(4, n_best=4)])
 def test_reported_scores_are_the_models_own(ops, strategy):
     table = make_table(7, 1, sharp=1.0)
@@ -244,12 +260,55 @@ def test_processors(ops):
             assert len(pairs) == len(set(pairs))
 
 
+@pytest.mark.parametrize("strategy", [Greedy(), Beam(2)])
+def test_the_shortest_output_is_as_long_as_asked_for(ops, strategy):
+    table = make_table(6, 7)
+    table[:, :, EOS] = 50
+    found = run(table, ops, strategy, processors=[MinLength(3, EOS)])[0][0]
+    assert (len(found.token_ids), found.finished) == (3, True)
+
+
 def test_repetition_penalty_makes_what_was_seen_less_likely(ops):
     table = np.broadcast_to(np.array([0, 0, -9, 2.0, 1.9, -5], np.float32), (6, 6, 6))
     plain = run(table, ops, Greedy())[0][0].token_ids
     assert plain == [3] * 6
     other = run(table, ops, Greedy(), processors=[RepetitionPenalty(2.0)])[0][0].token_ids
     assert other[:2] == [3, 4]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_processors_remember_follows_the_beam(ops, seed):
+    """A wide beam finds what an exhaustive search does in which every text remembers its own tokens."""
+    table, prompt, longest, penalty, stop = make_table(5, seed, sharp=1.0), [BOS, 3], 4, 1.7, "43"
+
+    def value(y):  # None: no such output
+        history, total = list(prompt), 0.0
+        for place, token in enumerate(y):
+            if stop in "".join(map(str, y[:place])) or (history[-1], token) in itertools.pairwise(history):
+                return None
+            own = log_softmax(table[history[-2], history[-1]])[token]
+            total += own * (penalty if token in history else 1)
+            history.append(token)
+        return total if len(y) == longest or y[-1] == EOS or stop in "".join(map(str, y)) else None
+
+    every = [
+        [*body, last]
+        for n in range(longest)
+        for body in itertools.product([BOS, 3, 4], repeat=n)
+        for last in (BOS, EOS, 3, 4)
+    ]
+    best = sorted((y for y in every if value(y) is not None), key=value, reverse=True)[:8]
+    processors = [
+        RepetitionPenalty(penalty),
+        NoRepeatNgram(2),
+        StopStrings([stop], lambda ids: "".join(map(str, ids))),
+    ]
+    beam = Beam(128, length_penalty=0.0, n_best=8)
+    found = run(table, ops, beam, [prompt], processors, max_new_tokens=longest)[0]
+    for y, hypothesis in zip(best, found, strict=True):
+        assert hypothesis.token_ids == [token for token in y if token != EOS]
+        assert hypothesis.finished == (y[-1] == EOS or stop in "".join(map(str, y)))
+        assert hypothesis.score == pytest.approx(score_of(table, prompt, y), abs=1e-4)
 
 
 def test_when_everything_is_forbidden_a_row_ends(ops):
@@ -372,6 +431,15 @@ def test_groups_avoid_each_other(ops):
         assert one[0].token_ids in [h.token_ids for h in several]  # the first group knows of no other
         for h in several:  # scores are the model's own, without the penalty
             assert h.score == pytest.approx(score_of(table, prompt, h.token_ids + [EOS] * h.finished), rel=1e-4)
+
+
+@pytest.mark.parametrize(("diversity", "thirds"), [(0.4, [[3, 3], [4, 3]]), (0.6, [[3, 4], [4, 4]])])
+def test_a_group_pays_for_every_row_before_it_that_took_the_token(ops, diversity, thirds):
+    """Both rows of the first go on with 3, which is 1 nat ahead of 4, so that the second pays twice for it."""
+    table = np.full((5, 5, 5), -9.0, np.float32)
+    table[:, BOS, 3:], table[:, 3:, 3:] = [0, -0.01], [0, -1]
+    found = run(table, ops, DiverseBeam(4, groups=2, diversity=diversity, n_best=4), max_new_tokens=2)[0]
+    assert sorted(h.token_ids for h in found) == sorted([[3, 3], [4, 3], *thirds])
 
 
 @pytest.mark.parametrize("reward", [0.0, 0.7])
