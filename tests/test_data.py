@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
 from gen.base.cache import cache_folder, cached
 from gen.base.errors import UserError
 from gen.base.files import TextFiles, read_whole
 from gen.base.lines import read_lines
-from gen.datasets.batches import SequenceBatches, Sequences, TokenFile, length_buckets
+from gen.datasets.batches import Background, SequenceBatches, Sequences, TokenFile, length_buckets
 from gen.datasets.corpus import TokenizerOptions, build_corpus, tokenize
 from gen.datasets.streams import StreamBatches, stream_evaluation
 from gen.inputs.pictures import PictureError, open_picture
@@ -114,6 +115,30 @@ def test_lines_begin_with_bos_and_end_with_eos(tmp_path):
     assert not batch.continues
     assert pad([[1], []], 0).tolist() == [[1], [0]]
     assert pad([[1], [1, 2, 3]], 0, multiple=2).tolist() == [[1, 0, 0, 0], [1, 2, 3, 0]]
+
+
+def test_batches_made_ahead_are_the_same(tokens):
+    batches = StreamBatches(tokens, batch_size=3, chunk=7, bos_id=BOS, seed=5)
+    ahead = Background(batches)
+    assert ahead.batches_per_epoch == batches.batches_per_epoch
+    for start in (0, 3, batches.batches_per_epoch):
+        for a, b in zip(batches.epoch(2, start), ahead.epoch(2, start), strict=True):
+            assert torch.equal(a.target_ids, b.target_ids)
+            assert a.continues == b.continues
+
+
+def test_what_fails_ahead_fails_in_its_turn():
+    class Broken:
+        batches_per_epoch = 9
+
+        def epoch(self, epoch, start=0):
+            yield from range(start, 5)
+            raise UserError("a.jpg: damaged")
+
+    batches = Background(Broken()).epoch(0, start=1)
+    assert list(itertools.islice(batches, 4)) == [1, 2, 3, 4]
+    with pytest.raises(UserError, match=r"a\.jpg: damaged"):
+        next(batches)
 
 
 def test_all_ways_to_name_text(tmp_path, monkeypatch):

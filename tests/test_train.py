@@ -19,8 +19,9 @@ from gen.models.device import compute_dtype, pick_device
 from gen.models.model import Model
 from gen.training import machine
 from gen.training.interfaces import Evaluation, Metric
-from gen.training.options import TrainOptions, learning_rate
+from gen.training.options import TrainOptions, learning_rate, make_optimizer
 from gen.training.run_folder import RunFolder
+from gen.training.step import Stepper
 from gen.training.task import Task
 from gen.training.trainer import Trainer
 from tests.conftest import TINY, make_model
@@ -130,28 +131,41 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
 _OWNER = """
 import sys
 from gen.training.run_folder import RunFolder
+from gen.training.step import Stepper
 with RunFolder(sys.argv[1], {}).locked():
     print("locked", flush=True)
     sys.stdin.read()
 """
 
 
-def test_accumulated_batches_are_one_large_batch(tokenizer):
-    """The mean is taken once: two halves of different sizes give the gradient of the whole."""
-    torch.manual_seed(3)
+@pytest.mark.parametrize("clip", [1e9, 1e-3])
+def test_accumulated_batches_are_one_large_batch(tokenizer, clip):
+    """A step takes the mean once, over the tokens of all its batches, and then clips."""
     ids = torch.randint(4, len(tokenizer), (6, 9))
     ids[4:, 5:] = 0
     inputs, targets = ids[:, :-1], ids[:, 1:]
+
+    def gradient(model):
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
     model = make_model(tokenizer)
+    output = model.loss(Batch({}, inputs, targets))
+    (output.loss_sum / output.num_tokens).backward()
+    expected = gradient(model)
+    expected *= min(1, clip / float(expected.norm()))
+    for parts in ([slice(0, 6)], [slice(0, 2), slice(2, 6)]):
+        stepper = Stepper(make_model(tokenizer), Task(), TrainOptions(precision="fp32", clip=clip))
+        result = stepper([Batch({}, inputs[p], targets[p]) for p in parts], None, 0.0)
+        assert result.num_tokens == output.num_tokens
+        torch.testing.assert_close(gradient(stepper.model), expected, atol=1e-6, rtol=1e-3)
 
-    def gradient(parts):
-        model.zero_grad()
-        outputs = [model.loss(Batch({}, inputs[p], targets[p])) for p in parts]
-        sum(o.loss_sum for o in outputs).backward()
-        n = sum(o.num_tokens for o in outputs)
-        return torch.cat([p.grad.flatten() / n for p in model.parameters() if p.grad is not None])
 
-    torch.testing.assert_close(gradient([slice(0, 6)]), gradient([slice(0, 2), slice(2, 6)]), atol=1e-6, rtol=1e-4)
+def test_matrices_alone_decay(tokenizer):
+    model = make_model(tokenizer)
+    optimizer = make_optimizer(model, TrainOptions(weight_decay=0.5, learning_rate=0.01))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay == {id(p): 0.5 if p.ndim > 1 else 0.0 for p in model.parameters()}
+    assert set(decay.values()) == {0.0, 0.5}
 
 
 def test_schedules():
@@ -170,6 +184,15 @@ def test_early_stopping(tokens, tokenizer, tmp_path):
     _, now, _ = run_training(tokens, tokenizer, tmp_path / "run", learning_rate=1e-20, patience=2, validations=20)
     assert now.done
     assert now.step < 40
+
+
+def test_a_plateau_halves_the_rate(tokens, tokenizer, tmp_path):
+    """At each validation but the first, which is the best so far, and the last, after which there is no step."""
+    events = []
+    rate = {"schedule": "plateau", "learning_rate": 1e-20, "warmup": 0.0}
+    _, now, _ = run_training(tokens, tokenizer, tmp_path / "run", watch=events.append, validations=4, **rate)
+    assert now.rate_factor == 0.25
+    assert events[-1].learning_rate == 0.25e-20
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(tokens, tokenizer, tmp_path, capsys):
