@@ -14,7 +14,12 @@ from PIL import Image
 import gen as toolkit
 from gen import UserError
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
-from gen.metrics.classification import calibration_error, classification_metrics, temperature_of
+from gen.metrics.classification import (
+    calibration_error,
+    classification_metrics,
+    reliability_gap,
+    temperature_of,
+)
 from gen.metrics.plots import plot_confusion
 from gen.search.labels import label_log_probs
 from tasks.classify.data import read_split
@@ -89,6 +94,14 @@ def test_figures() -> None:
     assert figures["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
     # Each in a bin of its own: |1 - 0.9|, |0 - 0.6|, |1 - 0.8|, |1 - 0.7|.
     assert figures["ece"] == pytest.approx((0.1 + 0.6 + 0.2 + 0.3) / 4)
+
+
+def test_hits_and_misses_of_one_bin_make_up_for_each_other() -> None:
+    """In the last of the 15 bins 1.0 and 0.95, in the ninth 0.55 and 0.59; 0.61 and 0.69 in two."""
+    sure = np.array([1.0, 0.95, 0.55, 0.59, 0.61, 0.69])
+    right = np.array([False, True, True, False, True, False])
+    gaps = [abs(1 - 1.95), abs(1 - 1.14), abs(1 - 0.61), abs(0 - 0.69)]
+    assert reliability_gap(sure, right) == pytest.approx(sum(gaps) / 6)
 
 
 def test_temperature_makes_a_sure_model_honest() -> None:

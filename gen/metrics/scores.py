@@ -143,6 +143,9 @@ def sentence_score(
     Example:
         >>> sentence_score(["bleu", "chrf"])("the cat sat there", "the cat sat there")
         1.0
+        >>> score = sentence_score(["bleu"])  # here (3/4 · (1+1)/(3+1) · (0+1)/(2+1) · (0+1)/(1+1)) ** (1/4)
+        >>> round(score("the cat sat there", "the cat ran there"), 6)
+        0.5
     """
     metrics = sacrebleu_metrics(names, lowercase, tokenize)
     if "bleu" in metrics:
