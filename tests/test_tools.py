@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,7 @@ from gen.base.errors import UserError
 from gen.inputs.tokenizer import CharTokenizer
 from gen.models.transfer import freeze, with_vocabulary
 from gen.training.options import TrainOptions
-from gen.training.trackers import figures_of, tracked
+from gen.training.trackers import TRACKERS, figures_of, tracked
 from tasks.commands.preflight import find_rate
 from tests.conftest import TINY, make_model
 
@@ -96,6 +97,20 @@ def test_tensorboard(train, tmp_path):
     events.Reload()
     assert [e.step for e in events.Scalars("valid/loss")] == [15, 30]
     assert events.Scalars("loss")[0].value > 0
+
+
+def test_trackers_write_into_the_folder_of_a_new_run(train, tmp_path, monkeypatch):
+    """As all of them do, before the training begins."""
+
+    @contextmanager
+    def tracker(folder, config):
+        (folder / "tensorboard").mkdir(exist_ok=True)
+        yield (lambda figures, step: None), "tensorboard --logdir new"
+
+    monkeypatch.setitem(TRACKERS, "tensorboard", tracker)
+    for said in ("loss", "already trained"):
+        status, out, err = train("--track", "tensorboard")
+        assert (status, said in out) == (0, True), err
 
 
 def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):

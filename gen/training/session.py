@@ -185,6 +185,8 @@ class Session:
     def tracked(self) -> Any:
         """A context manager with a function that logs to the trackers named in the options; see `tracked`."""
         names = self.config.train.track if distributed.is_main() else ()
+        if names:
+            self.folder.make()  # they write into it, and what is not empty and has no options is refused
 
         def tell(name: str, where: str) -> None:
             self.task.say(f"--track {name}: {where}")
