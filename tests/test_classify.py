@@ -374,6 +374,17 @@ def test_balanced_weights_count_every_label_alike(tmp_path) -> None:
     assert sum(total.values()) == pytest.approx(len(task.split.train), rel=1e-5)
 
 
+def test_other_data_under_the_same_name_is_refused(gen, tmp_path) -> None:
+    """The same labels and as many words: the ids of the words would be mixed up without a sign of it."""
+    data = {"data": table(tmp_path / "a.csv"), "out": tmp_path / "run", "min_frequency": 1, "device": "cpu"}
+    options = {**data, "encoder_size": 16, "hidden_size": 16, "embedding_size": 16, "budget": "20 steps"}
+    toolkit.train("classify", **options, callbacks=[lambda event: event.stop()])
+    changed = [(label, title, text.replace("today", "tonight")) for label, title, text in rows()]
+    table(tmp_path / "a.csv", found=changed)
+    with pytest.raises(UserError, match="the data has changed since this run was started"):
+        toolkit.train("classify", **options)
+
+
 def test_labels_that_no_font_has_are_told(tmp_path, capsys) -> None:
     for label, said in (("a", ""), ("\U000f0000", "some characters are drawn as boxes")):
         plot_confusion(np.array([[3, 1], [0, 2]]), [label, "b"], tmp_path / "confusion.png")

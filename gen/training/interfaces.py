@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
 from pathlib import Path
@@ -110,6 +110,13 @@ def _plain(item: Any) -> str:
     return str(item) if isinstance(item, str | int | float | Path) else ""
 
 
+def digest_of(examples: Iterable[Example]) -> str:
+    """A hash of examples: a run is not resumed on other data. Of an item that is no text, number or path, nor
+    holds some, only the target counts."""
+    texts = "\0".join(f"{_plain(e.item)}\0{e.target}" for e in examples)
+    return hashlib.blake2b(texts.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+
+
 @dataclass
 class Split:
     """Training and validation data.
@@ -127,10 +134,8 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """A hash of the examples: a run is not resumed on other data. Of an item that is no text, number or path,
-        nor holds some, only the target counts."""
-        texts = "\0".join(f"{_plain(e.item)}\0{e.target}" for e in (*self.train, *self.valid))
-        return hashlib.blake2b(texts.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+        """A hash of the examples; see `digest_of`."""
+        return digest_of((*self.train, *self.valid))
 
     @property
     def num_tokens(self) -> int:

@@ -22,7 +22,7 @@ from gen.datasets.splits import connected, hold_out, picture_keys, split_notes, 
 from gen.inputs.labels import LabelTokenizer, unknown_label
 from gen.inputs.pictures import find_pictures
 from gen.inputs.tokenizer import Tokenizer
-from gen.training.interfaces import Example
+from gen.training.interfaces import Example, digest_of
 from tasks.classify.options import ClassifyData
 
 LABEL_NAMES = ("label", "labels", "class", "category", "topic", "sentiment", "target")
@@ -51,6 +51,12 @@ class LabelSplit:
     def num_tokens(self) -> int:
         """A label is one token."""
         return len(self.train)
+
+    @property
+    def digest(self) -> str:
+        """A hash of the examples, of a picture its name: its folder may have moved."""
+        both = (*self.train, *self.valid)
+        return digest_of(replace(e, item=e.item.name) if isinstance(e.item, Path) else e for e in both)
 
     def table(self) -> dict[str, str]:
         counts = Counter(e.target for e in self.train)
