@@ -79,7 +79,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
 
 
 def _work(argv: list[str], environment: dict[str, str], die_at: str, log: str) -> None:
-    """Runs a command in the process that will be killed."""
+    """Runs a command in the process that will be killed; ``python CODE`` is one, too."""
     os.environ.update(environment)
     os.fsync = _nothing  # a killed process loses nothing that it has written
     torch.set_num_threads(1)
@@ -87,6 +87,9 @@ def _work(argv: list[str], environment: dict[str, str], die_at: str, log: str) -
     without_plots()
     if die_at:
         _die_at(*die_at.split(":"), argv[argv.index("--out") + 1])
+    if argv[0] == "python":
+        exec(argv[1], {})
+        sys.exit(0)
     sys.exit(main(argv))
 
 

@@ -55,6 +55,19 @@ def test_two_processes_measure_one_speed(desk, tmp_path):
     assert run.config["learning_rate"] == run.model.info.training["train"]["learning_rate"] > 0
 
 
+def test_two_processes_train_from_python(desk, tmp_path):
+    """The main one alone evaluates the best weights, and the others return after it."""
+    _, trainings, commands = desk
+    code = (
+        "import gen",
+        f"run = gen.train('text', data={commands['text'][3]!r}, out={str(tmp_path / 'run')!r}, budget='2 steps',",
+        " hidden_size=8, embedding_size=8, batch_size=4, chunk=16, validations=1, precision='fp32', device='cpu')",
+        "print(run.history[-1]['step'], run.model.calibration)",
+    )
+    assert trainings.together(["python", "\n".join(code)], tmp_path / "logs") == [0, 0], read(tmp_path / "logs")
+    assert read(tmp_path / "logs") == ["2 None\n"] * 2
+
+
 def read(logs):
     return [path.read_text() for path in sorted(logs.iterdir())]
 

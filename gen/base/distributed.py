@@ -63,8 +63,22 @@ def _dist() -> Any:
 
 
 def _together() -> bool:
-    """Whether this process is in a process group."""
-    return "torch.distributed" in sys.modules and _dist().is_initialized()
+    """Whether this process is in a process group, and not `alone`."""
+    return not _alone and "torch.distributed" in sys.modules and _dist().is_initialized()
+
+
+_alone = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it this process is a single one: it does not wait for the others, which do something else."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def size() -> int:

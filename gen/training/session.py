@@ -274,6 +274,8 @@ def run_session(
     with session.tracked() as log, notebook_progress(config.train, session.task.describe) as shown:
         trainer = session.trainer([*shown, *callbacks, log_to(log)])
         trainer.fit()
-    if distributed.is_main() and trainer.done:  # a stopped training is not evaluated
-        session.finish()
+    with distributed.main_first():  # the others find the best weights calibrated
+        if distributed.is_main() and trainer.done:  # a stopped training is not evaluated
+            with distributed.alone():
+                session.finish()
     return Run(session.folder.path, temporary)
