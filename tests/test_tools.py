@@ -242,6 +242,16 @@ def test_freezing(model, train, trained, tmp_path):
     assert not equal(weights(moved), weights(first))
 
 
+def test_freezing_tied_weights(tokenizer):
+    """They are frozen by each of their names, and counted once."""
+    model = make_model(tokenizer, tie_embeddings=True)
+    output = model.decoder.output
+    assert freeze(model, ["decoder.output.*"]) == output.weight.numel() + output.bias.numel()
+    assert not model.decoder.embedding.weight.requires_grad
+    model.requires_grad_(True)
+    assert freeze(model, ["decoder.embedding.weight", "decoder.*put.weight"]) == output.weight.numel()
+
+
 def make_like(model):
     """The model as it was before its training."""
     from gen.models.model import Model

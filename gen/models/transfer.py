@@ -101,10 +101,10 @@ def freeze(model: Model, patterns: Sequence[str]) -> int:
     Raises:
         UserError: a pattern matches nothing, or no trainable weight is left.
     """
-    named = dict(model.named_parameters())
+    named = dict(model.named_parameters(remove_duplicate=False))  # tied weights go by each of their names
     frozen = 0
     for pattern in patterns:
-        matched = [p for name, p in named.items() if fnmatchcase(name, pattern)]
+        matched = list({id(p): p for name, p in named.items() if fnmatchcase(name, pattern)}.values())
         if not matched:
             parts = sorted({".".join(name.split(".")[:2]) for name in named})
             raise UserError(f"--freeze {pattern}: matches no weights; there is {', '.join(parts)}")
