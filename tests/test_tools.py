@@ -196,6 +196,22 @@ def test_fine_tuning_a_translation_model_with_a_new_vocabulary(gen, tmp_path):
     assert gen("translate", tmp_path / "new", "--text", "xyz")[0] == 0
 
 
+def test_the_level_is_that_of_the_model_to_start_from(gen, trained, book, tmp_path):
+    """A vocabulary that is kept cannot be of another level, and the record names the right one."""
+    words = ("train", "text", "--data", book, "--budget", "2 steps", *TINY[4:])
+    assert gen(*words, *TINY[:4], "--level", "word", "--out", tmp_path / "words")[0] == 0
+    start = (*words, "--init-from", tmp_path / "words", "--out", tmp_path / "more")
+    status, _, err = gen(*start, "--level", "char")
+    assert status == 2
+    assert f"--level char: the vocabulary is that of --init-from {tmp_path / 'words'}, whose level is word" in err
+    status, _, err = gen(*start, "--level", "word", "--vocab-size", "20")
+    assert (status, "--vocab-size: cannot be set with --init-from" in err) == (2, True)
+    for _ in range(2):  # the second time it is done
+        status, _, err = gen(*start)
+        assert status == 0, err
+    assert toolkit.load(tmp_path / "more").info.options()["level"] == "word"
+
+
 def test_speed_is_measured_with_the_new_vocabulary(trained, tmp_path):
     """It is larger than the model's; measuring leaves that model as it was."""
     (tmp_path / "other.txt").write_text("Übung macht den Meister; quod erat demonstrandum! 0123456789 " * 60)

@@ -76,6 +76,7 @@ def errors_of(task: Task, config: TrainConfig, given: Collection[str]) -> list[s
     """
     found = errors_in(config.data, config.model, config.extra, config.train)
     sizes = [f.name for f in fields(config.model) if f.name in given and f.name not in task.changeable]
+    sizes += ["vocab_size"] if "vocab_size" in given and not config.train.new_vocabulary else []
     if config.train.init_from and sizes:
         flags = ", ".join("--" + name.replace("_", "-") for name in sizes)
         found.append(f"{flags}: cannot be set with --init-from, which takes the model's own")

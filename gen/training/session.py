@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from os import PathLike, fspath
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from gen.base import distributed
 from gen.base.config import to_dict
 from gen.base.errors import ConfigError, UserError
+from gen.inputs.processors import SentenceProcessor
 from gen.metrics.plots import plot_losses
 from gen.models.checkpoint import find_model
 from gen.models.device import pick_device
@@ -23,6 +25,7 @@ from gen.search.info import ModelInfo
 from gen.training import machine
 from gen.training.config import SPLIT, TrainConfig, config_class, errors_of, make_config
 from gen.training.interfaces import Evaluation, Split
+from gen.training.look import LEVELS
 from gen.training.registry import find_task
 from gen.training.resolve import Resolved, measure_speed, resolve
 from gen.training.run import Run
@@ -76,7 +79,7 @@ class Session:
         if found := [*errors_of(task(config), config, given), *errors]:
             raise ConfigError(found)
         distributed.start()
-        self.config, self.command, self.writes = config, command, writes
+        self.command, self.writes = command, writes
         self.device = pick_device(config.train.device)
         self.folder = RunFolder(config.out, to_dict(config))
         if writes:
@@ -87,7 +90,8 @@ class Session:
                 raise UserError(
                     f"--init-from {path}: is a {begun.info.task or 'Python'} model, not a {task.name} one"
                 )
-        self.task = task(config, begun)
+            config = _with_level(config, begun, given)
+        self.config, self.task = config, task(config, begun)
 
     def prepare(self) -> None:
         """Reads the data, chooses values for options that are None (a resumed run: reads its choices), and makes
@@ -212,6 +216,22 @@ class Session:
                 model.calibration = self.task.calibrate(found.judged)
                 save_calibration(model.calibration, find_model(self.folder.path))
         return model, found
+
+
+def _with_level(config: TrainConfig, begun: Model, given: Collection[str]) -> TrainConfig:
+    """The options with the level of the vocabulary of the model to start from, unless a new one is built. Raises
+    `UserError` if another is ``given``."""
+    level = getattr(config.data, "level", None)
+    texts = [p.tokenizer for p in begun.processors.values() if isinstance(p, SentenceProcessor)]
+    kind = (texts or [begun.tokenizer])[0].kind
+    if config.train.new_vocabulary or level not in LEVELS or kind not in LEVELS or level == kind:
+        return config
+    if "level" in given:
+        raise UserError(
+            f"--level {level}: the vocabulary is that of --init-from {config.train.init_from}, whose level is "
+            f"{kind}; --new-vocabulary builds another"
+        )
+    return replace(config, data=replace(config.data, level=kind))
 
 
 def log_to(log: Callable[[dict[str, float], int], None]) -> Callable[[Event], None]:
