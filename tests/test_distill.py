@@ -15,13 +15,18 @@ import gen as toolkit
 import tasks.caption.taught as taught_captions
 import tasks.translate.taught as taught
 from data.shapes import write_shapes
+from gen import UserError
 from gen.datasets.captions import Captioned
+from gen.inputs.labels import LabelTokenizer
+from gen.models.encoders.labels import LabelEncoder
 from gen.models.model import _divergence
 from gen.search.info import ModelInfo, as_text
+from gen.training.config import make_config
 from gen.training.distill import DistillOptions
 from tasks.caption.data import Split
+from tasks.text.task import Text
 from tasks.translate.task import Translate
-from tests.conftest import SMALL_TRANSLATOR, TINY
+from tests.conftest import SMALL_TRANSLATOR, TINY, make_model
 
 PAIRS = [(f"{a} {b}", f"{b} {a}") for a in "abcdefgh" for b in "abcdefgh"]
 SMALL = SMALL_TRANSLATOR | {"batch_tokens": 200, "validations": 1, "device": "cpu", "precision": "fp32"}
@@ -173,6 +178,26 @@ def test_teachers_of_text_are_needed_to_the_end(gen, trained, book, tmp_path):
     assert (status, len(err.splitlines())) == (2, 1), err
     assert "teacher: no such model folder" in err
     assert "a text run learns from its teachers at every step, also when it is resumed" in err
+
+
+def test_teachers_of_other_labels_are_refused(tokenizer, tmp_path):
+    """The student's batches have one id for a label: of these two, the first would read B as C, and C as D."""
+
+    def teacher(*labels):
+        encoder = LabelEncoder({"label": LabelTokenizer(labels)}, 8)
+        model = make_model(tokenizer, encoder=encoder, num_layers=2, attention="dot")
+        model.info = ModelInfo(task="text", ends_with_eos=True)
+        return model
+
+    rows = [f"the cat {'ran ' * (n % 7)}to the mat,{'BC'[n % 2]}" for n in range(60)]
+    (tmp_path / "labelled.csv").write_text("title,label\n" + "\n".join(rows))
+    task = Text(make_config(Text, {"data": tmp_path / "labelled.csv", "column": "title", "given": "label"}))
+    options = DistillOptions(("runs/a", "runs/b"))
+    task.teachers = [teacher("B", "C", "D"), teacher("A", "B", "C")]
+    with pytest.raises(UserError, match="TEACHER: not all of these models know the label 'A' of given label"):
+        task.taught(options, None)
+    task.teachers = [teacher("B", "C"), teacher("B", "C")]
+    assert set(task.taught(options, None).labels) == {"label"}
 
 
 def test_the_card_escapes_names_of_teachers():

@@ -21,6 +21,7 @@ from gen.datasets.corpus import Part
 from gen.datasets.look import DataPart
 from gen.datasets.shards import BUFFER
 from gen.datasets.streams import StreamBatches
+from gen.inputs.labels import LabelTokenizer
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders.labels import LabelEncoder
 from gen.models.model import Model
@@ -66,15 +67,21 @@ class Text(Task):
 
     def read(self, data: TextData) -> TextSplit:
         """The tokenized text. Raises `UserError` if files are missing, empty or not UTF-8."""
-        known = None
+        known: dict[str, LabelTokenizer] | None = None
         others = [("--init-from", self.begun)] if self.begun is not None else []
         for name, model in [*others, *(("TEACHER", teacher) for teacher in self.teachers)]:
-            known = given_labels(model)
+            before, known = known, given_labels(model)
             if list(known) != list(map(input_name, data.given)):
                 takes = (
                     f"takes labels: --given {' '.join(known)}" if known else "takes no labels: leave out --given"
                 )
                 raise UserError(f"{name}: that model {takes}")
+            for column, labels in (before or {}).items():  # a batch has one id for a label, which all look up
+                if odd := {*labels.labels} ^ {*known[column].labels}:
+                    raise UserError(
+                        f"{name}: not all of these models know the label {min(odd)!r} of --given {column}: they "
+                        "have to be trained on the same labels"
+                    )
         return read_corpus(data, self.vocabulary, known)
 
     def taught(self, options: DistillOptions, written: Written | None) -> TextSplit:
