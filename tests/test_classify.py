@@ -374,6 +374,13 @@ def test_balanced_weights_count_every_label_alike(tmp_path) -> None:
     assert sum(total.values()) == pytest.approx(len(task.split.train), rel=1e-5)
 
 
+def test_weights_of_labels_and_r_drop_exclude_each_other(gen, tmp_path) -> None:
+    data = table(tmp_path / "a.csv")
+    words = ("train", "classify", "--data", data, "--out", tmp_path / "r", *TINY, "--class-weights", "balanced")
+    status, _, err = gen(*words, "--r-drop", "1")
+    assert (status, err) == (2, "gen: --r-drop does not go with --class-weights balanced\n")
+
+
 def test_other_data_under_the_same_name_is_refused(gen, tmp_path) -> None:
     """The same labels and as many words: the ids of the words would be mixed up without a sign of it."""
     data = {"data": table(tmp_path / "a.csv"), "out": tmp_path / "run", "min_frequency": 1, "device": "cpu"}

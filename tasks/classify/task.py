@@ -59,6 +59,10 @@ class Classify(Task):
 
     # -- what it reads and builds --------------------------------------------------------------------------
 
+    def check(self, config: Any) -> list[str]:
+        weighted = config.data.class_weights != "none" and config.train.r_drop
+        return ["--r-drop does not go with --class-weights balanced"] if weighted else []
+
     def read(self, data: ClassifyData) -> LabelSplit:
         """The examples. Raises `UserError` if files are missing or labels cannot be learned."""
         return read_split(data, self.vocabulary)
