@@ -278,6 +278,13 @@ def test_a_trainer_of_ones_own(model, tokenizer, tmp_path):
     assert again.done
 
 
+def test_options_of_a_model_that_is_made_by_hand(book):
+    """Nothing would be frozen, and no model begun from, without a word."""
+    with pytest.raises(ConfigError) as error:
+        Text.from_options(data=book, init_from="runs/none", freeze="decoder.embedding.*")
+    assert [line.split()[0] for line in error.value.errors] == ["--init-from", "--freeze"]
+
+
 def test_two_trainings_at_the_same_time(book, tmp_path):
     def one(name):
         return toolkit.train("text", data=book, out=tmp_path / name, budget="30 steps", **TEXT_SMALL)

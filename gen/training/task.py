@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gen.base.distributed import all_reduce_sum, gather, shard
 from gen.base.errors import ConfigError, UserError
+from gen.base.fields import flag
 from gen.datasets.batches import Batches
 from gen.datasets.examples import example_batches
 from gen.datasets.look import DataPart
@@ -125,7 +126,13 @@ class Task:
 
         config = make_config(cls, options)
         task = cls(config)
-        if found := errors_of(task, config, options.keys()):
+        found = errors_of(task, config, options.keys())
+        found += [
+            f"{flag(name)} goes with `gen.train`, which makes the model: here it is you who makes it"
+            for name in ("init_from", "new_vocabulary", "freeze")
+            if getattr(config.train, name)
+        ]
+        if found:
             raise ConfigError(found)
         task.split = task.read(config.data)
         task.config = resolve(task, config, task.split).config
