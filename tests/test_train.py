@@ -24,6 +24,7 @@ from gen.training.run_folder import RunFolder
 from gen.training.step import Stepper
 from gen.training.task import Task
 from gen.training.trainer import Trainer
+from gen.training.validation import Event, Progress, Window
 from tests.conftest import TINY, make_model
 
 
@@ -111,6 +112,20 @@ def test_interrupted_and_resumed_is_never_interrupted(tokens, tokenizer, tmp_pat
     assert equal(weights(whole), weights(resumed))
     a, b = ([r["validation"] for r in run.history if "validation" in r] for run in (run_a, run_b))
     assert a == b
+
+
+def test_speed_counts_the_time_before_a_stop(monkeypatch):
+    """What was trained since the last report, and in which time, belong together."""
+    times = iter((0.0, 10.0, 70.0, 75.0, 75.0))
+    monkeypatch.setattr("gen.training.validation.time.monotonic", lambda: next(times))
+    before = Window(torch.device("cpu"))
+    before.add(torch.tensor(1500.0), 1000)
+    state = before.state_dict()  # after 10 seconds
+    after = Window.__new__(Window)
+    after.device = torch.device("cpu")
+    after.load_state_dict(state)  # a minute later
+    after.add(torch.tensor(750.0), 500)
+    assert after.close(Progress()) == (1.5, 100.0)  # after 5 more seconds
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):

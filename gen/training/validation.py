@@ -212,13 +212,16 @@ class Window:
         return self.loss, self.speed
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums, to resume from; the clock starts anew."""
-        return {"loss": self.loss, "loss_sum": self.loss_sum.cpu(), "num_tokens": self.num_tokens}
+        """The sums and their time, to resume from."""
+        seconds = time.monotonic() - self.began
+        sums = {"loss_sum": self.loss_sum.cpu(), "num_tokens": self.num_tokens, "seconds": seconds}
+        return {"loss": self.loss, **sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self.restart()
         self.loss, self.num_tokens = float(state["loss"]), int(state["num_tokens"])
+        self.began -= float(state.get("seconds", 0.0))  # older versions saved none
         self.loss_sum = state["loss_sum"].to(self.device).reshape(())
 
 
