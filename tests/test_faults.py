@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import resource
 import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -239,6 +240,25 @@ def test_a_disk_full_to_the_end_is_an_error(tokens, tokenizer, tmp_path, monkeyp
     monkeypatch.setattr(folders, "write_folder", full)
     with pytest.raises(UserError, match="the trained model could not be saved; make room"):
         fit(Words(tokens), tokenizer, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("full", "said"), [(True, "\nStopped. The"), (False, "\nStopped and saved. The")])
+def test_a_stop_says_saved_only_if_it_was(gen, book, tmp_path, monkeypatch, full, said):
+    step = Trainer._step
+
+    def stopped(self, group, used):
+        def write(*args, **kwargs):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        if full:
+            monkeypatch.setattr("gen.base.folders.write_folder", write)
+        signal.raise_signal(signal.SIGINT)
+        return step(self, group, used)
+
+    monkeypatch.setattr(Trainer, "_step", stopped)
+    words = ("train", "text", "--data", book, "--out", tmp_path / "run", "--budget", "9 steps", *TINY)
+    status, _, err = gen(*words)
+    assert (status, said in err) == (130, True), err
 
 
 def test_a_folder_that_vanishes_is_made_again(tokens, tokenizer, tmp_path):

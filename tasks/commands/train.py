@@ -123,7 +123,9 @@ def _train(session: Session, typed: str) -> None:
         trainer.fit()
         if interruption.requested and not trainer.done:
             if distributed.is_main() and (Path(path) / "last").exists():
-                print(f"\nStopped and saved. The same command resumes the run:\n\n  {typed}\n", file=sys.stderr)
+                saved = (session.folder.progress() or {}).get("step") == trainer.now.step
+                done = "Stopped and saved" if saved else "Stopped"  # on a full disk the checkpoint before is there
+                print(f"\n{done}. The same command resumes the run:\n\n  {typed}\n", file=sys.stderr)
             interruption.stop()
 
 
