@@ -59,6 +59,18 @@ def test_killed_at_any_moment(desk, kind, moments):
     assert tried == {"moving average", "last", "mean of 2"}
 
 
+def test_killed_while_the_options_are_written(tmp_path):
+    """Nothing but a temporary file is there, and it is ours: the same command begins again, and clears it away."""
+    left = tmp_path / ".config.yaml.gen-0a1b2c3d"
+    left.write_text("data:")
+    with RunFolder(tmp_path, {"train": {"seed": 1}}).locked():
+        assert not left.exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".notes").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        RunFolder(tmp_path / "other", {}).check()
+
+
 # -- a small training in this process --------------------------------------------------------------------
 
 

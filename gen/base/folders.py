@@ -198,10 +198,15 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.gen-{secrets.token_hex(4)}")
 
 
+def is_ours(path: Path) -> bool:
+    """Whether it is a temporary file or folder that a killed process left."""
+    return bool(_OURS.fullmatch(path.name)) and not path.is_symlink()
+
+
 def sweep(folder: Path) -> None:
     """Removes temporary files that killed processes left. Call it only while nobody writes to ``folder``."""
     for path in folder.glob(".*.gen-*"):
-        if not _OURS.fullmatch(path.name) or path.is_symlink():
+        if not is_ours(path):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

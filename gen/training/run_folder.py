@@ -83,7 +83,9 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path}: is a file; name a folder")
         if not file.exists():
-            if self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+            there = self.path.iterdir() if self.path.exists() else ()
+            # A kill at the very beginning leaves a lock or a temporary file, which `folders.sweep` removes.
+            if any(p.name != ".lock" and not folders.is_ours(p) for p in there):
                 raise UserError(f"--out {self.path}: is not empty and holds no run; choose another --out")
             return
         try:
