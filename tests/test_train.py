@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from rich.console import Console
 
 import gen as toolkit
 from gen.base.errors import Terminated, UserError
@@ -18,6 +19,7 @@ from gen.models.batch import Batch
 from gen.models.device import compute_dtype, pick_device
 from gen.models.model import Model
 from gen.training import machine
+from gen.training.display import progress
 from gen.training.interfaces import Evaluation, Metric
 from gen.training.options import TrainOptions, learning_rate, make_optimizer
 from gen.training.run_folder import RunFolder
@@ -126,6 +128,21 @@ def test_speed_counts_the_time_before_a_stop(monkeypatch):
     after.load_state_dict(state)  # a minute later
     after.add(torch.tensor(750.0), 500)
     assert after.close(Progress()) == (1.5, 100.0)  # after 5 more seconds
+
+
+def test_the_time_that_a_grown_budget_takes(monkeypatch):
+    """100 steps and 10 of 100 more took a second each: 90 seconds are left."""
+    shown = []
+    monkeypatch.setattr("gen.training.display.clock", lambda seconds: shown.append(seconds) or "")
+    for budget, now, share in (
+        ("200 steps", Progress(step=110, seconds=110.0, offset=100.0), 0.1),
+        ("20 epochs", Progress(step=110, seconds=110.0, offset=10.0), 0.1),
+        ("100 steps", Progress(step=10, seconds=10.0), 0.1),
+        ("100s", Progress(step=10, seconds=10.0), 0.1),
+    ):
+        with progress(TrainOptions(budget=budget), lambda figures: "", Console(quiet=True)) as show:
+            show(Event(now, share, 1.0, 1.0, 1.0))
+    assert shown == pytest.approx([90.0, 90.0, 90.0, 90.0])
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):

@@ -45,10 +45,11 @@ def progress(options: TrainOptions, describe: Describe, console: Console) -> Ite
         def show(event: Event) -> None:
             """Updates the live line; after a validation, prints its figures."""
             now = event.progress
+            done = now.offset + event.share * (budget.amount - now.offset)  # a budget that has grown begins there
             left = (
                 budget.amount - now.seconds
                 if budget.unit == "seconds"
-                else now.seconds / max(event.share, 1e-9) * (1 - event.share)
+                else now.seconds / max(done, 1e-9) * (budget.amount - done)
             )
             text = f"loss {event.loss:.3f}  {event.tokens_per_second:,.0f} tokens/s  {clock(left)} left"
             live.update(line, completed=event.share, description=text)
