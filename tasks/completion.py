@@ -15,7 +15,7 @@ import shtab
 
 from gen.base import folders
 from gen.base.config import LIST_OPTIONS, OptionList
-from gen.base.errors import ConfigError, notify
+from gen.base.errors import ConfigError, UserError, notify
 from tasks.cli import GROUPS, all_commands, run_command
 
 SHELLS = ("bash", "zsh", "fish")
@@ -44,7 +44,7 @@ def complete(option: str, argv: list[str]) -> None:
     # what shtab makes for zsh must be evaluated
     read = f"source {quoted}" if shell == "fish" else f'eval "$(cat {quoted})"'
     if shell != "fish":
-        start_up = Path.home() / ".bashrc" if shell == "bash" else _folder("ZDOTDIR", ".") / ".zshrc"
+        start_up = _home() / ".bashrc" if shell == "bash" else _folder("ZDOTDIR", ".") / ".zshrc"
         line = os.fsencode(f"[ -f {quoted} ] && {read}  # tab completion of gen")
         with start_up.open("a+b") as file:
             file.seek(0)
@@ -57,7 +57,16 @@ def complete(option: str, argv: list[str]) -> None:
 
 
 def _folder(variable: str, default: str) -> Path:
-    return Path(os.environ.get(variable) or Path.home() / default)
+    return Path(os.environ.get(variable) or _home() / default)
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:  # in a container, for a user whom nobody entered there
+        raise UserError(
+            "there is no home folder to install completion in: gen --show-completion prints the script"
+        ) from error
 
 
 def script(shell: str) -> str:

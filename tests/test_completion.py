@@ -165,3 +165,14 @@ def test_a_broken_task_leaves_the_others_alone(monkeypatch, capsys):
 
 def broken(argv, command):
     raise RuntimeError("oh")
+
+
+def test_without_a_home_the_script_is_still_printed(gen, monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(completion.Path, "home", nobody)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    status, _, err = gen("--install-completion", "bash")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "gen --show-completion prints" in err
