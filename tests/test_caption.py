@@ -26,6 +26,7 @@ from gen.models.memory import Memory
 from gen.models.model import Model
 from gen.search.info import ModelInfo
 from gen.training.self_critical import SelfCritical
+from tasks.caption.task import Caption
 from tasks.cli import main
 
 
@@ -436,6 +437,21 @@ def test_self_critical_from_a_run(gen, shapes, tmp_path):
     status, _, err = gen(*command, *own, "--hidden-size", "9", "--out", tmp_path / "other")
     assert "--hidden-size: cannot be set with --init-from, which takes the model's own" in err
     assert not (tmp_path / "other").exists()
+
+
+def test_characters_are_not_words(gen, shapes, tmp_path):
+    """Captions of 50 letters are whole, and may have the same three letters twice."""
+    command = ["train", "caption", "--images", shapes / "pictures", "--level", "char", "--validations", "1"]
+    status, _, err = gen(*command, "--budget", "4 steps", "--out", tmp_path / "begun", *SMALL)
+    assert status == 0, err
+    assert "no_repeat_ngram" not in Model.load(tmp_path / "begun").info.search
+    model = Model.load(tmp_path / "begun")
+    with torch.no_grad():  # it never ends
+        model.decoder.output.bias[model.tokenizer.eos_id] = -1e4
+    assert len(model(pictures(shapes)[0])) > 200
+    task = Caption.from_options(images=str(shapes / "pictures"), level="char", max_length=20)
+    task.tokenizers(task.split)
+    assert (task.corpus.cut, task.corpus.captions.lengths.max() > 50) == (0, True)
 
 
 def test_finetuning_and_views(gen, shapes, tmp_path):

@@ -49,7 +49,7 @@ class CaptionData:
     verbatim: bool = False
     """Keep case and punctuation of the captions."""
     max_length: int = 50
-    """Cut captions after this many tokens."""
+    """Cut captions after this many tokens; --level char: after five times as many."""
     batch_tokens: int = 1500
     """Tokens per batch, padding included."""
     augment: int | None = None
@@ -61,6 +61,11 @@ class CaptionData:
     def streams(self) -> bool:
         """Whether the pictures are read while the model is trained."""
         return bool(self.data)
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a caption."""
+        return self.max_length * (5 if self.level == "char" else 1)
 
     def tokenizer(self) -> TokenizerOptions:
         """The options of the vocabulary."""

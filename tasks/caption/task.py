@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +130,15 @@ class Caption(Task):
             split.train,
             data.tokenizer(),
             verbatim=data.verbatim,
-            max_length=data.max_length,
+            max_length=data.longest,
             tokenizer=self.vocabulary,
         )
         return self.corpus
+
+    def search_defaults(self, model: Model) -> dict[str, Any]:
+        if model.tokenizer.kind == "char":  # words repeat their letters
+            return replace(self.search, no_repeat_ngram=None, max_new_tokens=300).given()
+        return super().search_defaults(model)
 
     def tokenizers(self, split: Split) -> tuple[Tokenizer, dict[str, Tokenizer]]:
         return self._tokenized(split).tokenizer, {}
@@ -193,7 +199,7 @@ class Caption(Task):
                 self.corpus.tokenizer,
                 encoder.preprocessing,
                 verbatim=data.verbatim,
-                max_length=data.max_length,
+                max_length=data.longest,
                 batch_tokens=data.batch_tokens,
                 views=views,
                 seed=seed,
@@ -207,6 +213,7 @@ class Caption(Task):
                 reward,
                 samples=config.extra.samples,
                 baseline=config.extra.baseline,
+                max_new_tokens=int(self.corpus.captions.lengths.max()),
             )
             return PictureBatches(source, train, views, config.extra.pictures, seed)
         rows = np.flatnonzero(np.isin(self.corpus.pictures, train))
