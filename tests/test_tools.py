@@ -212,6 +212,21 @@ def test_the_level_is_that_of_the_model_to_start_from(gen, trained, book, tmp_pa
     assert toolkit.load(tmp_path / "more").info.options()["level"] == "word"
 
 
+def test_the_case_is_that_of_the_model_to_start_from(gen, tmp_path):
+    """Else capital letters would be unknown in training, and known later."""
+    from tests import faults
+
+    argv = [*faults.commands(tmp_path)["translate"], "--budget", "2 steps"]
+    for name, more in (("cased", []), ("lower", ["--lowercase"])):
+        assert gen(*argv, *more, "--out", tmp_path / name)[0] == 0
+    words = [*argv[:5], "--level", "char", "--valid-size", "2", "--budget", "2 steps"]
+    status, _, err = gen(*words, "--init-from", tmp_path / "lower", "--out", tmp_path / "more")
+    assert status == 0, err
+    assert toolkit.load(tmp_path / "more").info.options()["lowercase"] is True
+    status, _, err = gen(*words, "--init-from", tmp_path / "cased", "--lowercase", "--out", tmp_path / "other")
+    assert (status, f"--lowercase: --init-from {tmp_path / 'cased'} reads cased sentences" in err) == (2, True)
+
+
 def test_speed_is_measured_with_the_new_vocabulary(trained, tmp_path):
     """It is larger than the model's; measuring leaves that model as it was."""
     (tmp_path / "other.txt").write_text("Übung macht den Meister; quod erat demonstrandum! 0123456789 " * 60)

@@ -90,7 +90,7 @@ class Session:
                 raise UserError(
                     f"--init-from {path}: is a {begun.info.task or 'Python'} model, not a {task.name} one"
                 )
-            config = _with_level(config, begun, given)
+            config = _as_begun(config, begun, given)
         self.config, self.task = config, task(config, begun)
 
     def prepare(self) -> None:
@@ -218,20 +218,26 @@ class Session:
         return model, found
 
 
-def _with_level(config: TrainConfig, begun: Model, given: Collection[str]) -> TrainConfig:
-    """The options with the level of the vocabulary of the model to start from, unless a new one is built. Raises
-    `UserError` if another is ``given``."""
-    level = getattr(config.data, "level", None)
-    texts = [p.tokenizer for p in begun.processors.values() if isinstance(p, SentenceProcessor)]
-    kind = (texts or [begun.tokenizer])[0].kind
-    if config.train.new_vocabulary or level not in LEVELS or kind not in LEVELS or level == kind:
-        return config
-    if "level" in given:
-        raise UserError(
-            f"--level {level}: the vocabulary is that of --init-from {config.train.init_from}, whose level is "
-            f"{kind}; --new-vocabulary builds another"
-        )
-    return replace(config, data=replace(config.data, level=kind))
+def _as_begun(config: TrainConfig, begun: Model, given: Collection[str]) -> TrainConfig:
+    """The options, with the case of what the model to start from reads and, unless a new vocabulary is built, the
+    level of its own. Raises `UserError` if another is ``given``."""
+    start = f"--init-from {config.train.init_from}"
+    level, lowercase = (getattr(config.data, name, None) for name in ("level", "lowercase"))
+    sentences = [p for p in begun.processors.values() if isinstance(p, SentenceProcessor)]
+    kind = (sentences[0] if sentences else begun).tokenizer.kind
+    fixed: dict[str, Any] = {}
+    if level in LEVELS and kind in LEVELS and kind != level and not config.train.new_vocabulary:
+        fixed["level"] = kind
+        if "level" in given:
+            raise UserError(
+                f"--level {level}: the vocabulary is that of {start}, whose level is {kind}; --new-vocabulary "
+                "builds another"
+            )
+    if sentences and lowercase is not None and lowercase != sentences[0].lowercase:
+        fixed["lowercase"] = sentences[0].lowercase
+        if "lowercase" in given:
+            raise UserError(f"--lowercase: {start} reads {'cased' if lowercase else 'lower-case'} sentences")
+    return replace(config, data=replace(config.data, **fixed))
 
 
 def log_to(log: Callable[[dict[str, float], int], None]) -> Callable[[Event], None]:
