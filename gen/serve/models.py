@@ -110,7 +110,7 @@ class Models:
             return next(iter(self.served.values()))
         if name in self.served:
             return self.served[name]
-        near = get_close_matches(name, self.served, 1, 0.4)
+        near = get_close_matches(name[:200], self.served, 1, 0.4)  # it may be of any length
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, self.served))}"
         shown = name if len(name) <= 80 else name[:79] + "…"
         raise Refusal(f"unknown model {shown!r}: {hint}", 404, param="model", code="model_not_found")
