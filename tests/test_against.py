@@ -132,7 +132,6 @@ def test_what_cannot_be_measured(gen, trained, tiny, tmp_path):
         ("--with", tiny, "--data", "no.txt"): "no.txt: no such file",
         ("--with", tiny, "--max-characters", "0"): "--max-characters must be at least 1",
         (trained, "--data", "no.txt"): "--data goes with --with",
-        (trained, "--metric", "bits"): "--metric goes with --output",
     }.items():
         status, out, err = gen("compare", trained, *words)
         assert (status, out, err.count("\n")) == (2, "", 1), err

@@ -85,6 +85,7 @@ def test_a_lesson_runs_as_a_script(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("name", ["attention", "pictures"])
 def test_a_lesson_takes_data_of_your_own(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # another test may have imported it: no notebook
     monkeypatch.setenv("GEN_LESSON_QUICK", "1")
     pairs = [f"{english}\t{german}\n" for english, _, german in phrase_book(60)]
     Path("mine.tsv").write_text("".join(pairs), encoding="utf-8")

@@ -312,7 +312,8 @@ def test_what_cannot_be_compared(gen, trained, tmp_path):
     for words, message in (
         ((trained,), "name two runs or more"),
         ((trained, tmp_path), "is not the folder of a run"),
-        ((trained, trained, "--metric", "bleu"), "--metric bleu"),
+        ((trained, trained, "--metric", "bleu", "-o", tmp_path / "a.png"), "--metric bleu"),
+        ((trained, trained, "--metric", "bleu"), "--metric goes with --output"),
     ):
         status, _, err = gen("compare", *words)
         assert status == 2
