@@ -124,6 +124,7 @@ def train(
     bleu_tokenizer: Literal["13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none"] | None = None,
     image: _Path | Sequence[_Path] = (),
     images: _Path = "",
+    augment: int | None = None,
     context: _Path | Sequence[_Path] = (),
     given: _Path | Sequence[_Path] = (),
     input_dropout: float = 0.1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import log
 from typing import Annotated, Any, ClassVar, Literal
 
 from gen.base.config import range_errors
@@ -104,6 +105,22 @@ def self_critical_errors(config: Any) -> list[str]:
     if not config.train.init_from:
         found.append("--self-critical starts from a trained model: name its run with --init-from")
     return found
+
+
+def many_passes(passes: float) -> float:
+    """How much of what many passes over the data need is due: nothing (0) up to 11 of them, all (1) from 27 on.
+
+    Example:
+        >>> many_passes(5), many_passes(11), many_passes(40)
+        (0.0, 0.0, 1.0)
+    """
+    return min(max(log(passes / 11) / log(27 / 11), 0.0), 1.0)
+
+
+def augment_errors(augment: int | None) -> list[str]:
+    """The errors in ``--augment``, one line each."""
+    wrong = not 0 <= (augment or 0) <= 100
+    return [f"--augment must be between 0 and 100, not {augment}"] if wrong else []
 
 
 def vocabulary_errors(data: Any) -> list[str]:

@@ -24,7 +24,7 @@ from gen.models.encoders import CNNEncoder, JoinedEncoder, LabelEncoder, RNNEnco
 from gen.models.model import Model
 from tasks.cli import main
 from tasks.commands.models import further_inputs
-from tasks.translate.inputs import read_rows
+from tasks.translate.inputs import Further, further_sources, read_rows
 from tasks.translate.options import FurtherInputs
 
 QUICK = ("--device", "cpu", "--precision", "fp32", "--validations", "1")
@@ -217,6 +217,24 @@ def test_the_picture_decides(gen, pictured):
     assert "boat" in said
 
 
+def test_views_of_pictures_take_turns(pictured, monkeypatch):
+    monkeypatch.setenv("GEN_CACHE", str(pictured / "cache"))
+    encoder = toolkit.load(pictured / "run").encoder
+    paths = [pictured / f"{name}1.png" for name in COLOURS]
+    further = Further({"image": "image"}, {"image": [*paths[:3], None]}, {"image": [paths[3], None]})
+    once, held_out = further_sources(encoder, further, 1, lambda *_: None)
+    several, same = further_sources(encoder, further, 3, lambda *_: None)
+    rows = np.arange(4)
+    views = [several["image"](rows, epoch) for epoch in range(4)]
+    assert torch.equal(views[0], views[3])
+    for row in range(3):  # the view of row r in epoch e is the (r + e)-th
+        assert torch.equal(views[-row % 3][row], once["image"](rows, 0)[row])
+        assert not torch.equal(views[0][row], views[1][row])
+    assert not any(view[3].any() for view in views)
+    assert np.array_equal(held_out["image"][0], same["image"][0])
+    assert same["image"][1] is None
+
+
 def test_evaluated_with_and_without_the_picture(gen, pictured):
     with_it = json.loads(gen("evaluate", pictured / "run", "--json")[1])["exact"]
     without = json.loads(gen("evaluate", pictured / "run", "--without", "image", "--json")[1])["exact"]
@@ -295,6 +313,8 @@ def test_no_picture_at_all(gen, pictured, tmp_path):
     status, _, err = gen(*command, "--image", "image", "--images", tmp_path, "--out", tmp_path / "run")
     assert status == 2
     assert "none of the pictures is there" in err
+    status, _, err = gen(*command, "--augment", "2", "--out", tmp_path / "run")
+    assert (status, "--augment goes with --image" in err) == (2, True)
     status, _, err = gen("train", "translate", "--train", "a.en", "a.de", "--image", "image")
     assert status == 2
     assert "give it with --data" in err

@@ -10,7 +10,7 @@ from gen.datasets.captions import CAPTION_WORDS, labelled
 from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.streamed_pictures import BUFFER
 from gen.models.encoders.backbones import LITE
-from tasks.options import AttentionSizes, SelfCriticalOptions, stream_errors, vocabulary_errors
+from tasks.options import AttentionSizes, SelfCriticalOptions, augment_errors, stream_errors, vocabulary_errors
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,7 @@ class CaptionData:
             found.append("--images: name the folder of the pictures")
         if self.valid_images and not self.valid_captions:
             found.append("--valid-images goes with --valid-captions")
-        if not 0 <= (self.augment or 0) <= 100:
-            found.append(f"--augment must be between 0 and 100, not {self.augment}")
-        return found + vocabulary_errors(self)
+        return found + augment_errors(self.augment) + vocabulary_errors(self)
 
 
 @dataclass(frozen=True)

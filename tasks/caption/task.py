@@ -47,7 +47,7 @@ from tasks.caption.data import Split, caption_parts, held_out_files, read_split
 from tasks.caption.options import CaptionData, CaptionHeldOut, CaptionReward, CaptionSizes
 from tasks.caption.pictures import as_captions, caption_pictures, expand, item_of
 from tasks.caption.taught import taught_captions
-from tasks.options import self_critical_errors, stream_budget_errors
+from tasks.options import many_passes, self_critical_errors, stream_budget_errors
 
 
 @register("caption")
@@ -148,13 +148,12 @@ class Caption(Task):
         # Flickr8k, 27 passes: small sizes 2.608 nats, with three more views 2.585, with larger sizes and more
         # dropout as well 2.565. With 11 passes the small sizes without further views are best.
         passes, captions = facts.passes, facts.split.num_captions
-        grown = float(np.clip(np.log10(passes / 11) / np.log10(27 / 11), 0.0, 1.0))
         less = 0.2 * min(float(np.log10(passes / 11)), 0.0)
         read = f"{passes:.2g} passes over the captions fit into the budget"
         frequency = 1 if captions < 5_000 else 2 if captions < 15_000 else 4
 
         def between(small: float, large: float) -> float:
-            return small + grown * (large - small)
+            return small + many_passes(passes) * (large - small)
 
         large = {"memory_size": 512, "embedding_size": 384, "hidden_size": 640}
         sizes = {

@@ -113,43 +113,49 @@ def read_further(options: FurtherInputs, pairs: Pairs, train: PairFiles, valid: 
 # -- batches ---------------------------------------------------------------------------------------------
 
 
+Source = Callable[[np.ndarray, int], Tensor]
+"""(B,) rows of the training pairs and the number of the epoch → what a part of the encoder reads."""
+
+
 def further_sources(
-    encoder: Encoder, further: Further, watch: Watch
-) -> tuple[dict[str, Callable[[np.ndarray], Tensor]], Rows]:
-    """Functions from (B,) rows of the training pairs to what each further part of the encoder reads, and what the
-    validation pairs have, with features in place of pictures: these are computed once."""
-    sources: dict[str, Callable[[np.ndarray], Tensor]] = {}
+    encoder: Encoder, further: Further, views: int, watch: Watch
+) -> tuple[dict[str, Source], Rows]:
+    """The source of each further input, and what the validation pairs have, with features in place of pictures:
+    these are computed once, for ``views`` views of a picture to train on."""
+    sources: dict[str, Source] = {}
     valid: Rows = dict(further.valid)
     parts = encoder.encoders if isinstance(encoder, JoinedEncoder) else {}
     for name in further.kinds:
         part, (processor,) = parts[name], parts[name].processors.values()
         if isinstance(part, CNNEncoder):
-            sources[name], valid[name] = _features(part, further, name, watch)
+            sources[name], valid[name] = _features(part, further, name, views, watch)
         elif isinstance(processor, SentenceProcessor):
             sources[name] = _sentences(processor, further.train[name])
         else:
             labels = torch.from_numpy(processor.read(further.train[name]))
-            sources[name] = labels.__getitem__
+            sources[name] = lambda rows, epoch, labels=labels: labels[rows]  # type: ignore[misc]
     return sources, valid
 
 
-def _sentences(processor: SentenceProcessor, texts: Sequence[str | None]) -> Callable[[np.ndarray], Tensor]:
+def _sentences(processor: SentenceProcessor, texts: Sequence[str | None]) -> Source:
     ids = [np.array(processor.encode(text), np.int64) for text in texts]
     nothing = [np.zeros(1, np.int64)]
 
-    def source(rows: np.ndarray) -> Tensor:
+    def source(rows: np.ndarray, epoch: int) -> Tensor:
         return pad([*(ids[r] for r in rows), *nothing], processor.tokenizer.pad_id, PADDED_TO)[:-1]
 
     return source
 
 
 def _features(
-    encoder: CNNEncoder, further: Further, name: str, watch: Watch
-) -> tuple[Callable[[np.ndarray], Tensor], list[Any]]:
-    """Features of the training pairs' pictures, zeros where there is none; and those of the validation pairs."""
-    both = [*further.train[name], *further.valid[name]]
+    encoder: CNNEncoder, further: Further, name: str, views: int, watch: Watch
+) -> tuple[Source, list[Any]]:
+    """Features of the training pairs' pictures, of another view in every epoch and zeros where there is none; and
+    those of the validation pairs."""
+    both, trained = [*further.train[name], *further.valid[name]], {*further.train[name]}
     paths = list(dict.fromkeys(filter(None, both)))
-    read, failed = cached_source(encoder, paths, 1, "float16", watch)
+    each = [views if path in trained else 1 for path in paths]
+    read, failed = cached_source(encoder, paths, each, "float16", watch)
     for error in failed.values():
         notify(str(error))
     index = {path: i for i, path in enumerate(paths) if i not in failed}
@@ -157,25 +163,27 @@ def _features(
         raise UserError(f"--image {name}: no picture can be read: {few([str(e) for e in failed.values()][:3])}")
     where = np.array([index.get(path, -1) for path in both], np.int64)
 
-    def source(rows: np.ndarray) -> Tensor:
-        chosen = where[rows]
-        features = read(np.maximum(chosen, min(index.values())), np.zeros_like(chosen))
-        return features * torch.from_numpy(chosen >= 0).reshape(-1, *[1] * (features.ndim - 1))
+    def features(chosen: np.ndarray, view: np.ndarray) -> Tensor:
+        found = read(np.maximum(chosen, min(index.values())), view)
+        return found * torch.from_numpy(chosen >= 0).reshape(-1, *[1] * (found.ndim - 1))
 
-    count = len(further.train[name])
-    held_out = [None if where[i] < 0 else source(np.array([i]))[0].numpy() for i in range(count, len(both))]
+    def source(rows: np.ndarray, epoch: int) -> Tensor:
+        return features(where[rows], (rows + epoch) % views)
+
+    valid, first = where[len(further.train[name]) :], np.zeros(1, np.int64)
+    held_out = [None if i < 0 else features(np.array([i]), first)[0].numpy() for i in valid]
     return source, held_out
 
 
-def pair_sources(pairs: Pairs, sources: Mapping[str, Any], options: FurtherInputs, seed: int) -> NamedSources:
+def pair_sources(pairs: Pairs, sources: Mapping[str, Source], options: FurtherInputs, seed: int) -> NamedSources:
     """The sources of batches of pairs: the sentences, and what else belongs to them."""
     count, pad_id = len(pairs.rows), pairs.source_tokenizer.pad_id
 
     def sentence(rows: np.ndarray, epoch: int) -> Tensor:
         return pad([pairs.source[r] for r in rows], pad_id, PADDED_TO)
 
-    def other(source: Callable[[np.ndarray], Tensor]) -> Callable[[np.ndarray, int], Tensor]:
-        return lambda rows, epoch: source(rows % count)  # further segmentations of the same pairs follow
+    def other(source: Source) -> Source:
+        return lambda rows, epoch: source(rows % count, epoch)  # further segmentations of the same pairs follow
 
     named = {"sentence": sentence, **{name: other(source) for name, source in sources.items()}}
     return NamedSources(named, len(pairs.source), list(sources), options.input_dropout, seed)

@@ -11,7 +11,14 @@ from gen.datasets.pairs import PairOptions
 from gen.datasets.shard_files import is_streamed
 from gen.metrics.scores import BleuTokenizer, missing_library
 from gen.models.encoders.backbones import LITE
-from tasks.options import AttentionSizes, SelfCriticalOptions, input_name, stream_errors, vocabulary_errors
+from tasks.options import (
+    AttentionSizes,
+    SelfCriticalOptions,
+    augment_errors,
+    input_name,
+    stream_errors,
+    vocabulary_errors,
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,8 @@ class FurtherInputs:
     """Columns of pictures: names of files in --images."""
     images: str = ""
     """Folder of the pictures. Unset: that of the table."""
+    augment: int | None = None
+    """Number of additional views per picture: mirrored and cropped. Chosen from the budget and the data."""
     context: tuple[str, ...] = ()
     """Columns of further sentences, such as the one before."""
     given: tuple[str, ...] = ()
@@ -49,7 +58,9 @@ class FurtherInputs:
             found.append(f"--image, --context and --given name a column twice: {twice}")
         if self.images and not self.image:
             found.append("--images goes with --image, the column of the pictures")
-        return found
+        if self.augment and not self.image:
+            found.append("--augment goes with --image, the column of the pictures")
+        return found + augment_errors(self.augment)
 
 
 @dataclass(frozen=True)
