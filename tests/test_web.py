@@ -33,6 +33,7 @@ from gen.web.pack import pack, saved_tokenizer
 from gen.web.site import write_site
 from tests.conftest import TEXT, make_model
 from tests.serving import SENTENCES, calibrated, translator, writer
+from tests.test_joined import joined
 from tests.test_saved import ARCHIVE
 
 pytest.importorskip("onnxscript")
@@ -67,6 +68,7 @@ def exported(page_exports, tmp_path_factory):
         "subwords": calibrated(make_model(subwords)),
         "words": calibrated(make_model(WordTokenizer.train([TEXT * 3]))),
         "en-de": calibrated(translator(copy=True)),
+        "both": joined(),
     }
     for name, model in made.items():
         export(model, folder / name)
@@ -297,6 +299,19 @@ def test_a_space_that_a_prompt_has_is_not_written_twice(ask):
     (rest,) = ask(("generate", {**body, "from_ids": ids[:2], "max_new_tokens": 3}))
     begun = "".join(token["piece"] for token in output["tokens"][:2])
     assert begun + rest["outputs"][0]["text"] == output["text"]
+
+
+def test_two_inputs_are_pythons(ask, load):
+    """Each has its attention."""
+    item = {"first": "abc", "second": "hgf"}
+    options = {"temperature": 0, "max_new_tokens": 6, "min_new_tokens": 6}
+    (answer,) = ask(("generate", {"model": "both", "input": item, "attention": True, **options}))
+    expected = load("both").generate(item, **options)
+    (found,) = answer["outputs"]
+    assert found["text"] == expected.text != ""
+    looked = np.array(found["attention"])
+    np.testing.assert_allclose(looked, expected.attention, atol=1e-4)
+    np.testing.assert_allclose(looked.sum(1), 2, atol=1e-3)
 
 
 def test_captions_and_labels_are_pythons(ask, load):
