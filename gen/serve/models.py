@@ -159,7 +159,8 @@ def _folder_name(run: str, parts: int) -> str:
 def _stamp(run: str) -> tuple[Any, ...] | None:
     """Changes when a file of the folder's model does; None while no model is there.
 
-    A run has a ``config.yaml`` of its own, beside the models in it: only weights or graphs show where a model is.
+    The folder of a run has a ``config.yaml``, too, though its models are in folders below: a folder that has
+    weights or graphs is the model's.
     """
     with suppress(OSError):  # it is being replaced: the next look sees it
         path = whole_folder(Path(run))

@@ -133,7 +133,7 @@ def with_columns(options: ClassifyData) -> ClassifyData:
 
 
 def _one_per_label(table: Table, column: str, label: str) -> bool:
-    """Whether a column has a single value for each label, as the labels' names have beside their numbers."""
+    """Whether a column has one value per label: where labels are numbers, such a column holds their names."""
     pairs = {(str(row.get(label)), str(row.get(column))) for _, row in table.head}
     return len(pairs) == len({of for of, _ in pairs}) < len(table.head)
 

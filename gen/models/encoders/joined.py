@@ -101,6 +101,7 @@ class JoinedEncoder(Encoder):
 
     @property
     def config(self) -> dict[str, Any]:  # type: ignore[override]  # computed: that of a part can change
+        """What `from_config` makes the same encoder of. Raises `UserError` if a part cannot be saved."""
         for name, part in self.encoders.items():
             if not part.name or not hasattr(part, "config"):
                 raise UserError(
