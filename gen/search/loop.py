@@ -10,7 +10,7 @@ import numpy as np
 from gen.base.errors import UserError
 from gen.search.ops import Array, Ops
 from gen.search.output import Hypothesis
-from gen.search.processors import Processor
+from gen.search.processors import BannedTokens, Processor, Processors
 from gen.search.strategy import Strategy
 from gen.search.unrolled import StepRecord, Unrolled, forced_tokens
 
@@ -120,9 +120,8 @@ def unroll(
         attention = None if attention is None else attention[input_of_row]
     vocab_size = log_probs.shape[-1]
     strategy.start(ops, R)
-    for processor in processors:
-        processor.start(ops, [prompts[r // W][:shared] for r in range(R)], vocab_size)
-    forbidden = ops.asarray([pad_id, *never], "int64")
+    changes = Processors([BannedTokens([pad_id, *never]), *processors])
+    changes.start(ops, [prompts[r // W][:shared] for r in range(R)], vocab_size)
     pad_only = ops.where(ops.arange(vocab_size) == pad_id, 0.0, ops.full((1,), -np.inf, "float32"))  # (V,)
     limit = ops.asarray(np.repeat(np.broadcast_to(max_new_tokens, B), W), "int64")
     rows = Unrolled(ops, limit, forced_tokens(ops, prompts, shared, W))
@@ -131,22 +130,17 @@ def unroll(
     some_ended = False
     while True:
         rows.is_nan = log_probs[:, 0] != log_probs[:, 0]  # a row with NaN has it everywhere, or where it is picked
-        # Bans change what is picked, not the reported log-probabilities.
-        choice = ops.ban(log_probs, None, forbidden)  # (R, V)
-        features = getattr(state, "features", None)
-        for processor in processors:
-            processor.look(features)
-            choice = processor(choice, rows.lengths)
+        changes.look(getattr(state, "features", None))
+        choice = changes(log_probs, rows.lengths)  # (R, V), what is picked from; `log_probs` is what is reported
         if some_ended:
             choice = ops.put(choice, rows.ended, pad_only)
         column = rows.take(strategy, log_probs, choice, attention, eos_id)
         column.attention = attention if keep_attention else None
         parents, token_ids = column.parents, column.token_ids
         strategy.observe(parents)
-        for processor in processors:
-            stopped = processor.observe(parents, token_ids, column.live)
-            if stopped is not None:
-                rows.stop(stopped & column.live)
+        stopped = changes.observe(parents, token_ids, column.live)
+        if stopped is not None:
+            rows.stop(stopped & column.live)
         yield column
         # The only place where a step waits for the device: the number of ended rows, plus more where there is NaN.
         num_ended = int((rows.ended + rows.is_nan * (len(rows.is_nan) + 1)).sum())
@@ -165,8 +159,7 @@ def unroll(
             token_ids = token_ids[at]
             rows.keep(at)
             strategy.keep(at)
-            for processor in processors:
-                processor.keep(at)
+            changes.keep(at)
         elif parents is not None:
             state = state.select(parents)
         answer = yield Wish(token_ids[:, None], state)

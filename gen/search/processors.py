@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,36 @@ class Processor:
     def keep(self, rows: np.ndarray) -> None:
         """Called when rows of ended inputs are dropped: row i was row ``rows[i]`` before. Only for processors with
         state per row."""
+
+
+class Processors(Processor):
+    """Several processors as one, applied in their order."""
+
+    def __init__(self, processors: Sequence[Processor]) -> None:
+        self.processors = list(processors)
+
+    def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
+        super().start(ops, prompts, vocab_size)
+        for processor in self.processors:
+            processor.start(ops, prompts, vocab_size)
+
+    def look(self, features: Any) -> None:
+        for processor in self.processors:
+            processor.look(features)
+
+    def __call__(self, log_probs: Array, lengths: Array) -> Array:
+        for processor in self.processors:
+            log_probs = processor(log_probs, lengths)
+        return log_probs
+
+    def observe(self, parents: Array | None, token_ids: Array, live: Array) -> Array | None:
+        each = [processor.observe(parents, token_ids, live) for processor in self.processors]
+        stopped = [rows for rows in each if rows is not None]
+        return reduce(or_, stopped) if stopped else None
+
+    def keep(self, rows: np.ndarray) -> None:
+        for processor in self.processors:
+            processor.keep(rows)
 
 
 class MinLength(Processor):
