@@ -28,12 +28,10 @@ os.fsync = lambda descriptor: None  # no test survives a power failure; a traini
 Text.SAMPLE_LENGTH = dict.fromkeys(Text.SAMPLE_LENGTH, 20)  # or writing samples takes longer than tiny trainings
 
 with contextlib.suppress(ImportError, AttributeError):
-    # torch has onnxscript parse all its operators for each graph, a quarter of an export: here, once for all
-    from torch.onnx._internal.exporter._registration import onnxscript_apis as _operators
+    # torch has onnxscript parse all its operators for each graph, a third of an export: here, once for all
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-    _operators.get_torchlib_ops = functools.cache(
-        lambda: type(_operators).__getattr__(_operators, "get_torchlib_ops")()
-    )
+    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
 
 TEXT = "the cat sat on the mat. the dog ran to the cat, and the cat ran off the mat.\n"
 

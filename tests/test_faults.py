@@ -254,6 +254,16 @@ def test_a_disk_full_to_the_end_is_an_error(tokens, tokenizer, tmp_path, monkeyp
         fit(Words(tokens), tokenizer, tmp_path / "run")
 
 
+def test_an_export_that_does_not_fit_names_its_folder(gen, trained, tmp_path, monkeypatch):
+    def full(*files):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("gen.base.folders.shutil.copyfileobj", full)
+    status, _, said = gen("export", trained, "-o", tmp_path / "exports" / "book")
+    assert (status, said) == (2, f"gen: {tmp_path}/exports/book: No space left on device\n")
+    assert not list((tmp_path / "exports").iterdir())
+
+
 @pytest.mark.parametrize(("full", "said"), [(True, "\nStopped. The"), (False, "\nStopped and saved. The")])
 def test_a_stop_says_saved_only_if_it_was(gen, book, tmp_path, monkeypatch, full, said):
     step = Trainer._step

@@ -233,6 +233,22 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def copy_folder(source: Path, to: Path) -> None:
+    """Copies what a folder holds into another one.
+
+    Raises:
+        OSError: of the first file that cannot be copied. `shutil.copytree` makes one text of all of them, and
+            `shutil.copyfile` names the source where it is the copy that has no space.
+    """
+    for file in sorted(source.rglob("*")):
+        copy = to / file.relative_to(source)
+        if file.is_dir():
+            copy.mkdir(parents=True, exist_ok=True)
+        else:
+            with file.open("rb") as whole, copy.open("wb") as part:
+                shutil.copyfileobj(whole, part)
+
+
 def whole_folder(path: Path) -> Path:
     """``path``; or the folder it was to replace, if `write_folder` was interrupted between its two renames."""
     return _old(path) if not path.exists() and _old(path).exists() else path

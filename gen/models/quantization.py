@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gen import runtime
-from gen.base.folders import write_folder
+from gen.base.folders import copy_folder, write_folder
 from gen.models.export import quiet, require, write_config
 
 
@@ -30,7 +29,7 @@ def quantize(exported: Path, folder: Path) -> None:
 
     def fill(path: Path) -> None:
         """The files of the float32 folder, with both graphs quantized."""
-        shutil.copytree(exported, path, dirs_exist_ok=True)
+        copy_folder(exported, path)
         for name in (runtime.ENCODER, runtime.STEP):
             with quiet():
                 # Folds the transpositions of large weights: only constants are quantized.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -15,7 +14,7 @@ from gen import runtime
 from gen.base.config import parse_command
 from gen.base.errors import ConfigError, UserError, notify, printable
 from gen.base.fields import Arg
-from gen.base.folders import write_folder
+from gen.base.folders import copy_folder, write_folder
 from gen.models.export import export, note, require
 from gen.models.model import Model
 from gen.models.quantization import quantize
@@ -87,7 +86,7 @@ def export_command(argv: list[str], command: str) -> None:
     _check_output(folder)
     with tempfile.TemporaryDirectory(prefix="gen-export-") as name:
         made = _exported(config.run[0], config, Path(name))
-        write_folder(folder, partial(_copy, made))
+        write_folder(folder, partial(copy_folder, made))
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{printable(str(folder))}: {size / 1e6:.1f} MB, {'int8' if config.int8 else 'float32'}")
 
@@ -130,10 +129,6 @@ def _exported(run: str, config: ExportCommand, scratch: Path) -> Path:
     quantize(plain, small)
     note(small, quantization_check(task, examples, plain, small, config.max_loss, config.limit, best))
     return small
-
-
-def _copy(source: Path, folder: Path) -> None:
-    shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
 def _check_output(folder: Path) -> None:

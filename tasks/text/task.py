@@ -245,9 +245,7 @@ class Text(Task):
             note = f"{chain}{markov[name]:,.4f}" if markov else ""
             rows.append((label, f"{figures[name]:,.4f}", note))
         if markov and markov["bits_per_char"] < figures["bits_per_char"]:
-            rows.append(
-                ("note", "", "counting is better here: try a longer --budget, --level subword, or more text")
-            )
+            rows.append(("note", "", "counting is better here: try a longer --budget, or more text"))
         return rows
 
     # -- a trained model -----------------------------------------------------------------------------------
