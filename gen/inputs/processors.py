@@ -24,10 +24,12 @@ class InputProcessor(ABC):
     Attributes:
         kind: the name of the class in a saved model.
         optional: whether an item may be None, "nothing given": its row of the array is all zeros.
+        one_shape: whether the rows of all items have one shape, so that an exported graph need not allow others.
     """
 
     kind: ClassVar[str]
     optional: bool = False
+    one_shape: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, items: Sequence[Any]) -> np.ndarray:
@@ -170,6 +172,7 @@ class PictureProcessor(InputProcessor):
     """
 
     kind = "pictures"
+    one_shape = True
 
     OLD_NAMES: ClassVar = {"places": "num_cells"}
     """Old name of an argument → its name today, for folders that were saved earlier."""

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,13 @@ def _graphs(model: Model) -> dict[str, bytes]:
     token_ids = torch.full((len(tensors[0]) * _ROWS,), model.tokenizer.bos_id)
     looked = ["attention"] if seen else []
     return {
-        runtime.ENCODER: _trace(beginning, (tensors,), list(source), list(made)),
+        runtime.ENCODER: _trace(
+            beginning,
+            (tensors,),
+            list(source),
+            list(made),
+            one_shape={name for name, processor in model.processors.items() if processor.one_shape},
+        ),
         runtime.STEP: _trace(
             step,
             (token_ids, states, seen),
@@ -191,9 +198,20 @@ def _graphs(model: Model) -> dict[str, bytes]:
 _ROWS = 2  # rows per input in the traced example; a search may have any number
 
 
-def _trace(module: nn.Module, args: tuple[Any, ...], inputs: list[str], outputs: list[str]) -> bytes:
-    """A module as an ONNX graph; every input axis that the module lets vary is dynamic."""
-    varying = torch.utils._pytree.tree_map(lambda t: dict.fromkeys(range(t.ndim), torch.export.Dim.AUTO), args)
+def _trace(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    inputs: list[str],
+    outputs: list[str],
+    one_shape: Collection[str] = (),
+) -> bytes:
+    """A module as an ONNX graph. Every input axis that the module lets vary is dynamic; of the inputs that have
+    ``one_shape`` the first alone: a CNN for pictures of any height and width takes twice as long to trace."""
+    tensors, spec = torch.utils._pytree.tree_flatten(args)
+    axes = [1 if name in one_shape else t.ndim for name, t in zip(inputs, tensors, strict=True)]
+    varying = torch.utils._pytree.tree_unflatten(
+        [dict.fromkeys(range(each), torch.export.Dim.AUTO) for each in axes], spec
+    )
     try:
         with torch.no_grad(), quiet():
             program = torch.onnx.export(
