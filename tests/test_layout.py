@@ -123,3 +123,14 @@ def test_help_loads_nothing_heavy():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_loading_a_model_does_not_load_torchs_compiler(model, tmp_path):
+    """It takes longer than the model. An embedding made or copied on the meta device would import it."""
+    model.save(tmp_path / "model")
+    code = (
+        "import sys, gen; gen.load(sys.argv[1]).generate('the', max_new_tokens=2)\n"
+        "heavy = {'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "model"], cwd=ROOT, check=True)

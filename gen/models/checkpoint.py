@@ -13,6 +13,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gen.base import hub
 from gen.base.errors import UserError
@@ -174,7 +175,7 @@ def load_module(folder: Path, build: Callable[[], M]) -> M:
         UserError: the weights are damaged, or their names or shapes differ from the module's.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             module = build()
     except (NotImplementedError, RuntimeError) as error:
         if "meta tensor" not in str(error):
@@ -190,6 +191,17 @@ def load_module(folder: Path, build: Callable[[], M]) -> M:
         module = build()
         _fill(module, weights)
     return module
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out normally distributed first weights: on the meta device torch computes them in Python, and imports
+    its compiler to do so, which takes two seconds."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in (nn.init.normal_, Tensor.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 def aliases(module: nn.Module) -> dict[str, str]:
@@ -223,7 +235,7 @@ def _fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     state: dict[str, Tensor] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         if id(tensor) not in filled:
-            copy = torch.empty_like(tensor, device="cpu", requires_grad=False).copy_(weights[name])
+            copy = _like(tensor).copy_(weights[name])
             parameter = isinstance(tensor, nn.Parameter)
             filled[id(tensor)] = nn.Parameter(copy, tensor.requires_grad) if parameter else copy
         state[name] = filled[id(tensor)]
@@ -231,7 +243,12 @@ def _fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for part in module.modules():  # buffers without elements have nothing to load: they only know the device
         for name, buffer in part._buffers.items():
             if buffer is not None and buffer.is_meta and buffer.numel() == 0:
-                part._buffers[name] = torch.empty_like(buffer, device="cpu")
+                part._buffers[name] = _like(buffer)
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """`torch.empty_like` on the CPU, for which torch imports sympy if the tensor is on the meta device."""
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu")
 
 
 def read_bytes(folder: Path, name: str) -> bytes:

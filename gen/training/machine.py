@@ -42,7 +42,8 @@ def set_deterministic(on: bool) -> None:
     """Turns bitwise reproducible algorithms on or off, on a GPU too. Call it before the GPU is used."""
     if on:  # without a fixed workspace cuBLAS and cuDNN's recurrent layers vary
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(on)
+    if on != torch.are_deterministic_algorithms_enabled():  # asking for what is so takes two seconds of imports
+        torch.use_deterministic_algorithms(on)
     torch.backends.cudnn.benchmark = False
 
 
