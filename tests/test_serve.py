@@ -417,6 +417,7 @@ def test_descriptions(url):
 
 COMPLETION = {"model": "writer", "prompt": "a"}
 USER = {"role": "user"}
+CHAT = {"model": "en-de", "messages": [{**USER, "content": "the cat"}], "response_format": {"type": "text"}}
 BAD = {
     "no JSON": ("/v1/completions", b'{"model": ', 400, "no JSON"),
     "no UTF-8": ("/v1/completions", b'{"model": "writer", "prompt": "\xff\xfe"}', 400, ""),
@@ -447,6 +448,8 @@ BAD = {
     "longer prompt": ("/v1/completions", {**COMPLETION, "prompt": "a" * 1_000_000}, 400, "tokens"),
     "no message": ("/v1/chat/completions", {"model": "en-de", "messages": []}, 400, "messages"),
     "no user": ("/v1/chat/completions", {"model": "en-de", "messages": [{"role": "x"}]}, 400, "messages"),
+    "tools": ("/v1/chat/completions", {**CHAT, "tools": [{"type": "function"}]}, 400, "tools: models write text"),
+    "json": ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_object"}}, 400, "response_format"),
     "audio": (
         "/v1/chat/completions",
         {"model": "en-de", "messages": [{**USER, "content": [{"type": "input_audio"}]}]},

@@ -43,6 +43,18 @@ class Chat(Shared, kw_only=True):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: list[Any] | None = None
+    functions: list[Any] | None = None
+    response_format: dict[str, Any] | None = None
+
+    def search(self, served: Served) -> dict[str, Any]:
+        for name in ("tools", "functions"):
+            if getattr(self, name):
+                raise Refusal(f"{name}: models write text, no calls", param=name, code="unsupported_parameter")
+        if self.response_format and (kind := self.response_format.get("type")) != "text":
+            wrong = f"response_format {kind!r}: models write text, which need not be JSON"
+            raise Refusal(wrong, param="response_format", code="unsupported_parameter")
+        return super().search(served)
 
 
 async def chat(request: Request) -> Response:
