@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tasks.translate.documents.alignment import Alignment, Span, Translated
+from tasks.translate.documents.alignment import Alignment, Span, Translated, has_words
 from tasks.translate.documents.segments import CLOSES, Layout, Node, Segment
 
 # -- places ----------------------------------------------------------------------------------------------
@@ -26,8 +26,10 @@ def _place(layout: Layout, alignment: Alignment) -> dict[Node | None, Span]:
         begin, end = extent[node] = node.begin, node.end
         free = owner[low:high] == numbers[node.parent]
         if not (begin <= extent[node.parent][0] and end >= extent[node.parent][1] and free.all()):
-            mass = np.where(alignment.marks, -1, alignment.mass(begin, end))[low:high]
-            low, high = _best(mass, free, low)
+            mass = alignment.mass(begin, end)
+            if has_words(layout.text[begin:end]):
+                mass[alignment.marks] = -1
+            low, high = _best(mass[low:high], free, low)
         places[node], numbers[node] = (low, high), n
         owner[low:high] = n
     alone = [node for node in layout.nodes if node.alone]
