@@ -7,6 +7,8 @@ import pickle
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
+from torch import nn
 
 import gen as toolkit
 from gen.base import folders
@@ -143,6 +145,26 @@ def test_evaluation_is_the_sum_over_the_text(model, tmp_path):
     expected = sum(model.score([TEXT * 5])[0].log_probs[:-1])
     assert n == len(TEXT) * 5
     assert loss_sum == pytest.approx(-expected, rel=1e-4)
+
+
+class _Layouts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+        self.embedding = nn.Embedding(5, 3)
+        self.register_buffer("shared", torch.arange(3.0).expand(4, 3))
+
+
+def test_loading_keeps_the_layout_in_memory(tmp_path):
+    """Also of a buffer whose rows are one and the same."""
+    torch.manual_seed(1)
+    made = _Layouts()
+    weights = {name: weight.contiguous() for name, weight in made.state_dict().items()}
+    save_file(weights, tmp_path / checkpoint.WEIGHTS)
+    loaded = checkpoint.load_module(tmp_path, _Layouts)
+    for name, weight in loaded.state_dict().items():
+        assert torch.equal(weight, weights[name])
+    assert loaded.convolution.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("tied", [False, True])

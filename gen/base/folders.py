@@ -245,8 +245,8 @@ def copy_folder(source: Path, to: Path) -> None:
         if file.is_dir():
             copy.mkdir(parents=True, exist_ok=True)
         else:
-            with file.open("rb") as whole, copy.open("wb") as part:
-                shutil.copyfileobj(whole, part)
+            with file.open("rb") as read, copy.open("wb") as written:
+                shutil.copyfileobj(read, written)
 
 
 def whole_folder(path: Path) -> Path:

@@ -247,8 +247,9 @@ def _fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def _like(tensor: Tensor) -> Tensor:
-    """`torch.empty_like` on the CPU, for which torch imports sympy if the tensor is on the meta device."""
-    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu")
+    """`torch.empty_like` on the CPU. For a meta tensor torch computes it in Python, and imports sympy to do so; what
+    is made in between costs nothing, since nothing touches its memory."""
+    return torch.empty_like(torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu"))
 
 
 def read_bytes(folder: Path, name: str) -> bytes:

@@ -206,7 +206,7 @@ def _trace(
     one_shape: Collection[str] = (),
 ) -> bytes:
     """A module as an ONNX graph. Every input axis that the module lets vary is dynamic; of the inputs that have
-    ``one_shape`` the first alone: a CNN for pictures of any height and width takes twice as long to trace."""
+    ``one_shape`` the first alone: tracing a CNN for pictures of any height and width takes half as long again."""
     tensors, spec = torch.utils._pytree.tree_flatten(args)
     axes = [1 if name in one_shape else t.ndim for name, t in zip(inputs, tensors, strict=True)]
     varying = torch.utils._pytree.tree_unflatten(

@@ -120,8 +120,8 @@ def unroll(
         attention = None if attention is None else attention[input_of_row]
     vocab_size = log_probs.shape[-1]
     strategy.start(ops, R)
-    changes = Processors([BannedTokens([pad_id, *never]), *processors])
-    changes.start(ops, [prompts[r // W][:shared] for r in range(R)], vocab_size)
+    processor = Processors([BannedTokens([pad_id, *never]), *processors])
+    processor.start(ops, [prompts[r // W][:shared] for r in range(R)], vocab_size)
     pad_only = ops.where(ops.arange(vocab_size) == pad_id, 0.0, ops.full((1,), -np.inf, "float32"))  # (V,)
     limit = ops.asarray(np.repeat(np.broadcast_to(max_new_tokens, B), W), "int64")
     rows = Unrolled(ops, limit, forced_tokens(ops, prompts, shared, W))
@@ -130,15 +130,15 @@ def unroll(
     some_ended = False
     while True:
         rows.is_nan = log_probs[:, 0] != log_probs[:, 0]  # a row with NaN has it everywhere, or where it is picked
-        changes.look(getattr(state, "features", None))
-        choice = changes(log_probs, rows.lengths)  # (R, V), what is picked from; `log_probs` is what is reported
+        processor.look(getattr(state, "features", None))
+        choice = processor(log_probs, rows.lengths)  # (R, V), what is picked from; `log_probs` is what is reported
         if some_ended:
             choice = ops.put(choice, rows.ended, pad_only)
         column = rows.take(strategy, log_probs, choice, attention, eos_id)
         column.attention = attention if keep_attention else None
         parents, token_ids = column.parents, column.token_ids
         strategy.observe(parents)
-        stopped = changes.observe(parents, token_ids, column.live)
+        stopped = processor.observe(parents, token_ids, column.live)
         if stopped is not None:
             rows.stop(stopped & column.live)
         yield column
@@ -159,7 +159,7 @@ def unroll(
             token_ids = token_ids[at]
             rows.keep(at)
             strategy.keep(at)
-            changes.keep(at)
+            processor.keep(at)
         elif parents is not None:
             state = state.select(parents)
         answer = yield Wish(token_ids[:, None], state)

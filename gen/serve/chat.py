@@ -51,8 +51,8 @@ class Chat(Shared, kw_only=True):
         for name in ("tools", "functions"):
             if getattr(self, name):
                 raise Refusal(f"{name}: models write text, no calls", param=name, code="unsupported_parameter")
-        if self.response_format and (kind := self.response_format.get("type")) != "text":
-            wrong = f"response_format {kind!r}: models write text, which need not be JSON"
+        if self.response_format and self.response_format.get("type") != "text":
+            wrong = "response_format: models write text, which need not be JSON"
             raise Refusal(wrong, param="response_format", code="unsupported_parameter")
         return super().search(served)
 
