@@ -247,8 +247,8 @@ def _fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def _like(tensor: Tensor) -> Tensor:
-    """`torch.empty_like` on the CPU. For a meta tensor torch computes it in Python, and imports sympy to do so; what
-    is made in between costs nothing, since nothing touches its memory."""
+    """`torch.empty_like` on the CPU. For a meta tensor torch computes it in Python and imports sympy to do so; the
+    memory of what is made in between is never touched."""
     return torch.empty_like(torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu"))
 
 
