@@ -30,7 +30,7 @@ from gen.models.encoders import (
 from gen.models.export import export
 from gen.models.memory import Memory
 from gen.models.model import Model
-from gen.models.transfer import freeze, with_vocabulary
+from gen.models.transfer import freeze, with_dropout, with_vocabulary
 from gen.search.ensemble import Ensemble
 from gen.search.info import ModelInfo
 from gen.training.self_critical import SelfCritical
@@ -393,6 +393,15 @@ def test_a_new_vocabulary_for_one_part():
     assert adapted.generate(item, beam=3)[0].text == model.generate(item, beam=3)[0].text
     with pytest.raises(UserError, match="no input 'third' with a tokenizer"):
         with_vocabulary(model, LETTERS, {"third": other})
+
+
+def test_another_dropout_reaches_the_parts():
+    model = joined()
+    other = with_dropout(model, {"dropout": 0.4})
+    assert [part.dropout for part in other.encoder.parts.values()] == [0.4, 0.4]
+    assert other.decoder.config.dropout == 0.4
+    item = {"first": "abc", "second": "hg"}
+    assert other.generate(item, beam=3)[0].score == model.generate(item, beam=3)[0].score
 
 
 def test_a_part_can_be_frozen_and_can_share_the_decoders_embeddings():

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,9 @@ import torch
 import gen as toolkit
 from gen.base.errors import UserError
 from gen.inputs.tokenizer import CharTokenizer
-from gen.models.transfer import freeze, with_vocabulary
+from gen.models.decoder import DecoderConfig
+from gen.models.model import Model
+from gen.models.transfer import freeze, with_dropout, with_vocabulary
 from gen.training.options import TrainOptions
 from gen.training.trackers import TRACKERS, figures_of, tracked
 from tasks.commands.preflight import find_rate
@@ -194,6 +197,36 @@ def test_fine_tuning_a_translation_model_with_a_new_vocabulary(gen, tmp_path):
     model = toolkit.load(tmp_path / "new")
     assert model.encoder.embedding.weight is model.decoder.embedding.weight is model.decoder.output.weight
     assert gen("translate", tmp_path / "new", "--text", "xyz")[0] == 0
+
+
+def test_fine_tuning_with_another_dropout(gen, tmp_path):
+    """On both sides, and nothing else is another one; what is not given stays as it is."""
+    from tests import faults
+
+    argv = [*faults.commands(tmp_path)["translate"], "--budget", "2 steps"]
+    assert gen(*argv, "--dropout", "0.1", "--embedding-dropout", "0.1", "--out", tmp_path / "old")[0] == 0
+    sized = {"--hidden-size", "--encoder-size", "--embedding-size"}
+    kept = [word for i, word in enumerate(argv) if not {argv[i - 1], word} & sized]
+    more = ("--init-from", tmp_path / "old", "--dropout", "0.4", "--weight-dropout", "0.2")
+    for _ in range(2):  # the second time it is done
+        status, _, err = gen(*kept, *more, "--learning-rate", "1e-9", "--out", tmp_path / "new")
+        assert status == 0, err
+    old, new = toolkit.load(tmp_path / "old"), toolkit.load(tmp_path / "new" / "last")
+    changed = {"dropout": 0.4, "weight_dropout": 0.2}
+    assert new.decoder.config == replace(old.decoder.config, **changed)
+    assert new.encoder.config == {**old.encoder.config, **changed}
+    assert new.encoder.dropout == 0.4
+    for one, two in zip(old.parameters(), new.parameters(), strict=True):
+        assert torch.allclose(one, two, atol=1e-6)
+    status, _, err = gen(*kept, *more[:2], "--dropout", "1.5", "--out", tmp_path / "other")
+    assert (status, "--dropout must be" in err) == (2, True)
+
+
+def test_dropout_that_the_cell_to_start_from_cannot_have(tokenizer):
+    other = Model({"name": "none"}, DecoderConfig(len(tokenizer), cell="mingru"), tokenizer)
+    with pytest.raises(UserError, match=r"the mingru of .* has no recurrent weights"):
+        with_dropout(other, {"weight_dropout": 0.2})
+    assert with_dropout(other, {"dropout": 0.2}).decoder.config.dropout == 0.2
 
 
 def test_the_level_is_that_of_the_model_to_start_from(gen, trained, book, tmp_path):

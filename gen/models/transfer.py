@@ -1,12 +1,13 @@
-"""Starting from another model: its weights for a new vocabulary, and frozen weights."""
+"""Starting from another model: its weights for a new vocabulary or another dropout, and frozen weights."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,11 +15,16 @@ from torch import Tensor
 from gen.base.errors import UserError
 from gen.inputs.processors import SentenceProcessor
 from gen.inputs.tokenizer import SPECIALS, Tokenizer
+from gen.models.cells import find_cell
+from gen.models.decoder import DecoderConfig
 from gen.models.encoders import JoinedEncoder, build_encoder
 from gen.models.model import Model
 
 BY_TOKEN = ("embedding.weight", "output.weight", "output.bias")
 """Weights with one row per token."""
+
+DROPOUT = frozenset({"dropout", "embedding_dropout", "weight_dropout"})
+"""What `with_dropout` changes, as decoders and encoders name it in their configurations."""
 
 
 def with_vocabulary(
@@ -86,6 +92,40 @@ def _shared(before: Tokenizer, after: Tokenizer) -> tuple[Tensor, Tensor]:
     pairs = [(i, i) for i in range(first)] + pairs
     both = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
+
+
+def with_dropout(begun: Model, shares: Mapping[str, float]) -> Model:
+    """A trained model with other dropout in its decoder, and in its encoder where that has dropout of the name.
+
+    Args:
+        begun: the trained model.
+        shares: values of `DROPOUT` by name, 0 to 1.
+
+    Raises:
+        UserError: ``weight_dropout`` for a cell that has no recurrent weights.
+
+    Example:
+        >>> from gen.inputs.tokenizer import CharTokenizer
+        >>> from gen.models.decoder import DecoderConfig
+        >>> tokenizer = CharTokenizer.train(["hello"])
+        >>> begun = Model({"name": "none"}, DecoderConfig(len(tokenizer)), tokenizer)
+        >>> with_dropout(begun, {"dropout": 0.3}).decoder.config.dropout
+        0.3
+    """
+
+    def changed(config: Any) -> Any:
+        if not isinstance(config, dict):
+            return config
+        return {name: shares.get(name, changed(value)) for name, value in config.items()}
+
+    encoder, decoder = begun.encoder, begun.decoder.config
+    if shares.get("weight_dropout") and not find_cell(decoder.cell).recurrent_weights:
+        raise UserError(f"--weight-dropout: the {decoder.cell} of --init-from has no recurrent weights")
+    own = changed(encoder.config)  # a joined encoder has those of its parts in it
+    encoder = build_encoder({"name": encoder.name, **own}, encoder.files().__getitem__)
+    model = Model(encoder, DecoderConfig(**{**asdict(decoder), **shares}), begun.tokenizer, begun.info)
+    model.load_state_dict(begun.state_dict())
+    return model
 
 
 def freeze(model: Model, patterns: Sequence[str]) -> int:

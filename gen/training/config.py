@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from gen.base.config import flat, from_dict
 from gen.base.errors import ConfigError, UserError, notify
 from gen.base.fields import Arg, flag, options_of
+from gen.models.transfer import DROPOUT
 from gen.training.interfaces import NoOptions
 from gen.training.options import TrainOptions
 from gen.training.task import Task
@@ -75,7 +76,8 @@ def errors_of(task: Task, config: TrainConfig, given: Collection[str]) -> list[s
         given: names of the options that the user gave, even if with their default value.
     """
     found = errors_in(config.data, config.model, config.extra, config.train)
-    sizes = [f.name for f in fields(config.model) if f.name in given and f.name not in task.changeable]
+    free = task.changeable | DROPOUT
+    sizes = [f.name for f in fields(config.model) if f.name in given and f.name not in free]
     sizes += ["vocab_size"] if "vocab_size" in given and not config.train.new_vocabulary else []
     if config.train.init_from and sizes:
         flags = ", ".join("--" + name.replace("_", "-") for name in sizes)

@@ -24,7 +24,7 @@ class TrainOptions:
     budget: Words = "5m"
     """How long to train: 90s, 25m, 2h, 20 epochs or 5000 steps. The learning-rate schedule ends with it."""
     init_from: str = ""
-    """Start from the model of this run: its sizes, weights and vocabulary."""
+    """Start from the model of this run: its sizes, weights, vocabulary and, unless given, dropout."""
     new_vocabulary: bool = False
     """With --init-from: build a vocabulary from the new data; tokens in both keep their vectors."""
     freeze: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from gen.metrics.plots import plot_losses
 from gen.models.checkpoint import find_model
 from gen.models.device import pick_device
 from gen.models.model import Model
-from gen.models.transfer import freeze, with_vocabulary
+from gen.models.transfer import DROPOUT, freeze, with_dropout, with_vocabulary
 from gen.search.confidence import RAW, save_calibration
 from gen.search.info import ModelInfo
 from gen.training import machine
@@ -91,6 +91,8 @@ class Session:
                     f"--init-from {path}: is a {begun.info.task or 'Python'} model, not a {task.name} one"
                 )
             config = _as_begun(config, begun, given)
+            if dropout := {n: getattr(config.model, n) for n in DROPOUT & {*given}}:
+                begun = with_dropout(begun, dropout)
         self.config, self.task = config, task(config, begun)
 
     def prepare(self) -> None:
