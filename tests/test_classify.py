@@ -348,6 +348,16 @@ def test_labels_that_cannot_be_learned(gen, tmp_path, change, message) -> None:
     assert len(err.strip().splitlines()) == 1
 
 
+def test_without_scikit_learn(gen, tmp_path, monkeypatch) -> None:
+    """It says so before any data is read."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    status, _, err = gen("train", "classify", "--data", tmp_path / "none.csv", "--out", tmp_path / "run")
+    assert (status, err.splitlines()[-1].count("gen-toolkit[classify]")) == (2, 1), err
+    assert "none.csv" not in err
+
+
 def test_labels_only_in_the_validation_part(tmp_path) -> None:
     data = table(tmp_path / "a.csv")
     valid = table(tmp_path / "b.csv", found=[("lion", "it roars", ""), *rows()[:5]])

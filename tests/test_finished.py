@@ -55,6 +55,11 @@ def test_a_larger_budget_goes_on_from_the_best_weights(gen, trained, book) -> No
     assert "already trained to the end" in train(gen, book, trained, "50 steps")[1]
 
 
+def test_the_same_budget_in_other_words_is_the_same_run(gen, trained, book) -> None:
+    status, said, err = train(gen, book, trained, "30step")
+    assert (status, "already trained to the end" in said) == (0, True), err
+
+
 @pytest.mark.parametrize("budget", ["20 steps", "2 epochs"])
 def test_a_smaller_budget_or_another_unit_is_another_configuration(gen, trained, book, budget) -> None:
     status, _, err = train(gen, book, trained, budget)

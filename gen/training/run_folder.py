@@ -96,9 +96,11 @@ class RunFolder:
             raise UserError(f"--out {self.path}: holds a model, not a run; choose another --out")
         by_session = "model" in old
         old, new = identity(old), identity(self.config)
+        before, after = (_budget(each.get("budget")) for each in (old, new))
         both = old.keys() & new.keys()  # options that only one version has are ignored
+        both -= {"budget"} if before == after else set()  # 300s is 5m
         changes = differences({n: old[n] for n in both}, {n: new[n] for n in both})
-        if len(changes) == 1 and "budget" in both and self._grows(old["budget"], new["budget"]):
+        if len(changes) == 1 and self._grows(before, after):
             return
         if changes and by_session:
             self.resolved()  # an older version recorded none, and that is what is wrong
@@ -108,14 +110,10 @@ class RunFolder:
                 "choose another --out, or delete the folder"
             )
 
-    def _grows(self, old: Any, new: Any) -> bool:
+    def _grows(self, before: Budget | None, after: Budget | None) -> bool:
         """Whether this run is done, and its budget is larger now: then it goes on."""
-        try:
-            before, after = Budget.parse(str(old)), Budget.parse(str(new))
-        except ConfigError:
-            return False
-        progress = self.progress() or {}
-        self.grown = before.unit == after.unit and after.amount > before.amount and bool(progress.get("done"))
+        larger = before and after and before.unit == after.unit and after.amount > before.amount
+        self.grown = bool(larger and (self.progress() or {}).get("done"))
         return self.grown
 
     def _write_config(self) -> None:
@@ -314,6 +312,14 @@ class RunFolder:
             self._failing.discard(name)
             notify(f"{self.path / name}: could be written again")
         return True
+
+
+def _budget(text: Any) -> Budget | None:
+    """A recorded budget; None if there is none."""
+    try:
+        return Budget.parse(str(text))
+    except ConfigError:
+        return None
 
 
 def _yaml(values: dict[str, Any]) -> str:

@@ -108,7 +108,7 @@ class Trainer:
                 self._check_vocabulary(state)
                 with checkpoint.checked(self.folder.path / "last"):
                     vars(self.now).update(read_progress(state["progress"]))
-            again = self.now.done and self.now.budget not in ("", str(self.options.budget))
+            again = self.now.done and Budget.parse(self.now.budget or self.options.budget) != self.budget
             if not self.now.done or again:
                 try:
                     self.task.validate(self.model, quick=True)  # finds bad paths and too little memory at once

@@ -18,7 +18,7 @@ from gen.datasets.labelled import LabelBatches
 from gen.datasets.look import DataPart
 from gen.datasets.picture_sources import unusable
 from gen.inputs.tokenizer import Tokenizer
-from gen.metrics.classification import classification_metrics, confusion, mcnemar
+from gen.metrics.classification import classification_metrics, confusion, library, mcnemar
 from gen.metrics.plots import plot_confusion
 from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig, DecoderState
@@ -60,8 +60,14 @@ class Classify(Task):
     # -- what it reads and builds --------------------------------------------------------------------------
 
     def check(self, config: Any) -> list[str]:
-        weighted = config.data.class_weights != "none" and config.train.r_drop
-        return ["--r-drop does not go with --class-weights balanced"] if weighted else []
+        found = []
+        try:
+            library()
+        except UserError as error:  # before the data is read
+            found.append(str(error))
+        if config.data.class_weights != "none" and config.train.r_drop:
+            found.append("--r-drop does not go with --class-weights balanced")
+        return found
 
     def read(self, data: ClassifyData) -> LabelSplit:
         """The examples. Raises `UserError` if files are missing or labels cannot be learned."""

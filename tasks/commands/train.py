@@ -13,7 +13,7 @@ from typing import Any
 from rich.progress import Progress
 
 from gen.base import distributed
-from gen.base.config import flat, parse_given, to_dict
+from gen.base.config import Budget, flat, parse_given, to_dict
 from gen.models import checkpoint
 from gen.models.device import compute_dtype
 from gen.models.model import Model
@@ -107,7 +107,8 @@ def _train(session: Session, typed: str) -> None:
         what = "is resumed"
         if state.get("done"):
             what = "is already trained to the end of its budget"
-            if (before := state.get("budget") or options.budget) != options.budget:
+            before = state.get("budget") or options.budget
+            if Budget.parse(before) != Budget.parse(options.budget):
                 what = (
                     f"was trained for {before} and goes on up to {options.budget}, from its best weights: the "
                     "learning-rate schedule begins again"
