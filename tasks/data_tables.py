@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -85,7 +86,7 @@ def _labels(found: DataLook) -> Iterator[Grid]:
     names = dict.fromkeys(name for part in found.labels.values() for name in part)
     for name in names:
         parts = {part: labels[name] for part, labels in found.labels.items() if name in labels}
-        order = [label for label, _ in parts["training"].most_common()]
+        order = [label for label, _ in sum(parts.values(), Counter()).most_common()]
         rows = [[visible(label), *(f"{counts[label]:,}" for counts in parts.values())] for label in order[:_MOST]]
         if len(order) > _MOST:
             rows.append([f"… {len(order) - _MOST:,} more", *("" for _ in parts)])

@@ -463,6 +463,22 @@ def test_finetuning_and_views(gen, shapes, tmp_path):
     tuned = Model.load(tmp_path / "f" / "last").encoder.trunk.state_dict()
     frozen = Model.load(shapes / "run").encoder.trunk.state_dict()
     assert any(not torch.equal(tuned[n], frozen[n]) for n in frozen)
+    sized = {"--memory-size", "--embedding-size", "--hidden-size", "--num-layers"}
+    kept = [word for i, word in enumerate(command) if not {str(command[i - 1]), word} & sized]
+    more = (
+        "--init-from",
+        shapes / "run",
+        "--finetune",
+        "2",
+        "--batch-tokens",
+        "60",
+        "--freeze",
+        "encoder.trunk.*",
+    )
+    status, _, err = gen(*kept, *more, "--out", tmp_path / "g")
+    assert status == 0, err
+    again = Model.load(tmp_path / "g" / "last").encoder.trunk.named_parameters()
+    assert all(torch.equal(weight, frozen[name]) for name, weight in again)
 
 
 def test_bad_pictures_in_training_are_named(gen, shapes, tmp_path):

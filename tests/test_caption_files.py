@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
+from gen.datasets.captions import labelled
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.models.model import Model
 from gen.search.info import ModelInfo
@@ -137,6 +138,14 @@ def test_a_format_without_captions_and_equal_names(gen, model, photos, tmp_path)
     assert "a.bmp: takes no caption" in err
     assert "same.jpg already has the caption of another picture" in err
     assert contents(tmp_path / "copies").keys() == {"same.jpg"}
+
+
+def test_labels_of_captions(tmp_path):
+    """A code of a language is one; the name of a file that is there is none."""
+    assert labelled("pt-BR=a.jsonl") == ("pt-BR", "a.jsonl")
+    assert labelled("a b=c.jsonl") == ("", "a b=c.jsonl")
+    (path := tmp_path / "a=b.jsonl").write_text("")
+    assert labelled(str(path)) == ("", str(path))
 
 
 def test_the_language_of_captions():

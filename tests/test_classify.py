@@ -244,6 +244,11 @@ def test_folders_of_parts_hold_folders_named_by_label(tmp_path) -> None:
     assert split.tokenizer.labels == sorted(ANIMALS)
     assert (len(split.train), len(split.valid), len(split.dropped)) == (46, 22, 2)
     assert split.notes["not used"] == "22 examples of other parts"
+    (tmp_path / "dev").mkdir()  # without labels: left out, and no label itself
+    split = read_split(ClassifyData(data=(str(tmp_path),)))
+    assert (split.tokenizer.labels, len(split.dropped)) == (sorted(ANIMALS), 3)
+    assert any("dev: holds no folders named by label" in line for line in split.dropped)
+    (tmp_path / "dev").rmdir()
     (tmp_path / "test").rename(tmp_path / "tests")  # now these are labels
     assert len(read_split(ClassifyData(data=(str(tmp_path),))).tokenizer.labels) == 3
     (tmp_path / "tests" / "cat" / "1.txt").write_bytes("café".encode("latin-1"))

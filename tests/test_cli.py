@@ -57,6 +57,13 @@ def test_a_run_from_text_to_text(gen, trained, book):
     assert figures["bits_per_char"] > 0
     again = json.loads(gen("evaluate", trained, "--data", book, "--json")[1])
     assert again["loss"] < 4
+    lines = ("train", "text", "--data", book, "--unit", "line", "--max-line", "8", "--budget", "2 steps", *TINY)
+    assert gen(*lines, "--out", trained.parent / "lines")[0] == 0
+    own, (_, out, err) = trained.parent / "lines", gen("evaluate", trained.parent / "lines", "--json")
+    status, again, err = gen("evaluate", own, "--data", own / "valid.txt", "--json")
+    assert status == 0, err
+    assert "lines are longer than 8 tokens, and are evaluated up to there" in err
+    assert json.loads(again)["loss"] == pytest.approx(json.loads(out)["loss"])
     assert "nats/token" in gen("evaluate", trained)[1]
     status, out, _ = gen("suggest", trained, "--prompt", "the c", "--n-best", 3)
     assert status == 0

@@ -263,6 +263,27 @@ def test_skipped_words_are_neither_written_nor_counted(model):
         assert output.text == model.generate("fo ma 17 pi di", protect_only="numbers", max_new_tokens=12).text
 
 
+def test_what_is_skipped_has_no_links(model):
+    """Each word is linked to one of the whole line, whatever the model did not read of it."""
+    line = "qqq fo ma rrr pi di sss"
+    (whole,) = translate_lines(model, [line], attention=True, unknown="skip", protect_only="numbers")
+    (read,) = translate_lines(model, ["fo ma pi di"], attention=True)
+    place = [1, 2, 4, 5]
+    assert whole.hypotheses[0].text == read.hypotheses[0].text
+    assert whole.alignments[0] == [(place[source], target) for source, target in read.alignments[0]]
+
+
+def test_spans_after_a_replaced_word(model):
+    """A word that stands for <unk> has another length than the mark."""
+    for source in ("be {x} di", "be Zoë {x} di", "Zoë {x} be di fo"):
+        unsure = translator()
+        with torch.no_grad():
+            unsure.decoder.output.bias[3] += 2
+        output = unsure.generate(source, protect_only="placeholders", replace_unk=True, max_new_tokens=8)
+        words = "".join(output.tokens).split()
+        assert [word for word in output.text.split() if word != "{x}"] == words
+
+
 def test_from_the_command_line(model, gen, tmp_path):
     model.save(tmp_path / "model")
     (tmp_path / "lines").write_text("\n".join(LINES) + "\n")

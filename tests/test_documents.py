@@ -367,6 +367,31 @@ HOSTILE = {
 }
 
 
+def test_a_cue_may_speak_of_times(run, gen, tmp_path):
+    text = "1\n00:00:01,000 --> 00:00:02,000\nthe cat\n10:30 - 11:45\n\n"
+    (tmp_path / "a.srt").write_text(text)
+    status, _, err = gen("translate", run, "-i", tmp_path / "a.srt", "-o", tmp_path / "b.srt")
+    assert status == 0, err
+
+
+def test_unknown_words_are_skipped_in_documents(run, gen, tmp_path):
+    (tmp_path / "a.html").write_text("<p>the <b>cat</b> ζζ ξξ sat <i>on</i> the ψψ mat</p>")
+    words = (
+        "translate",
+        run,
+        "-i",
+        tmp_path / "a.html",
+        "-o",
+        tmp_path / "b.html",
+        "--protect",
+        "--unknown",
+        "skip",
+    )
+    status, _, err = gen(*words)
+    assert status == 0, err
+    assert [(tmp_path / "b.html").read_text().count(tag) for tag in ("<b>", "</i>")] == [1, 1]
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_broken_document_gets_a_line(name, run, gen, tmp_path):
     content, line = HOSTILE[name]

@@ -141,7 +141,7 @@ def test_a_model_without_labels_is_told_none(gen, trained):
 @pytest.mark.parametrize(
     ("rows", "words", "message"),
     [
-        ([("a", f"text {i}") for i in range(30)], (), "all examples have the label 'a'"),
+        ([("a", f"text {i}") for i in range(30)], (), "all labels are 'a'"),
         ([(f"l{i}", f"text {i}") for i in range(30)], (), "30 different labels"),
         ([("a" if i % 2 else "b", f"text {i}") for i in range(30)], ("--given", "kind"), "no such column"),
         ([("a" if i % 2 else "b", f"text {i}") for i in range(30)], ("--given", "label"), "names the same column"),

@@ -152,6 +152,23 @@ def test_captions(look, tmp_path):
     assert training["shorter_side"]["min"] > 10
 
 
+def test_labels_of_the_test_part_alone(gen, tmp_path):
+    captions = write_shapes(tmp_path / "photos", training=12, held_out=3)
+    words = (
+        "data",
+        "caption",
+        "--images",
+        tmp_path / "photos",
+        "--captions",
+        captions,
+        "--test",
+        f"de={captions}",
+    )
+    status, out, err = gen(*words)
+    assert status == 0, err
+    assert "Examples per label" in out
+
+
 def test_labels(look, tmp_path):
     table = tmp_path / "news.csv"
     rows = [f"{('cat', 'dog')[i % 2]},about number {i}" for i in range(40)]

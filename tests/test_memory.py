@@ -185,6 +185,7 @@ def test_what_the_memory_has_is_translated_as_there(stores):
     assert found.attention.shape[0] == 3
     assert model.generate(PAIRS[1][0], ban="w2").text != "w1 w2 w3"
     assert "w7" in model.generate(PAIRS[1][0], must="w7").text
+    assert model.generate(PAIRS[1][0], protect=True).text == "w1 w2 w3"  # nothing is taken out of it
 
 
 def test_what_the_memory_has_is_sure(stores):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 
 from gen.base.errors import UserError
+from gen.base.lines import expand_braces, output, read_lines
 from gen.datasets.corpus import TokenizerOptions
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import PairOptions, build_pairs
@@ -35,6 +37,25 @@ def test_two_files_and_braces(sides, tmp_path):
     assert list(PairFiles([*sides, *sides])) == PAIRS * 2
     files = PairFiles(sides)
     assert list(files) == list(files)
+    for name, end in (("q", "x"), ("r", "y")):
+        for side in ("en", "de"):
+            write(tmp_path / f"{name}.{side}", [f"{side} {end}"])
+    assert list(PairFiles([str(tmp_path / "{q,r}.{en,de}")])) == [("en x", "de x"), ("en y", "de y")]
+    assert expand_braces("{2..0}{a,b}") == ["2a", "2b", "1a", "1b", "0a", "0b"]  # as a shell does
+
+
+def test_output_packed_by_its_name(tmp_path):
+    for name in ("a.txt.gz", "b.txt"):
+        with output(str(tmp_path / name)) as file:
+            file.write("café\n\nx")
+        assert list(read_lines(str(tmp_path / name))) == ["café", "", "x"]
+    assert gzip.decompress((tmp_path / "a.txt.gz").read_bytes()) == (tmp_path / "b.txt").read_bytes()
+    before = (tmp_path / "a.txt.gz").read_bytes()
+    with suppress(ZeroDivisionError), output(str(tmp_path / "a.txt.gz")) as file:
+        file.write("half")
+        raise ZeroDivisionError
+    assert (tmp_path / "a.txt.gz").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_tables(tmp_path):

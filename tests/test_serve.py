@@ -37,6 +37,7 @@ from gen.serve import protocol, server
 from gen.serve.errors import Refusal
 from gen.serve.guard import Key
 from gen.serve.limits import Limits
+from gen.serve.models import _languages
 from gen.serve.translation import Translating
 from tasks.translate.lines import translate_lines
 from tests.serving import SENTENCES, WORDS, calibrated, captioner, labeller, picture, running, translator, writer
@@ -227,7 +228,9 @@ def test_chat_of_several_sentences_has_as_many_choices_as_are_wanted(client):
         texts[choice.index] += choice.delta.content or ""
         ended |= {choice.index} if choice.finish_reason else set()
     assert (texts, ended) == (expected, {0, 1, 2})
-    translating = Translating(SimpleNamespace(inputs=model.processors, model=model), "w1\nw2", SearchOptions())
+    translating = Translating(
+        SimpleNamespace(inputs=model.processors, model=model), "w1\nw2", SearchOptions(), Limits()
+    )
     a, b, c = (Hypothesis([], 0.0, [], True, text=text) for text in "abc")
     assert len(translating.joined([[a, b]], whole=False)) == 2
     assert [h.text for _, h in translating.joined([[a, b], [c]])] == ["a\nc", "b\nc"]  # so that both are ended
@@ -312,6 +315,33 @@ def test_what_may_come_next(url):
     further = httpx.post(f"{url}/api/next", json={**asked, "from_ids": [found[0]["id"]]}).json()["tokens"]
     again = httpx.post(f"{url}/api/next", json={**asked, "input": "the ca" + best.text}).json()["tokens"]
     assert [t["id"] for t in further] == [t["id"] for t in again]
+
+
+def test_many_constraints_are_refused(url):
+    for name in ("must", "ban"):
+        asked = {"model": "en-de", "input": SENTENCES[1], name: [f"w{n}" for n in range(65)]}
+        answer = httpx.post(f"{url}/api/generate", json=asked)
+        assert (answer.status_code, name in answer.json()["error"]) == (400, True)
+
+
+def test_a_line_too_long_to_be_split_is_refused():
+    with running({"en-de": MODELS["en-de"]}, Limits(input_tokens=10)) as (url, _):
+        for path, asked in (
+            ("translate", {"q": "x" * 200, "source": "en", "target": "de"}),
+            ("v1/chat/completions", {"model": "en-de", "messages": [{"role": "user", "content": "x" * 200}]}),
+        ):
+            answer = httpx.post(f"{url}/{path}", json=asked)
+            assert (answer.status_code, "200 characters" in answer.text) == (400, True), answer.text
+
+
+def test_languages_are_those_of_the_training():
+    def languages(name, **options):
+        return _languages(name, SimpleNamespace(info=SimpleNamespace(options=lambda: options)))
+
+    assert languages("runs/en-de-big", train=["train.{en,de}"]) == ("en", "de")
+    assert languages("my-run", train=["a.fr.gz", "a.de", "b.fr", "b.de"]) == ("fr", "de")
+    assert languages("runs/en-de", train=["train.src", "train.tgt"]) == languages("en-de") == ("en", "de")
+    assert languages("model") is None
 
 
 def test_generate_with_all_there_is(url):

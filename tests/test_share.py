@@ -58,6 +58,8 @@ class FakeHub(BaseHTTPRequestHandler):
                 if line["key"] == "file":
                     content = base64.b64decode(line["value"]["content"])
                     self.repositories[name][line["value"]["path"]] = content
+                elif line["key"] == "deletedFile":
+                    del self.repositories[name][line["value"]["path"]]
             return self.reply({"commitUrl": f"{self.url}/{name}/commit/{SHA}", "commitOid": SHA, "success": True})
         return self.reply({"error": f"POST {self.path}"}, 404)
 
@@ -122,6 +124,10 @@ def test_pushed_and_fetched(hub, gen, trained):
         "model.safetensors",
         "tokenizer.bin",
     ]
+    # What another model left there goes, what is not of a model stays.
+    hub.repositories["tester/book"] |= {"runtime.json": b"{}", "step.onnx": b"", "notes.txt": b"mine"}
+    assert gen("push", trained, "tester/book")[0] == 0
+    assert {"runtime.json", "step.onnx", "notes.txt"} & {*hub.repositories["tester/book"]} == {"notes.txt"}
     card = hub.repositories["tester/book"]["README.md"].decode()
     assert card.startswith("---\nlibrary_name: gen-toolkit\ntags: [gen-toolkit, text]\n---\n")
     assert "book.txt" in card.split("Data: ")[1].split("\n")[0]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from gen.base.errors import UserError
 from gen.base.files import TextFiles
+from gen.base.tables import Table
 from gen.datasets.corpus import TokenizerOptions, build_corpus
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import PairOptions, build_pairs
@@ -146,6 +147,9 @@ def test_a_column_split_is_followed_whatever_is_read(tmp_path):
     assert corpus.notes["not used"] == "20 rows of other parts"
     assert [len(part.offsets) - 1 for part in (corpus.train, corpus.valid)] == [50, 20]
     assert len(read_corpus(TextData(data=tuple(both), valid=(both[0],), **chars)).corpus.valid.offsets) - 1 == 80
+    times = [{"en": f"dog {i}", "split": f"1:0{i}" if i else ""} for i in range(9)]  # it names no parts
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in times))
+    assert Table(str(tmp_path / "c.jsonl")).split is None
 
 
 def test_lines_stay_on_one_side(tmp_path):

@@ -37,7 +37,13 @@ def push(folder: Path, name: str, *, private: bool = False, message: str = "Uplo
     api = library.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     try:
         address = api.create_repo(name, private=private, exist_ok=True)
-        api.upload_folder(folder_path=folder, repo_id=name, commit_message=message, allow_patterns=FILES)
+        api.upload_folder(
+            folder_path=folder,
+            repo_id=name,
+            commit_message=message,
+            allow_patterns=FILES,
+            delete_patterns=FILES,  # what an exported model left, for one, would be loaded instead of this one
+        )
     except Exception as error:  # the library also raises its HTTP client's errors
         raise UserError(f"{name}: could not be uploaded ({_line(error)}); `hf auth login` logs in") from error
     return str(address)

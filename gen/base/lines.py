@@ -42,19 +42,20 @@ def suffix(name: str) -> str:
 
 
 def expand_braces(name: str) -> list[str]:
-    """Expands braces, for shells that do not, and in quotes and YAML.
+    """Expands braces as shells do, for those that do not, and in quotes and YAML.
 
     Example:
-        >>> expand_braces("train.{en,de}"), expand_braces("{08..10}.tar")
-        (['train.en', 'train.de'], ['08.tar', '09.tar', '10.tar'])
+        >>> expand_braces("{a,b}.{en,de}"), expand_braces("{08..10}.tar")
+        (['a.en', 'a.de', 'b.en', 'b.de'], ['08.tar', '09.tar', '10.tar'])
     """
-    match = re.fullmatch(r"(.*)\{([^{}]*,[^{}]*|\d+\.\.\d+)\}(.*)", name, re.DOTALL)
+    match = re.fullmatch(r"(.*?)\{([^{}]*,[^{}]*|\d+\.\.\d+)\}(.*)", name, re.DOTALL)
     if not match or Path(name).exists():
         return [name]
     parts = match[2].split(",")
     if len(parts) == 1:
         first, last = match[2].split("..")
-        parts = [f"{n:0{len(first)}}" for n in range(int(first), int(last) + 1)]
+        step = 1 if int(first) <= int(last) else -1
+        parts = [f"{n:0{len(first)}}" for n in range(int(first), int(last) + step, step)]
     return [each for part in parts for each in expand_braces(match[1] + part + match[3])]
 
 
@@ -144,8 +145,8 @@ def _raw_lines(file: IO[bytes], most: int) -> Iterator[bytes]:
 
 @contextmanager
 def output(name: str, option: str = "--output") -> Iterator[IO[str]]:
-    """A file that is there when all of it is written, or standard output for "-". Of several processes the main
-    one writes. Errors name ``option``."""
+    """A file that is there when all of it is written (packed, if its name ends in ``.gz``), or standard output for
+    "-". Of several processes the main one writes. Errors name ``option``."""
     if not is_main():
         yield io.StringIO()
         return
@@ -166,12 +167,13 @@ def output(name: str, option: str = "--output") -> Iterator[IO[str]]:
     except OSError as error:
         raise UserError(f"{option} {name}: cannot be written ({error.strerror})") from error
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+        raw = os.fdopen(descriptor, "wb")
+        packed = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if name.endswith(".gz") else raw
+        with raw, io.TextIOWrapper(packed, "utf-8", "surrogateescape", newline="") as file:
             yield file
-            if at_once:
-                file.flush()
-                os.fsync(descriptor)
         if at_once:
+            with temporary.open("r+b") as written:
+                os.fsync(written.fileno())
             os.umask(mask := os.umask(0))  # it cannot be read otherwise
             temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
             temporary.replace(path)

@@ -125,7 +125,7 @@ class Table:
         names a part."""
         name = self.find("split") if self.named else None
         cells = [row.get(name) for _, row in self.head] if name else []
-        return name if any(plain(cell) in SPLITS for cell in cells) else None
+        return name if any(plain(cell) and plain(cell) in SPLITS for cell in cells) else None
 
     def part(self, where: str, row: Mapping[str, Any]) -> str:
         """The part of a row: "train", "valid" or "test"; without a column that says so, "train"."""

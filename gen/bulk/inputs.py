@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from gen.base.errors import UserError
+from gen.base.errors import UserError, notify
 from gen.base.lines import expand_braces, suffix
 from gen.base.tables import TABLES
 from gen.datasets.shard_files import needs, parquet_batches, whole
@@ -72,7 +72,10 @@ def find_chunks(names: Sequence[str], size: int, *, pictures: bool = False) -> l
     else:
         for name in names:
             with whole(name):
-                places += [(count, name, begin, ()) for count, begin in _places(name, size)]
+                found = list(_places(name, size))
+            if name.endswith(".gz") and len(found) > 20:
+                notify(f"{name}: each of its {len(found):,} chunks unpacks it from the beginning: unpack it first")
+            places += [(count, name, begin, ()) for count, begin in found]
     if not places:
         raise UserError(f"{', '.join(names)}: {'no pictures' if pictures else 'no rows'} are there")
     chunks, row = [], 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -136,7 +137,7 @@ def read_labelled(images: str, captions: Sequence[str]) -> CaptionSet:
 def labelled(name: str) -> tuple[str, str]:
     """A file's label and name, from ``label=file``."""
     label, equals, file = name.partition("=")
-    return (label, file) if equals and label.isidentifier() and not os.path.exists(name) else ("", name)
+    return (label, file) if equals and re.fullmatch(r"[\w-]+", label) and not os.path.exists(name) else ("", name)
 
 
 def usual_captions(texts: Iterable[str]) -> list[str]:

@@ -19,6 +19,9 @@ from gen.datasets.splits import ChosenLines, held_out_lines, line_keys, lines_in
 from gen.inputs.subword import SubwordTokenizer
 from gen.inputs.tokenizer import TOKENIZERS, CharTokenizer, Normalization, Tokenizer, WordTokenizer
 
+MAX_LINE = 1000
+"""Tokens after which a line is cut, unless told otherwise."""
+
 
 class Reiterable:
     """An iterable that calls ``make`` for a new iterator each time: texts to build a vocabulary from.
@@ -170,7 +173,7 @@ def build_corpus(
     *,
     valid_fraction: float = 0.1,
     unit: str = "stream",
-    max_line: int = 1000,
+    max_line: int = MAX_LINE,
     tokenizer: Tokenizer | None = None,
     cache: Path | None = None,
 ) -> Corpus:
@@ -224,7 +227,7 @@ def build_corpus(
 
 
 def tokenize(
-    texts: Iterable[str | None], tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = 1000
+    texts: Iterable[str | None], tokenizer: Tokenizer, unit: str, folder: Path, max_line: int = MAX_LINE
 ) -> Part:
     """Tokenizes text with a given vocabulary into ``folder``, to evaluate a model on it."""
     counts = _write_part(folder, "text", texts, tokenizer, unit, max_line)

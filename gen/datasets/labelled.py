@@ -25,8 +25,10 @@ def check_labels(where: str, option: str, train: Sequence[str], valid: Sequence[
         automatic: whether the validation part was chosen from the same file.
     """
     counts = Counter(train)
+    if not counts:
+        raise UserError(f"{where}: no example has a label: name another column with {option}")
     if len(counts) == 1:
-        raise UserError(f"{where}: all examples have the label {next(iter(counts))!r}: there is nothing to learn")
+        raise UserError(f"{where}: all labels are {next(iter(counts))!r}: there is nothing to learn")
     if len(counts) > 3 and len(counts) > 0.5 * len(train):
         raise UserError(
             f"{where}: {len(counts):,} different labels for {len(train):,} examples: that is no column of labels; "

@@ -93,7 +93,7 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
             return _rgb(_upright(source.copy()))
         if not isinstance(source, io.BytesIO) and not Path(source).is_dir():
             check_regular(source, MOST_BYTES)
-        with Image.open(source, formats=_formats()) as image:
+        with Image.open(source, formats=formats()) as image:
             whole = image.size
             if wanted:
                 image.draft("RGB", (wanted, wanted))
@@ -108,8 +108,8 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
         raise PictureError(f"{name}: is a folder, and holds no picture ({', '.join(SUFFIXES)})") from None
     except UnidentifiedImageError:
         empty = isinstance(source, str | os.PathLike) and Path(source).stat().st_size == 0
-        what = "is empty" if empty else f"is no picture of a known format ({', '.join(_formats())})"
-        if "HEIF" not in _formats() and str(name).lower().endswith(_HEIC):
+        what = "is empty" if empty else f"is no picture of a known format ({', '.join(formats())})"
+        if "HEIF" not in formats() and str(name).lower().endswith(_HEIC):
             what = "is opened only with pillow-heif: pip install pillow-heif"
         raise PictureError(f"{name}: {what}") from None
     except Image.DecompressionBombError as error:
@@ -122,7 +122,7 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def formats() -> tuple[str, ...]:
     """Those of `FORMATS` that the installed Pillow has."""
     from PIL import Image
 

@@ -277,6 +277,11 @@ def known_item(processors: Mapping[str, InputProcessor], item: Any, unknown: str
     return {n: part if part is None else processors[n].known(part, unknown) for n, part in named.items()}
 
 
+def sentence_of(item: Any) -> Any:
+    """The sentence of an item of a translation model; None without one."""
+    return item.get("sentence") if isinstance(item, Mapping) else item
+
+
 def named_item(processors: Mapping[str, InputProcessor], item: Any) -> Mapping[str, Any]:
     """An item as a mapping with exactly the names of the processors; see `prepare_items`."""
     wanted = " and ".join(map(repr, processors))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class Copying:
         lexicon: source word → what stands for it instead.
         stands: whether something may stand in for a span, which then must be written.
         skips: whether the model reads nothing in the place of what its vocabulary lacks.
+        whole: for each item, whether nothing is taken out of it; empty: of all it is.
 
     Attributes:
         items: without protected spans, and with ``skips`` without what the vocabulary lacks.
@@ -57,6 +59,7 @@ class Copying:
         lexicon: Mapping[str, str],
         stands: bool,
         skips: bool = False,
+        whole: Sequence[bool] = (),
     ) -> None:
         named = ((name, p) for name, p in processors.items() if isinstance(p, SentenceProcessor))
         name, processor = next(named, ("", None))
@@ -72,11 +75,11 @@ class Copying:
         self._sentences: list[str] = []
         self._gaps: list[list[Gap]] = []
         self.must: list[list[str]] = []
-        for item in items:
+        for item, stays in zip_longest(items, whole, fillvalue=False):
             given = item.get(name) if isinstance(item, Mapping) else item
             text, must = given if isinstance(given, str) else "", []
             gaps: list[Gap] = []
-            if spans := find_protected(text, kinds, processor.tokenizer):
+            if not stays and (spans := find_protected(text, kinds, processor.tokenizer)):
                 text, gaps = take_out(text, spans)
                 stand_in = _STAND_INS[any(map(str.isdigit, gaps[0].text))]
                 known = all(t.unk_id not in t.encode(stand_in) for t in (processor.tokenizer, tokenizer))
@@ -108,7 +111,6 @@ class Copying:
                 text = text[:begin] + text[end:]
                 places = [begin, *(place - (end - begin) * (place >= end) for place in places[1:])]
             hypothesis.text, begins = put_back(text, gaps, places)
-            hypothesis.read = self._sentences[number]
             pairs = zip(gaps, begins, strict=True)
             hypothesis.kept = [Kept(gap.text, gap.source, begin) for gap, begin in pairs]
 
@@ -149,8 +151,12 @@ class Copying:
 
     def _boundaries(self, text: str, hypothesis: Hypothesis) -> list[tuple[int, int]]:
         """(number of tokens, position) of every place in a text that is between words."""
-        decode, token_ids = self._tokenizer.decode, hypothesis.token_ids
-        ends = [(n, len(decode(token_ids[:n]))) for n in range(len(token_ids) + 1)]
+        token_ids, tokens = hypothesis.token_ids, hypothesis.tokens
+        if self._tokenizer.unk_id in token_ids:  # another word stands there
+            parts = ("".join(tokens[:n]).removeprefix(" ") for n in range(len(tokens) + 1))
+        else:
+            parts = (self._tokenizer.decode(token_ids[:n]) for n in range(len(token_ids) + 1))
+        ends = list(enumerate(map(len, parts)))
         return [(n, end) for n, end in ends if end <= len(text) and _between_words(text, end)]
 
     def _aligned(self, rest: str, at: int, boundaries: list[tuple[int, int]], hypothesis: Hypothesis) -> int:

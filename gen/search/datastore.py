@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gen.base.errors import UserError
+from gen.inputs.processors import sentence_of
 from gen.search.lookup import QUERIES, Lookup, open_keys
 from gen.search.neighbours import Neighbours
 from gen.search.ops import NumpyOps
@@ -162,7 +163,7 @@ class Datastore:
         """
         if not self.has_pairs:
             return Neighbours(self, [None] * len(items))
-        sources = [item["sentence"] if isinstance(item, Mapping) else item for item in items]
+        sources = list(map(sentence_of, items))
         targets: list[list[int] | None] = []
         for source, use in zip_longest(sources, use_targets, fillvalue=False):
             target = self.target(source) if use else None

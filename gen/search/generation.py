@@ -127,14 +127,9 @@ class GenerationMixin:
                 options["seed"] = fresh_seed()
         items, ahead = iter([items] if isinstance(items, str | bytes) else items), 32 if batch_size > 1 else 1
         while block := list(islice(items, batch_size * ahead)):
-            size = list(map(_length, block))
-            order = sorted(range(len(block)), key=lambda i: size[i])
             ready: dict[int, Output] = {}
             yielded = 0
-            while order:
-                # 256 characters are a long sentence: of longer ones, proportionally fewer fit.
-                count = max(1, min(batch_size, batch_size * 256 // max(size[order[-1]], 1)))
-                rows, order = order[-count:], order[:-count]
+            for rows in in_batches(list(map(length_of, block)), batch_size):
                 ready.update(zip(rows, self.generate([block[i] for i in rows], **options), strict=True))
                 while yielded in ready:
                     yield ready.pop(yielded)
@@ -166,8 +161,15 @@ class GenerationMixin:
             raise UserError(f"score takes one item per text, not {len(items):,} for {len(texts):,}")
         if not texts:
             return []
-        encoded = [self.tokenizer.encode_array(text) for text in texts]
         items = list(items) if items is not None else [""] * len(texts)
+        sizes = [len(text) + length_of(item) for text, item in zip(texts, items, strict=True)]
+        found: dict[int, Score] = {}
+        for rows in in_batches(sizes, len(texts)):
+            found.update(zip(rows, self._scored([texts[i] for i in rows], [items[i] for i in rows]), strict=True))
+        return [found[i] for i in range(len(texts))]
+
+    def _scored(self, texts: Sequence[str], items: Sequence[Any]) -> list[Score]:
+        encoded = [self.tokenizer.encode_array(text) for text in texts]
         log_probs, features = self._forced(encoded, items)
         if self.datastore:
             log_probs = self.datastore.mixed(log_probs, features, encoded, items)
@@ -243,10 +245,28 @@ class GenerationMixin:
         return (yield from answered(prepared.start.step, prepared.unroll()))
 
 
-def _length(item: Any) -> int:
+def length_of(item: Any) -> int:
     """The length of an item's texts in characters; 0 for other inputs."""
     parts = item.values() if isinstance(item, Mapping) else [item]
     return sum(len(part) for part in parts if isinstance(part, str))
+
+
+def in_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Positions in batches of similar length, the longest first.
+
+    Args:
+        lengths: of all items, in characters.
+        batch_size: items per batch. 256 characters are a long sentence: of longer ones, proportionally fewer fit.
+
+    Example:
+        >>> list(in_batches([3, 1024, 5], 2))
+        [[1], [0, 2]]
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    while order:
+        count = max(1, min(batch_size, batch_size * 256 // max(lengths[order[-1]], 1)))
+        rows, order = order[-count:], order[:-count]
+        yield rows
 
 
 def _reusable(options: GenerateKeywords) -> GenerateKeywords:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gen.inputs.tokenizer import SPECIALS
-from gen.search.generation import GenerationMixin
+from gen.search.generation import GenerationMixin, in_batches, length_of
 
 
 def label_log_probs(model: GenerationMixin, items: Sequence[Any]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -22,6 +22,18 @@ def label_log_probs(model: GenerationMixin, items: Sequence[Any]) -> tuple[np.nd
         (B, L) float32 natural logarithms, in the order of the tokenizer's labels; and per item the attention over
         its memory, (S,) float32 (S = 0 without attention).
     """
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    batches = list(in_batches(list(map(length_of, items)), len(items)))
+    if len(batches) < 2:
+        return _together(model, items)
+    for rows in batches:
+        found.update(zip(rows, zip(*_together(model, [items[i] for i in rows]), strict=True), strict=True))
+    labels, looks = zip(*(found[i] for i in range(len(items))), strict=True)
+    return np.stack(labels), list(looks)
+
+
+def _together(model: GenerationMixin, items: Sequence[Any]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """`label_log_probs` of one batch."""
     tokenizer = model.tokenizer
     with model._evaluating():
         start = model.start_search(items)

@@ -44,7 +44,8 @@ class Hypothesis:
             --calibrate`).
         words: its words in order, each with the probability that it is right; empty likewise.
         kept: the protected spans of its input, in their order there.
-        read: with protected spans, what the model read; tokens and attention are those of what it wrote of that.
+        read: what the model read, where that is not its input: without protected spans, or words that it does not
+            know; tokens and attention are those of what it wrote of that.
     """
 
     token_ids: list[int]

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from gen.base.errors import UserError
-from gen.inputs.processors import InputProcessor, known_item
+from gen.inputs.processors import InputProcessor, known_item, sentence_of
 from gen.inputs.tokenizer import Tokenizer
 from gen.search.beam import Beam
 from gen.search.confidence import Calibration
@@ -78,6 +78,7 @@ class PreparedSearch:
         copying: what comes from the items as it is, so that no text is known before its end; None where nothing
             does.
         give_attention: leave the recorded weights in hypotheses.
+        read: per item, `Hypothesis.read`.
     """
 
     tokenizer: Tokenizer
@@ -98,6 +99,7 @@ class PreparedSearch:
     give_attention: bool = True
     calibration: Calibration | None = None
     known: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    read: Sequence[str] = ()
 
     def unroll(self) -> Events:
         """`gen.search.loop.unroll`, and the text of what it found."""
@@ -132,6 +134,7 @@ class PreparedSearch:
                 unknown = tokenizer.unk_id in token_ids  # and replaced, or it could not be there
                 text = "".join(hypothesis.tokens).removeprefix(" ") if unknown else tokenizer.decode(token_ids)
                 hypothesis.text = cut(text.removeprefix(space), self.stops)
+                hypothesis.read = self.read[number]
                 if copying:
                     copying.finish(number, hypothesis)
                 if not self.give_attention:
@@ -165,14 +168,16 @@ def prepare(
     """
     _refuse_containers(items)
     each_must = [(*options.must, *own_must(item)) for item in items]
-    items = [without_must(item) for item in items]
+    items = asked = [without_must(item) for item in items]
     tokenizer = model.tokenizer
     never = (tokenizer.bos_id, tokenizer.unk_id)
     # None where all that a model does is to continue prompts
     readers: Mapping[str, InputProcessor] | None = getattr(model, "processors", None)
-    copying = None
+    copying, store = None, getattr(model, "datastore", None)
     if options.kinds or options.replace_unk:
-        copying = _copying(items, options, given, readers or {}, tokenizer)
+        stored = store.target if store and _as_stored(options) else lambda _: None  # what it has is right as it is
+        whole = [not m and stored(sentence_of(i)) is not None for m, i in zip(each_must, items, strict=True)]
+        copying = _copying(items, options, given, readers or {}, tokenizer, whole)
         items = copying.items
         each_must = [(*must, *own) for must, own in zip(each_must, copying.must, strict=True)]
     if options.unknown and readers:
@@ -186,8 +191,9 @@ def prepare(
     must = _must(goals, limits, prompts, options, tokenizer) if any(goals) else None
     wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer, limits=limits)
     remembered: list[Neighbours] = []
-    if store := getattr(model, "datastore", None):  # first, so that nothing forbidden comes back
-        whole = [not goal and not wanted and len(ids) == 1 for goal, ids in zip(goals, prompts, strict=True)]
+    if store:  # first, so that nothing forbidden comes back
+        plain = _as_stored(options)
+        whole = [plain and not goal and len(ids) == 1 for goal, ids in zip(goals, prompts, strict=True)]
         remembered = [store.processor(items, whole)]  # a translation that a prompt has begun is continued
     strategy, num_distinct = _strategy(given.get("strategy"), options, must)
     if isinstance(strategy, Beam):
@@ -212,6 +218,7 @@ def prepare(
         give_attention=gives_attention,
         calibration=model.calibration,
         known={i: target for each in remembered for i, target in enumerate(each.targets) if target},
+        read=[_changed(*both) for both in zip(map(sentence_of, asked), map(sentence_of, items), strict=True)],
     )
 
 
@@ -230,6 +237,7 @@ def _copying(
     given: Mapping[str, Any],
     readers: Mapping[str, InputProcessor],
     tokenizer: Tokenizer,
+    whole: Sequence[bool],
 ) -> Copying:
     """What copies parts of the items, as the options ask for it."""
     plain_beam = options.beam is not None and options.beam_groups is None and "strategy" not in given
@@ -242,7 +250,18 @@ def _copying(
         lexicon=given.get("lexicon", {}),
         stands=plain_beam and not options.ban,
         skips=options.unknown == "skip",
+        whole=whole,
     )
+
+
+def _as_stored(o: SearchOptions) -> bool:
+    """Whether what a memory has may be written as it is: nothing is asked for but that no words are repeated."""
+    return not (o.ban or o.prefix or o.min_new_tokens or o.stop or o.repetition_penalty != 1)
+
+
+def _changed(asked: Any, read: Any) -> str:
+    """A sentence that is read instead of another one; "" where it is the same, or there is none."""
+    return read if isinstance(read, str) and read != asked else ""
 
 
 def _must(

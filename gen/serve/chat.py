@@ -73,7 +73,7 @@ async def chat(request: Request) -> Response:
     chosen = check(served, options, limits)
     translating = None
     if Translating.does(served) and not pictures:
-        translating = await apart(request.app.state.models, lambda: Translating(served, text, chosen))
+        translating = await apart(request.app.state.models, lambda: Translating(served, text, chosen, limits))
     if translating is not None and translating.is_one:
         text, translating = translating.texts[0], None  # like any input
     if translating is not None and asked.logprobs:

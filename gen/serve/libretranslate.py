@@ -53,7 +53,7 @@ async def translate(request: Request) -> Response:
     async with Work(request, served) as work:
         parts = []
         for text in texts:
-            translating = await work.apart(partial(Translating, served, text, chosen))
+            translating = await work.apart(partial(Translating, served, text, chosen, models.limits))
             if len(work.jobs) + len(translating.texts) > models.limits.queue:
                 raise Refusal("too much text at once: send it in parts")
             jobs = [

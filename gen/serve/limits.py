@@ -18,6 +18,7 @@ class Limits:
         queue: requests that may wait; further ones are refused with 429.
         seconds: until a request is given up.
         body_seconds: until the body of a request must be there.
+        constraints: texts that must be said, and those that are banned.
     """
 
     body: int = 20 << 20
@@ -28,3 +29,9 @@ class Limits:
     queue: int = 1024
     seconds: float = 120.0
     body_seconds: float = 30.0
+    constraints: int = 64
+
+    @property
+    def characters(self) -> int:
+        """Of a prompt, a sentence or a line: more are more than ``input_tokens``, surely."""
+        return 16 * self.input_tokens

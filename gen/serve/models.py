@@ -14,6 +14,7 @@ from typing import Any
 
 from gen.base.errors import UserError, notify, printable
 from gen.base.folders import whole_folder
+from gen.base.lines import expand_braces
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.processors import InputProcessor, PictureProcessor
 from gen.search.options import SearchOptions
@@ -215,12 +216,14 @@ def _is_code(ending: str) -> bool:
 
 
 def _languages(name: str, model: Any) -> tuple[str, str] | None:
-    """The languages of a translation model: from its name (``en-de``), or from the names of its training files."""
-    if match := _PAIR.search(name.lower()):
-        return match[1], match[2]
-    files = model.info.options().get("train")
-    if isinstance(files, list) and len(files) == 2:
-        endings = [Path(str(file).removesuffix(".gz")).suffix[1:] for file in files]
-        if endings[0] != endings[1] and all(map(_is_code, endings)):
-            return endings[0], endings[1]
-    return None
+    """The languages of a translation model: from the names of its training files, or from its own (``en-de``)."""
+    named = model.info.options().get("train")
+    files = [each for file in named for each in expand_braces(str(file))] if isinstance(named, list) else []
+    endings = [Path(file.removesuffix(".gz")).suffix[1:] for file in files]
+    sides = {*endings[::2]}, {*endings[1::2]}
+    if len(files) % 2 == 0 and [len(side) for side in sides] == [1, 1] and sides[0] != sides[1]:
+        (source,), (target,) = sides
+        if _is_code(source) and _is_code(target):
+            return source, target
+    match = _PAIR.search(name.lower())
+    return (match[1], match[2]) if match else None

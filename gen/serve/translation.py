@@ -8,6 +8,8 @@ from gen.inputs.protected import split_protected
 from gen.inputs.sentences import continued
 from gen.search.options import SearchOptions
 from gen.search.output import Hypothesis
+from gen.serve.errors import Refusal
+from gen.serve.limits import Limits
 from gen.serve.models import Served
 
 
@@ -19,14 +21,22 @@ class Translating:
         text: any number of lines. One that must say something is not split, since nobody knows in which of its
             sentences, and neither is one that the model's memory has.
         chosen: how they are searched; see `gen.serve.work.check`.
+        limits: of the length of a line.
+
+    Raises:
+        Refusal: a line is too long to be split.
 
     Attributes:
         texts: what is translated, in order.
         begins: for each, whether its line begins with it: a forced prefix is for those.
     """
 
-    def __init__(self, served: Served, text: str, chosen: SearchOptions) -> None:
+    def __init__(self, served: Served, text: str, chosen: SearchOptions, limits: Limits) -> None:
         processor, store = served.inputs["sentence"], served.model.datastore
+        if (longest := max(map(len, text.split("\n")))) > limits.characters:
+            raise Refusal(
+                f"a line of {longest:,} characters: at most {limits.input_tokens:,} tokens are read at once"
+            )
 
         def pieces(line: str) -> list[str]:
             whole = chosen.must or (store and store.target(line) is not None)

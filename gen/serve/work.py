@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.requests import Request
 
 from gen.base.errors import ConfigError, UserError
-from gen.inputs.pictures import PictureError
+from gen.inputs.pictures import PictureError, formats
 from gen.inputs.processors import named_item
 from gen.search.constrained import WIDEST
 from gen.search.neighbours import Neighbours
@@ -227,6 +227,9 @@ def refused(do: Any, *arguments: Any) -> Any:
 def check(served: Served, options: Mapping[str, Any], limits: Limits) -> SearchOptions:
     """The options that a request would have. Raises `Refusal` where they are wrong or too much."""
     chosen: SearchOptions = refused(SearchOptions.make, served.model.search_defaults, dict(options))
+    for name in ("must", "ban"):  # each costs time at every step, of all requests
+        if len(texts := getattr(chosen, name)) > limits.constraints:
+            raise Refusal(f"{name}: {len(texts):,} texts, and at most {limits.constraints} may be given")
     if chosen.length_limit > limits.tokens:
         raise Refusal(f"max_new_tokens {chosen.length_limit:,}: at most {limits.tokens:,} tokens are written")
     width = (chosen.beam or chosen.num_outputs) * (WIDEST if chosen.must else 1)
@@ -268,7 +271,7 @@ def item_of(served: Served, given: str | Mapping[str, str | None], limits: Limit
         elif inputs[name].kind == "pictures":
             item[name] = picture_bytes(value, limits)
         else:
-            if len(value) > 16 * limits.input_tokens:
+            if len(value) > limits.characters:
                 raise Refusal(
                     f"{name}: {len(value):,} characters, and at most {limits.input_tokens:,} tokens are read"
                 )
@@ -297,7 +300,7 @@ def picture_bytes(url: str, limits: Limits) -> bytes:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=formats()) as image:
             width, height = image.size
     except Exception:  # what is no picture is refused where it is decoded, with the reason
         return data

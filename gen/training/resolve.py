@@ -94,7 +94,8 @@ def resolve(
     if budget.unit == "epochs":
         tokens = budget.amount * num_tokens
     elif budget.unit == "steps":
-        tokens = budget.amount * task.tokens_per_step(asked)
+        first = _choices(task, asked, Facts(split, num_tokens, budget, num_tokens))  # the sizes of batches
+        tokens = budget.amount * task.tokens_per_step(_filled(asked, first))
     else:
         tokens = budget.amount * UNMEASURED
     facts = Facts(split, num_tokens, budget, tokens)
@@ -114,15 +115,15 @@ def resolve(
 def _choices(task: Task, asked: TrainConfig, facts: Facts) -> Choices:
     """The choices for options that are None."""
     given, choices = flat(to_dict(asked)), dict(task.defaults(facts))
-    open_rate = asked.train.learning_rate is None and "learning_rate" in choices
-    rate = choices["learning_rate"].value if open_rate else asked.train.peak_rate
-    steps = facts.tokens / max(task.tokens_per_step(asked), 1)
     fixed: set[str] = set()
     if asked.train.init_from:  # a trained model has its sizes, and is not pulled towards zero more than before
         fixed = {f.name for f in fields(asked.model)} - task.changeable | {"weight_decay"}
-    else:
-        choices.setdefault("weight_decay", weight_decay(rate, steps, facts.passes))
-    return {n: choice for n, choice in choices.items() if given.get(n) is None and n not in fixed}
+    chosen = {n: choice for n, choice in choices.items() if given.get(n) is None and n not in fixed}
+    if given.get("weight_decay") is None and "weight_decay" not in {*chosen, *fixed}:
+        filled = _filled(asked, chosen)
+        steps = facts.tokens / max(task.tokens_per_step(filled), 1)
+        chosen["weight_decay"] = weight_decay(filled.train.peak_rate, steps, facts.passes)
+    return chosen
 
 
 def weight_decay(rate: float, steps: float, passes: float) -> Choice:

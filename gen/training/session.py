@@ -138,6 +138,8 @@ class Session:
             before = {name: weight.clone() for name, weight in begun.state_dict().items()} if begun else {}
             if begun and config.train.new_vocabulary:
                 begun, _ = with_vocabulary(begun, *task.tokenizers(task.split))
+            if begun:
+                task.change(begun, config.model)
             model = (begun or task.build(config.model, task.split)).to(self.device)
             batches = task.make_batches(model, task.split, config)
             speed = measure_speed(task, model, batches, config.train, seconds)
@@ -155,6 +157,8 @@ class Session:
             task.say(f"Of {len(model.tokenizer):,} tokens {shared:,} were known to {config.train.init_from}.")
         else:
             model = begun
+        if begun is not None:
+            task.change(model, config.model)
         model.info = ModelInfo(
             task=task.name,
             ends_with_eos=task.ends_with_eos,

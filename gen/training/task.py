@@ -218,6 +218,9 @@ class Task:
         """Contradictions between groups of options, one line each."""
         return []
 
+    def change(self, begun: Model, sizes: Any) -> None:
+        """Applies the options in `changeable` to the model to start from, before its weights are frozen."""
+
     def tokenizers(self, split: Any) -> tuple[Tokenizer, dict[str, Tokenizer]]:
         """The tokenizer of the targets, and those of text inputs by input name."""
         return split.tokenizer, {}

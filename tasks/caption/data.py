@@ -47,6 +47,7 @@ class Split:
     unusable: set[int] = field(default_factory=set)
     stream: Shards[StreamedPicture] | None = None
     share: float = 1.0
+    level: str = "word"
 
     @property
     def digest(self) -> str:
@@ -66,8 +67,13 @@ class Split:
 
     @property
     def num_tokens(self) -> int:
-        """The number of words and EOS: an estimate, as there is no vocabulary yet."""
-        return round(self.share * sum(len(text.split()) + 1 for c in self.train for text in c.captions))
+        """The number of tokens with EOS. There is no vocabulary yet: of subwords an estimate."""
+
+        def size(text: str) -> int:
+            words, characters = len(text.split()), len(text)
+            return {"word": words, "char": characters}.get(self.level, max(words, characters // 4))
+
+        return round(self.share * sum(size(text) + 1 for c in self.train for text in c.captions))
 
     def table(self) -> dict[str, str]:
         """What is in the data, for people: name → value."""
@@ -112,7 +118,7 @@ def read_split(options: CaptionData) -> Split:
         held_out = hold_out(connected(keys), keys, size)
         valid = [c for c, out in zip(train, held_out, strict=True) if out]
         train = [c for c, out in zip(train, held_out, strict=True) if not out]
-    split = Split(train, valid, dropped, _notes(train, valid), automatic)
+    split = Split(train, valid, dropped, _notes(train, valid), automatic, level=options.level)
     split.check(options)
     return split
 
@@ -131,7 +137,8 @@ def _stream_split(options: CaptionData) -> Split:
         valid, held_out = hold_out_pictures(stream, head, options.valid_size)
     train = [Captioned(Path(f"{p.key:016x}"), p.captions) for p in head if p.key not in held_out]
     share = max(stream.size / sum(p.size for p in head), 1.0)
-    split = Split(train, valid, dropped, automatic=not options.valid_captions, stream=stream, share=share)
+    automatic = not options.valid_captions
+    split = Split(train, valid, dropped, automatic=automatic, stream=stream, share=share, level=options.level)
     split.check(options)
     return split
 

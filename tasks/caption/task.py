@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gen.base.distributed import all_reduce_sum
-from gen.base.errors import UserError
+from gen.base.errors import UserError, notify
 from gen.base.folders import write_text
 from gen.datasets.batches import Background, Batches, SequenceBatches
 from gen.datasets.captions import CaptionCorpus, build_captions, read_labelled
@@ -177,12 +177,14 @@ class Caption(Task):
             "ema": Choice(0.999, "the average is better than the last weights"),
         }
 
+    def change(self, begun: Model, sizes: Any) -> None:
+        cnn_of(begun).unfreeze(sizes.finetune, sizes.finetune_rate)
+
     def make_batches(self, model: Model, split: Split, config: Any) -> Batches:
         """Batches of captions of similar length with their pictures, a different view in every epoch; pictures
         alone for self-critical training. Pictures that cannot be read are recorded in ``split``."""
         data, seed, encoder = config.data, config.train.seed, cnn_of(model)
         if self.begun is not None:
-            encoder.unfreeze(config.model.finetune, config.model.finetune_rate)
             self._tokenized(split)
         learns, views = config.model.finetune > 0, (data.augment or 0) + 1
         seen, usable = usable_pictures(encoder, split, data, learns, views, self.progress)
@@ -260,7 +262,10 @@ class Caption(Task):
             write_text(folder / name, text)
         if found[0].attention is not None:
             first = item_of(pictures[0].picture, pictures[0].label)
-            self.plot(model, first, found[0], folder / "plots" / "attention.png")
+            try:
+                self.plot(model, first, found[0], folder / "plots" / "attention.png")
+            except UserError as error:  # the features are cached, but pictures may have moved since
+                notify(f"plots/attention.png is not made: {error}")
         references = [[self.normalise(model, text) for text in c.captions] for c in pictures]
         judged = list(zip(found, references, strict=True))
         return Evaluation(self.valid.scorer.corpus(captions), captions, len(captions), judged=judged)

@@ -135,7 +135,9 @@ def large_work(config: ClassifyCommand) -> Callable[[list[str]], Iterator[dict[s
 
 def _large(config: ClassifyCommand) -> int:
     pictures = "picture" in load_model(config.run, config.device, "classify").processors
-    named = list(read_lines(config.input)) if pictures and not config.item else [config.input]
+    named = [config.input]
+    if pictures and not config.item:
+        named = [line for line in map(str.strip, read_lines(config.input)) if line]
     return config.large.run(
         partial(large_work, config),
         config.item or named,  # with --ray, words are files

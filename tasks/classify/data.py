@@ -116,7 +116,7 @@ def with_columns(options: ClassifyData) -> ClassifyData:
     if options.label and (options.column or options.image):
         return options
     there = (name for name in options.data if Path(name).exists() or is_dataset(name))
-    name = next((name for name in there if not _label_folders(name)), None)
+    name = next((name for name in there if not _label_folders(name, [])), None)
     if name is None:
         return options
     table = Table(name, _wanted(options))
@@ -176,7 +176,7 @@ def _read(names: Sequence[str], options: ClassifyData) -> tuple[list[Example], l
     found: list[tuple[Example, str]] = []
     dropped: list[str] = []
     for name in names:
-        if labels := _label_folders(name):
+        if labels := _label_folders(name, dropped):
             for folder, part in labels:
                 if printable(folder.name) != folder.name:
                     raise UserError(f"{folder}: its name is the label, and has odd bytes in it: rename it")
@@ -190,14 +190,17 @@ def _read(names: Sequence[str], options: ClassifyData) -> tuple[list[Example], l
     return [e for e, _ in found], [part for _, part in found], dropped
 
 
-def _label_folders(name: str) -> list[tuple[Path, str]]:
+def _label_folders(name: str, dropped: list[str]) -> list[tuple[Path, str]]:
     """The folders that are named by label, in a folder or in its folders "train", "test" and so on, each with the
-    part that its examples belong to, "" where none is named; nothing if it is a dataset, or no folder."""
+    part that its examples belong to, "" where none is named; nothing if it is a dataset, or no folder. ``dropped``
+    gets the parts without such folders."""
     folders = _folders_in(Path(name))
     if not folders or any(path.suffix == ".parquet" for path in Path(name).rglob("*")):
         return []
     inner = [(SPLITS.get(folder.name.lower()), _folders_in(folder)) for folder in folders]
-    if all(part and found for part, found in inner):
+    if all(part for part, _ in inner) and any(found for _, found in inner):
+        plain = [folder for folder, (_, found) in zip(folders, inner, strict=True) if not found]
+        dropped += [f"{folder}: holds no folders named by label" for folder in plain]
         return [(folder, part or "") for part, found in inner for folder in found]
     return [(folder, "") for folder in folders]
 

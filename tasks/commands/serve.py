@@ -28,7 +28,8 @@ class ServeCommand:
     port: int = 8000
     """Port to listen on; 0 for any free one."""
     allow_host: tuple[str, ...] = ()
-    """Name by which a server for this machine only may be asked besides localhost; * for any; may be repeated."""
+    """Name by which the server may be asked; * for any; may be repeated. A server for this machine answers to
+    localhost, too; one for others to any name, unless names are given."""
     api_key: str = ""
     """Key that requests must bring (Authorization: Bearer KEY); better in the environment, as GEN_API_KEY."""
     cors: tuple[str, ...] = ()
@@ -110,10 +111,9 @@ def serve_command(argv: list[str], command: str) -> None:
         return model
 
     models = Models(names_of(list(config.run)), load, limits)
-    local = server.local_names(config.host)
     app = application(
         models,
-        hosts=(*local, *config.allow_host) if local else (),
+        hosts=(*server.local_names(config.host), *config.allow_host),
         api_key=config.api_key or os.environ.get("GEN_API_KEY", ""),
         cors=config.cors,
         log=config.log,

@@ -15,7 +15,7 @@ from gen.base.distributed import all_reduce_sum
 from gen.base.errors import UserError, notify, within
 from gen.base.files import TextFiles
 from gen.datasets.batches import SequenceBatches, Sequences
-from gen.datasets.corpus import Part, tokenize
+from gen.datasets.corpus import MAX_LINE, Part, tokenize
 from gen.datasets.splits import lines_in
 from gen.datasets.streams import stream_evaluation
 from gen.inputs.tokenizer import Tokenizer
@@ -38,9 +38,12 @@ def evaluate_held_out(model: Any, held_out: Part | TextFiles, *, adapt: bool = F
         return _finite(evaluate_part(model, held_out, adapt=adapt))
     unit = "line" if model.info.ends_with_eos else "stream"
     with tempfile.TemporaryDirectory(prefix="gen-") as folder:
-        part = tokenize(held_out, model.tokenizer, unit, Path(folder))
+        longest = int(model.info.options().get("max_line") or MAX_LINE)
+        part = tokenize(held_out, model.tokenizer, unit, Path(folder), longest)
         if len(part.tokens) == 0:
             raise UserError(f"{held_out.paths[0]}: holds no text")
+        if part.cut:
+            notify(f"{part.cut:,} lines are longer than {longest:,} tokens, and are evaluated up to there")
         if part.unknown:
             share = part.unknown / len(part.tokens)
             notify(

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from gen.base.config import range_errors
 from gen.base.lines import suffix
 from gen.base.tables import TABLES
+from gen.datasets.corpus import MAX_LINE
 from gen.datasets.shard_files import is_streamed
 from tasks.options import DecoderSizes, input_name, stream_errors, vocabulary_errors
 
@@ -55,7 +56,7 @@ class TextData:
     the data."""
     batch_tokens: int = 2048
     """Line: tokens per batch, padding included."""
-    max_line: int = 1000
+    max_line: int = MAX_LINE
     """Line: cut lines after this many tokens."""
     valid_limit: int = 1_000_000
     """Validate on at most this many tokens; `gen evaluate` uses all."""
@@ -82,6 +83,8 @@ class TextData:
             found.append(f"--valid-fraction must be between 0 and 1, not {self.valid_fraction}")
         if self.valid and self.valid_fraction != 0.1:
             found.append("--valid and --valid-fraction exclude each other")
+        if self.given and any(map(is_streamed, self.valid)):
+            found.append("--given does not go with --valid that is streamed: name tables")
         if self.streams:
             found += stream_errors(self.data, {"--given": self.given})
         sizes = (

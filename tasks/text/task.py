@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gen.base.errors import UserError, one_line
+from gen.base.errors import UserError, notify, one_line
 from gen.base.files import TextFiles
 from gen.base.lines import read_lines, suffix
 from gen.base.tables import TABLES
@@ -221,7 +221,10 @@ class Text(Task):
         """The figures of the model, and of a Markov chain under "markov". Writes lines that were held out as
         ``valid.txt``."""
         if (held_out := self.split.corpus.held_out) is not None:
-            shutil.copyfile(held_out[0], folder / "valid.txt")
+            try:
+                shutil.copyfile(held_out[0], folder / "valid.txt")
+            except OSError as error:  # caches are emptied
+                notify(f"valid.txt is not made: {error.strerror or error}")
         corpus, limit = self.split.corpus, self.config.data.valid_limit
         found = evaluate_part(model, corpus.valid, limit)
         order = markov_order(corpus.tokenizer)

@@ -172,7 +172,7 @@ def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypo
     seen = hypothesis.attention[:, : len(columns) + 1]  # those of further inputs come after
     np.add.at(weights, (np.array(rows)[:, None], np.array([*columns, end])[None]), seen)
     links = [(s, t) for t, s in enumerate(weights.argmax(1).tolist()) if s != end]
-    if not hypothesis.kept:
+    if not hypothesis.read:
         return links
     sources = _same_words(hypothesis.read, source)
     targets = _same_words(model.tokenizer.decode(hypothesis.token_ids), hypothesis.text)

@@ -57,7 +57,7 @@ def translated(model: Any, found: Translation) -> Translated:
         written = continued(written, text)
         at = found.source.index(source, at)
         if hypothesis.attention is not None and hypothesis.token_ids:
-            ids = processor.encode(source)[:-1]
+            ids = processor.encode(hypothesis.read or source)[:-1]
             sources = _spans(processor.tokenizer, ids, source, at)
             targets = _spans(model.tokenizer, hypothesis.token_ids, text, len(written) - len(text))
             # The columns of EOS and of further inputs come after.
