@@ -123,6 +123,7 @@ def test_keywords_are_the_options():
         ({"repetition_penalty": 1e308}, "repetition_penalty must be between 0.01 and 100, not 1e+308"),
         ({"beam": 2, "n_best": 3}, "n_best must be between 1 and beam (2), not 3"),
         ({"beam": 2, "top_k": 3}, "beam and top_k exclude each other: choose one way to search"),
+        ({"n_best": 3}, "n_best needs beam"),
     ],
 )
 def test_wrong_options_get_one_line_in_pythons_terms(model, options, message):

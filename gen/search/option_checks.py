@@ -94,7 +94,7 @@ def _sampling(o: SearchOptions) -> Checks:
 
 def _beam(o: SearchOptions) -> Checks:
     yield (
-        o.n_best is not None and not 1 <= o.n_best <= (o.beam or 1),
+        o.n_best is not None and not 1 <= o.n_best <= (o.beam or o.n_best),
         f"--n-best must be between 1 and --beam ({o.beam or 1}), not {o.n_best}",
     )
     yield (

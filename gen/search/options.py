@@ -274,7 +274,8 @@ class SearchOptions:
 
     @classmethod
     def make(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> SearchOptions:
-        """``given`` over a model's own ``defaults``; how to search is taken from one of them, never mixed.
+        """``given`` over a model's own ``defaults``. How to search is taken from one of them, unless both search
+        with a beam: another width leaves the rest as it is.
 
         Raises:
             ConfigError: an unknown option, or values that are wrong or contradict each other.
@@ -284,11 +285,18 @@ class SearchOptions:
         given = {name: value for name, value in given.items() if value is not None}
         ways = {*BEAM, *SAMPLING, "strategy"}
         chosen = ways & set(given)
+        stays = "beam" in defaults and chosen <= {*BEAM}
         # A seed or a number of samples alone still means the model's own way to sample.
-        if chosen & (ways - {"seed", "num_samples", *BEAM[1:]}):
+        if not stays and chosen & (ways - {"seed", "num_samples", *BEAM[1:]}):
             defaults = {name: value for name, value in defaults.items() if name not in ways}
         elif given.get("must") and "beam" not in {**defaults, **given}:
             defaults = {**{name: value for name, value in defaults.items() if name not in ways}, "beam": 5}
+        for group, other, why in (
+            (SAMPLING, BEAM, "goes with sampling, such as --temperature 0.8: this model searches with a beam"),
+            (BEAM, (*SAMPLING, "strategy"), "needs --beam, which this model does not search with by itself"),
+        ):
+            if (wrong := [name for name in group if name in given]) and any(name in defaults for name in other):
+                raise ConfigError([f"{flag(wrong[0])} {why}"])
         return cls(**{**defaults, **given}).check()
 
 

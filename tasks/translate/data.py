@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gen.base.errors import UserError
+from gen.datasets.batches import Sequences
 from gen.datasets.corpus import Reiterable
 from gen.datasets.look import Column, DataPart
 from gen.datasets.pair_files import PairFiles
@@ -24,6 +25,17 @@ from gen.training.interfaces import Example
 from gen.training.self_critical import SelfCritical
 from tasks.translate.inputs import Further, Rows, leave_out, read_further, read_rows
 from tasks.translate.options import TranslateData, TranslateHeldOut, TranslateReward
+
+
+def repeated_share(sequences: Sequences, n: int, most: int = 20_000) -> float:
+    """The share of the first ``most`` sequences that hold the same ``n`` tokens in a row more than once."""
+    count = min(len(sequences), most)
+    found = 0
+    for row in range(count):
+        ids = sequences[row].tolist()
+        windows = list(zip(*(ids[i:] for i in range(n)), strict=False))
+        found += len({*windows}) < len(windows)
+    return found / max(count, 1)
 
 
 @dataclass(frozen=True)

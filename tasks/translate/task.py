@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from tasks.translate.data import (
     minimum_risk,
     pair_parts,
     read_pairs,
+    repeated_share,
     streamed_batches,
 )
 from tasks.translate.encoder import make_encoder
@@ -48,6 +50,8 @@ from tasks.translate.options import TranslateData, TranslateHeldOut, TranslateRe
 from tasks.translate.taught import taught_pairs
 
 SCORES = ("bleu", "chrf", "ter")
+NO_REPEAT = 5
+"""Tokens in a row that a translation does not repeat."""
 
 
 @register("translate")
@@ -100,6 +104,14 @@ class Translate(Task):
         encoder = make_encoder(pairs, split.further, sizes, lowercase=self.config.data.lowercase)
         config = DecoderConfig.of(len(pairs.target_tokenizer), sizes)
         return Model(encoder, config, pairs.target_tokenizer)
+
+    def search_defaults(self, model: Model) -> dict[str, Any]:
+        """Where training hardly ever says five tokens twice, translations do not: a model that lacks a word may
+        repeat pieces of it without end."""
+        # 13 of 29,000 targets of Multi30k do. Three models gained 0.04 to 0.2 BLEU and 0.05 to 0.5 chrF.
+        rare = repeated_share(self.split.pairs.target, NO_REPEAT) < 0.002
+        rare = rare and model.tokenizer.kind != "char"  # words repeat their letters
+        return replace(self.search, no_repeat_ngram=NO_REPEAT if rare else None).given()
 
     def defaults(self, facts: Facts) -> Choices:
         """With more passes over the pairs: more dropout, more views per picture, and beyond 60 larger sizes."""

@@ -93,7 +93,8 @@ def _rows(task: Translate, options: DistillOptions) -> Iterator[dict[str, Any]]:
     def translated(model: Any, asked: list[Any], what: str) -> Iterator[str]:
         for done, each in enumerate(translate_lines(model, asked, beam=options.teacher_beam)):
             task.progress(what, done, len(asked))
-            yield each.hypotheses[0].text if each.hypotheses else ""
+            # What has no end goes round in circles: a model that learns from it does so more often.
+            yield each.hypotheses[0].text if each.hypotheses and each.hypotheses[0].finished else ""
 
     for example in split.valid:
         yield {**_named(example.item), "target": example.target, "split": "valid"}

@@ -13,7 +13,8 @@ export function searchOptions(defaults, given) {
   const asked = Object.fromEntries(Object.entries(given).filter(([name, value]) => KNOWN.includes(name) && value != null));
   const ways = [...BEAM, ...SAMPLE, "strategy"];
   const chosen = ways.filter((name) => name in asked && !MODEST.includes(name));
-  const own = Object.fromEntries(Object.entries(defaults).filter(([name]) => !chosen.length || !ways.includes(name)));
+  const stays = defaults.beam != null && chosen.every((name) => BEAM.includes(name)); // another width alone
+  const own = Object.fromEntries(Object.entries(defaults).filter(([name]) => stays || !chosen.length || !ways.includes(name)));
   const found = { ...own, ...asked };
   for (const [name, [least, most]] of Object.entries({ ...NUMBERS, ...RANGES })) {
     if (found[name] != null && !(found[name] >= least && found[name] <= most)) throw new Refusal(`${name} must be between ${least} and ${most}, not ${found[name]}`);
