@@ -154,6 +154,7 @@ def test_the_same_command_again_changes_no_weight(run) -> None:
 def test_batch_and_padding_change_no_probability(run) -> None:
     model = toolkit.load(run)
     items = ["she purrs here", "it barks", "theirs nests over there and this one does not, of course, ever"]
+    items += ["it barks " * 200]  # read alone
     together, _ = label_log_probs(model, items)
     alone = np.concatenate([label_log_probs(model, [item])[0] for item in items])
     np.testing.assert_allclose(together, alone, atol=1e-5)

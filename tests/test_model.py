@@ -72,7 +72,7 @@ def test_what_is_on_a_device_is_not_pinned():
 
 
 def test_scores_do_not_depend_on_the_batch(model):
-    texts = ["the cat", "", "a dog ran off the mat", "t"]
+    texts = ["the cat", "", "a dog ran off the mat", "t", "the cat sat on a mat " * 60]  # the last one alone
     for text, score in zip(texts, model.score(texts), strict=True):
         alone = model.score([text])[0]
         assert score.log_prob == pytest.approx(alone.log_prob, abs=1e-4)

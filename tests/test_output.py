@@ -97,6 +97,18 @@ def test_keywords_are_the_options():
     assert set(get_type_hints(GenerateKeywords)) - set(keywords) == {"processors", "attention", "lexicon"}
 
 
+def test_another_width_leaves_the_rest_of_a_beam_search():
+    own = {"beam": 5, "length_penalty": 1.5, "max_new_tokens": 7}
+    wide = SearchOptions.make(own, {"beam": 10})
+    assert (wide.beam, wide.length_penalty, wide.max_new_tokens) == (10, 1.5, 7)
+    assert SearchOptions.make({"temperature": (0.0,)}, {"beam": 3}).temperature == ()
+    assert SearchOptions.make({"beam": 6, "beam_groups": 3, "n_best": 3}, {"beam": 2}).n_best is None
+    assert SearchOptions.make(own, {"temperature": (0.5,)}).length_penalty is None
+    for name in ("seed", "num_samples"):
+        with pytest.raises(ConfigError, match=f"{name} goes with sampling"):
+            SearchOptions.make(own, {name: 3})
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -42,6 +42,11 @@ def test_two_files_and_braces(sides, tmp_path):
             write(tmp_path / f"{name}.{side}", [f"{side} {end}"])
     assert list(PairFiles([str(tmp_path / "{q,r}.{en,de}")])) == [("en x", "de x"), ("en y", "de y")]
     assert expand_braces("{2..0}{a,b}") == ["2a", "2b", "1a", "1b", "0a", "0b"]  # as a shell does
+    assert [expand_braces(each) for each in ("{10..9}", "{9..10}", "{009..10}")] == [
+        ["10", "9"],
+        ["9", "10"],
+        ["009", "010"],
+    ]
 
 
 def test_output_packed_by_its_name(tmp_path):

@@ -244,7 +244,7 @@ def test_less_usual_formats(tmp_path, name, kind):
 
 
 def test_heic_without_the_library_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr("gen.inputs.pictures._formats", lambda: ("JPEG", "PNG"))
+    monkeypatch.setattr("gen.inputs.pictures.formats", lambda: ("JPEG", "PNG"))
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
     with pytest.raises(PictureError, match="only with pillow-heif: pip install pillow-heif"):
         open_picture(tmp_path / "a.heic")

@@ -324,6 +324,14 @@ def test_many_constraints_are_refused(url):
         assert (answer.status_code, name in answer.json()["error"]) == (400, True)
 
 
+def test_many_rows_of_a_long_input_are_refused():
+    with running({"en-de": MODELS["en-de"]}, Limits(positions=20)) as (url, _):
+        asked = {"model": "en-de", "input": SENTENCES[1], "beam": 5}
+        answer = httpx.post(f"{url}/api/generate", json=asked)
+        assert (answer.status_code, "too much at once" in answer.text) == (400, True), answer.text
+        assert httpx.post(f"{url}/api/generate", json={**asked, "beam": 2, "n_best": 1}).status_code == 200
+
+
 def test_a_line_too_long_to_be_split_is_refused():
     with running({"en-de": MODELS["en-de"]}, Limits(input_tokens=10)) as (url, _):
         for path, asked in (

@@ -53,6 +53,9 @@ def test_what_the_user_says_stands():
 def test_a_short_text_gets_short_chunks():
     assert chosen("2m", tokens=5_000).data.chunk == 5_000 // 8 // 32
     assert chosen("2m", tokens=10).data.chunk == 16
+    steps, epochs = chosen("190 steps", tokens=5_000), chosen("23.1 epochs", tokens=5_000)  # of 32 · 19 tokens
+    assert steps.model.dropout == epochs.model.dropout
+    assert steps.train.weight_decay == pytest.approx(epochs.train.weight_decay, rel=0.05)
 
 
 @pytest.mark.parametrize("unit", ["stream", "line"])

@@ -55,7 +55,9 @@ def expand_braces(name: str) -> list[str]:
     if len(parts) == 1:
         first, last = match[2].split("..")
         step = 1 if int(first) <= int(last) else -1
-        parts = [f"{n:0{len(first)}}" for n in range(int(first), int(last) + step, step)]
+        padded = any(len(end) > 1 and end[0] == "0" for end in (first, last))
+        width = max(len(first), len(last)) if padded else 1
+        parts = [f"{n:0{width}}" for n in range(int(first), int(last) + step, step)]
     return [each for part in parts for each in expand_braces(match[1] + part + match[3])]
 
 

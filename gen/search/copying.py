@@ -88,7 +88,7 @@ class Copying:
                     must = [stand_in]
                     text = f"{must[0]} {text}"
                     gaps = [gaps[0], *(gap._replace(at=gap.at + len(must[0]) + 1) for gap in gaps[1:])]
-            if skips:
+            if skips and not stays:
                 gaps = [gap._replace(at=len(processor.known(text[: gap.at], "skip"))) for gap in gaps]
                 text = processor.known(text, "skip")
             if text != given and isinstance(given, str):

@@ -127,6 +127,12 @@ class Datastore:
         """The target of a sentence that the memory has: of several the most frequent."""
         return self._targets.get(self._normal(source)) if self.has_pairs and isinstance(source, str) else None
 
+    def target_ids(self, source: Any) -> list[int] | None:
+        """The tokens of `target`, with EOS; None also where the vocabulary lacks some of it."""
+        target = self.target(source)
+        ids = self._tokenizer.encode(target) if target is not None else [self._tokenizer.unk_id]
+        return None if self._tokenizer.unk_id in ids else [*ids, self._tokenizer.eos_id]
+
     def matches(self, source: str, count: int = 3, least: float = 0.6) -> list[Match]:
         """The pairs most like a sentence, best first, by edit distance.
 
@@ -166,9 +172,7 @@ class Datastore:
         sources = list(map(sentence_of, items))
         targets: list[list[int] | None] = []
         for source, use in zip_longest(sources, use_targets, fillvalue=False):
-            target = self.target(source) if use else None
-            ids = self._tokenizer.encode(target) if target is not None else [self._tokenizer.unk_id]
-            targets.append(None if self._tokenizer.unk_id in ids else [*ids, self._tokenizer.eos_id])
+            targets.append(self.target_ids(source) if use else None)
         return Neighbours(self, targets, list(map(self._entries, sources)))
 
     def nearest(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -286,6 +286,8 @@ class SearchOptions:
         ways = {*BEAM, *SAMPLING, "strategy"}
         chosen = ways & set(given)
         stays = "beam" in defaults and chosen <= {*BEAM}
+        if stays and "beam" in given:  # these may not go with another width
+            defaults = {name: value for name, value in defaults.items() if name not in BEAM[-3:]}
         # A seed or a number of samples alone still means the model's own way to sample.
         if not stays and chosen & (ways - {"seed", "num_samples", *BEAM[1:]}):
             defaults = {name: value for name, value in defaults.items() if name not in ways}

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from gen.base.errors import UserError
-from gen.inputs.processors import InputProcessor, known_item, sentence_of
+from gen.inputs.processors import InputProcessor, SentenceProcessor, known_item, sentence_of
 from gen.inputs.tokenizer import Tokenizer
 from gen.search.beam import Beam
 from gen.search.confidence import Calibration
@@ -22,7 +22,7 @@ from gen.search.neighbours import Neighbours
 from gen.search.ops import Ops
 from gen.search.options import SearchOptions
 from gen.search.output import Hypothesis
-from gen.search.processors import Processor
+from gen.search.processors import NoRepeatNgram, Processor
 from gen.search.strategy import Strategy
 
 
@@ -174,14 +174,19 @@ def prepare(
     # None where all that a model does is to continue prompts
     readers: Mapping[str, InputProcessor] | None = getattr(model, "processors", None)
     copying, store = None, getattr(model, "datastore", None)
+    whole = [False] * len(items)
+    if store and _as_stored(options):  # what it has is right as it is
+        targets = map(store.target_ids, map(sentence_of, items))
+        whole = [not must and target is not None for must, target in zip(each_must, targets, strict=True)]
     if options.kinds or options.replace_unk:
-        stored = store.target if store and _as_stored(options) else lambda _: None  # what it has is right as it is
-        whole = [not m and stored(sentence_of(i)) is not None for m, i in zip(each_must, items, strict=True)]
         copying = _copying(items, options, given, readers or {}, tokenizer, whole)
         items = copying.items
         each_must = [(*must, *own) for must, own in zip(each_must, copying.must, strict=True)]
     if options.unknown and readers:
-        items = [known_item(readers, item, options.unknown) for item in items]
+        items = [
+            item if stays else known_item(readers, item, options.unknown)
+            for item, stays in zip(items, whole, strict=True)
+        ]
     start = model.start_search(items)
     mask = np.zeros((len(items), 0), bool) if start.mask is None else start.mask
     limits = options.limits(mask.sum(1).tolist())
@@ -192,9 +197,11 @@ def prepare(
     wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer, limits=limits)
     remembered: list[Neighbours] = []
     if store:  # first, so that nothing forbidden comes back
-        plain = _as_stored(options)
-        whole = [plain and not goal and len(ids) == 1 for goal, ids in zip(goals, prompts, strict=True)]
+        whole = [stays and len(ids) == 1 for stays, ids in zip(whole, prompts, strict=True)]
         remembered = [store.processor(items, whole)]  # a translation that a prompt has begun is continued
+        for each in wanted:
+            if isinstance(each, NoRepeatNgram):
+                each.exempt = [target is not None for target in remembered[0].targets]
     strategy, num_distinct = _strategy(given.get("strategy"), options, must)
     if isinstance(strategy, Beam):
         strategy.mask = mask
@@ -218,7 +225,7 @@ def prepare(
         give_attention=gives_attention,
         calibration=model.calibration,
         known={i: target for each in remembered for i, target in enumerate(each.targets) if target},
-        read=[_changed(*both) for both in zip(map(sentence_of, asked), map(sentence_of, items), strict=True)],
+        read=[_read(readers or {}, *both) for both in zip(asked, items, strict=True)],
     )
 
 
@@ -259,9 +266,12 @@ def _as_stored(o: SearchOptions) -> bool:
     return not (o.ban or o.prefix or o.min_new_tokens or o.stop or o.repetition_penalty != 1)
 
 
-def _changed(asked: Any, read: Any) -> str:
-    """A sentence that is read instead of another one; "" where it is the same, or there is none."""
-    return read if isinstance(read, str) and read != asked else ""
+def _read(readers: Mapping[str, InputProcessor], asked: Any, read: Any) -> str:
+    """The sentence that is read instead of the one that was asked for; "" where its tokens are the same."""
+    asked, read, processor = sentence_of(asked), sentence_of(read), readers.get("sentence")
+    if asked == read or not isinstance(asked, str) or not isinstance(processor, SentenceProcessor):
+        return ""
+    return "" if np.array_equal(processor.encode(asked), processor.encode(read)) else read
 
 
 def _must(

@@ -173,15 +173,21 @@ class NoRepeatNgram(Processor):
     Args:
         n: the length of the n-gram.
         forced: the length of a forced prefix, which may repeat n-grams.
+
+    Attributes:
+        exempt: for each of the B inputs, whether its outputs may repeat n-grams; empty: none may.
     """
 
     def __init__(self, n: int, forced: int = 0) -> None:
         self.n, self.forced = n, forced
+        self.exempt: Sequence[bool] = ()
 
     def start(self, ops: Ops, prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
         super().start(ops, prompts, vocab_size)
         longest = max(map(len, prompts), default=0)
         self._seen = ops.asarray([[-1] * (longest - len(p)) + list(p) for p in prompts], "int64")  # (R, T)
+        exempt = self.exempt or [False]
+        self._bound = ~np.repeat(np.asarray(exempt, bool), len(prompts) // len(exempt))  # (R,)
 
     def __call__(self, log_probs: Array, lengths: Array) -> Array:
         seen, windows = self._seen, self._seen.shape[1] - self.n + 1
@@ -191,6 +197,8 @@ class NoRepeatNgram(Processor):
         repeats = seen[:, :windows] >= 0
         for i in range(self.n - 1):
             repeats = repeats & (seen[:, i : windows + i] == seen[:, windows + i, None])
+        if not self._bound.all():
+            repeats = repeats & self.ops.asarray(self._bound, "bool")[:, None]
         if self.forced:
             repeats = repeats & (lengths >= self.forced)[:, None]
         return self.ops.ban_each(log_probs, repeats, seen[:, self.n - 1 :])
@@ -200,7 +208,7 @@ class NoRepeatNgram(Processor):
         self._seen = self.ops.concat([seen, token_ids[:, None]], 1)
 
     def keep(self, rows: np.ndarray) -> None:
-        self._seen = self._seen[rows]
+        self._seen, self._bound = self._seen[rows], self._bound[rows]
 
 
 class StopStrings(Processor):

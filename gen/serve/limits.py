@@ -19,6 +19,7 @@ class Limits:
         seconds: until a request is given up.
         body_seconds: until the body of a request must be there.
         constraints: texts that must be said, and those that are banned.
+        positions: of the memories of all rows of a request.
     """
 
     body: int = 20 << 20
@@ -30,6 +31,7 @@ class Limits:
     seconds: float = 120.0
     body_seconds: float = 30.0
     constraints: int = 64
+    positions: int = 1 << 20
 
     @property
     def characters(self) -> int:

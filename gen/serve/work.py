@@ -122,13 +122,16 @@ class Work:
                 for each in search.processors:
                     if isinstance(each, Neighbours):
                         each.targets = [None]
-            self.read(max(len(search.prompts[0]) - 1, search.mask.shape[1]))
+            positions = search.mask.shape[1]
+            self.read(max(len(search.prompts[0]) - 1, positions))
+            if (width := width_of(chosen)) * positions > self.limits.positions:  # each row has a copy of them
+                raise Refusal(f"{width:,} texts or beams of an input of {positions:,} tokens are too much at once")
             return Job(search, self.news, from_ids=from_ids, **wanted)
 
         try:
             if self.engine.waiting >= self.limits.queue:
                 raise Busy
-            check(self.served, options, self.limits)
+            chosen = check(self.served, options, self.limits)
             job = await self.apart(prepare)
             if self._over:
                 raise self._over
@@ -228,14 +231,20 @@ def check(served: Served, options: Mapping[str, Any], limits: Limits) -> SearchO
     """The options that a request would have. Raises `Refusal` where they are wrong or too much."""
     chosen: SearchOptions = refused(SearchOptions.make, served.model.search_defaults, dict(options))
     for name in ("must", "ban"):  # each costs time at every step, of all requests
-        if len(texts := getattr(chosen, name)) > limits.constraints:
-            raise Refusal(f"{name}: {len(texts):,} texts, and at most {limits.constraints} may be given")
+        given = options.get(name) or ()
+        texts = [each for text in ([given] if isinstance(given, str) else given) for each in text.split("|")]
+        if len(texts) > limits.constraints or sum(map(len, texts)) > 64 * limits.constraints:
+            raise Refusal(f"{name}: at most {limits.constraints} texts (A|B are two) of 64 characters are taken")
     if chosen.length_limit > limits.tokens:
         raise Refusal(f"max_new_tokens {chosen.length_limit:,}: at most {limits.tokens:,} tokens are written")
-    width = (chosen.beam or chosen.num_outputs) * (WIDEST if chosen.must else 1)
-    if width > limits.rows:
+    if (width := width_of(chosen)) > limits.rows:
         raise Refusal(f"{width:,} texts or beams at once: at most {limits.rows:,} are searched")
     return chosen
+
+
+def width_of(chosen: SearchOptions) -> int:
+    """The rows that a search has at most."""
+    return (chosen.beam or chosen.num_outputs) * (WIDEST if chosen.must else 1)
 
 
 def several(served: Served, options: dict[str, Any], n: int) -> dict[str, Any]:

@@ -91,7 +91,8 @@ class Session:
                     f"--init-from {path}: is a {begun.info.task or 'Python'} model, not a {task.name} one"
                 )
             config = _as_begun(config, begun, given)
-            if dropout := {n: getattr(config.model, n) for n in DROPOUT & {*given}}:
+            dropout = {name: getattr(config.model, name) for name in DROPOUT & {*given}}
+            if dropout := {name: share for name, share in dropout.items() if share is not None}:
                 begun = with_dropout(begun, dropout)
         self.config, self.task = config, task(config, begun)
 

@@ -184,8 +184,9 @@ def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypo
 
 
 def _same_words(text: str, longer: str) -> dict[int, int]:
-    """Which words of a text are which of one that holds more."""
-    blocks = SequenceMatcher(None, text.split(), longer.split(), autojunk=False).get_matching_blocks()
+    """Which words of a text are which of one that holds more, whatever their case."""
+    words, others = text.casefold().split(), longer.casefold().split()
+    blocks = SequenceMatcher(None, words, others, autojunk=False).get_matching_blocks()
     return {block.a + n: block.b + n for block in blocks for n in range(block.size)}
 
 

@@ -14,7 +14,8 @@ export function searchOptions(defaults, given) {
   const ways = [...BEAM, ...SAMPLE, "strategy"];
   const chosen = ways.filter((name) => name in asked && !MODEST.includes(name));
   const stays = defaults.beam != null && chosen.every((name) => BEAM.includes(name)); // another width alone
-  const own = Object.fromEntries(Object.entries(defaults).filter(([name]) => stays || !chosen.length || !ways.includes(name)));
+  const fits = (name) => (stays ? name !== "n_best" || asked.beam == null : !chosen.length || !ways.includes(name));
+  const own = Object.fromEntries(Object.entries(defaults).filter(([name]) => fits(name)));
   const found = { ...own, ...asked };
   for (const [name, [least, most]] of Object.entries({ ...NUMBERS, ...RANGES })) {
     if (found[name] != null && !(found[name] >= least && found[name] <= most)) throw new Refusal(`${name} must be between ${least} and ${most}, not ${found[name]}`);
