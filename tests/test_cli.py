@@ -57,8 +57,21 @@ def test_a_run_from_text_to_text(gen, trained, book):
     assert figures["bits_per_char"] > 0
     again = json.loads(gen("evaluate", trained, "--data", book, "--json")[1])
     assert again["loss"] < 4
-    lines = ("train", "text", "--data", book, "--unit", "line", "--max-line", "8", "--budget", "2 steps", *TINY)
-    assert gen(*lines, "--out", trained.parent / "lines")[0] == 0
+    (book.parent / "lines.txt").write_text("".join(f"{n} cats and {n} dogs\n" for n in range(200)))
+    lines = (
+        "train",
+        "text",
+        "--data",
+        book.parent / "lines.txt",
+        "--unit",
+        "line",
+        "--max-line",
+        "8",
+        "--budget",
+        "2 steps",
+        *TINY,
+    )
+    assert gen(*lines, "--budget", "2 steps", "--out", trained.parent / "lines")[0] == 0
     own, (_, out, err) = trained.parent / "lines", gen("evaluate", trained.parent / "lines", "--json")
     status, again, err = gen("evaluate", own, "--data", own / "valid.txt", "--json")
     assert status == 0, err

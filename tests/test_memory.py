@@ -188,6 +188,18 @@ def test_what_the_memory_has_is_translated_as_there(stores):
     assert model.generate(PAIRS[1][0], protect=True).text == "w1 w2 w3"  # nothing is taken out of it
 
 
+def test_what_the_memory_has_may_repeat_itself_or_be_unknown(tmp_path):
+    """It is written as it is; what the vocabulary cannot spell of it is protected as anywhere."""
+    twice = "w5 w6 w7 w8 w9 w5 w6 w7 w8 w9"
+    write_pairs(tmp_path, translator(), [("w1 w2", twice), ("w1 12345 w2", "w2 12345 w1")])
+    model = with_memory(translator(), tmp_path)
+    for options in ({}, {"no_repeat_ngram": 5}):
+        found = model.generate(["w1 w2", "w3"], **options)
+        assert (found[0].text, found[0].finished) == (twice, True)
+    for unknown in (None, "skip"):
+        assert "12345" in model.generate("w1 12345 w2", protect=True, unknown=unknown).text
+
+
 def test_what_the_memory_has_is_sure(stores):
     model = calibrated(with_memory(translator(), stores / "pairs"))
     known, other = model.generate([PAIRS[1][0], "w8 w8"])

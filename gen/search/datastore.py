@@ -129,8 +129,9 @@ class Datastore:
 
     def target_ids(self, source: Any) -> list[int] | None:
         """The tokens of `target`, with EOS; None also where the vocabulary lacks some of it."""
-        target = self.target(source)
-        ids = self._tokenizer.encode(target) if target is not None else [self._tokenizer.unk_id]
+        if (target := self.target(source)) is None:
+            return None
+        ids = self._tokenizer.encode(target)
         return None if self._tokenizer.unk_id in ids else [*ids, self._tokenizer.eos_id]
 
     def matches(self, source: str, count: int = 3, least: float = 0.6) -> list[Match]:

@@ -269,7 +269,7 @@ def _as_stored(o: SearchOptions) -> bool:
 def _read(readers: Mapping[str, InputProcessor], asked: Any, read: Any) -> str:
     """The sentence that is read instead of the one that was asked for; "" where its tokens are the same."""
     asked, read, processor = sentence_of(asked), sentence_of(read), readers.get("sentence")
-    if asked == read or not isinstance(asked, str) or not isinstance(processor, SentenceProcessor):
+    if not isinstance(asked, str) or asked == read or not isinstance(processor, SentenceProcessor):
         return ""
     return "" if np.array_equal(processor.encode(asked), processor.encode(read)) else read
 
