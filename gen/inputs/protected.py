@@ -100,16 +100,16 @@ def _joined(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]
 
 def _widened(text: str, begin: int, end: int) -> tuple[int, int]:
     """A span with the brackets or the commas around it, and a colon after it where it is the first of the text."""
-    before = _word_before(text, begin)
+    before = _last_before(text, begin)
     while before >= 0 and text[end : end + 1] == _PAIRS.get(text[before]):
         begin, end = before, end + 1
-        before = _word_before(text, begin)
+        before = _last_before(text, begin)
     if before < 0 and (mark := regex.compile(r"\s?[:.,)\]–—-]+(?=\s)").match(text, end)):
         end = mark.end()
     return begin, end
 
 
-def _word_before(text: str, at: int) -> int:
+def _last_before(text: str, at: int) -> int:
     """The position of the last character before ``at`` that is no space; -1 where there is none."""
     return next((i for i in range(at - 1, -1, -1) if not text[i].isspace()), -1)
 

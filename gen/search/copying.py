@@ -39,7 +39,7 @@ class Copying:
         lexicon: source word → what stands for it instead.
         stands: whether something may stand in for a span, which then must be written.
         skips: whether the model reads nothing in the place of what its vocabulary lacks.
-        whole: for each item, whether nothing is taken out of it; empty: of all it is.
+        whole: for each item, whether it stays as it is; empty: none does.
 
     Attributes:
         items: without protected spans, and with ``skips`` without what the vocabulary lacks.

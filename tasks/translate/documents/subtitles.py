@@ -14,7 +14,7 @@ from tasks.translate.documents.segments import MARKUP, BadDocument, Parts, Segme
 
 _TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
 _TIMING = re.compile(rf"^[ \t]*{_TIME}[ \t]*-->[ \t]*{_TIME}(?:[ \t][^\n]*)?\r?(?:\n|\Z)", re.MULTILINE)
-_ANY_TIME = r"\d+:\d+[:.,]\d[\d:.,]*"  # no hours and minutes, which a text may speak of
+_ANY_TIME = r"\d+:\d+[:.,]\d[\d:.,]*"  # with seconds: "10:30 - 11:45" may be the text of a cue
 _TIMES = re.compile(rf"^(?:.*-->.*|[ \t]*{_ANY_TIME}[ \t]*\S{{1,3}}[ \t]*{_ANY_TIME}[ \t\r]*)$", re.MULTILINE)
 _EXAMPLE = "it is like 00:01:02,500 --> 00:01:04,000"
 _LINE_END = re.compile(r"\r?\n")
