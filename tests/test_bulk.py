@@ -50,6 +50,21 @@ def test_chunks_are_the_rows(tmp_path, name):
     assert [item for chunk in chunks for item in read_chunk(chunk, ["text"])] == LINES * 2
 
 
+def test_empty_lines_are_rows_of_text_alone(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n\n  \n{"text": "b"}\n\n{"text": "c"}\n\n')
+    (tmp_path / "a.txt").write_text("a\n\nb\n")
+    for name, rows in (("a.jsonl", ["a", "b", "c"]), ("a.txt", ["a", "", "b"])):
+        chunks = find_chunks([str(tmp_path / name)], 2)
+        assert sum(chunk.count for chunk in chunks) == 3
+        assert [item for chunk in chunks for item in read_chunk(chunk, ["text"])] == rows
+
+
+def test_what_is_no_utf8_is_refused_at_once(tmp_path):
+    (tmp_path / "a.txt").write_text("the cat\n" * 9, encoding="utf-16")
+    with pytest.raises(UserError, match=r"a\.txt: is UTF-16 text"):
+        find_chunks([str(tmp_path / "a.txt")], 2)
+
+
 def test_a_chunk_of_parquet_reads_only_its_row_groups_and_columns(tmp_path, monkeypatch):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     table = pa.table({"a": LINES, "b": LINES[::-1], "other": [[i] for i in range(len(LINES))]})

@@ -165,6 +165,23 @@ def test_folders_name_what_they_skip(tmp_path):
     assert files.skipped == ["c.pdf", "d.docx"]
 
 
+def test_folders_may_be_links_and_files_in_them_empty(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "b.txt").write_text("b\n")
+    (tmp_path / "near" / "inner").mkdir(parents=True)
+    (tmp_path / "near" / "a.txt").write_text("a\n")
+    (tmp_path / "near" / "empty.txt").write_text("")
+    (tmp_path / "near" / "inner" / "far").symlink_to(tmp_path / "far")
+    (tmp_path / "near" / "inner" / "again").symlink_to(tmp_path / "near")  # without end
+    files = TextFiles([str(tmp_path / "near")])
+    assert "".join(piece or "" for piece in files) == "a\nb\n"
+    assert files.skipped == ["empty.txt"]
+    (tmp_path / "near" / "a.txt").unlink()
+    (tmp_path / "far" / "b.txt").unlink()
+    with pytest.raises(UserError, match=r"empty\.txt: is empty"):
+        TextFiles([str(tmp_path / "near")])
+
+
 TITLES = ["One dog", "Two\ncats", "", "Three, or four"]
 TABLES = {
     "t.csv": 'id,title\n1,One dog\n2,"Two\ncats"\n3,\n4,"Three, or four"\n',

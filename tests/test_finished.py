@@ -119,6 +119,7 @@ def test_cleaning_up_deletes_only_what_is_ours(tmp_path) -> None:
     ours = folders.beside(tmp_path / "best")
     ours.mkdir()
     (ours / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".teacher.jsonl.gen-ab_d3f9_").write_text("half")
     theirs = [".samples.md.swp", ".best.notes", ".best.personal", ".gen-12345678", ".a.gen-1234567", ".DS_Store.x"]
     for name in theirs:
         (tmp_path / name).write_text("mine")
@@ -127,6 +128,7 @@ def test_cleaning_up_deletes_only_what_is_ours(tmp_path) -> None:
     os.symlink(tmp_path / "kept", tmp_path / ".best.gen-0123abcd")
     folders.sweep(tmp_path)
     assert not ours.exists()
+    assert not (tmp_path / ".teacher.jsonl.gen-ab_d3f9_").exists()
     assert all((tmp_path / name).exists() for name in theirs)
     assert (tmp_path / "kept" / "file").read_text() == "mine"
 

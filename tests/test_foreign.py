@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
-from gen.metrics.plots import plot_attention, plot_looks, plot_runs
+from gen.metrics.plots import plot_attention, plot_looks, plot_losses, plot_runs
 from gen.training.run_folder import RunFolder
 from tasks.caption.command import _cell
 from tests.conftest import TEXT, TINY
@@ -27,6 +28,18 @@ def test_dollar_signs_are_no_mathematics_in_plots(tmp_path):
         plot_looks(np.zeros((8, 8, 3), np.uint8), np.full((5, 4), 0.25), ODD, tmp_path / f"b.{end}")
         plot_runs({name: [{"seconds": 1, "validation": {"loss": 1.0}}] for name in ODD}, tmp_path / f"c.{end}")
     assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_a_figure_that_is_no_number_is_left_out_of_the_plot(tmp_path):
+    each = [{"seconds": float(i), "validation": {"loss": 1.0, "f1": f1}} for i, f1 in enumerate((np.nan, 0.5))]
+    plot_losses(each, tmp_path / "a.png", metric="f1")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_plots_of_long_texts_have_a_size_that_can_be_opened(tmp_path):
+    plot_attention(np.full((400, 900), 1 / 900), ["a"] * 400, ["b"] * 900, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert max(image.size) < 8000
 
 
 def test_samples_are_no_records(tmp_path):

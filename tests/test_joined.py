@@ -31,10 +31,11 @@ from gen.models.export import export
 from gen.models.memory import Memory
 from gen.models.model import Model
 from gen.models.transfer import freeze, with_dropout, with_vocabulary
-from gen.search.ensemble import Ensemble
+from gen.search.ensemble import Ensemble, reads_alike
 from gen.search.info import ModelInfo
 from gen.training.self_critical import SelfCritical
 from tasks.caption.pictures import caption_pictures
+from tasks.options import input_name
 
 LETTERS = CharTokenizer.train(["abcdefgh"])
 ITEMS = [
@@ -356,6 +357,21 @@ def test_models_of_an_ensemble_see_a_picture_each_in_its_way(tmp_path):
     both, options = Ensemble(models), {"temperature": 0, "max_new_tokens": 6}
     (found,) = caption_pictures(both, [tmp_path / "a.png"], **options)
     assert found.hypotheses[0].text == both.generate(str(tmp_path / "a.png"), **options).text
+
+
+def test_an_input_may_be_called_as_a_state_is(tmp_path):
+    encoder = LabelEncoder({"state": LabelTokenizer(["new", "old"])}, 16)
+    model = Model(encoder, DecoderConfig(len(LETTERS), 8, 12, 1), LETTERS, ModelInfo("text")).eval()
+    pytest.importorskip("onnxscript")
+    export(model, tmp_path / "x")
+    item, options = {"state": "old", "prompt": "a"}, {"temperature": 0, "max_new_tokens": 6}
+    assert runtime.load(tmp_path / "x").generate(item, **options).text == model.generate(item, **options).text
+    assert [input_name(column) for column in ("state", "must", "mask")] == ["state", "column_must", "column_mask"]
+
+
+def test_models_that_read_other_things_are_no_ensemble():
+    other = Model(RNNEncoder(LETTERS), DecoderConfig(len(LETTERS), 8, 12, 1), LETTERS)
+    assert not reads_alike(Ensemble([joined(), other]), "first")
 
 
 def test_it_learns_from_all_its_parts():

@@ -12,6 +12,7 @@ import torch
 
 from gen.base.errors import UserError
 from gen.inputs.processors import PromptProcessor
+from gen.inputs.protected import split_protected
 from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import Encoder, RNNEncoder
@@ -155,6 +156,20 @@ def test_a_server_splits_no_line_that_the_memory_has(tmp_path):
     with running({"en-de": model}) as (url, _):
         found = httpx.post(f"{url}/translate", json={"q": [line, f"{line}\nw3"], "source": "en", "target": "de"})
         assert found.json() == {"translatedText": [expected, f"{expected}\nw7 w8"]}
+
+
+def test_a_line_whose_translation_the_vocabulary_cannot_spell_is_split(tmp_path):
+    line = " ".join(f"w{i}" for i in range(30))
+    write_pairs(tmp_path, translator(), [*PAIRS, (line, "w1 12345 w3")])
+    model = with_memory(translator(), tmp_path)
+    pieces = split_protected(model.processors["sentence"], line, ()).texts
+    expected = " ".join(found.text for found in model.generate(pieces))
+    (found,) = (found.hypotheses[0].text for found in translate_lines(model, [line]))
+    assert len(pieces) > 1
+    assert found == expected
+    with running({"en-de": model}) as (url, _):
+        answer = httpx.post(f"{url}/translate", json={"q": line, "source": "en", "target": "de"})
+        assert answer.json() == {"translatedText": expected}
 
 
 def test_a_server_goes_on_with_what_was_begun(stores):

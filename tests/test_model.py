@@ -20,6 +20,7 @@ from gen.models import checkpoint
 from gen.models.batch import Batch
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import ENCODERS, NoneEncoder, RNNEncoder
+from gen.models.loading import load_module
 from gen.models.model import Model
 from tests.conftest import TEXT, make_model
 
@@ -161,7 +162,7 @@ def test_loading_keeps_the_layout_in_memory(tmp_path):
     made = _Layouts()
     weights = {name: weight.contiguous() for name, weight in made.state_dict().items()}
     save_file(weights, tmp_path / checkpoint.WEIGHTS)
-    loaded = checkpoint.load_module(tmp_path, _Layouts)
+    loaded = load_module(tmp_path, _Layouts)
     for name, weight in loaded.state_dict().items():
         assert torch.equal(weight, weights[name])
     assert loaded.convolution.weight.is_contiguous(memory_format=torch.channels_last)

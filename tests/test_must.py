@@ -17,8 +17,9 @@ from gen.search.must import Goal, Must
 from gen.search.ops import NumpyOps, TorchOps
 from gen.search.phrases import Phrases, whole_words
 from tasks.commands.must import with_must
-from tasks.translate.terms import Terms
+from tasks.translate.terms import Terms, read_lexicon
 from tests.conftest import TEXT
+from tests.serving import topics
 from tests.test_search import BOS, EOS, PAD, State, make_table, score_of, table_step
 from tests.test_wishes import CHAINS, TOKENIZERS, quick
 
@@ -163,6 +164,15 @@ def test_any_strategy_says_what_it_must():
         assert not goal.missing(tokenizer.decode(drain(running)[0][0].token_ids))
 
 
+def test_a_label_beside_what_must_come_is_a_label():
+    model, options = topics(), {"beam": 5, "max_new_tokens": 30}
+    found = {topic: model.generate({"topic": topic}, must="cat", **options).text for topic in ("news", "sports")}
+    for topic, text in found.items():
+        assert model.generate({"topic": topic, "must": ["cat"]}, **options).text == text
+        assert "cat" in text
+    assert len({*found.values()}) == 2
+
+
 def test_terms_are_found_as_whole_words_longest_first(tmp_path):
     path = tmp_path / "terms.tsv"
     path.write_text("town\tcat\ntown hall\tmat| dog\nMay\tthe\nc++\tran\ntown\tsat\n")
@@ -174,6 +184,10 @@ def test_terms_are_found_as_whole_words_longest_first(tmp_path):
     assert Terms(str(path), TOKENIZERS["char"]).constraints("a cafe\u0301") == ["cat"]
     (comma := tmp_path / "terms.csv").write_text("dog,cat\nmen,mat\n")
     assert Terms(str(comma), TOKENIZERS["char"]).constraints("a dog and men") == ["cat", "mat"]
+    comma.write_text("dog,cat|mat\nbig dog,mat|cat\n")  # | is no delimiter, however regular
+    assert Terms(str(comma), TOKENIZERS["char"]).constraints("a dog, a big dog") == ["cat|mat", "mat|cat"]
+    (tmp_path / "words.tsv").write_text("cafe\u0301\tcat\n")
+    assert read_lexicon(str(tmp_path / "words.tsv")) == {"café": "cat"}
     wrong = {"a\tcat\tb\nx\ty\n": "line 1 has 3 columns", "a\tcat\n\tcat\n": "line 2: a source or"}
     for text, message in {**wrong, "a\tcat\nb\tZ\u00e9bu\n": "line 2: 'Z\u00e9bu' must come"}.items():
         path.write_text(text)

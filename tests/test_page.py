@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from base64 import b64decode
 from dataclasses import replace
@@ -10,8 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from gen.inputs.labels import LabelTokenizer
 from gen.inputs.pictures import open_picture
 from gen.inputs.tokenizer import CharTokenizer
+from gen.models.decoder import DecoderConfig
+from gen.models.encoders import CNNEncoder, JoinedEncoder, LabelEncoder
+from gen.models.model import Model
+from gen.search.info import ModelInfo
 from gen.search.labels import label_log_probs
 from gen.serve.engine import Engine
 from tests.browsing import DESK, PHONE, needs_browser, nothing_serious, sync_api
@@ -250,12 +256,17 @@ def test_stop(see, served, monkeypatch):
     page.get_by_label("Length").press("End")
     page.get_by_role("button", name="Write").click()
     expect(page.locator(".text .token").nth(5)).to_be_attached()
+    engine = served[1] and served[1].served["writer"].engine
+    before = engine and engine.tokens
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("status")).to_have_text("stopped")
     expect(page.get_by_role("button", name="Stop")).to_be_disabled()
     assert 5 < page.locator(".text .token").count() < 900
-    while served[1] and served[1].served["writer"].engine.rows:
+    end = time.monotonic() + 60
+    while engine and engine.rows:
+        assert time.monotonic() < end
         time.sleep(0.01)
+    assert not engine or engine.tokens == before  # given up, not done
     page.get_by_label("Length").press("Home")
     page.get_by_role("button", name="Write").click()  # and it goes on working
     assert len(written(page)) == 10
@@ -297,19 +308,64 @@ def test_a_label_to_write_about(see):
 
 def test_what_the_server_refuses_is_said(see):
     page = see("writer")
+    page.get_by_role("button", name="Write").click()
+    written(page)
     page.get_by_label("prompt").fill("€")
     page.get_by_role("button", name="Write").click()
     expect(page.locator(".wrong")).to_contain_text("'€'")
+    page.locator(".bar:enabled").first.click()  # of the text before: it does nothing
+    expect(page.locator(".text .token")).to_have_count(0)
 
 
 def test_a_server_may_ask_for_a_key(see):
     with running({"writer": MODELS["writer"]}, api_key="sesame") as (url, _):
         page = see(url=url)
+        for wrong in ("no", "schlüssel €"):
+            page.get_by_label("API key").fill(wrong)
+            page.get_by_role("button", name="Use it").click()
+            expect(page.get_by_text("This key is wrong.")).to_be_visible()
+            expect(page.get_by_label("API key")).to_be_focused()
         page.get_by_label("API key").fill("sesame")
         page.get_by_role("button", name="Use it").click()
         page.get_by_label("prompt").fill("the ")
         page.get_by_role("button", name="Write").click()
         assert written(page) == write("the ").text
+
+
+def test_a_key_of_any_letters(see):
+    with running({"writer": MODELS["writer"]}, api_key="schlüssel €") as (url, _):
+        page = see(url=url)
+        page.get_by_label("API key").fill("schlüssel €")
+        page.get_by_role("button", name="Use it").click()
+        expect(page.get_by_role("button", name="Write")).to_be_visible()
+        page.close()
+
+
+def test_another_model_beside_one_that_writes(see, served, monkeypatch):
+    tick = Engine._tick
+    monkeypatch.setattr(Engine, "_tick", lambda self, taken: (time.sleep(0.02), tick(self, taken)))
+    page = see("writer", slow=True)
+    page.get_by_label("prompt").fill("the ")
+    page.get_by_role("button", name="Write").click()
+    expect(page.locator(".text .token").nth(2)).to_be_attached()
+    page.get_by_role("checkbox", name=ODD).check()
+    expect(page.locator(".panel")).to_have_count(2)
+    assert written(page) == write("the ").text
+
+
+def test_sliders_are_those_of_the_models_that_are_shown(see):
+    models = {name: copy.copy(MODELS["writer"]) for name in ("a", "b")}
+    for count, model in zip((20, 40), models.values(), strict=True):
+        model.info = replace(model.info, search={"max_new_tokens": count})
+    with running(models) as (url, _):
+        page = see("a", url=url)
+        page.get_by_role("button", name="Write").click()
+        assert len(written(page)) == 20
+        page.get_by_role("checkbox", name="b").check()
+        page.get_by_role("checkbox", name="a").uncheck()
+        expect(page.get_by_label("Length")).to_have_value("40")
+        expect(page.locator(".text .token")).to_have_count(40)
+        page.close()
 
 
 # -- translations, pictures, labels --------------------------------------------------------------------------
@@ -387,6 +443,50 @@ def test_a_picture_is_dropped(see):
     shades = canvas.evaluate(shade, round(len(weights) ** 0.5))
     assert shades[int(weights.argmax())] == min(shades)
     assert max(shades) > min(shades)
+
+
+def test_a_label_that_is_needed(see):
+    """Nothing is asked for without a picture, and one of the labels is always chosen."""
+    label = LabelEncoder({"label": LabelTokenizer(["de", "en"])}, 16, prompt=False)
+    encoder = JoinedEncoder({"picture": CNNEncoder("alexnet", "none", memory_size=16), "label": label}, 16)
+    model = Model(
+        encoder, DecoderConfig(len(WORDS), 12, 16, 2, attention="dot"), WORDS, ModelInfo("caption")
+    ).eval()
+    with running({"both": model}) as (url, _):
+        page = see("both", url=url)
+        assert page.get_by_role("combobox").locator("option").all_text_contents() == ["de", "en"]
+        page.get_by_role("button", name="Describe").click()
+        assert page.locator("input[type=file]").evaluate("field => field.validity.valueMissing")
+        page.locator("input[type=file]").set_input_files(png())
+        options = {"beam": 4, "n_best": 3, "length_penalty": 1.0}
+        for label in ("de", "en"):
+            page.get_by_role("combobox").select_option(label)
+            page.get_by_role("button", name="Describe").click()
+            item = {"picture": open_picture(png()["buffer"]), "label": label}
+            expect(page.locator(".others button span").first).to_have_text(model.generate(item, **options).text)
+        page.close()
+
+
+def test_a_picture_may_be_taken_away_again(see):
+    parts = {"sentence": MODELS["en-de"].encoder, "picture": CNNEncoder("alexnet", "none", memory_size=16)}
+    encoder = JoinedEncoder(parts, 16, optional=["picture"])
+    model = Model(encoder, DecoderConfig(len(WORDS), 12, 16, 2, attention="dot"), WORDS, ModelInfo("translate"))
+    with running({"seeing": model.eval()}) as (url, _):
+        page = see("seeing", url=url)
+        page.get_by_label("sentence").fill(SENTENCES[1])
+        page.locator("input[type=file]").set_input_files(png())
+        expect(page.locator(".drop img")).to_be_visible()
+        expect(page.locator(".photo")).to_have_count(1)
+        page.get_by_role("button", name="Remove the picture").click()
+        expect(page.locator(".drop img")).to_be_hidden()
+        expect(page.locator(".photo")).to_have_count(0)
+        expect(page.get_by_role("button", name="Remove the picture")).to_be_hidden()
+        page.close()
+
+
+def png():
+    """A picture as a file that is chosen."""
+    return {"name": "blue.png", "mimeType": "image/png", "buffer": b64decode(picture("blue").partition(",")[2])}
 
 
 def test_labels(see):
@@ -480,14 +580,24 @@ def test_one_file_without_a_network(write_page, browser, tmp_path):
     assert wrong == []
 
 
-def test_what_is_missing_beside_the_page_is_said(write_page, browser, tmp_path):
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("models/0-writer.bin", "models/0-writer.bin is missing"),
+        ("engine/ort.wasm", "engine/ort.wasm is missing"),
+        ("engine/worker.js", "worker"),
+        ("engine/ort.js", "worker"),
+    ],
+)
+def test_what_is_missing_beside_the_page_is_said(write_page, browser, tmp_path, file, said):
     folder = write_page(["writer"], tmp_path / "site")
-    next((folder / "models").iterdir()).unlink()
+    (folder / file).unlink()
     with folder_served(folder) as url:
         page = browser.new_page()
         page.goto(url)
-        page.get_by_role("button", name="Write").click()
-        expect(page.locator(".wrong")).to_contain_text("models/0-writer.bin is missing")
+        for _ in range(2):
+            page.get_by_role("button", name="Write").click()
+            expect(page.locator(".wrong")).to_contain_text(said)
         page.close()
 
 

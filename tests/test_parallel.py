@@ -31,6 +31,16 @@ def sides(tmp_path):
     return write(tmp_path / "p.en", [a for a, _ in PAIRS]), write(tmp_path / "p.de", [b for _, b in PAIRS])
 
 
+def test_a_table_that_is_named_twice_counts_twice(tmp_path):
+    rows = [f"{a}\t{b}\t{part}" for (a, b), part in zip(PAIRS, ("train", "val", "test"), strict=True)]
+    table = write(tmp_path / "rows.tsv", ["source\ttarget\tsplit", *rows])
+    files = PairFiles([table, table])
+    assert list(files) == PAIRS * 2
+    assert files.parts.tolist() == ["train", "valid", "test"] * 2
+    assert files.folders == [tmp_path] * 6
+    assert [len(cells) for cells in files.cells([("--given", "split")])] == [6]
+
+
 def test_two_files_and_braces(sides, tmp_path):
     assert list(PairFiles(sides)) == PAIRS
     assert list(PairFiles([str(tmp_path / "p.{en,de}")])) == PAIRS

@@ -33,6 +33,8 @@ from gen.search.ops import NumpyOps
 from gen.search.phrase import phrase_fits
 from gen.search.remember import write_pairs, write_text
 from tasks.cli import main
+from tasks.commands.export import quantization_check
+from tasks.text.task import Text
 from tests import torchfree
 
 pytest.importorskip("onnxscript")
@@ -293,6 +295,16 @@ def test_int8_is_judged_before_it_is_written(saved, capsys):
     assert {"BLEU, float32", "BLEU, int8"} <= set(figures)
     assert "BLEU, int8" in (saved / "out" / "README.md").read_text()
     assert runtime.load(saved / "out").precision == "int8"
+
+
+def test_int8_of_text_is_judged_in_bits(monkeypatch):
+    bits = {"plain": 1.0, "small": 1.01}
+    monkeypatch.setattr("tasks.commands.export.runtime.load", lambda folder: folder)
+    monkeypatch.setattr(Text, "measure", lambda task, model, examples, limit: (bits[model], "9 pieces"))
+    figures = quantization_check(Text(), ["a text"], "plain", "small", None)
+    assert figures == {"bits per character, float32": 1.0, "bits per character, int8": 1.01}
+    with pytest.raises(UserError, match="bits per character 1 in float32"):
+        quantization_check(Text(), ["a text"], "plain", "small", 0.001)
 
 
 def test_a_run_whose_data_has_moved(saved, capsys, monkeypatch):

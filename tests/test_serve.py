@@ -24,8 +24,10 @@ import torch
 from libretranslatepy import LibreTranslateAPI
 
 from gen.base.errors import UserError
+from gen.inputs.items import item_labels
 from gen.inputs.pictures import open_picture
-from gen.inputs.processors import item_labels
+from gen.inputs.subword import SubwordTokenizer
+from gen.inputs.tokenizer import WordTokenizer
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import CNNEncoder, JoinedEncoder, RNNEncoder
 from gen.models.model import Model
@@ -39,8 +41,21 @@ from gen.serve.guard import Key
 from gen.serve.limits import Limits
 from gen.serve.models import _languages
 from gen.serve.translation import Translating
+from tasks.cli import main
 from tasks.translate.lines import translate_lines
-from tests.serving import SENTENCES, WORDS, calibrated, captioner, labeller, picture, running, translator, writer
+from tests.conftest import TEXT, make_model
+from tests.serving import (
+    SENTENCES,
+    WORDS,
+    calibrated,
+    captioner,
+    labeller,
+    picture,
+    running,
+    topics,
+    translator,
+    writer,
+)
 
 ROOT = Path(__file__).parents[1]
 MODELS = {"writer": writer(), "en-de": calibrated(translator()), "captions": captioner(), "labels": labeller()}
@@ -451,6 +466,65 @@ def test_descriptions(url):
     assert 'gen_rows{model="writer"} 0.0' in metrics
 
 
+def test_what_further_inputs_get():
+    model, plain = topics(), {"temperature": 0.8, "seed": 1, "max_tokens": 200}
+    with running({"topics": model}) as (url, _), openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        found = set()
+        for topic in ("news", "sports", None):
+            more = {"extra_body": {"given": {"topic": topic}}, "model": "topics", **plain}
+            item = {"topic": topic, "prompt": ""}
+            expected = model.generate(item, temperature=0.8, seed=1, max_new_tokens=200).text
+            assert client.completions.create(prompt="", **more).choices[0].text == expected
+            said = client.chat.completions.create(messages=[{**USER, "content": ""}], **more)
+            assert said.choices[0].message.content == expected
+            found.add(expected)
+        assert len(found) > 1
+        for given in ({"topic": "cats"}, {"topic": "news", "prompt": "a"}):
+            with pytest.raises(openai.BadRequestError):
+                client.completions.create(model="topics", prompt="the ", extra_body={"given": given})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_was_kept_may_end_within_a_character(stream):
+    """What comes completes it, and is the piece of the token that does."""
+    tokenizer = SubwordTokenizer.train([TEXT], at_most=True)
+    *_, first, second, third = tokenizer.encode("漢")
+    model, script = make_model(tokenizer), iter([second, third])
+    own = model.decoder.forward
+
+    def forward(token_ids, state, memory, **more):
+        output = own(token_ids, state, memory, **more)
+        output.logits[:, -1] = -99.0
+        output.logits[:, -1, next(script, tokenizer.eos_id)] = 0.0
+        return output
+
+    model.decoder.forward = forward
+    with running({"subwords": model}) as (url, _):
+        begun = [*tokenizer.encode("the cat"), first]
+        asked = {"model": "subwords", "from_ids": begun, "temperature": 0, "max_new_tokens": 2, "stream": stream}
+        answer = httpx.post(f"{url}/api/generate", json=asked)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line] if stream else [answer.json()]
+    (output,) = events[-1]["outputs"]
+    assert output["text"] == "漢"
+    assert [token["piece"] for token in output["tokens"]] == ["", "漢"]
+    if stream:
+        assert [event["token"]["piece"] for event in events[:-1]] == ["", "漢"]
+
+
+def test_alternatives_are_tokens_that_may_come():
+    """In a search of its own as in one that shares its steps."""
+    model = make_model(WordTokenizer([" the", " cat"]))
+    with torch.no_grad():
+        model.decoder.output.bias[model.tokenizer.unk_id] = 99.0
+    never = {model.tokenizer.unk_id, model.tokenizer.pad_id}
+    with running({"words": model}) as (url, _):
+        for option in ({}, {"repetition_penalty": 1.1}):
+            asked = {"model": "words", "input": "the", "max_new_tokens": 2, "temperature": 0, "top": 9, **option}
+            (found,) = httpx.post(f"{url}/api/generate", json=asked).json()["outputs"]
+            for token in found["tokens"]:
+                assert {each["id"] for each in token["top"]}.isdisjoint(never)
+
+
 # -- what cannot be answered -------------------------------------------------------------------------------
 
 COMPLETION = {"model": "writer", "prompt": "a"}
@@ -471,6 +545,9 @@ BAD = {
     "huge": ("/v1/completions", {**COMPLETION, "max_tokens": 10**9}, 400, "max_new_tokens"),
     "more than there may be": ("/v1/completions", {**COMPLETION, "max_tokens": 9999}, 400, "at most 5,000"),
     "temperature": ("/v1/completions", {**COMPLETION, "temperature": -1}, 400, "temperature must be"),
+    "coverage": ("/v1/completions", {**COMPLETION, "beam": 3, "coverage_penalty": 0.2}, 400, "no attention"),
+    "must": ("/v1/completions", {**COMPLETION, "beam": 3, "must": "mat", "max_tokens": 2}, 400, "'mat' must come"),
+    "given": ("/v1/completions", {**COMPLETION, "given": {"topic": "news"}}, 400, "unknown input 'topic'"),
     "infinite": ("/v1/completions", b'{"model": "writer", "temperature": 1e999}', 400, ""),
     "top_p": ("/v1/completions", {**COMPLETION, "top_p": 2}, 400, "top_p must be"),
     "seed": ("/v1/completions", {**COMPLETION, "seed": -1}, 400, "seed must be"),
@@ -587,6 +664,7 @@ ENDLESS = {"model": "writer", "prompt": "the ", "max_tokens": 5000, "min_new_tok
 def test_a_client_that_hangs_up_frees_its_rows(served, stream):
     url, models = served
     engine = models.served["writer"].engine
+    before = engine.tokens
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
         body = json.dumps({**ENDLESS, "stream": stream, "n": 2}).encode()
         connection.sendall(
@@ -596,6 +674,7 @@ def test_a_client_that_hangs_up_frees_its_rows(served, stream):
         if stream:
             assert connection.recv(10)
     until(lambda: engine.rows == 0)
+    assert engine.tokens == before  # given up, not done
 
 
 def test_limits_keys_origins_and_the_log(capfd):
@@ -766,6 +845,29 @@ def test_who_reads_nothing_is_let_go(monkeypatch):
         until(lambda: engine.rows == 8)
         until(lambda: engine.rows == 0)
         assert engine.tokens == 0  # given up, not done
+
+
+def test_options_reach_the_server(tmp_path, monkeypatch):
+    MODELS["writer"].save(tmp_path / "book")
+    seen = []
+    monkeypatch.setattr(server, "run", lambda app, listening, seconds: (seen.append(app), listening.close()))
+    monkeypatch.setenv("GEN_API_KEY", "sesame")
+    names = ("body", "pixels", "tokens", "input", "rows", "waiting")
+    limits = [word for number, name in enumerate(names, 11) for word in (f"--max-{name}", str(number))]
+    words = ["serve", str(tmp_path / "book"), "--port", "0", *limits, "--timeout", "17"]
+    assert main([*words, "--allow-host", "gpu.example.org"]) == 0
+    (app,) = seen
+    found = app.state.models.limits
+    sizes = [found.body, found.pixels, found.tokens, found.input_tokens, found.rows, found.queue, found.seconds]
+    assert sizes == [11, 12, 13, 14, 15, 16, 17]
+    app.state.key.check("Bearer sesame")
+    with pytest.raises(Refusal):
+        app.state.key.check("")
+    (hosts,) = (each.kwargs["hosts"] for each in app.user_middleware if "hosts" in each.kwargs)
+    hosts.check([b"gpu.example.org:80"])
+    hosts.check([b"localhost"])
+    with pytest.raises(Refusal):
+        hosts.check([b"evil.example.org"])
 
 
 def test_sigterm_finishes_what_is_under_way(tmp_path):

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass
 from typing import Annotated, Any, TypeVar
 
-from gen.base.errors import ConfigError
-from gen.base.fields import Arg, build, convert, describe, flag, options_of
-from gen.base.lines import MAX_LINE_BYTES, set_max_line_bytes
+from gen.base.errors import ConfigError, flag
+from gen.base.fields import Arg, build, convert, describe, options_of
+from gen.base.lines import MAX_LINE_BYTES, expand_braces, set_max_line_bytes
 from gen.base.parser import from_words, make_parser, near, repeat_numbers, unknown_options
 from gen.base.yaml_files import read_options
 
@@ -251,9 +251,15 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What changed between two configurations, nested or flat, as "--option old → new"."""
-    old, new = flat(old), flat(new)
-    shown = {name: [_show(each.get(name)) for each in (old, new)] for name in sorted({*old, *new})}
-    return [f"{flag(name)} {a} → {b}" for name, (a, b) in shown.items() if old.get(name) != new.get(name)]
+    pairs = {name: [each.get(name) for each in map(flat, (old, new))] for name in sorted({*flat(old), *flat(new)})}
+    return [f"{flag(name)} {_show(a)} → {_show(b)}" for name, (a, b) in pairs.items() if _plain(a) != _plain(b)]
+
+
+def _plain(value: Any) -> Any:
+    """A list with braces expanded: some shells do that before a command sees them, and Python does not."""
+    if not isinstance(value, list):
+        return value
+    return [each for part in value for each in (expand_braces(part) if isinstance(part, str) else [part])]
 
 
 _SHOWN = 300

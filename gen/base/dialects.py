@@ -16,7 +16,7 @@ _SAMPLE = 2000
 _CELL = 1 << 24
 """Largest number of characters in a cell."""
 
-_DELIMITERS = "\t|;,"
+DELIMITERS = "\t|;,"
 """From the one that sentences have least to the one that they have most."""
 
 _SAID = re.compile("sep=(.)")
@@ -87,12 +87,13 @@ class Dialect:
             raise csv.Error(f"line {first}: {error}") from error
 
 
-def sniff(name: str, default: str) -> Dialect:
+def sniff(name: str, default: str, delimiters: str = DELIMITERS) -> Dialect:
     """The dialect of a file, told from its first lines.
 
     Args:
         name: the file.
         default: the delimiter where the lines have none.
+        delimiters: those that come into question, the surest first.
 
     Raises:
         UserError: the file cannot be read.
@@ -102,7 +103,7 @@ def sniff(name: str, default: str) -> Dialect:
         return Dialect(said[1])
     whole = len(sample) <= _SAMPLE
     best, most = Dialect(default), 0.0
-    for delimiter in _DELIMITERS:
+    for delimiter in delimiters:
         for dialect in _ways(delimiter, sample, whole):
             share = _regularity(_sampled(dialect, sample, whole))
             if share > most + 0.05:

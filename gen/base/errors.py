@@ -132,6 +132,16 @@ def notify(message: str) -> None:
     print(f"gen: {printable(message)}", file=sys.stderr, flush=True)
 
 
+def flag(name: str) -> str:
+    """The option of a field: ``--learning-rate`` for ``learning_rate``, ``--with`` for ``with_``."""
+    return "--" + name.removesuffix("_").replace("_", "-")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class where it has none; 160 characters at most."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
 def few(names: Sequence[str], most: int = 3) -> str:
     """The first few names for a message, and how many more there are.
 

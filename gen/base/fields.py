@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import docstring_parser
 import msgspec
 
+from gen.base.errors import flag
+
 T = TypeVar("T")
 
 
@@ -107,11 +109,6 @@ class Option:
             return ""
         values = self.default if isinstance(self.default, tuple) else (self.default,)
         return f"(default: {'yes' if self.default is True else ' '.join(map(str, values))})"
-
-
-def flag(name: str) -> str:
-    """The option of a field: ``--learning-rate`` for ``learning_rate``, ``--with`` for ``with_``."""
-    return "--" + name.removesuffix("_").replace("_", "-")
 
 
 def options_of(config: Any, path: tuple[str, ...] = ()) -> tuple[Option, ...]:

@@ -73,14 +73,18 @@ def fingerprint(name: str | os.PathLike[str], most: int = 1 << 24) -> list[Any]:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files in a folder and its subfolders, sorted by path, without hidden ones and what macOS adds to
-    archives (``._name``, ``__MACOSX``)."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(
-        path
-        for path in found
-        if not any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
-    )
+    """All files in a folder and its subfolders, also linked ones, sorted by path, without hidden ones and what
+    macOS adds to archives (``._name``, ``__MACOSX``)."""
+    found, seen = list[Path](), set[tuple[int, int]]()
+    for where, inner, names in os.walk(folder, followlinks=True):
+        about = os.stat(where)
+        if (about.st_dev, about.st_ino) in seen:  # a link to a folder that it is in, or to one that was read
+            inner.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        inner[:] = sorted(name for name in inner if not name.startswith(".") and name != "__MACOSX")
+        found += (Path(where, name) for name in names if not name.startswith("."))
+    return sorted(path for path in found if path.is_file())
 
 
 class TextFiles:
@@ -148,7 +152,8 @@ class TextFiles:
                 spool.flush()
             found = [Path(self._spools[name].name)]
         elif Path(name).is_dir():
-            found = texts_in(Path(name))
+            texts = texts_in(Path(name))
+            found = [path for path in texts if path.stat().st_size] or texts  # one that is empty is no error
             others = set(visible_files(Path(name))) - set(found)
             self.skipped += sorted(str(path.relative_to(name)) for path in others)
         elif glob.has_magic(name) and not Path(name).exists():

@@ -189,7 +189,7 @@ def holds(lock: Any) -> bool | None:
     return os.path.samestat(there, os.fstat(lock._context.lock_file_fd))
 
 
-_OURS = re.compile(r"\..+\.gen-[a-z0-9]{8}")
+_OURS = re.compile(r"\..+\.gen-[a-z0-9_]{8}")
 """Names of temporary files and folders; nobody else's are deleted."""
 
 

@@ -45,7 +45,7 @@ def push(folder: Path, name: str, *, private: bool = False, message: str = "Uplo
             delete_patterns=FILES,  # what an exported model left, for one, would be loaded instead of this one
         )
     except Exception as error:  # the library also raises its HTTP client's errors
-        raise UserError(f"{name}: could not be uploaded ({_line(error)}); `hf auth login` logs in") from error
+        raise UserError(f"{name}: could not be uploaded ({reason_of(error)}); `hf auth login` logs in") from error
     return str(address)
 
 
@@ -69,7 +69,7 @@ def fetch(name: str) -> Path:
             name, revision=revision or None, allow_patterns=FILES, endpoint=os.environ.get("HF_ENDPOINT")
         )
     except Exception as error:
-        raise UserError(f"{PREFIX}{name}: could not be downloaded ({_line(error)})") from error
+        raise UserError(f"{PREFIX}{name}: could not be downloaded ({reason_of(error)})") from error
     return Path(found)
 
 
@@ -86,5 +86,6 @@ def _library() -> Any:
     return huggingface_hub
 
 
-def _line(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """What an error of the hub says, in one line of 200 characters at most."""
     return " ".join(str(error).split())[:200] or type(error).__name__

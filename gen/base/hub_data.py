@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gen.base.cache import cache_folder
-from gen.base.errors import UserError
+from gen.base.errors import UserError, first_line
 from gen.base.lines import suffix
 
 
@@ -32,7 +32,7 @@ def load_dataset(name: str) -> Any:
         base, *rest = name.split(":")
         return datasets.load_dataset(base, *rest[:-1], split=rest[-1] if rest else "train")
     except Exception as error:  # network, pyarrow, missing splits: no common base class
-        raise UserError(f"{name}: cannot be loaded ({_reason(error)})") from error
+        raise UserError(f"{name}: cannot be loaded ({first_line(error)})") from error
 
 
 def dataset_rows(name: str, data: Any) -> Iterator[dict[str, Any]]:
@@ -54,7 +54,7 @@ def dataset_rows(name: str, data: Any) -> Iterator[dict[str, Any]]:
         try:
             row = next(rows, None)
         except Exception as error:  # pyarrow, a text that is not UTF-8: no common base class
-            raise UserError(f"{name}: row {number + 1} is damaged ({_reason(error)})") from error
+            raise UserError(f"{name}: row {number + 1} is damaged ({first_line(error)})") from error
         if row is None:
             return
         row |= {column: _label(kind, row[column]) for column, kind in labels.items()}
@@ -86,7 +86,3 @@ def _picture(picture: dict[str, Any] | None, folder: Path, number: int) -> str |
             whole.write_bytes(picture["bytes"])
             whole.replace(path)
     return str(path.absolute())
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -16,6 +16,11 @@ MOST_JSON = 1 << 30
 """Bytes of a JSON file: COCO's captions are one line of 90 MB."""
 
 
+def json_line(value: Any) -> str:
+    """A value as a line of JSON; bytes of file names that are no UTF-8 are escaped."""
+    return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode() + "\n"
+
+
 def json_rows(name: str) -> Iterator[tuple[int, Any]]:
     """Yields (line number, value) per line of a JSON Lines file; empty lines are skipped."""
     for number, line in enumerate(read_lines(name), 1):

@@ -12,8 +12,8 @@ from dataclasses import MISSING
 from itertools import pairwise
 from typing import Any, NoReturn
 
-from gen.base.errors import ConfigError
-from gen.base.fields import Option, convert, describe, flag
+from gen.base.errors import ConfigError, flag
+from gen.base.fields import Option, convert, describe
 from gen.base.lines import MAX_LINE_BYTES
 
 NUMBERS = "a number, or several"

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gen.base.dialects import Dialect, has_header, names_in, sniff
+from gen.base.dialects import DELIMITERS, Dialect, has_header, names_in, sniff
 from gen.base.errors import UserError
 from gen.base.hub_data import dataset_rows, load_dataset
 from gen.base.json_files import json_document, json_rows, records
@@ -55,8 +55,11 @@ class Table:
         ([('line 2', {'id': '1', 'en': 'a dog', 'de': 'ein Hund'})], 'de')
     """
 
-    def __init__(self, name: str, wanted: Sequence[str] = (), *, header: bool = True) -> None:
+    def __init__(
+        self, name: str, wanted: Sequence[str] = (), *, header: bool = True, delimiters: str = DELIMITERS
+    ) -> None:
         self.name, self.wanted, self._has_header = name, [each for each in wanted if each], header
+        self._delimiters = delimiters
         self._inner: dict[str, list[str]] = {}
         self.head = list(islice(self, _HEAD))
         first = [] if self._dialect is None else self._header[0]
@@ -182,7 +185,7 @@ class Table:
     def _dialect(self) -> Dialect | None:
         if self._is_loaded or suffix(self.name) in (".json", ".jsonl", ".ndjson"):
             return None
-        return sniff(self.name, "," if suffix(self.name) == ".csv" else "\t")
+        return sniff(self.name, "," if suffix(self.name) == ".csv" else "\t", self._delimiters)
 
     @cached_property
     def _header(self) -> tuple[list[str], bool]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from gen.base.errors import UserError
+from gen.base.errors import UserError, first_line
 from gen.base.files import read_whole
 
 LARGEST_YAML = 1 << 20
@@ -47,7 +47,7 @@ def read_options(path: str) -> Any:
             raise UserError(f"{path}: is larger than {LARGEST_YAML >> 20} MB: this is no file of options")
         values = parse_yaml(content.decode())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path}: cannot be read ({first_line(error)})") from error
     return {} if values is None else values
 
 

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from gen.base.errors import UserError, notify
-from gen.base.lines import expand_braces, suffix
+from gen.base.lines import expand_braces, refuse_foreign, suffix
 from gen.base.tables import TABLES
 from gen.datasets.shard_files import needs, parquet_batches, whole
 from gen.inputs.pictures import find_pictures
 
 LINES = (".jsonl", ".ndjson")
 ROWS = (*LINES, ".parquet")
+_LOOK = 4096
+"""Bytes that tell whether a file is text."""
 
 
 class Failed(str):
@@ -92,14 +94,20 @@ def _places(name: str, size: int) -> Iterator[tuple[int, int]]:
         yield from ((min(size, rows - begin), begin) for begin in range(0, rows, size))
         return
     with _open(name) as file:
+        refuse_foreign(file.peek(_LOOK)[:_LOOK], name)  # type: ignore[attr-defined]
         begin, count = 0, 0
-        while file.readline():
-            count += 1
+        while line := file.readline():
+            count += _is_row(line, name)
             if count == size:
                 yield count, begin
                 begin, count = file.tell(), 0
         if count:
             yield count, begin
+
+
+def _is_row(line: bytes, name: str) -> bool:
+    """Whether a line is a row: in JSON Lines empty ones are none."""
+    return suffix(name) not in LINES or bool(line.strip())
 
 
 def _open(name: str) -> IO[bytes]:
@@ -118,7 +126,7 @@ def read_chunk(chunk: Chunk, columns: Sequence[str]) -> Iterator[Any]:
     else:
         with _open(chunk.file) as file:
             file.seek(chunk.begin)
-            for line in islice(file, chunk.count):
+            for line in islice((line for line in file if _is_row(line, chunk.file)), chunk.count):
                 yield _line(line.rstrip(b"\r\n"), columns if suffix(chunk.file) in LINES else None)
 
 

@@ -101,9 +101,8 @@ class PairFiles:
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for source, target in self.file_pairs:
             yield from _aligned_lines(source, target)
-        for name in self.tables:
-            table = self._tables[name]
-            chosen = self._columns[name]
+        for table in self._in_order:
+            chosen = self._columns[table.name]
             for where, row in table:
                 source, target = (one_line(table.text(where, row, column)) for column in chosen)
                 yield source, target
@@ -118,7 +117,7 @@ class PairFiles:
         if self.file_pairs:
             raise UserError(f"{self.file_pairs[0][0]}: {columns[0][0]} names a column of a table: see --data")
         found: list[list[Any]] = [[] for _ in columns]
-        for table in self._tables.values():
+        for table in self._in_order:
             names = [table.column(option, asked) for option, asked in columns]
             for _, row in table:
                 for cells, name in zip(found, names, strict=True):
@@ -129,7 +128,7 @@ class PairFiles:
     @property
     def folders(self) -> list[Path]:
         """The folder of the table that each pair is from, (N,); without pairs of two files."""
-        return [Path(table.name).parent for table in self._tables.values() for _ in table]
+        return [Path(table.name).parent for table in self._in_order for _ in table]
 
     @property
     def parts(self) -> np.ndarray | None:
@@ -139,11 +138,16 @@ class PairFiles:
         Raises:
             UserError: a cell names none of them, in a column in which others do.
         """
-        tables = list(self._tables.values())
+        tables = self._in_order
         if not any(table.split for table in tables):
             return None
         parts = [table.part(where, row) for table in tables for where, row in table]
         return np.array(parts) if set(parts) - {"train"} else None
+
+    @property
+    def _in_order(self) -> list[Table]:
+        """The table of each name: the same one twice, if it was named twice."""
+        return [self._tables[name] for name in self.tables]
 
     @cached_property
     def _tables(self) -> dict[str, Table]:

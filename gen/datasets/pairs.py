@@ -192,8 +192,9 @@ def _fill(
     else:
         kept = [(row, *pair) for row, pair in enumerate(valid)]
     notes = pair_notes(keys[usable & ~held_out], PairKeys.of((a, b) for _, a, b in kept))
-    if count := int((~usable).sum()):
-        notes["not used"] = f"{count:,} pairs to test on"
+    aside = {"to test on": int((~usable).sum()), "to validate on": int(held_out.sum()) if valid is not None else 0}
+    if unused := [f"{count:,} pairs {what}" for what, count in aside.items() if count]:
+        notes["not used"] = ", ".join(unused)
     columns = list(dict.fromkeys(train.columns + (valid.columns if valid else [])))
     notes |= {"columns": "; ".join(columns)} if columns else {}
     found = len(kept)

@@ -15,7 +15,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from gen.base.errors import UserError
+from gen.base.errors import UserError, first_line
 from gen.base.files import TextFiles
 from gen.base.lines import expand_braces, suffix
 from gen.base.tables import TABLES, Table
@@ -264,8 +264,7 @@ def whole(name: str, problem: str = "damaged or cut short") -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # tarfile, zlib, pyarrow, the network: no common base class
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{name}: {problem} ({reason[:200]})") from error
+        raise UserError(f"{name}: {problem} ({first_line(error)})") from error
 
 
 class ShardTable(Table):

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gen.base.errors import UserError, few, notify
+from gen.base.errors import UserError, few, first_line, notify
 from gen.base.files import check_regular, read_whole, visible_files
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "HEIF")
@@ -117,8 +117,7 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
     except MemoryError:
         raise PictureError(f"{name}: needs more memory than there is") from None
     except Exception as error:  # decoders raise nearly anything on damaged files
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise PictureError(f"{name}: cannot be decoded ({reason})") from None
+        raise PictureError(f"{name}: cannot be decoded ({first_line(error)})") from None
 
 
 @cache

@@ -9,15 +9,25 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-_ENDS = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+(?=\S)|(?<=[。！？])(?=[^\s.!?…。！？」』）】》〉〕\"'”’»)\]])")
+_ENDS = re.compile(
+    r"(?<=[.!?…।॥؟۔።።])[\"'”’»)\]]*\s+(?=\S)|(?<=[。！？])(?=[^\s.!?…。！？」』）】》〉〕\"'”’»)\]])"
+)
+
+_VOWELLED = (
+    "abb abs abt anm apr art asst aufl aug ave bd ca capt cie co col dec dept dez dipl ed eds eq est etc evtl feb "
+    "fig gen gov hon hrsg inc ing jan jul jun kap mar mio mlle mme no nov oct okt op pres prof rep rev sen sep "
+    "sept tab tel univ usw vol"
+)
+_ABBREVIATIONS = frozenset(_VOWELLED.split())
+"""Of those that have a vowel; others are told by having none."""
 
 
 def sentence_ends(text: str) -> list[int]:
     """The positions where the second and later sentences of a text begin.
 
     In doubt it does not split: before a lower-case letter (unless the whole text is lower-case), and after a full
-    stop that may belong to an abbreviation: after a number, a short capitalised word, or a word with a full stop
-    inside.
+    stop that may belong to an abbreviation: after a number, a capitalised word that often is one or has no vowel,
+    or a word with a full stop inside.
 
     Args:
         text: any text.
@@ -36,10 +46,15 @@ def sentence_ends(text: str) -> list[int]:
         if small and text[match.end()].islower():
             return False
         stem = word.removesuffix(".").strip("\"'“”„‘’«»()[]")
-        short = len(stem) <= 4 and stem[:1].isupper()
+        short = stem[:1].isupper() and (len(stem) == 1 or stem.lower() in _ABBREVIATIONS or _is_clipped(stem))
         return not word.endswith(".") or not (stem.isdigit() or "." in stem or short)
 
     return [match.end() for match in _ENDS.finditer(text) if ends(match)]
+
+
+def _is_clipped(stem: str) -> bool:
+    """Whether a word is short and has no vowel, such as "Mr" and "Nr"."""
+    return len(stem) <= 4 and not set(unicodedata.normalize("NFD", stem.lower())) & set("aeiouyæøœ")
 
 
 class Pieces(NamedTuple):

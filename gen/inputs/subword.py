@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from gen.base.errors import UserError
+from gen.base.errors import UserError, first_line
 from gen.inputs.tokenizer import SPECIALS, TOKENIZERS, Normalization, Tokenizer, normalize
 from gen.inputs.words import pieces_of
 
@@ -105,9 +105,7 @@ class SubwordTokenizer(Tokenizer):
                 elif smallest:
                     size = smallest + vocab_size
                 else:
-                    raise UserError(
-                        f"no subwords can be made of this text: {str(error).splitlines()[0]}"
-                    ) from error
+                    raise UserError(f"no subwords can be made of this text: {first_line(error)}") from error
         raise UserError(
             "no vocabulary of subwords suits this text: name one with --vocab-size, or use --level char"
         )

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gen.inputs.processors import PictureProcessor, memory_slices, named_item
+from gen.inputs.items import memory_slices, named_item
+from gen.inputs.processors import PictureProcessor
 from gen.metrics.plots import plot_attention, plot_looks
 from gen.search import Hypothesis
 

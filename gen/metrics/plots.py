@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ COLOURS = {"accent": "#3457d5", "other": "#2c7a4b", "field": "#8a8d96", "line": 
 
 SIZE = (7.0, 3.6)
 """Width and height of a plot in inches."""
+
+
+_MOST_CELLS = 100
+"""Tokens along a side of a plot of attention: pictures have a size that programs can open."""
 
 
 def plot_losses(
@@ -63,7 +68,7 @@ def plot_losses(
         values = [r["validation"][metric] for r in validations]
         other.plot(seconds, values, color=COLOURS["other"], marker="s", markersize=4)
         other.set_ylabel(label or metric, color=COLOURS["other"])
-        other.set_ylim(0, 1.05 * max([*values, 1e-9]))
+        other.set_ylim(0, 1.05 * max([*filter(isfinite, values), 1e-9]))
         other.spines[["top", "left"]].set_visible(False)
     axes.legend(frameon=False, loc="center right" if metric else "best")
     _save(figure, to)
@@ -154,13 +159,16 @@ def plot_attention(
     Args:
         weights: (T, S) float array, rows summing to 1.
         targets: T labels, from top to bottom.
-        sources: S labels, from left to right.
+        sources: S labels, from left to right. Of either at most `_MOST_CELLS` are drawn.
         to: a file (its extension gives the format), or a buffer for SVG.
         title: the title; "" for none.
     """
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
+    more = [max(0, len(each) - _MOST_CELLS) for each in (targets, sources)]
+    weights = weights[:_MOST_CELLS, :_MOST_CELLS]
+    targets, sources = targets[:_MOST_CELLS], sources[:_MOST_CELLS]
     T, S = len(targets), len(sources)
     ink = COLOURS["accent"]
     shades = LinearSegmentedColormap.from_list("", [f"{ink}00", f"{ink}ff"])  # nothing where there is no weight
@@ -174,6 +182,8 @@ def plot_attention(
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+    if any(more):
+        axes.set_xlabel(f"{more[0]:,} more tokens down, {more[1]:,} more to the right")
     if title:
         figure.suptitle(title, fontsize=10)
     _save(figure, to)

@@ -108,7 +108,8 @@ def translation_metrics(
     for name, metric in sacrebleu_metrics(names, lowercase, tokenize).items():
         found[name] = round(metric.corpus_score(list(hypotheses), [list(references)]).score, 4)
         found[f"{name}_signature"] = str(metric.get_signature())
-    equal = sum(h == r for h, r in zip(hypotheses, references, strict=True))
+    pairs = zip(hypotheses, references, strict=True)
+    equal = sum(h.lower() == r.lower() if lowercase else h == r for h, r in pairs)
     return {**found, "exact": equal / max(len(references), 1)}
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from gen.base import hub
-from gen.base.errors import UserError
+from gen.base.errors import UserError, first_line
 from gen.base.files import check_regular, read_whole
 from gen.base.folders import whole_folder
 from gen.base.yaml_files import read_yaml
@@ -35,8 +34,6 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
 TOKENIZER = "tokenizer.bin"
 TRAINING = "training.pt"
-
-M = TypeVar("M", bound=nn.Module)
 
 
 def find_model(path: str | PathLike[str]) -> Path:
@@ -160,96 +157,11 @@ def _renamed(name: str) -> str:
     return name.replace("decoder.reader.", "decoder.lower.").replace("decoder.writer.", "decoder.upper.")
 
 
-def load_module(folder: Path, build: Callable[[], M]) -> M:
-    """A module with the weights of a model folder, on the CPU.
-
-    It is built on the meta device, where tensors have a shape but no memory. So sizes in a damaged configuration
-    are noticed before anything is allocated, and no time goes into random first weights.
-
-    Args:
-        folder: a model folder.
-        build: makes the module. It is called a second time, for the CPU, if the module has tensors that are not
-            in its state dict, or if its constructor needs the values of tensors.
-
-    Raises:
-        UserError: the weights are damaged, or their names or shapes differ from the module's.
-    """
-    try:
-        with torch.device("meta"), _Unfilled():
-            module = build()
-    except (NotImplementedError, RuntimeError) as error:
-        if "meta tensor" not in str(error):
-            raise
-        module = build()
-    weights = read_weights(folder)
-    weights |= {name: weights[kept] for name, kept in aliases(module).items() if kept in weights}
-    if wrong := _differences(module.state_dict(), weights):
-        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise UserError(f"{folder}: weights and configuration do not belong together ({wrong[0]}{more})")
-    _fill(module, weights)
-    if any(tensor.is_meta for tensor in _tensors(module)):
-        module = build()
-        _fill(module, weights)
-    return module
-
-
-class _Unfilled(TorchFunctionMode):
-    """Leaves out normally distributed first weights: on the meta device torch computes them in Python, and imports
-    its compiler to do so, which takes two seconds."""
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if function in (nn.init.normal_, Tensor.normal_):
-            return args[0] if args else kwargs["tensor"]
-        return function(*args, **kwargs)
-
-
 def aliases(module: nn.Module) -> dict[str, str]:
     """Names of parameters that are stored under another name: tied embeddings are stored once."""
     first: dict[int, str] = {}
     named = module.named_parameters(remove_duplicate=False)
     return {name: kept for name, p in named if (kept := first.setdefault(id(p), name)) != name}
-
-
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    """All tensors of a module: parameters, buffers and plain attributes."""
-    for part in module.modules():
-        for values in (part._parameters, part._buffers, vars(part)):
-            yield from (v for v in values.values() if isinstance(v, Tensor))
-
-
-def _differences(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    """How the names and shapes of ``weights`` differ from those that are wanted."""
-    found = [f"{name} is missing" for name in wanted if name not in weights]
-    found += [f"{name} is unknown" for name in weights if name not in wanted]
-    for name, tensor in wanted.items():
-        if name in weights and weights[name].shape != tensor.shape:
-            found.append(f"{name} is {list(weights[name].shape)} in {WEIGHTS}, {list(tensor.shape)} in {CONFIG}")
-    return found
-
-
-def _fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Replaces the module's parameters and persistent buffers by copies of ``weights``, in the dtype and memory
-    layout of the old ones. Parameters that several modules share stay shared."""
-    filled: dict[int, Tensor] = {}
-    state: dict[str, Tensor] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if id(tensor) not in filled:
-            copy = _like(tensor).copy_(weights[name])
-            parameter = isinstance(tensor, nn.Parameter)
-            filled[id(tensor)] = nn.Parameter(copy, tensor.requires_grad) if parameter else copy
-        state[name] = filled[id(tensor)]
-    module.load_state_dict(state, assign=True)
-    for part in module.modules():  # buffers without elements have nothing to load: they only know the device
-        for name, buffer in part._buffers.items():
-            if buffer is not None and buffer.is_meta and buffer.numel() == 0:
-                part._buffers[name] = _like(buffer)
-
-
-def _like(tensor: Tensor) -> Tensor:
-    """`torch.empty_like` on the CPU. For a meta tensor torch computes it in Python and imports sympy to do so; the
-    memory of what is made in between is never touched."""
-    return torch.empty_like(torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu"))
 
 
 def read_bytes(folder: Path, name: str) -> bytes:
@@ -319,8 +231,3 @@ def checked(folder: Path) -> Iterator[None]:
     except Exception as error:  # any, where a part is missing or of another type
         what = f"KeyError: {error}" if isinstance(error, KeyError) else first_line(error)
         raise UserError(f"{folder / TRAINING}: damaged ({what}); delete the run to start again") from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its class where it has none; 160 characters at most."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

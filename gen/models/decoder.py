@@ -20,7 +20,22 @@ from gen.models.recurrent import RecurrentStack, StackState, variational_dropout
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The decoder's sizes. Defaults are small; tasks choose their own."""
+    """The decoder's sizes. Defaults are small; tasks choose their own.
+
+    Attributes:
+        vocab_size: V, the number of tokens.
+        embedding_size: of the vector of a token.
+        hidden_size: H, of every layer.
+        num_layers: the first lies below the attention, the others above.
+        cell: a name that `register_cell` knows.
+        attention: how the memory is looked at; "none": only its summary is read, for the first state.
+        num_heads: of "multihead"; it divides H.
+        dropout, embedding_dropout, weight_dropout: between layers, on tokens' vectors, on recurrent weights.
+        residual: adds the input of a layer to its output, where sizes are equal.
+        layer_norm: normalises the input of every layer.
+        tie_embeddings: one matrix for embeddings and output.
+        copy: may take a token of the source instead of writing one; needs attention.
+    """
 
     vocab_size: int
     embedding_size: int = 128

@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from gen.base import hub
-from gen.base.errors import ConfigError, UserError
+from gen.base.errors import ConfigError, UserError, first_line
 from gen.base.folders import read_folder, write_folder
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 from gen.models import checkpoint
 from gen.models.decoder import Decoder, DecoderConfig
 from gen.models.device import PRECISIONS
 from gen.models.encoders import Encoder, build_encoder
+from gen.models.loading import load_module
 from gen.search import SearchOptions
 from gen.search.confidence import Calibration, calibration_files, read_calibration
 from gen.search.info import ModelInfo
@@ -124,13 +125,13 @@ class FolderMixin(nn.Module):
                 make: Any = cls
                 return make(encoder, decoder, tokenizer, info)
 
-            model = checkpoint.load_module(folder, build)
+            model = load_module(folder, build)
         except ConfigError as error:
             raise UserError(f"{folder}: {checkpoint.CONFIG}: {error.errors[0]}") from error
         except UserError:
             raise
         except Exception as error:  # whatever constructors raise for arguments that nobody would give
-            what = f"{type(error).__name__}: {checkpoint.first_line(error)}"
+            what = f"{type(error).__name__}: {first_line(error)}"
             raise UserError(f"{folder}: {checkpoint.CONFIG} does not describe a model ({what})") from error
         model.calibration = read_calibration(folder)
         return model

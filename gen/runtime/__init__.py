@@ -23,7 +23,8 @@ from gen.base import hub
 from gen.base.errors import ConfigError, UserError
 from gen.base.files import read_whole
 from gen.base.folders import read_folder, whole_folder
-from gen.inputs.processors import PROCESSORS, InputProcessor, prepare_items
+from gen.inputs.items import prepare_items
+from gen.inputs.processors import PROCESSORS, InputProcessor
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 from gen.runtime.session import Graph
 from gen.search import SearchOptions
@@ -212,8 +213,10 @@ def _load(folder: Path, threads: int) -> Runtime:
     said = _shapes(step.get_outputs())
     made = {**_shapes(encoder.get_outputs()), **examples, "token_ids": [None], **said}
     given = _shapes(encoder.get_inputs())
-    wanted = {**given, **_shapes(step.get_inputs())}
-    wanted |= {f"next_{name}": shape for name, shape in wanted.items() if name.startswith("state")}
+    steps = _shapes(step.get_inputs())
+    wanted = {**given, **steps} | {
+        f"next_{name}": shape for name, shape in steps.items() if name.startswith("state")
+    }
     whole = said.get("log_probs", [])[-1:] == [len(tokenizer)] and {*given} == {*examples}
     if not whole or any(name not in made or not _fits(made[name], shape) for name, shape in wanted.items()):
         raise UserError(f"{folder}: its graphs and its {CONFIG} do not belong together; export the model again")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import regex
 
-from gen.base.errors import UserError
+from gen.base.errors import ConfigError, UserError
 from gen.inputs.processors import InputProcessor, SentenceProcessor
 from gen.inputs.protected import Gap, find_protected, put_back, take_out
 from gen.inputs.tokenizer import Tokenizer, WordTokenizer
@@ -121,7 +121,7 @@ class Copying:
         if unk_id not in hypothesis.token_ids:
             return
         if hypothesis.attention is None or not self._sees:
-            raise UserError("--replace-unk: this model has no attention")
+            raise ConfigError(["--replace-unk: this model has no attention"])
         assert isinstance(source, WordTokenizer)
         words = source.words(self._sentences[number])
         for i, token_id in enumerate(hypothesis.token_ids):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gen.base.errors import UserError
+from gen.base.errors import ConfigError
 from gen.search.ops import Array, Ops
 
 
@@ -24,9 +24,9 @@ class Coverage:
         self.next: Any = None  # (R, S), the weights behind the next token
 
     def look(self, attention: Array | None) -> None:
-        """Takes the weights behind the next token, (R, S). Raises `UserError` without attention."""
+        """Takes the weights behind the next token, (R, S). Raises `ConfigError` without attention."""
         if attention is None or not attention.shape[1]:
-            raise UserError("--coverage-penalty: this model has no attention")
+            raise ConfigError(["--coverage-penalty: this model has no attention"])
         self.next = self.ops.numpy(attention)
 
     def add(self, running: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gen.base.errors import UserError
-from gen.inputs.processors import sentence_of
+from gen.inputs.items import sentence_of
 from gen.search.lookup import QUERIES, Lookup, open_keys
 from gen.search.neighbours import Neighbours
 from gen.search.ops import NumpyOps

@@ -30,7 +30,8 @@ class _States:
 def reads_alike(model: Any, name: str) -> bool:
     """Whether all models of an ensemble read an input as the first one does; True for a single model."""
     models = getattr(model, "models", [model])
-    return len({repr(each.processors[name].config()) for each in models}) == 1
+    found = [each.processors.get(name) for each in models]
+    return None not in found and len({repr(processor.config()) for processor in found}) == 1
 
 
 class Ensemble(GenerationMixin):

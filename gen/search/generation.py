@@ -23,7 +23,8 @@ from gen.search.loop import NOT_FINITE, answered, drain
 from gen.search.options import GenerateKeywords, SearchOptions
 from gen.search.output import Hypothesis, Output
 from gen.search.pieces import Pieces
-from gen.search.prepare import PreparedSearch, SearchInput, prepare
+from gen.search.prepare import prepare
+from gen.search.prepared import PreparedSearch, SearchInput
 from gen.search.sample import fresh_seed
 from gen.search.strategy import Strategy
 from gen.search.unrolled import StepRecord
@@ -85,7 +86,7 @@ class GenerationMixin:
         Args:
             items: one item, or a *list* of them: a string; a picture's path, bytes, `PIL.Image` or array; or a
                 mapping {name: item} for a model that reads several inputs. To a translation model a text is one
-                sentence: only ``gen translate`` splits texts.
+                sentence: only ``gen translate`` and ``gen serve`` split texts.
             options: the fields of `SearchOptions`; ``strategy``, a `Strategy` object or the name of one;
                 ``processors``, further `Processor` objects; ``attention``, False to drop the attention weights;
                 ``lexicon``, a mapping of words for ``replace_unk``.

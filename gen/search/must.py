@@ -266,9 +266,9 @@ def own_must(item: Any) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def without_must(item: Any) -> Any:
-    """The item as the model reads it."""
+def without_must(item: Any, *, named: bool) -> Any:
+    """The item as the model reads it; ``named``: its inputs have names."""
     if not isinstance(item, Mapping) or MUST not in item:
         return item
     rest = {name: value for name, value in item.items() if name != MUST}
-    return next(iter(rest.values())) if len(rest) == 1 else rest
+    return next(iter(rest.values())) if len(rest) == 1 and not named else rest

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
+from gen.base.errors import flag
 from gen.inputs.protected import KINDS
 from gen.search.strategy import STRATEGIES
 
@@ -154,11 +155,6 @@ def empty_in(wanted: Sequence[str]) -> list[str]:
         ['dog|']
     """
     return [text for text in wanted if not all(map(str.strip, text.split("|")))]
-
-
-def flag(name: str) -> str:
-    """The name of an option on the command line."""
-    return "--" + name.replace("_", "-")
 
 
 def converted(value: Any, hint: Any) -> Any:

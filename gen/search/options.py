@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from functools import cache, partial
 from typing import Any, TypedDict, get_type_hints
 
-from gen.base.errors import ConfigError, UserError, within
+from gen.base.errors import ConfigError, UserError, flag, within
 from gen.inputs.protected import KINDS
 from gen.inputs.tokenizer import Tokenizer
 from gen.search.ban import BannedTexts, banned_tokens
@@ -16,7 +16,7 @@ from gen.search.beam import Beam
 from gen.search.constrained import ConstrainedBeam
 from gen.search.diverse_beam import DiverseBeam
 from gen.search.must import Must
-from gen.search.option_checks import BEAM, SAMPLING, converted, flag, option_errors
+from gen.search.option_checks import BEAM, SAMPLING, converted, option_errors
 from gen.search.phrases import whole_words
 from gen.search.processors import (
     BannedTokens,

@@ -45,7 +45,7 @@ class Hypothesis:
         words: its words in order, each with the probability that it is right; empty likewise.
         kept: the protected spans of its input, in their order there.
         read: what the model read, where that is not its input: without protected spans, or words that it does not
-            know; tokens and attention are those of what it wrote of that.
+            know; tokens and attention are those of what it wrote of that. None: its input.
     """
 
     token_ids: list[int]
@@ -61,7 +61,7 @@ class Hypothesis:
     confidence: float | None = None
     words: list[Word] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
-    read: str = ""
+    read: str | None = None
 
     @property
     def alignment(self) -> list[int]:

@@ -7,7 +7,8 @@ from weakref import WeakKeyDictionary
 
 from gen.inputs.tokenizer import Tokenizer
 from gen.inputs.words import CLUSTERS, CONTINUES
-from gen.search.prepare import cut, end_space, token_texts
+from gen.search.prepared import cut, end_space, token_texts
+from gen.search.spelling import after
 
 
 class Pieces:
@@ -62,7 +63,7 @@ class Pieces:
     def _after(self) -> str:
         """The text of the pending tokens."""
         decode = self._tokenizer.decode
-        return decode(self._written + self._pending).removeprefix(decode(self._written))
+        return after(decode(self._written + self._pending), decode(self._written))
 
 
 _continuing: WeakKeyDictionary[Tokenizer, bool] = WeakKeyDictionary()

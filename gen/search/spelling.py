@@ -17,7 +17,7 @@ class Spelling:
     Args:
         tokenizer: of the output.
         before: the token ids that the text continues.
-        space: what the text has already and the first word would bring again: its `gen.search.prepare.end_space`.
+        space: what the text has already and the first word would bring again: its `gen.search.prepared.end_space`.
 
     Example:
         >>> from gen.inputs.tokenizer import WordTokenizer
@@ -33,7 +33,7 @@ class Spelling:
     def piece(self, token_id: int) -> str:
         """The part that a token would have, if it came next."""
         decode = self._tokenizer.decode
-        text = decode([*self._written, *self._pending, token_id]).removeprefix(decode(self._written))
+        text = after(decode([*self._written, *self._pending, token_id]), decode(self._written))
         text = text.removeprefix(self._space)
         return "" if text.endswith("\N{REPLACEMENT CHARACTER}") else text
 
@@ -44,3 +44,13 @@ class Spelling:
         if text:
             self._written, self._pending, self._space = [*self._written, *self._pending][-_NEAR:], [], ""
         return text
+
+
+def after(text: str, begun: str) -> str:
+    """The rest of a text after its beginning, which may have only the first bytes of its last character.
+
+    Example:
+        >>> after("ab\N{EURO SIGN}c", "ab\N{REPLACEMENT CHARACTER}")
+        '€c'
+    """
+    return text.removeprefix(begun if text.startswith(begun) else begun.rstrip("\N{REPLACEMENT CHARACTER}"))

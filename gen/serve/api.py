@@ -11,18 +11,20 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gen.inputs.processors import InputProcessor, SentenceProcessor, item_labels, memory_inputs
+from gen.inputs.items import item_labels, memory_inputs
+from gen.inputs.processors import InputProcessor, SentenceProcessor
 from gen.search.confidence import confidence_record
 from gen.search.labels import label_log_probs
 from gen.search.output import Hypothesis
 from gen.search.pieces import Pieces
-from gen.search.prepare import cut, end_space, token_texts
-from gen.search.spelling import Spelling
+from gen.search.prepared import cut, end_space, token_texts
+from gen.search.spelling import Spelling, after
 from gen.serve.errors import Refusal
+from gen.serve.items import item_of
 from gen.serve.job import Job, Token
 from gen.serve.models import Models
 from gen.serve.wire import Search, Top, answer, events, read
-from gen.serve.work import Work, item_of
+from gen.serve.work import Work
 
 Ids = Annotated[list[int], Meta(max_length=4096)]
 
@@ -220,9 +222,7 @@ def _output(work: Work, job: Job, place: int, hypothesis: Hypothesis, asked: Gen
     text = hypothesis.text
     if job.from_ids:
         decode = work.model.tokenizer.decode
-        text = cut(
-            decode(job.from_ids + hypothesis.token_ids).removeprefix(decode(job.from_ids)), job.search.stops
-        )
+        text = cut(after(decode(job.from_ids + hypothesis.token_ids), decode(job.from_ids)), job.search.stops)
     output: dict[str, Any] = {
         "text": text,
         "score": hypothesis.score,

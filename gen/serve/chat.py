@@ -11,11 +11,12 @@ from starlette.responses import Response
 
 from gen.serve.choices import Choices, Shared, envelope_of, reason, tokens_of
 from gen.serve.errors import Refusal
+from gen.serve.items import item_of
 from gen.serve.job import Token
 from gen.serve.models import Served
 from gen.serve.translation import Translating
 from gen.serve.wire import answer, events, read
-from gen.serve.work import Work, apart, check, item_of, several
+from gen.serve.work import Work, apart, check, several
 
 
 class ImageURL(Struct):
@@ -81,7 +82,7 @@ async def chat(request: Request) -> Response:
     inputs = translating.texts if translating else [_input(served, text, pictures)]
     if len(inputs) > limits.queue:
         raise Refusal("too much text at once: send it in parts", param="messages")
-    items = [item_of(served, each, limits) for each in inputs]
+    items = [item_of(served, each, limits, asked.given) for each in inputs]
     later = {name: value for name, value in options.items() if name != "prefix"}
     ways = [options if begins else later for begins in translating.begins] if translating else [options]
     work = Work(request, served)

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from gen.search.output import Hypothesis
 from gen.search.pieces import Pieces
-from gen.search.prepare import token_texts
+from gen.search.prepared import token_texts
 from gen.serve.errors import Refusal
 from gen.serve.job import Job, Token
 from gen.serve.models import Served
@@ -37,6 +37,8 @@ class Shared(Search, kw_only=True):
     frequency_penalty: Penalty | None = None
     logit_bias: dict[str, float] | None = None
     user: str | None = None
+    given: dict[str, str | None] | None = None
+    """What inputs besides the prompt, the text or the pictures get, such as the label to write about."""
 
     def search(self, served: Served) -> dict[str, Any]:
         """The search options. Raises `Refusal` for what a model cannot do."""

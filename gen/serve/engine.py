@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gen.base.errors import UserError
+from gen.base.errors import ConfigError, UserError
 from gen.search.loop import Events, Wish
 from gen.search.ops import Array
 from gen.search.unrolled import StepRecord
@@ -73,8 +73,14 @@ class _Own:
             self.job.echo.log_probs.append(float(log_probs[0, int(self._wish.token_ids[0, self._read])]))
             self.job.echo.tops += self.job.best(log_probs[:1]) if self.job.top else [[]]
         if not self.ahead:
-            self._best = self.job.best(log_probs) if self.job.top else []
+            self._best = self.job.best(self._allowed(log_probs)) if self.job.top else []
             self._advance((log_probs, state, attention))
+
+    def _allowed(self, log_probs: Array) -> Array:
+        """A copy without the tokens that are never picked."""
+        search = self.job.search
+        ops = search.start.ops
+        return ops.ban(log_probs + 0.0, None, ops.asarray([search.tokenizer.pad_id, *search.never], "int64"))
 
     def _advance(self, answer: Any) -> None:
         try:
@@ -86,7 +92,7 @@ class _Own:
             self.job.finish(stop.value[0])
             self.over = True
         except Exception as error:  # of this search alone: the others go on
-            self.job.fail(reason_of(error))
+            self.job.fail(reason_of(error), 400 if isinstance(error, ConfigError) else 500)
             self.over = True
 
     def _record(self, record: StepRecord) -> None:

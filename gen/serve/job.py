@@ -12,7 +12,7 @@ import numpy as np
 
 from gen.search.ops import Array
 from gen.search.output import Hypothesis
-from gen.search.prepare import PreparedSearch
+from gen.search.prepared import PreparedSearch
 from gen.search.processors import StopStrings
 from gen.search.unrolled import StepRecord
 
@@ -61,6 +61,7 @@ class Job:
         done: with hypotheses, or an error; nothing comes after it.
         cancelled: its rows are to be freed.
         error: why it failed; "" where it did not.
+        status: of HTTP, where it failed.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Job:
         self.tops: list[list[Top]] = [[] for _ in range(self.width)]
         self.said: deque[Token] = deque()  # the engine's thread fills it, the event loop empties it
         self.has_news = self.told = self.done = self.cancelled = False
-        self.error = ""
+        self.error, self.status = "", 500
         self.hypotheses: list[Hypothesis] = []
 
     def best(self, log_probs: Array) -> list[Top]:
@@ -101,9 +102,10 @@ class Job:
         self.said.append(Token(text, token_id, log_prob, top, attention))
         self.has_news = True
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str, status: int = 500) -> None:
         """Ends the job with an error."""
-        self.error = self.error or message
+        if not self.error:
+            self.error, self.status = message, status
         self.done = self.has_news = True
 
     def finish(self, hypotheses: list[Hypothesis]) -> None:

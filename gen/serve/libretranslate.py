@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gen.serve.errors import Refusal
+from gen.serve.items import item_of
 from gen.serve.models import Models, Served
 from gen.serve.translation import Translating
 from gen.serve.wire import answer, body, parse, wrong_type
-from gen.serve.work import Work, check, item_of, several
+from gen.serve.work import Work, check, several
 
 _NAMES = {
     "ar": "Arabic", "bg": "Bulgarian", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek",

@@ -10,14 +10,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gen.search.output import Hypothesis
-from gen.search.prepare import open_end
+from gen.search.prepared import open_end
 from gen.search.spelling import Spelling
 from gen.serve.choices import Choices, Shared, envelope_of, reason, tokens_of
 from gen.serve.errors import Refusal
+from gen.serve.items import item_of
 from gen.serve.job import Job, Token
 from gen.serve.models import Models, Served
 from gen.serve.wire import Count, Texts, answer, events, read
-from gen.serve.work import News, Work, item_of, several
+from gen.serve.work import News, Work, several
 
 
 class Completion(Shared, kw_only=True):
@@ -56,7 +57,7 @@ async def completions(request: Request) -> Response:
     prompts = prompts if isinstance(prompts, list) else [prompts or ""]
     if not 1 <= len(prompts) <= models.limits.rows:
         raise Refusal(f"prompt: give 1 to {models.limits.rows} of them", param="prompt")
-    items = [item_of(served, prompt, models.limits) for prompt in prompts]
+    items = [item_of(served, prompt, models.limits, asked.given) for prompt in prompts]
     work = Work(request, served)
     echoes = bool(asked.echo) and asked.logprobs is not None
     for item in items:

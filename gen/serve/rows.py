@@ -16,7 +16,7 @@ from gen.search.greedy import Greedy
 from gen.search.loop import NOT_FINITE
 from gen.search.ops import Array, Ops
 from gen.search.output import Hypothesis
-from gen.search.prepare import PreparedSearch
+from gen.search.prepared import PreparedSearch
 from gen.search.processors import StopStrings
 from gen.search.sample import Sample, draw
 from gen.serve.job import Job

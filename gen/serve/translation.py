@@ -39,7 +39,7 @@ class Translating:
             )
 
         def pieces(line: str) -> list[str]:
-            whole = chosen.must or (store and store.target(line) is not None)
+            whole = chosen.must or (store and store.target_ids(line) is not None)
             return [line] if line and whole else split_protected(processor, line, chosen.kinds).texts
 
         self._lines = [pieces(line.strip()) for line in text.split("\n")]

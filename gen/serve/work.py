@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import io
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
 
 from gen.base.errors import ConfigError, UserError
-from gen.inputs.pictures import PictureError, formats
-from gen.inputs.processors import named_item
+from gen.inputs.pictures import PictureError
 from gen.search.constrained import WIDEST
 from gen.search.neighbours import Neighbours
 from gen.search.options import SearchOptions
@@ -97,7 +92,7 @@ class Work:
         """Reads an item and lets it join the others.
 
         Args:
-            item: what the model reads; see `item_of`.
+            item: what the model reads; see `gen.serve.items.item_of`.
             options: search options.
             attention: keep the attention.
             from_ids: the beginning of the output, as token ids.
@@ -165,7 +160,10 @@ class Work:
     def outcome(self, job: Job) -> list[Hypothesis]:
         """What a job that is done has found."""
         if job.error:
-            raise Refusal(job.error, 500, code="model_error")
+            raise Refusal(job.error, job.status, code="model_error" if job.status == 500 else "")
+        if job.hypotheses and (missing := job.hypotheses[0].missing):
+            why = "has no room within max_new_tokens, or goes against other options"
+            raise Refusal(f"{missing[0]!r} must come, and {why}", param="must")
         return job.hypotheses
 
     async def results(self, jobs: list[Job] | None = None) -> list[list[Hypothesis]]:
@@ -255,67 +253,3 @@ def several(served: Served, options: dict[str, Any], n: int) -> dict[str, Any]:
     if chosen.beam is not None:
         return {**options, "beam": max(chosen.beam, n), "n_best": n}
     return {**options, "num_samples": n}
-
-
-# -- items -------------------------------------------------------------------------------------------------
-
-
-def item_of(served: Served, given: str | Mapping[str, str | None], limits: Limits) -> Any:
-    """What a model reads, from the texts and ``data:`` URLs of a request.
-
-    Args:
-        served: the model.
-        given: one text or ``data:`` URL, or one per input name.
-        limits: of pixels and characters.
-
-    Raises:
-        Refusal: a picture where a text should be, or the reverse; unknown names; too much of it.
-    """
-    inputs = served.inputs
-    named = refused(named_item, inputs, given)
-    item: dict[str, Any] = {}
-    for name, value in named.items():
-        if value is None:
-            item[name] = None  # an optional input
-        elif inputs[name].kind == "pictures":
-            item[name] = picture_bytes(value, limits)
-        else:
-            if len(value) > limits.characters:
-                raise Refusal(
-                    f"{name}: {len(value):,} characters, and at most {limits.input_tokens:,} tokens are read"
-                )
-            item[name] = " ".join(value.split()) if served.labels else value
-    return item
-
-
-def picture_bytes(url: str, limits: Limits) -> bytes:
-    """The file in a ``data:`` URL. Nothing is ever fetched.
-
-    Raises:
-        Refusal: another kind of address, no base64, no picture, or too many pixels.
-    """
-    head, comma, rest = url.partition(",")
-    if not comma or not head[:5].lower() == "data:":
-        raise Refusal(
-            "a picture comes as a data: URL (data:image/jpeg;base64,…); this server fetches nothing",
-            code="invalid_image_url",
-        )
-    data = unquote_to_bytes(rest)
-    try:
-        if head.lower().endswith(";base64"):
-            data = base64.b64decode(data, validate=True)
-    except (ValueError, binascii.Error):
-        raise Refusal("the data: URL of the picture is no base64", code="invalid_image") from None
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=formats()) as image:
-            width, height = image.size
-    except Exception:  # what is no picture is refused where it is decoded, with the reason
-        return data
-    if width * height > limits.pixels:
-        raise Refusal(
-            f"the picture has {width:,} × {height:,} pixels, and at most {limits.pixels:,} are read",
-            code="image_too_large",
-        )
-    return data

@@ -15,7 +15,7 @@ from gen.base.errors import UserError
 PACKAGE = "onnxruntime-web@^1.30.0"
 """What npm is asked for: the only place that names the version."""
 
-MODULE, WASM = "ort.mjs", "ort.wasm"
+MODULE, WASM = "ort.js", "ort.wasm"  # not .mjs: some static hosts do not know that for a script
 _WANTED = {MODULE: "package/dist/ort.wasm.bundle.min.mjs", WASM: "package/dist/ort-wasm-simd-threaded.wasm"}
 """File → its name in the package: the build for one thread of a CPU, and nothing else."""
 
@@ -26,7 +26,7 @@ def onnxruntime_web() -> Path:
     Raises:
         UserError: they are not in the cache, and npm is missing or cannot fetch them.
     """
-    return cached(["onnxruntime-web", PACKAGE], _fetch)
+    return cached(["onnxruntime-web", PACKAGE, MODULE], _fetch)
 
 
 def _fetch(folder: Path) -> None:

@@ -104,7 +104,7 @@ def _index(policy: str, license_: str) -> str:
 
 def _single(files: Mapping[str, bytes]) -> bytes:
     """Everything in one HTML file: scripts and styles by their hashes, all else in base64."""
-    text = {name: data.decode() for name, data in files.items() if name.endswith((".js", ".mjs", ".css"))}
+    text = {name: data.decode() for name, data in files.items() if name.endswith((".js", ".css"))}
     script, style = "\n" + bundle(text, "main.js"), text["theme.css"] + text["style.css"]
     parts = {name: data for name, data in files.items() if name.startswith("models") or name == "engine/ort.wasm"}
     parts["worker.js"] = bundle(text, "engine/worker.js").encode()

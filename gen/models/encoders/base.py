@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gen.base.errors import UserError
-from gen.inputs.processors import InputProcessor, item_labels, prepare_items, processor_files
+from gen.inputs.items import item_labels, prepare_items
+from gen.inputs.processors import InputProcessor, processor_files
 from gen.inputs.tokenizer import Tokenizer
 from gen.models.memory import Memory
 
@@ -53,7 +54,7 @@ class Encoder(nn.Module):
 
         Args:
             items: prompts, sentences, pictures, or mappings from input names to those; see
-                `gen.inputs.processors.prepare_items`.
+                `gen.inputs.items.prepare_items`.
 
         Raises:
             UserError: an item lacks an input name or has an unknown one, or cannot be read.

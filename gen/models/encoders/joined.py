@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gen.base.errors import UserError
-from gen.inputs.processors import SentenceProcessor, memory_inputs, named_item
+from gen.inputs.items import memory_inputs, named_item
+from gen.inputs.processors import SentenceProcessor
 from gen.inputs.tokenizer import Tokenizer
 from gen.models.encoders.base import Encoder
 from gen.models.encoders.registry import build_encoder

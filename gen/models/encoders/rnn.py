@@ -105,6 +105,19 @@ class RNNEncoder(Encoder):
         shared = {name: getattr(sizes, name) for name in names}
         return cls(tokenizer, hidden_size=sizes.encoder_size, num_layers=sizes.encoder_layers, **shared, **own)
 
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """What it knows of the lengths of sentences in training: `SentenceProcessor`'s ``max_length`` and
+        ``multi_sentence_p90``."""
+        processor = cast(SentenceProcessor, self.processors["sentence"])
+        return processor.max_length, processor.multi_sentence_p90
+
+    def set_lengths(self, max_length: int, multi_sentence_p90: int) -> None:
+        """Replaces `lengths`."""
+        processor = cast(SentenceProcessor, self.processors["sentence"])
+        processor.max_length, processor.multi_sentence_p90 = max_length, multi_sentence_p90
+        self.config.update(processor.config())
+
     def adopt(self, embedding: nn.Embedding, scale: float) -> None:
         if self.share_embeddings:
             if len(self.tokenizer) != embedding.num_embeddings:

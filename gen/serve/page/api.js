@@ -11,10 +11,13 @@ export class Failure extends Error {
 
 export const setKey = (key) => sessionStorage.setItem(KEY, key);
 
+// A header takes Latin-1 alone: the bytes of UTF-8, one character each.
+const latin = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+
 async function ask(path, body, signal) {
   const headers = { "Content-Type": "application/json" };
   const key = sessionStorage.getItem(KEY);
-  if (key) headers.Authorization = `Bearer ${key}`;
+  if (key) headers.Authorization = `Bearer ${latin(key)}`;
   const request = body ? { method: "POST", headers, body: JSON.stringify(body), signal } : { headers, signal };
   let response;
   try {

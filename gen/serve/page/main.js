@@ -25,7 +25,7 @@ function headingOf(model) {
 }
 
 // Models that read the same can be side by side.
-const kindOf = (model) => JSON.stringify([viewOf(model), model.inputs]);
+const kindOf = (model) => JSON.stringify([viewOf(model), model.inputs, model.optional, model.choices]);
 
 function decoded(name) {
   try {
@@ -38,11 +38,12 @@ function decoded(name) {
 let known = [];
 let panels = [];
 
-async function start() {
+// `wrong`: what to say if the key is refused.
+async function start(wrong = "") {
   try {
     known = await api.models();
   } catch (error) {
-    if (error.status === 401) return askForKey();
+    if (error.status === 401) return askForKey(wrong);
     return say(error.message);
   }
   at("notice").hidden = true;
@@ -57,15 +58,17 @@ function say(message) {
   at("notice").hidden = false;
 }
 
-function askForKey() {
+function askForKey(wrong) {
   const field = el("input", { id: "key", type: "password", autocomplete: "off", required: true });
-  const form = el("form", { class: "key" }, el("label", { for: "key" }, "API key of this server"), field, el("button", { class: "primary" }, "Use it"));
+  const said = el("p", { class: "wrong", role: "alert", hidden: !wrong }, wrong);
+  const form = el("form", { class: "key" }, el("label", { for: "key" }, "API key of this server"), field, said, el("button", { class: "primary" }, "Use it"));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     api.setKey(field.value);
-    start();
+    start("This key is wrong.");
   });
   at("panels").replaceChildren(form);
+  if (wrong) field.focus();
 }
 
 function chooser() {
@@ -94,7 +97,7 @@ function choose(models) {
   for (const input of at("models").elements) if (input.type === "checkbox") input.checked = models.some((m) => m.name === input.value);
   history.replaceState(null, "", `#${models.map((model) => encodeURIComponent(model.name)).join("+")}`);
   document.title = `${models.map((model) => model.name).join(", ")} · gen`;
-  for (const panel of panels) panel.stop();
+  for (const panel of panels) if (!models.includes(panel.model)) panel.stop();
   if (!panels.length || kindOf(panels[0].model) !== kindOf(models[0])) ask(models[0]);
   const before = new Map(panels.map((panel) => [panel.model, panel]));
   const [{ inputs, options }, view] = [current, viewOf(models[0])];
@@ -103,7 +106,8 @@ function choose(models) {
   at("panels").replaceChildren(...panels.map((panel) => panel.element));
   at("panels").classList.toggle("several", panels.length > 1);
   const running = [...before.values()].some((panel) => panel.asked);
-  for (const panel of panels) if (!panel.asked && running && inputs.ready()) panel.ask(inputs.value(), options());
+  const other = !models.includes(current.model) && current.reset(models[0]); // the sliders were for one that has gone
+  for (const panel of panels) if ((other || !panel.asked) && running && inputs.ready()) panel.ask(inputs.value(), options());
   current.begin();
   busy();
 }
@@ -127,7 +131,7 @@ function ask(model) {
     if (view === "text") caret();
     else if (!onlyCaret) soon();
   };
-  const inputs = fields(model, changed, go);
+  const inputs = fields(model, changed);
   const sliders = settings(view, model.defaults, () => panels.some((panel) => panel.asked) && go());
   const guide = tour(headingOf(model), (values) => {
     sliders.set(values);
@@ -147,7 +151,14 @@ function ask(model) {
     const file = [...event.clipboardData.files].find((each) => each.type.startsWith("image/"));
     if (file) form.querySelector(".picture")?.take(file);
   };
-  current = { inputs, options: sliders.options, begin: () => view === "text" && caret() };
+  // The sliders as another model has them. Returns whether that changes what is asked for.
+  const reset = (other) => {
+    const before = JSON.stringify(sliders.options());
+    sliders.reset(other.defaults);
+    current.model = other;
+    return JSON.stringify(sliders.options()) !== before;
+  };
+  current = { model, inputs, reset, options: sliders.options, begin: () => view === "text" && caret() };
 }
 
 function busy() {

@@ -22,36 +22,38 @@ const READING = [
 export function settings(view, defaults, changed) {
   const wanted = view === "text" ? WRITING : view === "labels" ? [] : READING;
   const values = {};
-  const sliders = wanted.map((each) => slider(each, first(defaults[each.name]) ?? each.start, values, changed));
+  const starts = (defaults) => Object.fromEntries(wanted.map(({ name, start }) => [name, first(defaults[name]) ?? start]));
+  const sliders = wanted.map((each) => slider(each, starts(defaults)[each.name], values, changed));
   const options = () => {
     const found = Object.fromEntries(wanted.map(({ name, sent }) => [name, sent ? sent(values[name]) : values[name]]));
     if ("n_best" in found) found.n_best = Math.min(found.n_best, found.beam);
     return found;
   };
   const set = (wanted) => sliders.forEach((each) => each.set(wanted));
-  if (!sliders.length) return { element: null, options, set };
+  const reset = (defaults) => set(starts(defaults));
+  if (!sliders.length) return { element: null, options, set, reset };
   const wide = matchMedia("(min-width: 48rem)").matches;
-  return { element: el("details", { class: "settings", open: wide }, el("summary", {}, "Settings"), el("div", {}, ...sliders.map((each) => each.element))), options, set };
+  return { element: el("details", { class: "settings", open: wide }, el("summary", {}, "Settings"), el("div", {}, ...sliders.map((each) => each.element))), options, set, reset };
 }
 
 const first = (value) => (Array.isArray(value) ? value[0] : value);
 
 function slider({ name, label, min, max, step, says }, start, values, changed) {
   const id = unique("slider");
-  values[name] = Math.min(max, Math.max(min, start));
-  const shown = el("span", { class: "value", "aria-hidden": "true" }, says(values[name]));
-  const input = el("input", { id, type: "range", name, min, max, step, value: values[name], "aria-valuetext": says(values[name]) });
-  const show = () => {
-    values[name] = Number(input.value);
+  const shown = el("span", { class: "value", "aria-hidden": "true" });
+  const input = el("input", { id, type: "range", name, min, max, step });
+  const take = (value) => {
+    values[name] = Math.min(max, Math.max(min, value)); // which may lie between two steps of the slider
     shown.textContent = says(values[name]);
     input.setAttribute("aria-valuetext", says(values[name]));
   };
-  input.addEventListener("input", show);
-  input.addEventListener("change", changed);
   const set = (wanted) => {
     if (!(name in wanted)) return;
     input.value = wanted[name];
-    show();
+    take(wanted[name]);
   };
+  set({ [name]: start });
+  input.addEventListener("input", () => take(Number(input.value)));
+  input.addEventListener("change", changed);
   return { element: el("div", { class: "slider" }, el("label", { for: id }, label), shown, input), set };
 }

@@ -56,6 +56,7 @@ export class Written {
   // The bars of a token, by default of the newest, unless the reader holds on to another one.
   follow(place = this.tokens.length - 1) {
     if (this.tokens[place]) this.#look(place);
+    else this.bars.element.hidden = true;
   }
 
   // What may come after the text before the cursor.
@@ -116,7 +117,7 @@ export class Written {
 
   #choose(token) {
     if (this.place == null) this.onCaret(token);
-    else this.again([...this.tokens.slice(0, this.place), { ...token, top: this.tokens[this.place].top }], this.place);
+    else if (this.tokens[this.place]) this.again([...this.tokens.slice(0, this.place), { ...token, top: this.tokens[this.place].top }], this.place);
   }
 }
 

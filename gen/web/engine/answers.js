@@ -6,7 +6,7 @@ import { cut, processorsOf } from "./processors.js";
 import { search, written } from "./search.js";
 import { sentence } from "./model.js";
 import { largest, strategyOf } from "./strategies.js";
-import { BOS, EOS, Refusal, SPECIALS, Spelling, withoutBeginning } from "./tokenizers.js";
+import { BOS, EOS, Refusal, SPECIALS, Spelling, after } from "./tokenizers.js";
 import { SPACE } from "./words.js";
 
 const SPACES = new RegExp(`[${SPACE}]+`, "u");
@@ -116,7 +116,7 @@ export async function generate(model, body, told = () => {}) {
   const outputs = found.map((hypothesis, place) => {
     const { ids, score, logProbs, finished, seed, temperature } = hypothesis;
     const output = { text: hypothesis.text, score, finished, seed, temperature };
-    if (from_ids.length) output.text = cut(withoutBeginning(tokenizer.decode([...from_ids, ...ids]), tokenizer.decode(from_ids)), wanted.stops);
+    if (from_ids.length) output.text = cut(after(tokenizer.decode([...from_ids, ...ids]), tokenizer.decode(from_ids)), wanted.stops);
     const spelling = new Spelling(tokenizer, prompt, wanted.space);
     output.tokens = strategy.revises ? ids.map((id, t) => spelledToken(tokenizer, id, logProbs[t], spelling)) : rows[place].tokens.slice(0, ids.length);
     if (model.confidence && !from_ids.length) Object.assign(output, confidenceOf(model.confidence, tokenizer, hypothesis));

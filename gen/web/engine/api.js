@@ -29,14 +29,20 @@ async function asset(name) {
 const open = new Map(); // number of a request → who hears of it
 let requests = 0;
 let worker = null;
+let broken = ""; // why it can do nothing
 
 function start() {
+  worker?.terminate();
+  broken = "";
   const code = part("worker.js"); // no module: of those, browsers start none from a file's own text
   const own = code && URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
   worker = own ? new Worker(own) : new Worker("engine/worker.js", { type: "module" });
   worker.onmessage = ({ data }) => open.get(data.id)?.(data);
   worker.onerror = (event) => {
-    for (const hear of [...open.values()]) hear({ error: event.message || "the worker of this page cannot start" });
+    broken = event.message || "The worker of this page cannot start: is engine/ beside the page, and served as scripts?";
+    ready = null; // the next request tries again
+    loading.clear();
+    for (const hear of [...open.values()]) hear({ error: broken });
   };
   return asset("engine/ort.wasm").then((wasm) => call("begin", wasm, { transfer: [wasm] }));
 }
@@ -45,6 +51,7 @@ function start() {
 function call(name, body, { signal, heard, transfer = [] } = {}) {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason);
+    if (broken) return reject(new Failure(broken, 400));
     const id = requests++;
     const stop = () => {
       worker.postMessage({ id, stop: true });
@@ -69,15 +76,20 @@ const loading = new Map();
 let known = null;
 let ready = null;
 
+const begun = () => (ready ??= start().catch((error) => {
+  ready = null;
+  throw error;
+}));
+
 export async function models() {
-  ready ??= start();
+  begun().catch(() => {}); // said to who asks for a text
   known ??= JSON.parse(new TextDecoder().decode(await asset("models.json")));
   return known;
 }
 
 // A model's file is fetched when it is first asked for.
 async function loaded(name) {
-  await ready;
+  await begun();
   if (!loading.has(name)) {
     const { file } = known.find((model) => model.name === name);
     const load = async () => {
@@ -92,8 +104,17 @@ async function loaded(name) {
   return loading.get(name);
 }
 
+// Waits for it, or until nobody wants it any more.
+function until(done, signal) {
+  const given = new Promise((_, reject) => {
+    if (signal?.aborted) reject(signal.reason);
+    signal?.addEventListener("abort", () => reject(signal.reason));
+  });
+  return Promise.race([done, given]);
+}
+
 async function ask(name, body, signal) {
-  await loaded(body.model);
+  await until(loaded(body.model), signal);
   return call(name, body, { signal });
 }
 
@@ -104,7 +125,7 @@ export const generate = (body, signal) => ask("generate", body, signal);
 
 // The events of a text while it is written; the last one is the whole answer.
 export async function* stream(body, signal) {
-  await loaded(body.model);
+  await until(loaded(body.model), signal);
   const events = [];
   let wake = () => {};
   const heard = (more) => {

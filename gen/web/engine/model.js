@@ -1,6 +1,6 @@
 // A model of an exported folder, packed by `gen.web.pack`: its graphs on ONNX Runtime, its tokenizers, what it reads.
 
-import * as ort from "./ort.mjs";
+import * as ort from "./ort.js";
 import { EOS, PAD, Refusal, tokenizer } from "./tokenizers.js";
 import { preprocessed } from "./pictures.js";
 

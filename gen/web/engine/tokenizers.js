@@ -123,7 +123,7 @@ export class Spelling {
 
   piece(id) {
     const decode = (ids) => this.tokenizer.decode(ids);
-    const text = withoutBeginning(withoutBeginning(decode([...this.written, ...this.pending, id]), decode(this.written)), this.space);
+    const text = after(after(decode([...this.written, ...this.pending, id]), decode(this.written)), this.space);
     return text.endsWith("\ufffd") ? "" : text;
   }
 
@@ -139,4 +139,8 @@ export class Spelling {
   }
 }
 
-export const withoutBeginning = (text, beginning) => (text.startsWith(beginning) ? text.slice(beginning.length) : text);
+// The rest of a text after its beginning, which may have only the first bytes of its last character.
+export function after(text, begun) {
+  const beginning = text.startsWith(begun) ? begun : begun.replace(/\ufffd+$/, "");
+  return text.startsWith(beginning) ? text.slice(beginning.length) : text;
+}
