@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gen.base.errors import printable
-from gen.base.fields import flag
+from gen.base.errors import flag, printable
 from gen.models.model import Model
 
 

@@ -9,6 +9,7 @@ from math import log
 from typing import Annotated, Any, ClassVar, Literal
 
 from gen.base.config import range_errors
+from gen.base.errors import flag
 from gen.base.fields import Arg
 from gen.training.interfaces import SIZE_STEP
 
@@ -98,10 +99,13 @@ class SelfCriticalOptions:
 def self_critical_errors(config: Any) -> list[str]:
     """Options of a training that do not go with ``--self-critical``, one line each."""
     if not config.extra.self_critical:
-        return []
+        changed = [flag(f.name) for f in fields(config.extra) if getattr(config.extra, f.name) != f.default]
+        return [f"{', '.join(changed)}: only with --self-critical"] if changed else []
     names = ("coverage", "scheduled_sampling", "r_drop", "label_smoothing")
     given = [name for name in names if getattr(config.train, name)]
-    found = [f"--{name.replace('_', '-')} does not go with --self-critical" for name in given]
+    found = [f"{flag(name)} does not go with --self-critical" for name in given]
+    if config.data.streams:
+        found.append("--self-critical does not go with data that is streamed")
     if not config.train.init_from:
         found.append("--self-critical starts from a trained model: name its run with --init-from")
     return found
@@ -143,13 +147,23 @@ def input_name(column: str) -> str:
         ('Topic', 'news_desk', 'column_2')
     """
     name = re.sub(r"\W+", "_", column.strip())
-    return name if name.isidentifier() and name not in ("prompt", "sentence", "picture") else f"column_{name}"
+    return name if name.isidentifier() and name not in _TAKEN else f"column_{name}"
+
+
+_TAKEN = frozenset({"prompt", "sentence", "picture", "must", "values", "mask", "summary", "tokens"})
+"""Names of other inputs, and of what exported graphs have."""
 
 
 def stream_errors(names: Sequence[str], others: Mapping[str, Any]) -> list[str]:
     """Errors of data that is streamed: standard input, and options (flag → value) that need all of it at once."""
     found = [f"{flag} does not go with data that is streamed" for flag, value in others.items() if value]
     return found + (["--data -: standard input cannot be streamed; write it to files"] if "-" in names else [])
+
+
+def coverage_errors(config: Any) -> list[str]:
+    """An error if ``--coverage`` has no attention to work on; a model to start from has its own."""
+    nothing = config.train.coverage and config.model.attention == "none" and not config.train.init_from
+    return ["--coverage needs attention: leave out --attention none"] if nothing else []
 
 
 def stream_budget_errors(config: Any) -> list[str]:

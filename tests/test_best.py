@@ -143,6 +143,7 @@ def test_a_metric_that_varies_is_not_reported():
     assert broken_tie([BLEU, LOSS], records((0.0, 1.0), (0.1, 1.0))) is None
     assert broken_tie([BLEU, LOSS], records((0.0, 1.0))) is None
     assert broken_tie([BLEU, LOSS], records((0.0, 1.0), (0.0, 2.0)))[0] == "loss"
+    assert broken_tie([BLEU, Metric("none"), LOSS], records((0.0, 1.0), (0.0, 2.0)))[0] == "loss"
 
 
 def test_best_names_the_metric(tmp_path, gen):

@@ -18,17 +18,17 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from gen.base.errors import UserError
-from gen.inputs.tokenizer import CharTokenizer
+from gen.inputs.tokenizer import CharTokenizer, WordTokenizer
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders.rnn import RNNEncoder
 from gen.models.model import Model
 from gen.search import Hypothesis
 from gen.search.info import ModelInfo
 from tasks.translate.documents import Document, po
-from tasks.translate.documents.alignment import Links, Translated
+from tasks.translate.documents.alignment import Links, Translated, translated
 from tasks.translate.documents.carry import carry
 from tasks.translate.documents.segments import MARKUP, Segment, lay_out, tagged
-from tasks.translate.lines import Translation
+from tasks.translate.lines import Translation, align_words, translate_lines
 from tests.conftest import TEXT
 
 SRT = """1
@@ -363,6 +363,10 @@ HOSTILE = {
     "file.xlf": ('<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>' + XML.format("&a;"), "line 1"),
     "page.xlf": ("<html>the cat</html>", "line 1"),
     "deep.md": ("> " * 10000 + "the cat", "line 1"),
+    "latin.po": (
+        'msgid ""\nmsgstr "Content-Type: text/plain; charset=ISO-8859-1\\n"\n\nmsgid "the"\nmsgstr ""\n',
+        "line 1",
+    ),
     "latin.srt": (b"1\n00:00:01,000 --> 00:00:02,000\n\xe4\n", "line 3"),
 }
 
@@ -498,6 +502,84 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "tasks.translate.documents.po", raising=False)
     with pytest.raises(UserError, match=r"a\.po: \.po needs polib: pip install 'gen-toolkit\[documents\]'"):
         Document(str(tmp_path / "a.po"))
+
+
+WHOLE = {
+    "what is no reference": (
+        "a.html",
+        "<p>Fish &# chips, he&#39d go &#x41;</p><p>The <b>cat</b> sat</p>",
+        ["Fish &# chips, he'd go A", "The cat sat"],
+    ),
+    "a message with branches": (
+        "a.xliff",
+        XML.replace("the {}", "{VAR_SELECT, select, male {male} female {female} other {other {name}}}")
+        + "<!-- the -->",
+        [],
+    ),
+    "branches in .po": ("a.po", 'msgid "{n, plural, one {a cat} other {# cats}} ran"\nmsgstr ""\n', ["ran"]),
+    "branches apart": (
+        "b.xliff",
+        XML.replace("the {}", '{n, plural, =1 {a cat} other {<x id="1"/> cats}}'),
+        ["{n, plural, =1 {a cat} other { cats}}"],
+    ),
+    "percent signs": ("b.po", 'msgid "%{count} cats, 5 %% of %1, %L2 and %n, %#@num@"\nmsgstr ""\n', None),
+    "front matter of Hugo": ("a.md", '+++\ntitle = "My cat"\ndraft = false\n+++\n\nHello.\n', ["Hello."]),
+    "a rule at the beginning": ("b.md", "---\n\nHello.\n\n---\n\nBye.\n", ["Hello.", "Bye."]),
+    "notes": ("c.md", "::: tip\nThe cat.\n:::\n\n!!! note\n    The dog.\n", ["The cat.", "The dog."]),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_what_is_a_text_and_what_is_not(case, tmp_path):
+    name, text, texts = WHOLE[case]
+    (tmp_path / name).write_text(text)
+    found = [" ".join(text.split()) for text in Document(str(tmp_path / name)).texts]
+    if texts is None:
+        assert not re.search(r"[%#@\d{}]", " ".join(found).replace("5", ""))
+    else:
+        assert found == texts
+    if case != "branches in .po":
+        written = fill(tmp_path / name, str)
+        assert written == text or name.endswith((".po", "b.xliff", "a.html"))
+    if case == "branches apart":
+        assert "<target>" not in fill(tmp_path / name, str)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.html", '<meta charset="iso-8859-1"><p>M&auml;nner</p>', "<p>M&#228;nner</p>"),
+        ("b.html", '<meta charset="utf-8"><p>M&auml;nner</p>', "<p>Männer</p>"),
+        (
+            "a.xliff",
+            '<?xml version="1.0" encoding="ISO-8859-1"?>' + XML.format("m&#228;n"),
+            "<target>the m&#228;n<",
+        ),
+        ("b.xliff", '<?xml version="1.0" encoding="UTF-8"?>' + XML.format("m&#228;n"), "<target>the män<"),
+    ],
+)
+def test_another_encoding_that_is_declared(name, text, expected, tmp_path):
+    (tmp_path / name).write_text(text)
+    assert expected in fill(tmp_path / name, str)
+
+
+def test_spaces_at_the_ends_of_a_unit_stay(tmp_path):
+    for name, old in (("a.xliff", ""), ("b.xliff", '<target state="new"/>')):
+        text = XML.replace("the {}</source>", f" Name: <g id='1'>cat</g>  </source>{old}")
+        (tmp_path / name).write_text(text)
+        written = fill(tmp_path / name, str)
+        assert " Name: <g id='1'>cat</g>  </target>" in written
+
+
+def test_a_segment_without_a_known_word(tmp_path):
+    words = WordTokenizer([" the", " cat"])
+    torch.manual_seed(0)
+    encoder = RNNEncoder(words, embedding_size=8, hidden_size=8)
+    model = Model(encoder, DecoderConfig(len(words), 8, 16, 2, attention="dot"), words, ModelInfo("translate"))
+    options = {"protect": True, "unknown": "skip", "min_new_tokens": 2, "max_new_tokens": 3}
+    (found,) = translate_lines(model.eval(), ["ζζ ξξ"], attention=True, **options)
+    assert translated(model, found).links == []
+    assert align_words(model, "ζζ ξξ", found.hypotheses[0]) == []
 
 
 def test_one_plural_form_is_that_of_the_plural():

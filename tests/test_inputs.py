@@ -16,16 +16,17 @@ from PIL import Image
 import gen as toolkit
 from gen.datasets.examples import NamedSources
 from gen.datasets.pair_files import PairFiles
+from gen.inputs.items import memory_slices
 from gen.inputs.labels import LabelTokenizer
-from gen.inputs.processors import memory_slices
 from gen.inputs.tokenizer import CharTokenizer
 from gen.models.decoder import DecoderConfig
 from gen.models.encoders import CNNEncoder, JoinedEncoder, LabelEncoder, RNNEncoder
 from gen.models.model import Model
 from tasks.cli import main
 from tasks.commands.models import further_inputs
+from tasks.translate.data import read_pairs
 from tasks.translate.inputs import Further, further_sources, read_rows
-from tasks.translate.options import FurtherInputs
+from tasks.translate.options import FurtherInputs, TranslateData
 
 QUICK = ("--device", "cpu", "--precision", "fp32", "--validations", "1")
 SIZES = ("--hidden-size", "32", "--embedding-size", "16", "--dropout", "0", "--embedding-dropout", "0")
@@ -263,6 +264,15 @@ def test_a_column_split_is_followed(pictured):
     assert len((pictured / "run" / "valid.src").read_text().splitlines()) == 12
 
 
+def test_what_is_not_used_is_counted(tmp_path):
+    rows = [(f"a {i}", f"b {i}", ("train", "val", "test")[i % 3]) for i in range(30)]
+    table = str(write_table(tmp_path / "rows.csv", ("source", "target", "split"), rows))
+    (tmp_path / "val.tsv").write_text("c\td\n")
+    other = read_pairs(TranslateData(data=(table,), valid=(str(tmp_path / "val.tsv"),)), None)
+    assert other.pairs.notes["not used"] == "10 pairs to test on, 10 pairs to validate on"
+    assert read_pairs(TranslateData(data=(table,)), None).pairs.notes["not used"] == "10 pairs to test on"
+
+
 def test_pictures_lie_where_their_table_does(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -483,6 +493,10 @@ def test_minimum_risk_from_a_run(gen, tmp_path):
     assert status == 2
     assert "--coverage does not go with --self-critical" in err
     assert "name its run with --init-from" in err
+    status, _, err = gen(*command, "--samples", "3", "--average-of", "best", "--out", tmp_path / "other")
+    assert status == 2
+    assert "--samples: only with --self-critical" in err
+    assert "--average-of best goes with --average" in err
 
 
 def test_ids_are_read_as_the_sentence_they_spell():

@@ -23,7 +23,7 @@ from gen.training.run_folder import RunFolder
 from gen.training.validation import Event
 from tasks.text.task import Text
 from tests import stubs
-from tests.conftest import SMALL_TRANSLATOR, TEXT
+from tests.conftest import SMALL_TRANSLATOR, TEXT, make_model
 
 SMALL = SMALL_TRANSLATOR | {"validations": 2, "precision": "fp32", "device": "cpu"}
 TEXT_SMALL = {
@@ -152,6 +152,21 @@ def test_wrong_names_and_values(pairs, book):
         toolkit.train("translat", data=book)
 
 
+def test_braces_are_those_of_a_shell(tmp_path):
+    """A run that a shell began, which expands braces, is gone on with from Python."""
+    out, small = tmp_path / "run", {"device": "cpu", "validations": 1, "level": "char", "budget": "2 steps"}
+    for end, lines in zip(("en", "de"), zip(*[(f"a{i}", f"b{i}") for i in range(40)], strict=True), strict=True):
+        (tmp_path / f"p.{end}").write_text("\n".join(lines) + "\n")
+    begun = toolkit.train("translate", train=[tmp_path / "p.en", tmp_path / "p.de"], out=out, **small)
+    same = toolkit.train("translate", train=str(tmp_path / "p.{en,de}"), out=out, **small)
+    assert same.history == begun.history
+
+
+def test_determinism_is_a_state_of_the_process(book, tmp_path):
+    with pytest.raises(toolkit.ConfigError, match="use_deterministic_algorithms"):
+        toolkit.train("text", data=book, out=tmp_path / "run", deterministic=True, device="cpu")
+
+
 def test_what_score_takes(run):
     model = run.model
     (score,) = model.score(["fed"], ["def"])
@@ -276,6 +291,9 @@ def test_a_trainer_of_ones_own(model, tokenizer, tmp_path):
     again = toolkit.Trainer(model, task, options, out=tmp_path / "b")
     again.fit()
     assert again.done
+    other = make_model(tokenizer, seed=9)
+    toolkit.Trainer(other, task, options, out=tmp_path / "b").fit()  # nothing is left to do
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
 def test_options_of_a_model_that_is_made_by_hand(book):

@@ -287,7 +287,7 @@ def test_choices_are_recorded_with_their_reasons(gen, book, tmp_path, speed, mon
 
 def test_what_was_chosen_is_read_back(book, tmp_path, speed, monkeypatch):
     """A later version would choose something else, and the machine is slower now: the run goes on as it was."""
-    options = {**SMALL, "data": str(book), "out": tmp_path / "run", "budget": "2s"}
+    options = {**SMALL, "data": str(book), "out": tmp_path / "run", "budget": "1s"}
     del options["hidden_size"]
     allowed = speed(50_000)
     stopped = train("text", **options, callbacks=[lambda event: event.stop()])
@@ -306,6 +306,12 @@ def test_what_was_chosen_is_read_back(book, tmp_path, speed, monkeypatch):
     assert run.model.decoder.config.hidden_size == chosen["options"]["model"]["hidden_size"] != 999
     assert run.model.info.training["reasons"] == chosen["reasons"]
     assert run.history[-1]["step"] > 1
+
+
+def test_a_choice_for_an_option_that_there_is_not(book, tmp_path, monkeypatch):
+    monkeypatch.setattr(Text, "defaults", lambda self, facts: {"hiden_size": Choice(8, "a slip")})
+    with pytest.raises(ConfigError, match="hiden_size"):
+        train("text", data=str(book), out=tmp_path / "run", budget="1 steps", device="cpu")
 
 
 DAMAGE = {

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import gen as toolkit
+from gen.base import folders
 from gen.base.errors import UserError
 from gen.inputs.tokenizer import CharTokenizer
 from gen.models.decoder import DecoderConfig
@@ -134,6 +135,25 @@ def test_where_to_look(tmp_path, monkeypatch, url):
     with tracked(["wandb"], tmp_path, {}, told.__setitem__):
         pass
     assert told == {"wandb": url or f"wandb sync {tmp_path / 'wandb' / 'offline-run'}"}
+
+
+def test_who_is_refused_ends_no_record(train, trained, monkeypatch):
+    began = []
+
+    @contextmanager
+    def tracker(folder, config):
+        began.append(folder)
+        yield (lambda figures, step: None), "somewhere"
+
+    monkeypatch.setitem(TRACKERS, "wandb", tracker)
+    assert train()[0] == 0
+    lock = folders.acquire(trained.parent / "new" / ".lock", blocking=False)
+    try:
+        status, _, err = train("--track", "wandb")
+    finally:
+        lock.release()
+    assert (status, began) == (2, [])
+    assert "another process is training there" in err
 
 
 # -- going on from another model -------------------------------------------------------------------------
@@ -263,7 +283,7 @@ def test_the_case_is_that_of_the_model_to_start_from(gen, tmp_path):
 def test_speed_is_measured_with_the_new_vocabulary(trained, tmp_path):
     """It is larger than the model's; measuring leaves that model as it was."""
     (tmp_path / "other.txt").write_text("Übung macht den Meister; quod erat demonstrandum! 0123456789 " * 60)
-    options = {"data": tmp_path / "other.txt", "init_from": trained, "new_vocabulary": True, "budget": "2s"}
+    options = {"data": tmp_path / "other.txt", "init_from": trained, "new_vocabulary": True, "budget": "1s"}
     small = {"batch_size": 2, "chunk": 16, "validations": 1, "device": "cpu", "precision": "fp32"}
     run = toolkit.train("text", **options, **small)
     assert len(run.model.tokenizer) > len(toolkit.load(trained).tokenizer)
@@ -291,9 +311,7 @@ def test_judged_with_the_vocabulary_it_was_trained_with(gen, trained, tmp_path):
 def test_freezing(model, train, trained, tmp_path):
     count = freeze(model, ["*.embedding.weight", "decoder.output.*"])
     assert count == sum(p.numel() for p in model.parameters() if not p.requires_grad) > 0
-    with pytest.raises(
-        UserError, match=r"freeze nothing\*: matches no weights; there is decoder.attention|decoder"
-    ):
+    with pytest.raises(UserError, match=r"freeze nothing\*: matches no weights; there is decoder\."):
         freeze(model, ["nothing*"])
     with pytest.raises(UserError, match="nothing is left to learn"):
         freeze(model, ["*"])
@@ -339,6 +357,36 @@ def test_runs_side_by_side(gen, trained, book, tmp_path):
     assert len(rows["loss"]) == 2
     assert "--seed" not in rows
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_models_with_other_vocabularies_are_evaluated_on_one_text(gen, trained, book, tmp_path):
+    """Each reads it in its own tokens, of a stream or of lines."""
+    text = book.read_text()
+    (tmp_path / "held-out.txt").write_text(text[int(len(text) * 0.9) :])
+    (tmp_path / "other.txt").write_text(
+        "".join(f"The cat {i} sat on the Matte! and ran off.\n" for i in range(200))
+    )
+    for unit in ("stream", "line"):
+        other = tmp_path / unit
+        words = ("train", "text", "--data", tmp_path / "other.txt", "--unit", unit, "--out", other)
+        assert gen(*words, "--budget", "20 steps", *TINY[:4], *TINY[8:])[0] == 0
+        found = json.loads(gen("evaluate", trained, "--compare", other, "--json")[1])
+        apart = json.loads(gen("evaluate", other, "--data", tmp_path / "held-out.txt", "--json")[1])
+        assert found["compare"] == pytest.approx(apart, rel=1e-2)
+        assert found["loss"] == pytest.approx(toolkit.load(trained).info.metrics["loss"], rel=1e-2)
+
+
+def test_an_exported_text_model_is_not_evaluated(gen, trained, page_exports):
+    status, _, err = gen("evaluate", trained, "--compare", page_exports["topics"])
+    assert status == 2
+    assert "name the run that it was exported from" in err
+
+
+def test_checks_need_no_run_folder(gen, book, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = gen("train", "text", "--data", book, "--profile", "1", *TINY)
+    assert status == 0, err
+    assert (tmp_path / "run-trace.json").exists()
 
 
 def test_what_cannot_be_compared(gen, trained, tmp_path):

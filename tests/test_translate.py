@@ -29,7 +29,9 @@ from gen.search.ensemble import Ensemble
 from gen.search.generation import GenerationMixin
 from gen.training.averages import Averages, copy_of, mean, swapped
 from tasks.cli import main
+from tasks.translate.data import minimum_risk, read_pairs
 from tasks.translate.lines import _words, _words_before, align_words
+from tasks.translate.options import TranslateData, TranslateReward
 
 SMALL = (
     *(
@@ -365,9 +367,18 @@ def test_sentences_end_where_no_abbreviation_does():
     ]
     assert sentences("你好。再见。") == ["你好。", "再见。"]
     assert sentences("a dog. a cat.") == ["a dog.", "a cat."]
+    assert sentences("Er hat einen Ball. Das ist ein Hund. Er rennt.") == [
+        "Er hat einen Ball.",
+        "Das ist ein Hund.",
+        "Er rennt.",
+    ]
+    assert sentences("वह दौड़ता है। वह सोता है।") == ["वह दौड़ता है।", "वह सोता है।"]
+    assert sentences("أين القط؟ هنا.") == ["أين القط؟", "هنا."]
     for one in (
         "Mr. Smith of St. Paul eats.",
         "Am 2. Mai.",
+        "Prof. Dr. Kurz und Abb. Drei.",
+        "See Fig. A and Vol. B.",
         "The U.S. Army.",
         "Er steht bzw. sitzt.",
         "Now ... what",
@@ -453,6 +464,54 @@ def test_evaluate(desk, gen):
     status, out, _ = gen("evaluate", desk / "run", *files, "--lowercase")
     assert status == 0
     assert "case:lc" in out
+
+
+def test_lower_case_is_for_both_sides():
+    assert translation_metrics(["The CAT"], ["the Cat"], lowercase=True)["exact"] == 1
+    assert translation_metrics(["The CAT"], ["the Cat"])["exact"] == 0
+
+
+def test_scores_that_ignore_case_are_no_worse(desk, gen, tmp_path):
+    for end in ("src", "tgt"):
+        text = (desk / f"valid.{end}").read_text()
+        (tmp_path / f"upper.{end}").write_text(text.upper() if end == "tgt" else text)
+    files = ("--src", tmp_path / "upper.src", "--ref", tmp_path / "upper.tgt")
+    cased, caseless = (
+        json.loads(gen("evaluate", desk / "run", *files, *more, "--json")[1]) for more in ((), ("--lowercase",))
+    )
+    assert cased["exact"] == 0
+    assert caseless["exact"] > 0.5
+
+
+def test_a_model_that_goes_on_learns_how_long_sentences_are(desk, gen, tmp_path):
+    files = (*write_pairs(tmp_path, "long", [("Abcdef abcdef. " * 4, "fa " * 9)] * 30), "--valid")
+    files += (desk / "valid.src", desk / "valid.tgt")
+    short = (desk / "other.src", desk / "other.tgt")
+    write_pairs(desk, "other", sequence_pairs("reverse", 50, seed=5, letters="abcdef", lengths=(2, 7)))
+    for begun, made, data in (("run", "long", files), ("long", "short", (*short, *files[2:]))):
+        begun = desk / "run" if begun == "run" else tmp_path / begun
+        words = ("train", "translate", "--train", *data, "--init-from", begun, "--out", tmp_path / made)
+        status, _, err = gen(*words, "--budget", "1 steps", "--device", "cpu", "--validations", "1")
+        assert status == 0, err
+    runs = (desk / "run", tmp_path / "long", tmp_path / "short")
+    before, long, short = (toolkit.load(run).encoder.lengths for run in runs)
+    assert max(before) < 10
+    assert min(long) > 50
+    assert short == long  # it can still read what was so long
+
+
+def test_coverage_needs_attention(gen, desk, tmp_path):
+    words = ("train", "translate", "--data", desk / "valid.src", "--coverage", "1", "--attention", "none")
+    status, _, err = gen(*words, "--out", tmp_path / "run")
+    assert status == 2
+    assert "--coverage needs attention" in err
+
+
+def test_minimum_risk_may_end_the_longest_sentence(desk, tmp_path):
+    data = TranslateData(train=(str(desk / "valid.src"), str(desk / "valid.tgt")), level="char")
+    pairs = read_pairs(data, None).pairs
+    made = minimum_risk(pairs, lambda output, reference: 0.0, TranslateReward())
+    assert made.max_new_tokens == pairs.target.lengths.max() + 1
 
 
 def test_evaluation_takes_a_tokenizer_and_else_that_of_the_training(desk, gen, tmp_path):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Annotated, Any
 
 from gen.base.config import flat, from_dict
-from gen.base.errors import ConfigError, UserError, notify
-from gen.base.fields import Arg, flag, options_of
+from gen.base.errors import ConfigError, UserError, flag, notify
+from gen.base.fields import Arg, options_of
 from gen.models.transfer import DROPOUT
 from gen.training.interfaces import NoOptions
 from gen.training.options import TrainOptions
@@ -80,7 +80,7 @@ def errors_of(task: Task, config: TrainConfig, given: Collection[str]) -> list[s
     sizes = [f.name for f in fields(config.model) if f.name in given and f.name not in free]
     sizes += ["vocab_size"] if "vocab_size" in given and not config.train.new_vocabulary else []
     if config.train.init_from and sizes:
-        flags = ", ".join("--" + name.replace("_", "-") for name in sizes)
+        flags = ", ".join(map(flag, sizes))
         found.append(f"{flags}: cannot be set with --init-from, which takes the model's own")
     names = [metric.name for metric in task.metrics]
     if config.train.best is not None and config.train.best not in names:

@@ -16,8 +16,8 @@ import yaml
 
 from gen import load
 from gen.base.config import flat, from_dict, range_errors, to_dict
-from gen.base.errors import ConfigError, UserError
-from gen.base.fields import Arg, flag, options_of
+from gen.base.errors import ConfigError, UserError, flag
+from gen.base.fields import Arg, options_of
 from gen.base.lines import output
 from gen.base.yaml_files import read_yaml
 from gen.models import checkpoint
@@ -290,7 +290,7 @@ def distill(
     Args:
         teachers: runs or models of one task; several are an ensemble.
         out: the run folder, as for `gen.train`.
-        callbacks: called with an `Event` every few steps and after every validation.
+        callbacks: called with an `Event` every 50 steps and after every validation.
         options: the options of the command line, with underscores. Data that is not named is the first teacher's.
 
     Raises:
@@ -304,7 +304,8 @@ def distill(
     names = [fspath(name) for name in ([teachers] if isinstance(teachers, str | PathLike) else teachers)]
     if not names:
         raise ConfigError(DistillOptions().errors())
-    record = TeacherRecord.read(fspath(out), names)
+    backward = [fspath(options["backward"])] if options.get("backward") else []
+    record = TeacherRecord.read(fspath(out), names + backward)
     task = find_task(record.task if record else load(names[0]).info.task)
     given = {**options, "teachers": names}
     return run_session(Distillation, task, "gen.distill(", given, out, callbacks)

@@ -47,6 +47,13 @@ def set_deterministic(on: bool) -> None:
     torch.backends.cudnn.benchmark = False
 
 
+def determinism_errors(wanted: bool) -> list[str]:
+    """An error if reproducible algorithms are wanted and off: that is a state of the process, thus the user's."""
+    if not wanted or torch.are_deterministic_algorithms_enabled():
+        return []
+    return ["deterministic: before the training call torch.use_deterministic_algorithms(True)"]
+
+
 class Interruption:
     """Within the context, the first Ctrl-C or SIGTERM is only recorded, so that the current step can finish and be
     saved; a second one takes effect at once.

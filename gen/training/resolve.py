@@ -12,7 +12,7 @@ import numpy as np
 
 from gen.base import distributed
 from gen.base.config import Budget, differences, flat, from_dict, to_dict
-from gen.base.errors import UserError
+from gen.base.errors import ConfigError, UserError, flag
 from gen.datasets.batches import Batches
 from gen.models.model import Model
 from gen.training.config import PASSING, TrainConfig, errors_in
@@ -64,9 +64,7 @@ class Resolved:
         free = {*PASSING, "budget"}  # a run that is done may go on with a larger one
         fixed = {n: v for n, v in before.items() if n in now and n not in free and v is not None}
         errors += differences(fixed, {n: now[n] for n in fixed})
-        errors += [
-            f"--{name.replace('_', '-')} has no value" for name in values["reasons"] if now.get(name) is None
-        ]
+        errors += [f"{flag(name)} has no value" for name in values["reasons"] if now.get(name) is None]
         if not all(isinstance(reason, str) for reason in values["reasons"].values()):
             errors.append("its reasons are no texts")
         if errors:
@@ -153,9 +151,13 @@ def weight_decay(rate: float, steps: float, passes: float) -> Choice:
 
 
 def _filled(asked: TrainConfig, chosen: Choices) -> TrainConfig:
-    """The options with the chosen values."""
+    """The options with the chosen values. Raises `ConfigError` for one that there is not, or of the wrong type."""
     values = {**flat(to_dict(asked)), **{name: choice.value for name, choice in chosen.items()}}
-    return from_dict(type(asked), values, "", [])
+    errors: list[str] = []
+    config = from_dict(type(asked), values, "", errors)
+    if errors:
+        raise ConfigError(errors)
+    return config
 
 
 def measure_speed(task: Task, model: Model, batches: Batches, options: TrainOptions, seconds: float) -> float:

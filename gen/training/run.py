@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gen.base.config import flat
-from gen.base.errors import UserError
+from gen.base.errors import UserError, first_line
 from gen.base.yaml_files import read_yaml
 from gen.models import checkpoint
 from gen.models.model import Model
@@ -78,7 +78,7 @@ class Run:
         try:
             found = read_yaml(file)
         except (OSError, ValueError) as error:
-            raise UserError(f"{file}: cannot be read ({checkpoint.first_line(error)})") from error
+            raise UserError(f"{file}: cannot be read ({first_line(error)})") from error
         if not isinstance(found, dict):
             raise UserError(f"{file}: cannot be read (it is no mapping)")
         return found

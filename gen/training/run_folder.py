@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from gen.base import folders
 from gen.base.config import Budget, differences
 from gen.base.distributed import all_gather, is_main, main_first
-from gen.base.errors import ConfigError, UserError, few, notify
+from gen.base.errors import ConfigError, UserError, few, first_line, notify
 from gen.base.yaml_files import read_yaml
 from gen.models import checkpoint
 from gen.models.model import Model
@@ -53,6 +53,7 @@ class RunFolder:
         self.grown = False
         self._failing: set[str] = set()
         self._lock: Any = None
+        self._is_locked = False  # in all processes
 
     # -- opening -------------------------------------------------------------------------------------------
 
@@ -145,15 +146,19 @@ class RunFolder:
                 raise ValueError("it has no options, reasons and measurements")
             return found
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file}: cannot be read ({checkpoint.first_line(error)}); delete the run") from error
+            raise UserError(f"{file}: cannot be read ({first_line(error)}); delete the run") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Locks the folder, which is created if needed, against other trainings. The lock ends with the process.
+        Where it is locked by this object already, nothing happens.
 
         Raises:
             UserError: another process holds the lock, or the folder is not this run's.
         """
+        if self._is_locked:
+            yield
+            return
         with main_first():
             self.make()
         taken = is_main() and not self._take_lock()
@@ -164,8 +169,10 @@ class RunFolder:
                 )
             if is_main():
                 folders.sweep(self.path)
+            self._is_locked = True
             yield
         finally:
+            self._is_locked = False
             if self._lock is not None:
                 self._lock.release()
                 self._lock = None
@@ -304,7 +311,7 @@ class RunFolder:
             write()
         except (OSError, RuntimeError, SafetensorError) as error:  # each library's own, for a full disk
             if name not in self._failing:
-                why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+                why = getattr(error, "strerror", None) or first_line(error)
                 notify(f"{self.path / name}: cannot be written ({why}); training goes on and will try again")
             self._failing.add(name)
             return False

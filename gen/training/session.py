@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from os import PathLike, fspath
@@ -76,6 +76,7 @@ class Session:
         begun = None
         if writes and not config.out:
             errors = [*errors, f"--out: name a folder for the run, such as runs/{task.name}"]
+        errors = [*errors, *machine.determinism_errors(config.train.deterministic)]
         if found := [*errors_of(task(config), config, given), *errors]:
             raise ConfigError(found)
         distributed.start()
@@ -93,7 +94,8 @@ class Session:
             config = _as_begun(config, begun, given)
             dropout = {name: getattr(config.model, name) for name in DROPOUT & {*given}}
             if dropout := {name: share for name, share in dropout.items() if share is not None}:
-                begun = with_dropout(begun, dropout)
+                with machine.private_rng(config.train.seed):
+                    begun = with_dropout(begun, dropout)
         self.config, self.task = config, task(config, begun)
 
     def prepare(self) -> None:
@@ -193,18 +195,19 @@ class Session:
         options = self.resolved.config.train
         return Trainer(self.model, self.task, options, out=self.folder, callbacks=callbacks)
 
-    def tracked(self) -> Any:
-        """A context manager with a function that logs to the trackers named in the options; see `tracked`."""
+    @contextmanager
+    def tracked(self) -> Iterator[Any]:
+        """A function that logs to the trackers named in the options; see `tracked`. The run folder is locked: who
+        is refused there must not end the record of a training that goes on."""
         names = self.config.train.track if distributed.is_main() else ()
-        if names:
-            self.folder.make()  # they write into it, and what is not empty and has no options is refused
 
         def tell(name: str, where: str) -> None:
             self.task.say(f"--track {name}: {where}")
             if where.startswith("http"):  # for the model's card; a command is of this machine only
                 self.model.info.training.setdefault("trackers", {})[name] = where
 
-        return tracked(names, self.folder.path, self.resolved.to_dict(), tell)
+        with self.folder.locked(), tracked(names, self.folder.path, self.resolved.to_dict(), tell) as log:
+            yield log
 
     def finish(self) -> tuple[Model, Evaluation]:
         """Loads, evaluates and calibrates the best model, and plots the loss. Call it in the main process only."""
@@ -264,10 +267,10 @@ def train(
     Changes no global state and prints nothing, except for a progress bar in notebooks.
 
     Args:
-        task: "text", "translate", "caption", the name of a registered task, or a task class.
+        task: "text", "translate", "caption", "classify", the name of another registered task, or a task class.
         out: the run folder; an unfinished run with the same options is resumed. "": a temporary folder, deleted
             with the returned object.
-        callbacks: called with an `Event` every few steps and after every validation.
+        callbacks: called with an `Event` every 50 steps and after every validation.
         options: the options of the command line, with underscores.
 
     Raises:

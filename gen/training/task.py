@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gen.base.distributed import all_reduce_sum, gather, shard
-from gen.base.errors import ConfigError, UserError
-from gen.base.fields import flag
+from gen.base.errors import ConfigError, UserError, flag
 from gen.datasets.batches import Batches
 from gen.datasets.examples import example_batches
 from gen.datasets.look import DataPart
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 class Task:
     """What a kind of model reads, how it is built, and how it is evaluated.
 
-    A subclass defines `read`, `build` and `score`, and optionally `defaults` and `parse`. The other methods use
+    A subclass defines `read` and `build`, and optionally `score`, `defaults` and `parse`. The other methods use
     these; override them where the task differs.
 
     Args:
@@ -58,6 +57,7 @@ class Task:
             `Facts.tokens` does not depend on what `defaults` chooses.
         metric: decides which weights are best, unless ``best`` in the options names another.
         further_metrics: others to choose from, in the order in which they break ties. The loss is always the last.
+        measured: what `measure` gives; None: ``metric``.
         search: the default search options of the task's models.
         quality: what `qualities` computes, in a few words.
         distilled_by: the options of `DistillOptions` that apply; none: `gen distill` does not.
@@ -90,6 +90,7 @@ class Task:
     reference: ClassVar[Mapping[str, Any]] = {}
     metric: ClassVar[Metric] = Metric("loss", label="nats per token")
     further_metrics: ClassVar[Sequence[Metric]] = ()
+    measured: ClassVar[Metric | None] = None
     search: ClassVar[SearchOptions] = SearchOptions(temperature=(0.0,), max_new_tokens=200)
     quality: ClassVar[str] = "exactness"
     distilled_by: ClassVar[frozenset[str]] = frozenset()
@@ -219,7 +220,7 @@ class Task:
         return []
 
     def change(self, begun: Model, sizes: Any) -> None:
-        """Applies the options in `changeable` to the model to start from, before its weights are frozen."""
+        """Fits the model to start from to the data and the options in `changeable`, before it is frozen."""
 
     def tokenizers(self, split: Any) -> tuple[Tokenizer, dict[str, Tokenizer]]:
         """The tokenizer of the targets, and those of text inputs by input name."""

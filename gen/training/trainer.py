@@ -50,14 +50,17 @@ class Trainer:
             and `sample` are called.
         options: of the training.
         out: the run folder; an unfinished run in it is resumed. "": a temporary folder, deleted with the `Run`.
-        callbacks: called with an `Event` every few steps and after every validation.
+        callbacks: called with an `Event` every 50 steps and after every validation.
         config: plain values that must be equal for the run to be resumed; default: the options.
 
     Raises:
+        ConfigError: options that are wrong, all at once.
         UserError: gradients are not finite even at lower rates, too little memory, a folder that holds another
             run, or the last state could not be saved.
 
     Example::
+
+        from tasks.text.task import Text
 
         task = Text.from_options(data="book.txt", budget="2m")
         model = task.build(task.config.model, task.split)
@@ -74,7 +77,7 @@ class Trainer:
         callbacks: Sequence[Callable[[Event], Any]] = (),
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        if found := options.errors():
+        if found := options.errors() + machine.determinism_errors(options.deterministic):
             raise ConfigError(found)
         self.model, self.task, self.options, self.callbacks = model, task, options, callbacks
         if not hasattr(task, "batches"):
@@ -109,6 +112,8 @@ class Trainer:
                 with checkpoint.checked(self.folder.path / "last"):
                     vars(self.now).update(read_progress(state["progress"]))
             again = self.now.done and Budget.parse(self.now.budget or self.options.budget) != self.budget
+            if state and self.now.done and not again:
+                self.model.load_state_dict(state["weights"])
             if not self.now.done or again:
                 try:
                     self.task.validate(self.model, quick=True)  # finds bad paths and too little memory at once

@@ -173,7 +173,8 @@ def broken_tie(metrics: Sequence[Metric], records: Iterable[Mapping[str, Any]]) 
     """
     validated = [record for record in records if isinstance(record.get("validation"), dict)]
     found = [record["validation"] for record in validated]
-    values = {m: {str(figures.get(m.name)) for figures in found} for m in metrics}
+    metrics = [m for m in metrics if all(m.name in figures for figures in found)]
+    values = {m: {str(figures[m.name]) for figures in found} for m in metrics}
     same = list(takewhile(lambda m: len(values[m]) == 1, metrics))
     if len({record.get("step") for record in validated}) < 2 or not same or len(same) == len(metrics):
         return None

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from gen.base.config import range_errors
-from gen.base.errors import ConfigError
-from gen.base.fields import Arg, flag
+from gen.base.errors import ConfigError, flag
+from gen.base.fields import Arg
 from gen.search.options import SearchOptions
 from tasks.commands.large import LargeJob
 from tasks.commands.models import Precision, encoding_errors

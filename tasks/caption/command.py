@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import IO, Any
 from gen.base import distributed
 from gen.base.config import parse_command
 from gen.base.errors import UserError, notify, one_line
+from gen.base.json_files import json_line
 from gen.base.lines import output
 from gen.search.confidence import confidence_record
 from gen.search.options import SearchOptions
@@ -146,7 +146,7 @@ def _search(config: CaptionCommand, model: Any, items: Iterable[Any]) -> tuple[i
         for path, fit in found:
             if config.json:
                 about = {"image": str(path), "score": fit.score, "caption": fit.text}
-                file.write(json.dumps(about, ensure_ascii=False) + "\n")
+                file.write(json_line(about))
             elif config.csv:
                 file.write(_csv([_cell(str(path)), _cell(fit.text), f"{fit.score:.4f}"]))
             else:
@@ -183,7 +183,7 @@ def _write(file: IO[str], caption: Caption, config: CaptionCommand) -> None:
         error = {"error": str(caption.error)} if caption.error else {}
         captions = [record(h, **(confidence_record(h) if config.confidence else {})) for h in hypotheses]
         found = {"image": str(caption.path), **error, "captions": captions}
-        file.write(json.dumps(found, ensure_ascii=False) + "\n")
+        file.write(json_line(found))
     elif config.csv:
         for h in hypotheses:
             sure = [f"{h.confidence:.4f}"] if config.confidence else []

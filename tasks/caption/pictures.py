@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from gen.base.errors import UserError
+from gen.inputs.items import memory_slices
 from gen.inputs.pictures import PictureError, ahead, find_pictures, open_picture
-from gen.inputs.processors import PictureProcessor, memory_slices
+from gen.inputs.processors import PictureProcessor
 from gen.inputs.ptb import plain_caption
 from gen.runtime import Runtime
 from gen.search import Hypothesis

@@ -47,7 +47,7 @@ from tasks.caption.data import Split, caption_parts, held_out_files, read_split
 from tasks.caption.options import CaptionData, CaptionHeldOut, CaptionReward, CaptionSizes
 from tasks.caption.pictures import as_captions, caption_pictures, expand, item_of
 from tasks.caption.taught import taught_captions
-from tasks.options import many_passes, self_critical_errors, stream_budget_errors
+from tasks.options import coverage_errors, many_passes, self_critical_errors, stream_budget_errors
 
 
 @register("caption")
@@ -76,9 +76,7 @@ class Caption(Task):
     # -- what it reads and builds --------------------------------------------------------------------------
 
     def check(self, config: Any) -> list[str]:
-        found = self_critical_errors(config) + stream_budget_errors(config)
-        if config.extra.self_critical and config.data.streams:
-            found.append("--self-critical does not go with data that is streamed")
+        found = self_critical_errors(config) + stream_budget_errors(config) + coverage_errors(config)
         if config.extra.self_critical and config.data.batch_tokens != CaptionData.batch_tokens:
             found.append("--batch-tokens does not go with --self-critical: --pictures is the size of a batch")
         if config.extra.self_critical and config.model.finetune:
@@ -214,7 +212,7 @@ class Caption(Task):
                 reward,
                 samples=config.extra.samples,
                 baseline=config.extra.baseline,
-                max_new_tokens=int(self.corpus.captions.lengths.max()),
+                max_new_tokens=int(self.corpus.captions.lengths.max()) + 1,  # with EOS
             )
             return PictureBatches(source, train, views, config.extra.pictures, seed)
         rows = np.flatnonzero(np.isin(self.corpus.pictures, train))

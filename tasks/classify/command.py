@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from gen.base import distributed
 from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, UserError, notify, one_line
 from gen.base.fields import Arg
+from gen.base.json_files import json_line
 from gen.base.lines import output, read_lines
 from gen.inputs.labels import LabelTokenizer
 from gen.inputs.pictures import PictureError, find_pictures
@@ -190,4 +190,4 @@ def _line(model: Model | Runtime, found: Labelled, config: ClassifyCommand) -> s
         (processor,) = model.processors.values()
         seen = processor.labels(label_items(model, [found.item])[0])
         record["attention"] = [[text, round(float(w), 4)] for text, w in zip(seen, found.attention, strict=True)]
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return json_line(record)

@@ -160,6 +160,14 @@ def read_examples(names: Sequence[str], options: ClassifyData) -> tuple[list[Exa
     return found, dropped
 
 
+def check_kind(model: Any, examples: Sequence[Example], whose: str) -> None:
+    """Raises `UserError` if examples are pictures for a model of texts, or the reverse."""
+    reads, found = "picture" in model.processors, isinstance(examples[0].item, Path)
+    if reads != found:
+        kinds = {True: "pictures", False: "texts"}
+        raise UserError(f"{whose} reads {kinds[reads]}, and the data has {kinds[found]}")
+
+
 def _keys(examples: Sequence[Example]) -> np.ndarray:
     """Hashes of items, (N,) uint64: equal for equal texts, and for equal pictures whatever they are called."""
     pictures = [e.item for e in examples if isinstance(e.item, Path)]

@@ -22,7 +22,8 @@ class ClassifyData:
     """Tables: the columns of the text, by name or number; several are joined. Unset: those that hold text in the
     first table, but for the label's, one called "split", and one with a value per label."""
     label: str | None = None
-    """Tables: the column of the labels, by name or number. Unset: label, class or category."""
+    """Tables: the column of the labels, by name or number. Unset: label, labels, class, category,
+    topic, sentiment or target, or the only one whose values repeat."""
     image: str = ""
     """Tables: the column of picture files, instead of a text. Unset: the only one, where no column holds text."""
     images: str = ""
@@ -76,12 +77,21 @@ class ClassifyData:
 class ClassifySizes(AttentionSizes):
     """Sizes of the encoder and the decoder."""
 
+    embedding_size: int | None = None
+    """Size of a token embedding. Chosen: 128."""
+    hidden_size: int | None = None
+    """Size of a decoder layer. Chosen: 128."""
+    dropout: float | None = None
+    """Dropout between layers and before the output, one mask per sequence. Chosen: 0.5."""
+    embedding_dropout: float | None = None
+    """Dropout on token embeddings. Chosen: 0.5."""
     num_layers: int = 1
     """Number of decoder layers."""
     pooling: Literal["last", "mean"] = "mean"
     """Texts: what the decoder starts from: the encoder's last state, or the mean over all tokens."""
     encoder_size: int | None = None
-    """Texts: size of an encoder layer in each direction. Chosen from the data."""
+    """Texts: size of an encoder layer in each direction; pictures: half the size of a cell's vector.
+    Chosen: 128."""
     encoder_layers: int = 1
     """Texts: number of encoder layers."""
     bidirectional: bool = True

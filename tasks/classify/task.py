@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gen.base.errors import UserError, within
+from gen.base.errors import UserError, flag, within
 from gen.datasets.labelled import LabelBatches
 from gen.datasets.look import DataPart
 from gen.datasets.picture_sources import unusable
@@ -32,7 +32,7 @@ from gen.training.options import TrainOptions
 from gen.training.registry import register
 from gen.training.task import Task
 from tasks.classify.command import label_items
-from tasks.classify.data import LabelSplit, label_parts, read_examples, read_split, with_columns
+from tasks.classify.data import LabelSplit, check_kind, label_parts, read_examples, read_split, with_columns
 from tasks.classify.figures import calibrate, log_probs_of, targets_of
 from tasks.classify.options import ClassifyData, ClassifyHeldOut, ClassifySizes
 from tasks.classify.sources import Features, text_source
@@ -71,7 +71,10 @@ class Classify(Task):
 
     def read(self, data: ClassifyData) -> LabelSplit:
         """The examples. Raises `UserError` if files are missing or labels cannot be learned."""
-        return read_split(data, self.vocabulary)
+        split = read_split(data, self.vocabulary)
+        if self.begun is not None:
+            check_kind(self.begun, split.train, "--init-from: that model")
+        return split
 
     def parts(self, test: Sequence[str] = ()) -> dict[str, DataPart]:
         return label_parts(self.split, self.config.data, test)
@@ -187,6 +190,7 @@ class Classify(Task):
         self.config = recorded(Classify, model)
         if options and options.data:
             examples, self.dropped = read_examples(options.data, with_columns(self.config.data))
+            check_kind(model, examples, "the model")
             with within(options.data[0]):
                 targets_of(model, examples)
         elif self.config.data.data:
@@ -208,7 +212,7 @@ class Classify(Task):
     ) -> Evaluation:
         """Figures of the likeliest labels. Processes share the examples."""
         if search:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in search)
+            flags = ", ".join(map(flag, search))
             raise UserError(f"{flags} does not go with a classifier: it computes every label's probability")
         log_probs = self._log_probs(model, examples, batch_size)
         labels = model.tokenizer.labels

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from gen.base.config import parse_command, range_errors
-from gen.base.errors import ConfigError, UserError, printable
-from gen.base.fields import Arg, flag
+from gen.base.errors import ConfigError, UserError, flag, printable
+from gen.base.fields import Arg
 from gen.metrics.plots import plot_runs
 from gen.training.config import identity
 from gen.training.display import clock

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from gen.base.config import parse_command
-from gen.base.errors import ConfigError
-from gen.base.fields import Arg, flag, options_of
+from gen.base.errors import ConfigError, flag
+from gen.base.fields import Arg, options_of
 from gen.training.config import errors_in, with_groups
 from gen.training.look import DataLook, look_at_data
 from gen.training.registry import TASKS, find_task

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from gen import runtime
 from gen.base.config import parse_command
-from gen.base.errors import ConfigError, UserError, notify, printable
+from gen.base.errors import ConfigError, UserError, flag, notify, printable
 from gen.base.fields import Arg
 from gen.base.folders import copy_folder, write_folder
 from gen.models.export import export, note, require
@@ -46,7 +46,8 @@ class ExportCommand:
     int8: bool = False
     """Quantize matrix products to int8: smaller and faster. The loss in quality is measured on held-out data."""
     max_loss: float | None = None
-    """--int8: fail if the task's metric gets worse by more than this. Unset: the task's own limit."""
+    """--int8: fail if the task's metric (of text: bits per character) gets worse by more than this. Unset: the
+    task's own limit."""
     limit: int = 0
     """--int8: measure on at most this many held-out items; 0: the task's own limit."""
     held_out: Any = field(default_factory=NoOptions)
@@ -56,7 +57,7 @@ class ExportCommand:
         other = self.held_out
         given = [f.name for f in fields(other) if getattr(other, f.name) != f.default]
         given += ["max_loss"] * (self.max_loss is not None) + ["limit"] * bool(self.limit)
-        flags = " and ".join("--" + name.replace("_", "-") for name in given)
+        flags = " and ".join(map(flag, given))
         errors = [] if self.output else ["name the folder to write: gen export RUN -o FOLDER"]
         if len(self.run) != 1 and not self.web:
             errors.append("name one run: several go with --web" if self.run else "name a run: gen export RUN")
@@ -170,7 +171,7 @@ def quantization_check(
             raise UserError("--int8: there is no held-out data to measure on")
         if limit and len(examples) > limit:
             examples = [examples[i * len(examples) // limit] for i in range(limit)]
-    metric, models = task.metric, (runtime.load(plain), runtime.load(small))
+    metric, models = task.measured or task.metric, (runtime.load(plain), runtime.load(small))
     (before, what), (after, _) = (task.measure(model, examples, limit) for model in models)
     blind = metric.higher_is_better and round(before, 4) == round(after, 4) == 0
     if blind or best in {further.name for further in task.further_metrics}:

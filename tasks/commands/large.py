@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gen.base.config import range_errors
-from gen.base.errors import UserError, notify
-from gen.base.fields import flag
+from gen.base.errors import UserError, flag, notify
 from gen.base.files import fingerprint
 from gen.base.lines import expand_braces
 

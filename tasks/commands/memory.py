@@ -30,7 +30,7 @@ class MemoryOptions:
     """How many neighbours count: of pairs the sentences most like the input, of a text the nearest places. Unset:
     32 pairs, 64 places."""
     memory_temperature: float | None = None
-    """The higher, the more do farther neighbours count. Unset: 0.05 for pairs, 0.02 for text."""
+    """The higher, the more the farther neighbours count. Unset: 0.05 for pairs, 0.02 for text."""
     memory_weight: float = 0.8
     """Largest share of the memory in the probability of a token, 0 to 1; it falls with the distance."""
 

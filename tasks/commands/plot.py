@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -65,5 +66,7 @@ def attention_command(argv: list[str], command: str) -> None:
     hypothesis = model.generate(item, **config.search.given())[0]
     if hypothesis.attention is None:
         raise UserError(f"{config.run}: was trained with --attention none: there is nothing to plot")
+    if hypothesis.read is not None:  # of that the attention is
+        item = {**item, "sentence": hypothesis.read} if isinstance(item, Mapping) else hypothesis.read
     task.plot(model, item, hypothesis, Path(config.output))
     print(f"{hypothesis.text}\n{config.output}")

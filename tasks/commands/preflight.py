@@ -53,8 +53,10 @@ def preflight(model: Model, task: Task, options: TrainOptions, tools: Tools, out
         task: with its ``batches``.
         options: with all choices made.
         tools: the checks.
-        out: the run folder that training would use; plots and traces are written next to it.
+        out: the run folder that training would use; plots and traces are written next to it. Without a name: into
+            the working directory, as those of a folder "run".
     """
+    out = out if out.name else out / "run"
     first = {name: weight.clone() for name, weight in model.state_dict().items()}
     trace, plot = (out.with_name(f"{out.name}-{name}") for name in ("trace.json", "rates.png"))
     for asked, work in (

@@ -25,7 +25,7 @@ class DemoConfig:
     out: str = "runs/demo"
     """Output folder. Models that are already there are not trained again."""
     budget: Words = "50s"
-    """Training time per model."""
+    """Training time of each of the three models that write."""
     label_budget: Words = "8s"
     """Training time of each of the two classifiers."""
 

@@ -198,17 +198,17 @@ for typed in ("The sta", "The function re", "If the "):
 #
 # </details>
 #
-# **3.** How many subwords are best? Try 300, 2000 and 8000 on your book.
+# **3.** How many subwords are best? Try 400, 2000 and 8000 on your book.
 #
 # <details><summary>Answer</summary>
 #
 # ```python
-# for size in (300, 2000, 8000):
+# for size in (400, 2000, 8000):
 #     found = gen.train("text", data=BOOK, level="subword", vocab_size=size, out=f"runs/sub-{size}", budget=BUDGET)
 #     print(size, found.metrics["bits_per_char"])
 # ```
 #
-# With 300 it nearly spells. With 8000 many pieces are too rare to learn much about from one book. Somewhere
+# With 400 it nearly spells. With 8000 many pieces are too rare to learn much about from one book. Somewhere
 # between there is an optimum, which moves up with the size of the text.
 #
 # </details>

@@ -67,6 +67,7 @@ run = gen.train(
     budget=BUDGET,
     batch_tokens=500,
     augment=0,
+    image_size=224,  # as the pictures are: 7 × 7 cells of 32 pixels
     memory_size=128,
     embedding_size=64,
     hidden_size=128,

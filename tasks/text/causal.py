@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gen.base.errors import UserError
-from gen.base.hub import PREFIX
+from gen.base.hub import PREFIX, reason_of
 
 LONGEST = 1024
 """Tokens read at once, at most: logits of larger windows fill the memory of a small machine."""
@@ -40,7 +40,7 @@ class CausalModel:
                 where, output_loading_info=True, **how
             )
         except Exception as error:  # the library also raises those of its HTTP client and of file formats
-            raise UserError(f"{name}: could not be loaded ({_line(error)})") from error
+            raise UserError(f"{name}: could not be loaded ({reason_of(error)})") from error
         if loaded["missing_keys"]:
             raise UserError(f"{name}: lacks the weights {sorted(loaded['missing_keys'])[0]}: is it complete?")
         self.name = name
@@ -178,7 +178,3 @@ def _library() -> Any:
     logging.getLogger("transformers").setLevel(logging.ERROR)  # long texts are cut into windows here
     transformers.utils.logging.disable_progress_bar()
     return transformers
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from gen.base.errors import UserError, notify, one_line
+from gen.base.errors import UserError, flag, notify, one_line
 from gen.base.files import TextFiles
 from gen.base.lines import read_lines, suffix
 from gen.base.tables import TABLES
 from gen.datasets.batches import Batches
-from gen.datasets.corpus import Part
 from gen.datasets.look import DataPart
 from gen.datasets.shards import BUFFER
 from gen.datasets.streams import StreamBatches
@@ -52,7 +51,8 @@ class Text(Task):
     """Train a language model on a text."""
 
     Data, Sizes, HeldOut = TextData, TextSizes, TextHeldOut
-    metric = Metric("loss", label="nats per token", max_loss=0.02)
+    metric = Metric("loss", label="nats per token")
+    measured = Metric("bits_per_char", label="bits per character", max_loss=0.02)
     common = ("data", "out", "budget", "level", "unit", "given", "valid", "hidden_size", "init_from", "dry_run")
     unused = frozenset({"coverage"})  # there is no attention
     reference = {"hidden_size": 384}
@@ -253,7 +253,7 @@ class Text(Task):
 
     # -- a trained model -----------------------------------------------------------------------------------
 
-    def held_out(self, model: Any, options: TextHeldOut | None = None) -> Part | TextFiles:
+    def held_out(self, model: Any, options: TextHeldOut | None = None) -> TextSplit | TextFiles:
         """The text named in ``options``, else the tokens that the training validated on. Raises `UserError` if it
         left no record of its text, or a file is missing."""
         if options and options.data:
@@ -266,11 +266,11 @@ class Text(Task):
             raise UserError("the model has no record of its training text: give one with --data")
         if self.config.data.by_line and not self.config.data.valid:
             check_split(model, "--data")
-        return read_corpus(self.config.data, model.tokenizer, given_labels(model)).valid
+        return read_corpus(self.config.data, model.tokenizer, given_labels(model))
 
     def evaluate(self, model: Any, examples: Any, *, batch_size: int = 64, **search: Any) -> Evaluation:
         if search:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in search)
+            flags = ", ".join(map(flag, search))
             raise UserError(
                 f"{flags} does not go with a text model: it is evaluated by its loss, without a search"
             )

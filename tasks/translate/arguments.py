@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from gen.base.config import range_errors
-from gen.base.errors import ConfigError
-from gen.base.fields import Arg, flag
+from gen.base.errors import ConfigError, flag
+from gen.base.fields import Arg
 from gen.base.lines import suffix
 from gen.search import SearchOptions
 from tasks.commands.large import LargeJob
@@ -119,7 +119,7 @@ class TranslateCommand:
         unfit += ["below"] if self.below is not None else []
         unfit += ["replace_unk"] if self.search.replace_unk else []
         unfit += ["ray"] if self.large.ray else []
-        errors = [f"--{name.replace('_', '-')} is for lines, and {self.input} is a document" for name in unfit]
+        errors = [f"{flag(name)} is for lines, and {self.input} is a document" for name in unfit]
         kind, other = suffix(self.input), suffix(self.output)
         if other in FORMATS and other != kind:
             errors.append(f"--output {self.output}: a document stays what it is, {kind}")

@@ -121,7 +121,7 @@ def minimum_risk(pairs: Pairs, score: Callable[[str, str], float], options: Tran
     """Training by the score of translations against the targets of their training pairs."""
     count = len(pairs.rows)
     targets = [pairs.target_tokenizer.decode(pairs.target[row].tolist()) for row in range(count)]
-    longest = int(pairs.target.lengths.max())
+    longest = int(pairs.target.lengths.max()) + 1  # with EOS
     return SelfCritical(
         lambda hypothesis, row: score(hypothesis.text, targets[row % count]),
         samples=options.samples,

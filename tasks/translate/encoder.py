@@ -41,3 +41,12 @@ def make_encoder(pairs: Pairs, further: Further, sizes: Any, *, lowercase: bool)
             labels = LabelTokenizer(filter(None, further.train[name]))
             parts[name] = LabelEncoder({name: labels}, size, prompt=False)
     return JoinedEncoder(parts, size, optional=list(further.kinds))
+
+
+def set_lengths(encoder: Encoder, pairs: Pairs, *, same_tokens: bool) -> None:
+    """Tells an encoder that was trained on other pairs how long the sentences of these are. ``same_tokens``: it
+    counted in the same tokens before, and goes on to read what was as long as that."""
+    for part in encoder.encoders.values() if isinstance(encoder, JoinedEncoder) else [encoder]:
+        if isinstance(part, RNNEncoder):
+            longest, usual = part.lengths if same_tokens else (0, 0)
+            part.set_lengths(max(longest, pairs.max_source_length), max(usual, pairs.multi_sentence_p90))

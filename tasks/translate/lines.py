@@ -76,7 +76,7 @@ def translate_lines(
     def at_first() -> Iterator[str]:
         for item in lines:
             line, must = _line(item).strip(), options.get("must") or (isinstance(item, Mapping) and item.get(MUST))
-            whole = must or (model.datastore and model.datastore.target(line) is not None)
+            whole = must or (model.datastore and model.datastore.target_ids(line) is not None)
             split = partial(split_protected, model.processors["sentence"], kinds=kinds)
             pieces = Pieces([line], False) if line and whole else split(line)
             texts = pieces.texts[:1] if alone != options else pieces.texts
@@ -164,7 +164,7 @@ def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypo
     if hypothesis.attention is None or not hypothesis.token_ids:
         return []
     processor: Any = model.processors["sentence"]
-    source_ids = processor.encode(hypothesis.read or source)[:-1]
+    source_ids = processor.encode(source if hypothesis.read is None else hypothesis.read)[:-1]
     rows = _words(model.tokenizer, hypothesis.token_ids)
     columns = _words(processor.tokenizer, source_ids)
     end = max(columns, default=-1) + 1
@@ -172,7 +172,7 @@ def align_words(model: Model | Ensemble | Runtime, source: str, hypothesis: Hypo
     seen = hypothesis.attention[:, : len(columns) + 1]  # those of further inputs come after
     np.add.at(weights, (np.array(rows)[:, None], np.array([*columns, end])[None]), seen)
     links = [(s, t) for t, s in enumerate(weights.argmax(1).tolist()) if s != end]
-    if not hypothesis.read:
+    if hypothesis.read is None:
         return links
     sources = _same_words(hypothesis.read, source)
     targets = _same_words(model.tokenizer.decode(hypothesis.token_ids), hypothesis.text)

@@ -33,7 +33,7 @@ from gen.training.distill import DistillOptions, Written
 from gen.training.interfaces import Choice, Choices, Evaluation, Example, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
-from tasks.options import many_passes, self_critical_errors, stream_budget_errors
+from tasks.options import coverage_errors, many_passes, self_critical_errors, stream_budget_errors
 from tasks.translate.data import (
     TranslateSplit,
     held_out_pairs,
@@ -44,7 +44,7 @@ from tasks.translate.data import (
     repeated_share,
     streamed_batches,
 )
-from tasks.translate.encoder import make_encoder
+from tasks.translate.encoder import make_encoder, set_lengths
 from tasks.translate.inputs import further_sources, pair_sources
 from tasks.translate.lines import translate_lines
 from tasks.translate.options import TranslateData, TranslateHeldOut, TranslateReward, TranslateSizes
@@ -75,9 +75,7 @@ class Translate(Task):
     # -- what it reads and builds --------------------------------------------------------------------------
 
     def check(self, config: Any) -> list[str]:
-        found = self_critical_errors(config) + stream_budget_errors(config)
-        if config.extra.self_critical and config.data.streams:
-            found.append("--self-critical does not go with data that is streamed")
+        found = self_critical_errors(config) + stream_budget_errors(config) + coverage_errors(config)
         if config.model.tie == "all" and config.data.separate:
             found.append("--tie all needs one vocabulary for both sides: leave out --separate, or --tie decoder")
         return found
@@ -148,6 +146,9 @@ class Translate(Task):
         texts = ["sentence", *split.further.named("context")]
         return split.pairs.target_tokenizer, dict.fromkeys(texts, split.pairs.source_tokenizer)
 
+    def change(self, begun: Model, sizes: Any) -> None:
+        set_lengths(begun.encoder, self.split.pairs, same_tokens=not self.config.train.new_vocabulary)
+
     def make_batches(self, model: Model, split: TranslateSplit, config: Any) -> Batches:
         """Batches of pairs of similar length."""
         pairs = split.pairs
@@ -193,7 +194,7 @@ class Translate(Task):
 
     def normalise(self, model: Any, text: str) -> str:
         text = model.tokenizer.normalize(text)
-        return text.lower() if self._lowercase or model.processors["sentence"].lowercase else text
+        return text.lower() if model.processors["sentence"].lowercase else text
 
     def held_out(self, model: Any, options: TranslateHeldOut | None = None) -> list[Example]:
         self._lowercase = bool(options and options.lowercase) or model.processors["sentence"].lowercase

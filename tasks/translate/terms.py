@@ -22,13 +22,13 @@ def read_lexicon(name: str) -> dict[str, str]:
     for where, source, target in _pairs(name, "a word has two: source and target"):
         if not source or not target:
             raise UserError(f"{name}: {where}: a source or a target is empty")
-        found.setdefault(source, target)
+        found.setdefault(normalize("NFC", source), target)
     return found
 
 
 def _pairs(name: str, needed: str) -> Iterator[tuple[str, str, str]]:
     """(place, source, target) of each row of a table with two columns."""
-    for where, row in Table(name, header=False):
+    for where, row in Table(name, header=False, delimiters="\t;,"):  # not |, which divides the forms of a term
         if len(row) != 2:
             columns = f"{len(row)} column{'s' * (len(row) != 1)}"
             raise UserError(f"{name}: {where} has {columns}, and {needed}")

@@ -57,11 +57,11 @@ def translated(model: Any, found: Translation) -> Translated:
         written = continued(written, text)
         at = found.source.index(source, at)
         if hypothesis.attention is not None and hypothesis.token_ids:
-            ids = processor.encode(hypothesis.read or source)[:-1]
+            ids = processor.encode(source if hypothesis.read is None else hypothesis.read)[:-1]
             sources = _spans(processor.tokenizer, ids, source, at)
             targets = _spans(model.tokenizer, hypothesis.token_ids, text, len(written) - len(text))
-            # The columns of EOS and of further inputs come after.
-            links.append(Links(sources, targets, hypothesis.attention[: len(targets), : len(ids)]))
+            if sources:  # it read something; the columns of EOS and of further inputs come after
+                links.append(Links(sources, targets, hypothesis.attention[: len(targets), : len(ids)]))
         at += len(source)
     return Translated(written, links)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from functools import partial
-from html import escape, unescape
+from collections.abc import Callable, Iterator
+from html import unescape
 from html.parser import HTMLParser
 from itertools import accumulate
 from typing import NamedTuple
 
-from tasks.translate.documents.segments import VOID, Segment, Tag, tag_of
+from tasks.translate.documents.segments import VOID, Segment, Tag, escape_for, tag_of
 
 INLINE = {
     *("a", "abbr", "acronym", "b", "bdi", "bdo", "big", "br", "cite", "code", "data", "del", "dfn", "em", "font"),
@@ -39,6 +38,10 @@ _UNFINISHED = re.compile(r"<[a-zA-Z/!?][^>]*\Z")
 """A tag cut off by the end of the file; the parser may report it as several pieces of text."""
 
 
+_NO_REFERENCE = re.compile(r"&(?=#)(?!#(?:[0-9]+|[xX][0-9a-fA-F]+)[^0-9a-fA-F])")
+"""What looks like a reference to a character: the parser would read no tags after it."""
+
+
 class _Event(NamedTuple):
     kind: str
     begin: int
@@ -53,7 +56,9 @@ class _Parser(HTMLParser):
         super().__init__(convert_charrefs=False)
         self.lines = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
         self.events: list[_Event] = []
-        self.feed(text)
+        self.feed(
+            _NO_REFERENCE.sub("x", text)
+        )  # of the same length: what is written is taken from the text itself
         self.close()
 
     def add(self, kind: str, name: str = "", kept: bool = False) -> None:
@@ -101,7 +106,7 @@ class _Parser(HTMLParser):
 
 def segments(text: str, again: bool) -> Iterator[Segment]:
     """The texts of a page, each with the tags within it."""
-    events = _Parser(text).events
+    events, escape = _Parser(text).events, escape_for(text)
     run: list[tuple[int, int, str | Tag]] = []
     kept, begin = "", 0  # an element that is kept whole
     opened: list[str] = []  # it, and those in it
@@ -124,9 +129,9 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
         elif event.kind == "other" or event.name in INLINE:
             run.append((event.begin, end, Tag(raw) if event.kind == "other" else tag_of(raw)))
         if event.kind not in ("text", "other") and event.name not in INLINE:
-            yield from _segment(text, run)
+            yield from _segment(text, run, escape)
             run = []
-    yield from _segment(text, run)
+    yield from _segment(text, run, escape)
 
 
 def _follow(opened: list[str], event: _Event) -> bool:
@@ -145,7 +150,7 @@ def _follow(opened: list[str], event: _Event) -> bool:
     return bool(opened)
 
 
-def _segment(text: str, run: list[tuple[int, int, str | Tag]]) -> Iterator[Segment]:
+def _segment(text: str, run: list[tuple[int, int, str | Tag]], escape: Callable[[str], str]) -> Iterator[Segment]:
     """The segment of a run of text and inline tags, without the white space around it."""
     while run and isinstance(run[0][2], str) and not run[0][2].strip():
         run = run[1:]
@@ -155,4 +160,4 @@ def _segment(text: str, run: list[tuple[int, int, str | Tag]]) -> Iterator[Segme
         begin, end = run[0][0], run[-1][1]
         raw = text[begin:end]
         begin, end = begin + len(raw) - len(raw.lstrip()), end - len(raw) + len(raw.rstrip())
-        yield Segment(begin, end, [part for *_, part in run], partial(escape, quote=False))
+        yield Segment(begin, end, [part for *_, part in run], escape)

@@ -28,9 +28,11 @@ from tasks.translate.documents.segments import (
 _DEPTH = 100
 """Lists and quotes in each other."""
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n|\Z)")
-_FRONT = re.compile(r"\ufeff?(?:---[ \t]*\r?\n(?:.*\n)*?---[ \t]*(?:\r?\n|\Z))?")
+_FRONT = re.compile(r"\ufeff?(?:(---|\+\+\+)[ \t]*\r?\n(?=[ \t]*\S)(?:.*\n)*?\1[ \t]*(?:\r?\n|\Z))?")
 """What comes before the text: a byte-order mark, and data about the page."""
-_MARKS = re.compile(r"^\[[ xX]\](?=\s)|\[\^[^\]\s]+\]:?|\[![A-Z]+\]")
+_NOTE = re.compile(r":{3,}.*|(?:!!!|\?\?\?\+?)\s.*")
+"""A line that begins or ends a note: ``:::tip``, ``!!! note``."""
+_MARKS = re.compile(rf"^\[[ xX]\](?=\s)|\[\^[^\]\s]+\]:?|\[![A-Z]+\]|^(?:{_NOTE.pattern})")
 """What CommonMark takes for text: the box of a task, a footnote, the kind of a note."""
 _SPECIAL = re.compile(r"([\\`*\[\]<])|^_|_$|^~~")
 _BEGINS = re.compile(r"([-+>]|#{1,6}|\d{1,9}(?=[.)]))(?=[.)]?(?:\s|$))")
@@ -156,7 +158,8 @@ def _parts(text: str, token: Token, where: list[int]) -> Parts:
             part = Tag(raw, breaks=True)
         elif child.type == "softbreak":
             words = any(isinstance(part, str) and has_letters(part) for part in parts[line:])
-            part = " " if words else Tag(raw, breaks=True)
+            ends = _NOTE.fullmatch(content[end:].partition("\n")[0])
+            part = " " if words and not ends else Tag(raw, breaks=True)
         if child.type in ("hardbreak", "softbreak"):
             line = len(parts) + 1
         if kept:

@@ -28,6 +28,7 @@ _FIELD = re.compile(
 )
 _LINE = re.compile(rf"\s*(?:#.*|(?:msg\w+(?:\[\d+\])?[ \t]*)?{_STRINGS}\s*)?")
 _TAGS = re.compile(f"{MARKUP}|{PLACEHOLDER}")
+_OTHER_CHARSET = re.compile(r"charset=(?!utf-?8|charset)([\w.:-]+)", re.IGNORECASE)
 _LINE_ENDS = str.maketrans(
     dict.fromkeys("\v\f\x1c\x1d\x1e\x85\u2028\u2029", " ")
 )  # polib takes them for ends of lines
@@ -45,6 +46,8 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
         raise BadDocument(
             int(found[1]) if found else 1, "not in the order of a .po file: msgid, msgstr"
         ) from error
+    if found := _OTHER_CHARSET.search(catalogue.metadata.get("Content-Type", "")):
+        raise BadDocument(1, f"declares the encoding {found[1]}: convert it first (msgconv -t UTF-8)")
     new_line = "\r\n" if "\r\n" in text else "\n"
     # Languages with one form for every number have it in msgstr[0]: it is that of the plural.
     one_form = re.match(r"\s*nplurals\s*=\s*1\b", catalogue.metadata.get("Plural-Forms", ""))

@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from html import escape
 from itertools import groupby
 from typing import Literal
 
@@ -16,8 +18,16 @@ VOID = {
 """Elements of HTML that have no end."""
 
 _TAG = re.compile(r"<(/?)([A-Za-z][\w:.-]*)(?:\s[^<>]*?)?(/?)>")
+_BRANCHES = r"[^{}]*+"
+for _ in range(4):  # so deep in each other
+    _BRANCHES = rf"[^{{}}]*+(?:\{{{_BRANCHES}\}}[^{{}}]*+)*+"
+ICU = r"\{\s*+\w++\s*+,\s*+(?:plural|select|selectordinal)\s*+,"
+"""How a message of ICU with branches begins: {count, plural, one {a cat} other {# cats}}."""
 PLACEHOLDER = (
-    r"\$?\{\{?[^{}\s]*\}?\}"  # {name}, {0}, ${name}, {{ name }} without spaces
+    rf"{ICU}{_BRANCHES}\}}"
+    r"|%%|%\{[^{}\s]*\}|%<\w+>[-+#0]*\d*(?:\.\d+)?[a-zA-Z]?|%#@\w+@"  # a percent sign; those of Ruby and Xcode
+    r"|%L?\d+(?![\d$a-zA-Z]|\.\d)|%n\b"  # those of Qt
+    r"|\$?\{\{?[^{}\s]*\}?\}"  # {name}, {0}, ${name}, {{ name }} without spaces
     r"|%(?:\d+\$|\(\w+\))?[-+#0]*\d*(?:\.\d+)?(?:hh?|ll?|[zjtL])?[diouxXeEfFgGcrsa@]"  # %s, %(name)s, %1$d, %.2f
 )
 """A pattern of what a program puts something in the place of."""
@@ -52,12 +62,25 @@ Parts = list[str | Tag]
 BREAKS = re.compile(r"([^\S\n]*\n\s*)")
 """The end of a line, with the white space around it and the empty lines after it."""
 
+_DECLARED = re.compile(
+    r"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([\w.:-]+)|<\?xml\b[^>]*?\bencoding\s*=\s*["']([\w.:-]+)""",
+    re.IGNORECASE,
+)
+
 Spans = Callable[[str], Sequence[tuple[int, int]]]
 
 
 def as_it_is(text: str) -> str:
     """For formats in which a text stands as it reads."""
     return text
+
+
+def escape_for(document: str) -> Callable[[str], str]:
+    """How text stands in HTML and XML: what the encoding that the document declares may lack as references."""
+    found = _DECLARED.search(document)
+    if not found or (found[1] or found[2]).lower().replace("-", "").replace("_", "") == "utf8":
+        return partial(escape, quote=False)
+    return lambda text: escape(text, quote=False).encode("ascii", "xmlcharrefreplace").decode()
 
 
 @dataclass

@@ -14,17 +14,20 @@ from xml.sax.saxutils import escape
 
 from tasks.translate.documents.segments import (
     BREAKS,
+    ICU,
     MARKUP,
     PLACEHOLDER,
     BadDocument,
     Parts,
     Segment,
     Tag,
+    escape_for,
     has_letters,
     tagged,
 )
 
 _TAGS = re.compile(f"{MARKUP}|{PLACEHOLDER}")
+_ICU = re.compile(ICU)
 _PAIRED = {"g", "mrk", "pc"}
 _OPENS, _CLOSES = {"bpt", "bx", "sc"}, {"ept", "ex", "ec"}
 _NOT_YET = {"new", "initial", "needs-translation"}
@@ -94,6 +97,7 @@ class _Unit:
 
 def segments(text: str, again: bool) -> Iterator[Segment]:
     """The targets to fill in. Raises `BadDocument` for a file that is no XLIFF."""
+    declared = escape_for(text)
     for unit in _units(_events(text)):
         source, target = unit.children.get("source"), unit.children.get("target")
         if source is None:
@@ -105,8 +109,11 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
             continue
         source = unit.children.get("seg-source", source)
         parts = _parts(text, source[1:-1], unit.preserve)
-        if not has_letters("".join(part for part in parts if isinstance(part, str))):
+        content = "".join(part for part in parts if isinstance(part, str))
+        if not has_letters(content):
             continue
+        valid = _is_no_translation if _ICU.search(content) else bool
+        spaces = {"begin": _ends(parts[0])[0], "end": _ends(parts[-1])[1]}
         if target and start:
             opening = text[start.begin : start.end]
             if opening.endswith("/>"):
@@ -117,8 +124,9 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
                 start.begin,
                 target[-1].end,
                 parts,
-                escape,
-                partial(_element, before="", opening=opening, name=name),
+                declared,
+                partial(_element, before="", opening=opening, name=name, **spaces),
+                valid=valid,
             )
         else:
             at, first = source[-1].end, unit.children["source"][0]
@@ -127,11 +135,23 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
             name = f"{prefix}:target" if prefix else "target"
             before = text[: first.begin]
             before = before[len(before.rstrip()) :]
-            yield Segment(at, at, parts, escape, partial(_element, before=before, opening=f"<{name}>", name=name))
+            finish = partial(_element, before=before, opening=f"<{name}>", name=name, **spaces)
+            yield Segment(at, at, parts, declared, finish, valid=valid)
 
 
-def _element(content: str, before: str, opening: str, name: str) -> str:
-    return f"{before}{opening}{content}</{name}>"
+def _is_no_translation(written: str) -> bool:
+    """Of a message with branches that inline elements cut into pieces: nobody knows which is which."""
+    return False
+
+
+def _element(content: str, before: str, opening: str, name: str, begin: str, end: str) -> str:
+    return f"{before}{opening}{begin}{content}{end}</{name}>"
+
+
+def _ends(part: str | Tag) -> tuple[str, str]:
+    """The white space at the beginning and at the end of a text."""
+    text = part if isinstance(part, str) else ""
+    return text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
 
 
 def _units(events: list[_Event]) -> Iterator[_Unit]:
