@@ -16,13 +16,21 @@ os.environ.setdefault("HF_HOME", os.path.join(tempfile.gettempdir(), "gen-tests-
 import torch
 
 from gen.inputs.tokenizer import CharTokenizer
+from gen.metrics.attention import plot_attended
 from gen.models.decoder import DecoderConfig
 from gen.models.model import Model
 from gen.search.info import ModelInfo
+from gen.training import session, task
 from tasks.cli import main
 from tasks.text.task import Text
 
 pytest.register_assert_rewrite("tests.browsing")
+
+with contextlib.suppress(ImportError):
+    import hypothesis
+
+    hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
+    hypothesis.settings.load_profile("same")
 
 os.fsync = lambda descriptor: None  # no test survives a power failure; a training waits for the disk 40 times
 Text.SAMPLE_LENGTH = dict.fromkeys(Text.SAMPLE_LENGTH, 20)  # or writing samples takes longer than tiny trainings
@@ -36,7 +44,8 @@ with contextlib.suppress(ImportError, AttributeError):
 TEXT = "the cat sat on the mat. the dog ran to the cat, and the cat ran off the mat.\n"
 
 
-SLOW = ("test_web.py", "test_page.py", "test_readme.py", "test_lessons.py")
+SLOW = ("test_web.py", "test_page.py", "test_readme.py", "test_lessons.py", "test_caption.py", "test_faults.py")
+SLOW += ("test_streamed.py", "test_distributed.py", "test_fuzz.py", "test_gpu.py", "test_manual.py")
 
 
 def pytest_collection_modifyitems(items):
@@ -44,10 +53,17 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: (item.path.name not in SLOW, -item.path.stat().st_size))
 
 
+def _plot_unless_in_a_run(model, item, found, to):
+    if to.parent.name != "plots":
+        plot_attended(model, item, found, to)
+
+
 @pytest.fixture(autouse=True)
 def _clean(tmp_path_factory, monkeypatch):
-    """No test sees another one's cache, seed or dtype."""
+    """No test sees another one's cache, seed or dtype, or draws the plots of a training: fixtures do that look."""
     monkeypatch.setenv("GEN_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(session, "plot_losses", lambda records, to, **_: to.write_bytes(b""))
+    monkeypatch.setattr(task, "plot_attended", _plot_unless_in_a_run)
     torch.manual_seed(0)
     yield
     torch.set_default_dtype(torch.float32)

@@ -5,6 +5,7 @@ test_faults.py uses it for a few kills, soak.py for many.
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -20,10 +21,6 @@ import torch
 
 import gen.training.session
 import gen.training.task
-import tasks.caption.task
-import tasks.commands.train
-import tasks.text.task
-import tasks.translate.task
 from data.sequences import sequence_pairs
 from data.shapes import write_shapes
 from gen.training.step import Stepper
@@ -31,6 +28,8 @@ from gen.training.task import Task
 from gen.training.validation import Validator
 from tasks.cli import main
 
+for loaded_once in ("caption.task", "commands.train", "text.task", "translate.task"):  # in the server that forks
+    importlib.import_module(f"tasks.{loaded_once}")
 torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)  # the first one takes seconds of imports
 
 COMMON = (
@@ -95,7 +94,7 @@ def _work(argv: list[str], environment: dict[str, str], die_at: str, log: str) -
 
 def without_plots() -> None:
     """Leaves out the plots, which take longer than the training."""
-    gen.training.session.plot_losses = gen.training.task.plot_attention = tasks.caption.task.plot_looks = _nothing
+    gen.training.session.plot_losses = gen.training.task.plot_attended = _nothing
 
 
 def _nothing(*args: object, **kwargs: object) -> None:

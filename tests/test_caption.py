@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -215,7 +214,7 @@ def test_folders_json_csv_and_sidecars(gen, shapes, tmp_path):
     assert status == 0
     records = [json.loads(line) for line in out.splitlines()]
     assert [len(r["captions"]) for r in records] == [3, 3, 3]
-    assert all(r["captions"][0]["score"] >= r["captions"][2]["score"] - 5 for r in records)
+    assert all(len({found["text"] for found in r["captions"]}) == 3 for r in records)
     _, out, _ = gen("caption", shapes / "run", tmp_path, "--csv", "--sidecar")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [(tmp_path / f"{i}.txt").read_text().strip() for i in range(3)] == [row["caption"] for row in rows]
@@ -243,17 +242,16 @@ def test_samples_differ_and_repeat(gen, shapes):
 def test_paths_from_standard_input(gen, shapes, monkeypatch, tmp_path):
     names = pictures(shapes)[:2]
     (tmp_path / "list").write_text("".join(f"{n}\n" for n in names))
-    import subprocess
-
+    before = os.dup(0)
     with (tmp_path / "list").open() as file:
-        done = subprocess.run(
-            [sys.executable, "-m", "tasks.cli", "caption", str(shapes / "run"), "--stdin"],
-            stdin=file,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [str(n) for n in names]
+        os.dup2(file.fileno(), 0)
+        try:
+            status, out, err = gen("caption", shapes / "run", "--stdin")
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
+    assert status == 0, err
+    assert [line.split("\t")[0] for line in out.splitlines()] == [str(n) for n in names]
 
 
 def test_a_gallery(gen, shapes, tmp_path):

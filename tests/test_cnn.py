@@ -379,10 +379,11 @@ def _fill(paths, cache, queue):
 
 def test_killed_and_started_twice(encoder, photos, tmp_path):
     """One process is killed at work; then two begin together, and share what is left."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_cnn"])  # torch is imported once
+    queue, lost = context.Queue(), context.Queue()
     arguments = (photos, tmp_path, queue)
-    first = context.Process(target=_fill, args=arguments)
+    first = context.Process(target=_fill, args=(photos, tmp_path, lost))
     first.start()
     keys = FeatureStore(encoder, cache=tmp_path).folder / "keys.bin"
     while first.is_alive() and (not keys.exists() or keys.stat().st_size < 3 * 25):

@@ -100,7 +100,7 @@ def test_curves_rise_and_stay_between_the_targets(pairs):
     curve = fit_curve(values, targets)
     assert all(a < b for a, b in zip(curve.x, curve.x[1:], strict=False))
     assert all(a < b for a, b in zip(curve.y, curve.y[1:], strict=False))
-    assert targets.mean() == pytest.approx(np.mean(curve.y), abs=1)
+    assert all(targets.min() - 1e-9 <= y <= targets.max() + 1e-9 for y in curve.y)
     assert Calibration.from_bytes(Calibration(curve, curve, "x", {"n": 1.0}).to_bytes()).word == curve
 
 

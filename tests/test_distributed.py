@@ -48,7 +48,7 @@ def test_two_processes_are_one(desk, tmp_path, kind):
 def test_two_processes_measure_one_speed(desk, tmp_path):
     """What is chosen from it is the same for both, and counts the tokens of both."""
     _, trainings, commands = desk
-    argv = [*commands["text"], "--budget", "3s", "--out", str(tmp_path / "run")]
+    argv = [*commands["text"], "--budget", "1s", "--out", str(tmp_path / "run")]
     assert trainings.together(argv, tmp_path / "logs") == [0, 0], read(tmp_path / "logs")
     run = Run(tmp_path / "run")
     assert run.resolved["measured"]["tokens_per_second"] > 0

@@ -48,7 +48,7 @@ def desk(tmp_path, monkeypatch):
         Path(f"{name}.de").write_text("Ein Hund rennt.\nZwei Männer sitzen.\nEin Mann rennt.\n" * 16)
     write_shapes(Path("photos"), training=10, held_out=2).rename("captions.jsonl")
     write_shapes(Path("more"), training=2, held_out=1)
-    rows = [f"{label},the {label} {i},it is a {label}" for i in range(20) for label in ("cat", "dog")]
+    rows = [f"{label},The {label} {i},it is a {label}" for i in range(20) for label in ("Sports", "Business")]
     Path("news.csv").write_text("label,title,description\n" + "\n".join(rows) + "\n")
     for number, scene in enumerate(scenes(20)):
         folder = Path("photos-by-label", ("one", "other")[number % 2])

@@ -27,9 +27,10 @@ RECORDS = [
 ]
 
 
-@pytest.fixture
-def made(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """A report with every part that there is, of awkward content."""
+    tmp_path = tmp_path_factory.mktemp("report")
     picture = tmp_path / f"{'long-name-' * 9}.png"
     Image.new("RGB", (400, 300), "teal").save(picture)
     words = [f" word{i}{'-long' * (i % 3)}" for i in range(16)]
