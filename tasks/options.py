@@ -150,8 +150,8 @@ def input_name(column: str) -> str:
     return name if name.isidentifier() and name not in _TAKEN else f"column_{name}"
 
 
-_TAKEN = frozenset({"prompt", "sentence", "picture", "must", "values", "mask", "summary", "tokens"})
-"""Names of other inputs, and of what exported graphs have."""
+_TAKEN = frozenset({"prompt", "sentence", "picture", "must"})
+"""What other parts of an item are called."""
 
 
 def stream_errors(names: Sequence[str], others: Mapping[str, Any]) -> list[str]:

@@ -173,9 +173,11 @@ def test_folders_may_be_links_and_files_in_them_empty(tmp_path):
     (tmp_path / "near" / "empty.txt").write_text("")
     (tmp_path / "near" / "inner" / "far").symlink_to(tmp_path / "far")
     (tmp_path / "near" / "inner" / "again").symlink_to(tmp_path / "near")  # without end
+    (tmp_path / "near" / "also").symlink_to(tmp_path / "near" / "inner")  # a detour
     files = TextFiles([str(tmp_path / "near")])
     assert "".join(piece or "" for piece in files) == "a\nb\n"
     assert files.skipped == ["empty.txt"]
+    assert files.paths[-1] == tmp_path / "near" / "inner" / "far" / "b.txt"
     (tmp_path / "near" / "a.txt").unlink()
     (tmp_path / "far" / "b.txt").unlink()
     with pytest.raises(UserError, match=r"empty\.txt: is empty"):

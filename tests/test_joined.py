@@ -366,7 +366,7 @@ def test_an_input_may_be_called_as_a_state_is(tmp_path):
     export(model, tmp_path / "x")
     item, options = {"state": "old", "prompt": "a"}, {"temperature": 0, "max_new_tokens": 6}
     assert runtime.load(tmp_path / "x").generate(item, **options).text == model.generate(item, **options).text
-    assert [input_name(column) for column in ("state", "must", "mask")] == ["state", "column_must", "column_mask"]
+    assert [input_name(column) for column in ("state", "must")] == ["state", "column_must"]
 
 
 def test_models_that_read_other_things_are_no_ensemble():

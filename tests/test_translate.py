@@ -379,6 +379,7 @@ def test_sentences_end_where_no_abbreviation_does():
         "Am 2. Mai.",
         "Prof. Dr. Kurz und Abb. Drei.",
         "See Fig. A and Vol. B.",
+        "Ask Maj. Smith, Sra. García and Ste. Marie of Corp. Tax, Ziff. 3.",
         "The U.S. Army.",
         "Er steht bzw. sitzt.",
         "Now ... what",
@@ -558,6 +559,18 @@ def test_plot_attention(desk, gen, tmp_path):
     assert status == 0, err
     assert out.startswith("cba\n")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plots_show_what_was_read(desk, gen, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "gen.training.task.plot_attended", lambda model, item, found, to: drawn.append((item, found))
+    )
+    words = ("plot", "attention", desk / "run", "--text", "abxc", "--unknown", "skip", "-o", tmp_path / "a.png")
+    status, out, err = gen(*words)
+    assert (status, out.startswith("cba\n")) == (0, True), err
+    ((item, found),) = drawn
+    assert item == found.read == "abc"
 
 
 def test_no_attention_at_all(desk, gen, tmp_path):

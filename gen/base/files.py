@@ -75,15 +75,17 @@ def fingerprint(name: str | os.PathLike[str], most: int = 1 << 24) -> list[Any]:
 def visible_files(folder: Path) -> list[Path]:
     """All files in a folder and its subfolders, also linked ones, sorted by path, without hidden ones and what
     macOS adds to archives (``._name``, ``__MACOSX``)."""
-    found, seen = list[Path](), set[tuple[int, int]]()
-    for where, inner, names in os.walk(folder, followlinks=True):
-        about = os.stat(where)
-        if (about.st_dev, about.st_ino) in seen:  # a link to a folder that it is in, or to one that was read
-            inner.clear()
-            continue
-        seen.add((about.st_dev, about.st_ino))
-        inner[:] = sorted(name for name in inner if not name.startswith(".") and name != "__MACOSX")
-        found += (Path(where, name) for name in names if not name.startswith("."))
+    found, seen, waiting = list[Path](), set[tuple[int, int]](), [folder]
+    while waiting:  # links after all that is no link, so that no file is called by a detour
+        for where, inner, names in os.walk(waiting.pop(0)):
+            about = os.stat(where)
+            if (about.st_dev, about.st_ino) in seen:  # a link to a folder that it is in, or to one that was read
+                inner.clear()
+                continue
+            seen.add((about.st_dev, about.st_ino))
+            inner[:] = sorted(name for name in inner if not name.startswith(".") and name != "__MACOSX")
+            waiting += (path for name in inner if (path := Path(where, name)).is_symlink())
+            found += (Path(where, name) for name in names if not name.startswith("."))
     return sorted(path for path in found if path.is_file())
 
 

@@ -17,7 +17,12 @@ MOST_JSON = 1 << 30
 
 
 def json_line(value: Any) -> str:
-    """A value as a line of JSON; bytes of file names that are no UTF-8 are escaped."""
+    """A value as a line of JSON; bytes of file names that are no UTF-8 are escaped.
+
+    Example:
+        >>> json.loads(json_line("caf\\udce9.png")) == "caf\\udce9.png", json_line("é").encode()
+        (True, b'"\\xc3\\xa9"\\n')
+    """
     return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode() + "\n"
 
 

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 _ENDS = re.compile(
-    r"(?<=[.!?…।॥؟۔።።])[\"'”’»)\]]*\s+(?=\S)|(?<=[。！？])(?=[^\s.!?…。！？」』）】》〉〕\"'”’»)\]])"
+    r"(?<=[.!?…।॥؟۔።])[\"'”’»)\]]*\s+(?=\S)|(?<=[。！？])(?=[^\s.!?…。！？」』）】》〉〕\"'”’»)\]])"
 )
 
 _VOWELLED = (
-    "abb abs abt anm apr art asst aufl aug ave bd ca capt cie co col dec dept dez dipl ed eds eq est etc evtl feb "
-    "fig gen gov hon hrsg inc ing jan jul jun kap mar mio mlle mme no nov oct okt op pres prof rep rev sen sep "
-    "sept tab tel univ usw vol"
+    "abb abs abt adm anm app apr art asst aufl aug ave bd ca cap capt cie co col corp dec dept dez dipl dra "
+    "ebd ed eds eq est etc evtl feb fig gen gov hon hrsg inc ing jan jul jun kap maj mar mio mlle mme no nov "
+    "oct okt op pres prof rep rev sen sep sept sra sta ste tab tel univ usw vol ziff"
 )
 _ABBREVIATIONS = frozenset(_VOWELLED.split())
 """Of those that have a vowel; others are told by having none."""

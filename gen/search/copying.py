@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import regex
@@ -128,7 +129,8 @@ class Copying:
             if token_id == unk_id and words:
                 word = words[int(hypothesis.attention[i, : len(words)].argmax())]
                 bare = word.strip()
-                known = self._lexicon.get(bare) or self._lexicon.get(bare.lower()) or bare
+                key = normalize("NFC", bare)
+                known = self._lexicon.get(key) or self._lexicon.get(key.lower()) or bare
                 hypothesis.tokens[i] = word.replace(bare, known)
 
     def _places(self, number: int, text: str, hypothesis: Hypothesis) -> list[int]:

@@ -38,7 +38,9 @@ def item_of(
     if further:
         if isinstance(given, str):
             reading = {name: processor for name, processor in inputs.items() if processor.kind != "labels"}
-            given = {name: part for name, part in refused(named_item, reading, given).items() if part is not None}
+            needed = {n: p for n, p in reading.items() if not p.optional and n not in further}
+            own = refused(named_item, needed or reading, given) if reading else {}
+            given = {name: part for name, part in own.items() if part is not None}
         if twice := given.keys() & further.keys():
             raise Refusal(f"given: {min(twice)!r} is there already: name further inputs", param="given")
         given = {**given, **further}

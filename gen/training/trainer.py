@@ -113,7 +113,8 @@ class Trainer:
                     vars(self.now).update(read_progress(state["progress"]))
             again = self.now.done and Budget.parse(self.now.budget or self.options.budget) != self.budget
             if state and self.now.done and not again:
-                self.model.load_state_dict(state["weights"])
+                with checkpoint.checked(self.folder.path / "last"):
+                    self.model.load_state_dict(state["weights"])
             if not self.now.done or again:
                 try:
                     self.task.validate(self.model, quick=True)  # finds bad paths and too little memory at once

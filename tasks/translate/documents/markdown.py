@@ -32,8 +32,9 @@ _FRONT = re.compile(r"\ufeff?(?:(---|\+\+\+)[ \t]*\r?\n(?=[ \t]*\S)(?:.*\n)*?\1[
 """What comes before the text: a byte-order mark, and data about the page."""
 _NOTE = re.compile(r":{3,}.*|(?:!!!|\?\?\?\+?)\s.*")
 """A line that begins or ends a note: ``:::tip``, ``!!! note``."""
-_MARKS = re.compile(rf"^\[[ xX]\](?=\s)|\[\^[^\]\s]+\]:?|\[![A-Z]+\]|^(?:{_NOTE.pattern})")
+_MARKS = re.compile(r"^\[[ xX]\](?=\s)|\[\^[^\]\s]+\]:?|\[![A-Z]+\]")
 """What CommonMark takes for text: the box of a task, a footnote, the kind of a note."""
+_MARKS_OF_LINES = re.compile(rf"{_MARKS.pattern}|^(?:{_NOTE.pattern})")
 _SPECIAL = re.compile(r"([\\`*\[\]<])|^_|_$|^~~")
 _BEGINS = re.compile(r"([-+>]|#{1,6}|\d{1,9}(?=[.)]))(?=[.)]?(?:\s|$))")
 """What would be no text at the beginning of a paragraph."""
@@ -147,7 +148,7 @@ def _parts(text: str, token: Token, where: list[int]) -> Parts:
         if begin < at or (child.type == "text" and not child.content):
             continue
         if not kept:
-            parts += tagged(content[at:begin], _MARKS)
+            parts += _text(content, at, begin)
         at, raw = end, text[where[begin] : where[end]]
         part: Any = child.content if child.type in ("text", "text_special") else Tag(raw)
         if child.type == "html_inline":
@@ -172,7 +173,13 @@ def _parts(text: str, token: Token, where: list[int]) -> Parts:
             parts.append(part)
     if kept:
         return [*parts, Tag(text[where[kept_from] : where[-1]])]
-    return parts + tagged(content[at:], _MARKS)
+    return parts + _text(content, at, len(content))
+
+
+def _text(content: str, begin: int, end: int) -> Parts:
+    """Text between markup, and what in it CommonMark does not know as such."""
+    begins_line = begin == 0 or content[begin - 1] == "\n"
+    return tagged(content[begin:end], _MARKS_OF_LINES if begins_line else _MARKS)
 
 
 def _same(parser: MarkdownIt, references: dict[str, Any], children: list[Token], written: str) -> bool:

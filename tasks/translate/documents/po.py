@@ -9,16 +9,14 @@ from functools import partial
 import polib
 
 from tasks.translate.documents.segments import (
-    BREAKS,
     MARKUP,
     PLACEHOLDER,
     BadDocument,
-    Parts,
     Segment,
-    Tag,
     as_it_is,
     has_letters,
-    tagged,
+    lines_tagged,
+    valid_message,
 )
 
 _STRINGS = r'"(?:[^"\\\n]|\\.)*"'
@@ -64,15 +62,8 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
             begin = source[: len(source) - len(source.lstrip())]
             end = source[len(source.rstrip()) :]
             finish = partial(_quoted, begin=begin, end=end, new_line=new_line)
-            yield Segment(match.start(3), match.end(3), _parts(source.strip()), as_it_is, finish)
-
-
-def _parts(source: str) -> Parts:
-    """A line is translated on its own; what is around line ends stays."""
-    parts: Parts = []
-    for i, part in enumerate(BREAKS.split(source)):
-        parts += [Tag(part, breaks=True)] if i % 2 else tagged(part, _TAGS)
-    return parts
+            parts = lines_tagged(source.strip(), _TAGS)
+            yield Segment(match.start(3), match.end(3), parts, as_it_is, finish, valid=valid_message(parts))
 
 
 def _quoted(text: str, begin: str, end: str, new_line: str) -> str:

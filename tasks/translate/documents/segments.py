@@ -22,11 +22,13 @@ _BRANCHES = r"[^{}]*+"
 for _ in range(4):  # so deep in each other
     _BRANCHES = rf"[^{{}}]*+(?:\{{{_BRANCHES}\}}[^{{}}]*+)*+"
 ICU = r"\{\s*+\w++\s*+,\s*+(?:plural|select|selectordinal)\s*+,"
-"""How a message of ICU with branches begins: {count, plural, one {a cat} other {# cats}}."""
+ICU_MESSAGE = rf"{ICU}{_BRANCHES}\}}"
+"""How a message of ICU with branches begins, and all of it: {count, plural, one {a cat} other {# cats}}."""
 PLACEHOLDER = (
-    rf"{ICU}{_BRANCHES}\}}"
-    r"|%%|%\{[^{}\s]*\}|%<\w+>[-+#0]*\d*(?:\.\d+)?[a-zA-Z]?|%#@\w+@"  # a percent sign; those of Ruby and Xcode
-    r"|%L?\d+(?![\d$a-zA-Z]|\.\d)|%n\b"  # those of Qt
+    rf"{ICU_MESSAGE}"
+    r"|%%|%\{[^{}\s]*\}|%#@\w+@"  # a percent sign; those of Ruby and Xcode
+    r"|(?<!\d)%<\w+>[-+#0]*\d*(?:\.\d+)?[diouxXeEfgGs](?![A-Za-z])"  # those of Ruby with a format
+    r"|%L?[1-9](?![\d$a-zA-Z%]|\.\d)|%n\b"  # those of Qt
     r"|\$?\{\{?[^{}\s]*\}?\}"  # {name}, {0}, ${name}, {{ name }} without spaces
     r"|%(?:\d+\$|\(\w+\))?[-+#0]*\d*(?:\.\d+)?(?:hh?|ll?|[zjtL])?[diouxXeEfFgGcrsa@]"  # %s, %(name)s, %1$d, %.2f
 )
@@ -63,7 +65,7 @@ BREAKS = re.compile(r"([^\S\n]*\n\s*)")
 """The end of a line, with the white space around it and the empty lines after it."""
 
 _DECLARED = re.compile(
-    r"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([\w.:-]+)|<\?xml\b[^>]*?\bencoding\s*=\s*["']([\w.:-]+)""",
+    r"""<meta\b[^<>]*?\bcharset\s*=\s*["']?\s*([\w.:-]+)|<\?xml\b[^<>]*?\bencoding\s*=\s*["']([\w.:-]+)""",
     re.IGNORECASE,
 )
 
@@ -107,6 +109,13 @@ class Segment:
     valid: Callable[[str], bool] = bool
 
 
+def valid_message(parts: Parts) -> Callable[[str], bool]:
+    """`Segment.valid` of a message. One with branches that tags cut into pieces stays as it is: nobody knows which
+    piece is which."""
+    text = "".join(part for part in parts if isinstance(part, str))
+    return (lambda written: False) if re.search(ICU, text) else bool
+
+
 def tag_of(raw: str) -> Tag:
     """The tag that a markup such as ``<b>``, ``</b>`` or ``<br/>`` is; anything else stands alone."""
     found = _TAG.fullmatch(raw)
@@ -131,6 +140,18 @@ def tagged(text: str, pattern: re.Pattern[str], escape: Callable[[str], str] = a
         parts += [text[at : match.start()], tag]
         at = match.end()
     return [part for part in [*parts, text[at:]] if part]
+
+
+def lines_tagged(text: str, pattern: re.Pattern[str], escape: Callable[[str], str] = as_it_is) -> Parts:
+    """As `tagged`, line by line: what is around the ends of lines is a tag. Messages of ICU may have several."""
+    parts: Parts = []
+    for piece in tagged(text, re.compile(ICU_MESSAGE), escape):
+        if isinstance(piece, Tag):
+            parts.append(piece)
+            continue
+        for i, part in enumerate(BREAKS.split(piece)):
+            parts += [Tag(escape(part), breaks=True)] if i % 2 else tagged(part, pattern, escape)
+    return parts
 
 
 def kept(segment: Segment, spans: Spans) -> Parts:

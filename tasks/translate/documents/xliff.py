@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, groupby
 from typing import Any
 from xml.parsers import expat
-from xml.sax.saxutils import escape
 
 from tasks.translate.documents.segments import (
-    BREAKS,
-    ICU,
     MARKUP,
     PLACEHOLDER,
     BadDocument,
@@ -23,11 +20,12 @@ from tasks.translate.documents.segments import (
     Tag,
     escape_for,
     has_letters,
+    lines_tagged,
     tagged,
+    valid_message,
 )
 
 _TAGS = re.compile(f"{MARKUP}|{PLACEHOLDER}")
-_ICU = re.compile(ICU)
 _PAIRED = {"g", "mrk", "pc"}
 _OPENS, _CLOSES = {"bpt", "bx", "sc"}, {"ept", "ex", "ec"}
 _NOT_YET = {"new", "initial", "needs-translation"}
@@ -108,12 +106,11 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
         if filled and not again and (state not in _NOT_YET or unit.attributes.get("approved") == "yes"):
             continue
         source = unit.children.get("seg-source", source)
-        parts = _parts(text, source[1:-1], unit.preserve)
-        content = "".join(part for part in parts if isinstance(part, str))
-        if not has_letters(content):
+        parts = _parts(text, source[1:-1], unit.preserve, declared)
+        if not has_letters("".join(part for part in parts if isinstance(part, str))):
             continue
-        valid = _is_no_translation if _ICU.search(content) else bool
-        spaces = {"begin": _ends(parts[0])[0], "end": _ends(parts[-1])[1]}
+        valid = valid_message(parts)
+        spaces = {"begin": declared(_ends(parts[0])[0]), "end": declared(_ends(parts[-1])[1])}
         if target and start:
             opening = text[start.begin : start.end]
             if opening.endswith("/>"):
@@ -137,11 +134,6 @@ def segments(text: str, again: bool) -> Iterator[Segment]:
             before = before[len(before.rstrip()) :]
             finish = partial(_element, before=before, opening=f"<{name}>", name=name, **spaces)
             yield Segment(at, at, parts, declared, finish, valid=valid)
-
-
-def _is_no_translation(written: str) -> bool:
-    """Of a message with branches that inline elements cut into pieces: nobody knows which is which."""
-    return False
 
 
 def _element(content: str, before: str, opening: str, name: str, begin: str, end: str) -> str:
@@ -184,7 +176,7 @@ def _units(events: list[_Event]) -> Iterator[_Unit]:
                 unit = None
 
 
-def _parts(text: str, events: list[_Event], preserve: bool) -> Parts:
+def _parts(text: str, events: list[_Event], preserve: bool, escape: Callable[[str], str]) -> Parts:
     """Content of a source: text, and inline elements, some of which hold code that is not text."""
     parts: Parts = []
     kept, depth = events[:1], 0  # an element that is kept whole, and how many are open in it
@@ -206,7 +198,7 @@ def _parts(text: str, events: list[_Event], preserve: bool) -> Parts:
     joined: Parts = []  # a character reference is an event of its own
     for is_text, group in groupby(parts, lambda part: isinstance(part, str)):
         several = list(group)
-        joined += _text("".join(map(str, several)), preserve) if is_text else several
+        joined += _text("".join(map(str, several)), preserve, escape) if is_text else several
     return joined
 
 
@@ -221,9 +213,8 @@ def _code(raw: str, name: str, attributes: dict[str, str]) -> Tag:
     return Tag(raw, kind, f"code {number}")
 
 
-def _text(content: str, preserve: bool) -> Parts:
+def _text(content: str, preserve: bool, escape: Callable[[str], str]) -> Parts:
     """Text, in which there may be escaped tags of HTML; where white space counts, lines are on their own."""
-    parts: Parts = []
-    for i, part in enumerate(BREAKS.split(content) if preserve else [content]):
-        parts += [Tag(escape(part, {"\r": "&#13;"}), breaks=True)] if i % 2 else tagged(part, _TAGS, escape)
-    return parts
+    if not preserve:
+        return tagged(content, _TAGS, escape)
+    return lines_tagged(content, _TAGS, lambda part: escape(part).replace("\r", "&#13;"))
