@@ -118,6 +118,12 @@ def see(served, browser):
     assert [each for each in wrong if "400 (Bad Request)" not in each and "401 (Unauthorized)" not in each] == []
 
 
+@pytest.fixture
+def slow_server(monkeypatch):
+    tick = Engine._tick
+    monkeypatch.setattr(Engine, "_tick", lambda self, taken: (time.sleep(0.02), tick(self, taken)))
+
+
 def slowed(route):
     response = route.fetch()
     text = response.text().replace("SLICE = 12", "SLICE = 0")
@@ -249,9 +255,7 @@ def test_by_keyboard(see):
     assert written(page)[:2] == text[:2]
 
 
-def test_stop(see, served, monkeypatch):
-    tick = Engine._tick
-    monkeypatch.setattr(Engine, "_tick", lambda self, taken: (time.sleep(0.02), tick(self, taken)))
+def test_stop(see, served, slow_server):
     page = see("writer", slow=True)
     page.get_by_label("Length").press("End")
     page.get_by_role("button", name="Write").click()
@@ -341,9 +345,7 @@ def test_a_key_of_any_letters(see):
         page.close()
 
 
-def test_another_model_beside_one_that_writes(see, served, monkeypatch):
-    tick = Engine._tick
-    monkeypatch.setattr(Engine, "_tick", lambda self, taken: (time.sleep(0.02), tick(self, taken)))
+def test_another_model_beside_one_that_writes(see, slow_server):
     page = see("writer", slow=True)
     page.get_by_label("prompt").fill("the ")
     page.get_by_role("button", name="Write").click()

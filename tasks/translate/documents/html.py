@@ -56,9 +56,8 @@ class _Parser(HTMLParser):
         super().__init__(convert_charrefs=False)
         self.lines = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
         self.events: list[_Event] = []
-        self.feed(
-            _NO_REFERENCE.sub("x", text)
-        )  # of the same length: what is written is taken from the text itself
+        # Of the same length: what is written is taken from the text itself.
+        self.feed(_NO_REFERENCE.sub("x", text))
         self.close()
 
     def add(self, kind: str, name: str = "", kept: bool = False) -> None:

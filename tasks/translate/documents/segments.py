@@ -21,11 +21,11 @@ _TAG = re.compile(r"<(/?)([A-Za-z][\w:.-]*)(?:\s[^<>]*?)?(/?)>")
 _BRANCHES = r"[^{}]*+"
 for _ in range(4):  # so deep in each other
     _BRANCHES = rf"[^{{}}]*+(?:\{{{_BRANCHES}\}}[^{{}}]*+)*+"
-ICU = r"\{\s*+\w++\s*+,\s*+(?:plural|select|selectordinal)\s*+,"
-ICU_MESSAGE = rf"{ICU}{_BRANCHES}\}}"
+_ICU = r"\{\s*+\w++\s*+,\s*+(?:plural|select|selectordinal)\s*+,"
+_ICU_MESSAGE = re.compile(rf"{_ICU}{_BRANCHES}\}}")
 """How a message of ICU with branches begins, and all of it: {count, plural, one {a cat} other {# cats}}."""
 PLACEHOLDER = (
-    rf"{ICU_MESSAGE}"
+    rf"{_ICU_MESSAGE.pattern}"
     r"|%%|%\{[^{}\s]*\}|%#@\w+@"  # a percent sign; those of Ruby and Xcode
     r"|(?<!\d)%<\w+>[-+#0]*\d*(?:\.\d+)?[diouxXeEfgGs](?![A-Za-z])"  # those of Ruby with a format
     r"|%L?[1-9](?![\d$a-zA-Z%]|\.\d)|%n\b"  # those of Qt
@@ -113,7 +113,7 @@ def valid_message(parts: Parts) -> Callable[[str], bool]:
     """`Segment.valid` of a message. One with branches that tags cut into pieces stays as it is: nobody knows which
     piece is which."""
     text = "".join(part for part in parts if isinstance(part, str))
-    return (lambda written: False) if re.search(ICU, text) else bool
+    return (lambda written: False) if re.search(_ICU, text) else bool
 
 
 def tag_of(raw: str) -> Tag:
@@ -145,7 +145,7 @@ def tagged(text: str, pattern: re.Pattern[str], escape: Callable[[str], str] = a
 def lines_tagged(text: str, pattern: re.Pattern[str], escape: Callable[[str], str] = as_it_is) -> Parts:
     """As `tagged`, line by line: what is around the ends of lines is a tag. Messages of ICU may have several."""
     parts: Parts = []
-    for piece in tagged(text, re.compile(ICU_MESSAGE), escape):
+    for piece in tagged(text, _ICU_MESSAGE, escape):
         if isinstance(piece, Tag):
             parts.append(piece)
             continue
