@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 TEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test coverage check bench soak clients runtime docs clean
@@ -44,9 +45,11 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file data/mkdocs.yml
 
 # Rebuilt when the dependencies change; the install is editable, so code changes need nothing.
+# Gigabytes come over the network, and a broken or damaged download ends pip. So it is tried again; what has come is in
+# pip's cache, which the last try does without, since a damaged file may be in there too.
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(INSTALL) || $(INSTALL) || $(INSTALL) --no-cache-dir
 	touch $(READY)
 
 clean:
