@@ -30,6 +30,18 @@ def say(text: str) -> None:
     console.print(printable(text, keep="\n"), markup=False, soft_wrap=True)
 
 
+MOST_LEFT_OUT = 20
+"""Lines about what was left out."""
+
+
+def left_out(lines: Sequence[str]) -> None:
+    """Says what was left out, a line each of the first few, and how much more."""
+    for line in lines[:MOST_LEFT_OUT]:
+        say(f"Left out: {line}")
+    if len(lines) > MOST_LEFT_OUT:
+        say(f"Left out: {len(lines) - MOST_LEFT_OUT:,} more")
+
+
 def table(title: str, rows: Mapping[str, Any]) -> Table:
     """A table with two columns, names and values."""
     return _rows(title, ((name, str(value)) for name, value in rows.items()))

@@ -381,6 +381,11 @@ def test_evaluate(gen, shapes):
     folder = shapes / "pictures"
     status, out, _ = gen("evaluate", shapes / "run", "--images", folder, "--split", "valid", "--json")
     assert json.loads(out) == held_out
+    status, out, _ = gen("evaluate", shapes / "run", "--split", "valid", "--json")
+    assert json.loads(out) == held_out
+    status, _, err = gen("evaluate", shapes / "run", "--split", "test")
+    assert status == 2
+    assert "--split test: the training left no record of these" in err
     assert "CIDEr-D" in gen("evaluate", shapes / "run")[1]
     rows = [{"image": sorted(p.name for p in folder.glob("*.png"))[0], "caption": "a red square"}]
     (folder.parent / "some.jsonl").write_text(

@@ -29,7 +29,6 @@ class Learn:
     """How to learn."""
 
     TITLE: ClassVar[str] = "Training"
-    UNSET: ClassVar[str] = "chosen"
 
     budget: Words = "5m"
     """How long."""
@@ -196,7 +195,7 @@ def test_the_help_says_what_is_true(capsys):
     assert "-o, --output" not in text
     assert "-o, --out TEXT Where to write. (required)" in text
     assert "--budget 3m | 20 epochs | 5000 steps How long. (default: 5m)" in text
-    assert "--rate FLOAT The highest rate. (chosen)" in text
+    assert "--rate FLOAT The highest rate. --" in text
     assert "--decay FLOAT Of the weights. Unset: none. --" in text
     assert "--batch-size INT Rows per batch, 100 % of them. (default: 32)" in text
     assert "--bidirectional, --no-bidirectional Read in both directions. (default: yes)" in text

@@ -72,6 +72,14 @@ def test_what_is_on_a_device_is_not_pinned():
     assert batch.pin().source["sentence"].device.type == "meta"
 
 
+def test_what_is_no_text_is_refused(model):
+    for item in (float("nan"), b"the", 3):
+        with pytest.raises(UserError, match="a text is a string, not"):
+            model.generate(item)
+    (one,) = model.generate_many({"prompt": "the "}, temperature=0, max_new_tokens=5)
+    assert one.text == model("the ", temperature=0, max_new_tokens=5)
+
+
 def test_scores_do_not_depend_on_the_batch(model):
     texts = ["the cat", "", "a dog ran off the mat", "t", "the cat sat on a mat " * 60]  # the last one alone
     for text, score in zip(texts, model.score(texts), strict=True):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from gen.base.errors import UserError
 from gen.inputs.pictures import PictureError, Preprocessing, ahead, find_pictures, open_picture
+from gen.inputs.processors import PictureProcessor
 
 
 def gradient(width=40, height=30):
@@ -41,9 +42,36 @@ def test_formats(kind):
 def test_paths_bytes_and_images_are_the_same_picture(tmp_path):
     path = tmp_path / "a.png"
     gradient().save(path)
-    arrays = [np.asarray(open_picture(item)) for item in (path, str(path), path.read_bytes(), gradient())]
+    pixels = np.asarray(gradient())
+    items = (
+        path,
+        str(path),
+        path.read_bytes(),
+        gradient(),
+        pixels,
+        np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)]),
+    )
+    arrays = [np.asarray(open_picture(item)) for item in items]
     for array in arrays[1:]:
         np.testing.assert_array_equal(array, arrays[0])
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 3, 2), np.uint8), np.zeros((4, 3, 3)), np.zeros((0, 3), np.uint8)])
+def test_an_array_that_is_no_picture(array):
+    with pytest.raises(PictureError, match="an array of pixels is uint8"):
+        open_picture(array)
+
+
+def test_a_processor_takes_arrays_and_what_it_made():
+    processor = PictureProcessor(Preprocessing(size=32), 1)
+    picture = gradient()
+    (made,) = processor.read([picture])
+    for items in ([np.asarray(picture)], [made], [np.asarray(picture), picture, made]):
+        assert (processor.read(items) == made).all()
+    features = [np.ones((4, 8), np.float32)] * 2
+    np.testing.assert_array_equal(processor.read(features), features)
+    with pytest.raises(PictureError, match="float32"):
+        processor.read([features[0], picture])
 
 
 def test_a_picture_is_turned_as_the_camera_was_held():

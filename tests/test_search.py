@@ -17,6 +17,7 @@ from gen.search import (
     Greedy,
     MinLength,
     NoRepeatNgram,
+    Processor,
     RepetitionPenalty,
     Sample,
     SearchOptions,
@@ -317,6 +318,27 @@ def test_when_everything_is_forbidden_a_row_ends(ops):
         found = run(table, ops, strategy, processors=[BannedTokens(range(5))])[0]
         assert found[0].token_ids == []
         assert not found[0].finished
+
+
+def test_a_row_without_a_way_on_stays_ended_beside_others(ops):
+    """Everything is forbidden in one step, and no longer in the next: other rows still run."""
+
+    class Third(Processor):
+        def start(self, ops, prompts, vocab_size):
+            self.steps = 0
+
+        def __call__(self, log_probs, lengths):
+            self.steps += 1
+            if self.steps == 3:
+                log_probs[0] = -np.inf
+            return log_probs
+
+    table = make_table(6, 3, sharp=1.0)
+    table[:, :, EOS] = -50
+    for strategy in (Greedy(), Sample(seed=1)):
+        alone = run(table, ops, strategy, [[BOS, 3]], [Third()])
+        assert len(alone[0][0].token_ids) == 2
+        assert same(run(table, ops, strategy, [[BOS, 3], [BOS, 4]], [Third()])[:1], alone)
 
 
 def test_stop_strings_end_a_row_wherever_tokens_break(ops):

@@ -142,6 +142,21 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
+def reason_of(error: BaseException) -> str:
+    """All that an error says, in one line of 160 characters at most; its class where it says nothing.
+
+    Example:
+        >>> reason_of(ValueError("no such\\n  graph"))
+        'no such graph'
+    """
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def message_of(error: BaseException) -> str:
+    """A user's error as it is; of any other the class, too, since its message may say little without it."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
 def few(names: Sequence[str], most: int = 3) -> str:
     """The first few names for a message, and how many more there are.
 

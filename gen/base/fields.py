@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from os import fspath
 from threading import Lock
@@ -29,8 +28,6 @@ class Arg:
         positional: given by its place, without a name.
         aliases: short names, such as ``("-o",)``.
         words: several words make one text: ``--budget 20 epochs``.
-        unset: what the help prints for a default of None, such as "chosen", unless the docstring has "unset" or
-            "chosen" in it. A dataclass may set it for all of its fields with a class attribute ``UNSET``.
         required: the help prints "(required)" although the field has a default that the command refuses.
         one_of: gives the values that it may have, where they are known only when the program runs.
     """
@@ -39,7 +36,6 @@ class Arg:
     positional: bool = False
     aliases: tuple[str, ...] = ()
     words: bool = False
-    unset: str = ""
     required: bool = False
     one_of: Callable[[], Collection[str]] | None = None
 
@@ -102,10 +98,7 @@ class Option:
         """The default in parentheses, as the help prints it; empty where there is nothing to print."""
         if self.arg.required or (self.default is MISSING and not self.many):
             return "(required)"
-        if self.default is None:
-            told = re.search(r"\bunset\b|\bchosen\b", self.help, re.IGNORECASE)
-            return f"({self.arg.unset})" if self.arg.unset and not told else ""
-        if self.default is MISSING or self.default is False or self.default in ("", ()):
+        if self.default in (MISSING, None, "", ()) or self.default is False:
             return ""
         values = self.default if isinstance(self.default, tuple) else (self.default,)
         return f"(default: {'yes' if self.default is True else ' '.join(map(str, values))})"
@@ -125,7 +118,6 @@ def options_of(config: Any, path: tuple[str, ...] = ()) -> tuple[Option, ...]:
             arg = next((each for each in metadata if isinstance(each, Arg)), arg)
         if arg.one_of is not None:
             hint = Literal[tuple(arg.one_of())]
-        arg = replace(arg, unset=arg.unset or getattr(config, "UNSET", ""))
         default = field.default if field.default_factory is MISSING else field.default_factory()
         text = documented.get(field.name) or str(field.metadata.get("help", ""))
         found.append(Option(field.name, hint, default, text, path, arg))

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from gen.base.errors import UserError
+from gen.base.errors import UserError, reason_of
 
 PREFIX = "hf:"
 FILES = [
@@ -84,8 +84,3 @@ def _library() -> Any:
     except ImportError as error:
         raise UserError("the Hugging Face Hub needs its library: pip install 'gen-toolkit[hub]'") from error
     return huggingface_hub
-
-
-def reason_of(error: BaseException) -> str:
-    """What an error of the hub says, in one line of 200 characters at most."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -13,6 +13,7 @@ from typing import Any
 from gen.base.errors import UserError
 from gen.base.files import fingerprint
 from gen.base.folders import sweep, write_text
+from gen.base.json_files import json_line
 from gen.bulk.inputs import Chunk, Failed, read_chunk
 from gen.bulk.writer import Work, careful
 
@@ -95,8 +96,8 @@ class Job:
         good = [item for item in items if not isinstance(item, Failed)]
         done = careful(work, good, self.batch_size)
         rows = [{"error": str(item)} if isinstance(item, Failed) else next(done) for item in items]
-        lines = (json.dumps({"row": n, **row}, ensure_ascii=False) for n, row in enumerate(rows, chunk.row))
-        write_text(shard(self.out, chunk), "".join(line + "\n" for line in lines))
+        lines = (json_line({"row": n, **row}) for n, row in enumerate(rows, chunk.row))
+        write_text(shard(self.out, chunk), "".join(lines))
 
 
 def shard(out: Path, chunk: Chunk) -> Path:

@@ -75,7 +75,7 @@ def careful(work: Work, items: Iterable[Any], batch_size: int = 64) -> Iterator[
 
 
 def _careful(work: Work, batch: Sequence[Any]) -> list[dict[str, Any]]:
-    from gen.base.errors import UserError
+    from gen.base.errors import message_of
 
     try:
         found = list(work(list(batch)))
@@ -85,5 +85,4 @@ def _careful(work: Work, batch: Sequence[Any]) -> list[dict[str, Any]]:
     except Exception as error:  # of any item, whatever it is
         if half := len(batch) // 2:
             return [*_careful(work, batch[:half]), *_careful(work, batch[half:])]
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        return [{"error": reason}]
+        return [{"error": message_of(error)}]

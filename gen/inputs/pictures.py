@@ -63,7 +63,8 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
     """A picture as a viewer shows it: upright by its EXIF orientation, the first frame, on white, in RGB.
 
     Args:
-        item: a path, the bytes of a file, or a `PIL.Image.Image`.
+        item: a path, the bytes of a file, a `PIL.Image.Image`, or its pixels: uint8, (height, width) or (height,
+            width, 3 or 4).
         wanted: JPEGs may be decoded at a fraction of their size, but not below this many pixels per side;
             0 decodes them whole.
         name: its name in messages; None: its path.
@@ -85,9 +86,11 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     name = name or (item if isinstance(item, str | os.PathLike) else "picture")
+    if isinstance(item, np.ndarray):
+        item = _from_pixels(item)
     source = io.BytesIO(item) if isinstance(item, bytes | bytearray | memoryview) else item
     if not isinstance(source, io.BytesIO | str | os.PathLike | Image.Image):
-        raise PictureError(f"a picture is a path, bytes or a PIL.Image, not {type(item).__name__}")
+        raise PictureError(f"a picture is a path, bytes, a PIL.Image or an array, not {type(item).__name__}")
     try:
         if isinstance(source, Image.Image):
             return _rgb(_upright(source.copy()))
@@ -118,6 +121,18 @@ def open_picture(item: Any, wanted: int = 0, name: Any = None) -> Any:
         raise PictureError(f"{name}: needs more memory than there is") from None
     except Exception as error:  # decoders raise nearly anything on damaged files
         raise PictureError(f"{name}: cannot be decoded ({first_line(error)})") from None
+
+
+def _from_pixels(array: np.ndarray) -> Any:
+    from PIL import Image
+
+    grey = array.ndim == 2
+    if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] in (3, 4))) or not array.size:
+        raise PictureError(
+            "an array of pixels is uint8, (height, width), (height, width, 3) or (height, width, 4), not "
+            f"{array.dtype}, {array.shape}"
+        )
+    return Image.fromarray(array)
 
 
 @cache

@@ -17,6 +17,17 @@ from gen.inputs.pictures import Preprocessing
 from gen.inputs.tokenizer import TOKENIZERS, Tokenizer
 
 
+def as_text(item: Any) -> str:
+    """An item that has to be a text: an empty cell of a table (NaN), bytes and numbers are none.
+
+    Raises:
+        UserError: it is no string.
+    """
+    if not isinstance(item, str):
+        raise UserError(f"a text is a string, not {type(item).__name__}: {str(item)[:40]!r}")
+    return item
+
+
 class InputProcessor(ABC):
     """Items → the array that an encoder starts from.
 
@@ -85,7 +96,7 @@ class PromptProcessor(InputProcessor):
         return self.read([""] * 3)
 
     def prompts(self, items: Sequence[Any]) -> list[str]:
-        return ["" if item is None else str(item) for item in items]
+        return ["" if item is None else as_text(item) for item in items]
 
 
 class SentenceProcessor(InputProcessor):
@@ -122,16 +133,15 @@ class SentenceProcessor(InputProcessor):
         if sentence is None or isinstance(sentence, np.ndarray):
             ids = [] if sentence is None else sentence.tolist()
             return [i for i in ids if i != self.tokenizer.pad_id]
-        sentence = str(sentence)
-        text = sentence.lower() if self.lowercase else sentence
+        text = as_text(sentence).lower() if self.lowercase else as_text(sentence)
         return [*self.tokenizer.encode(text), self.tokenizer.eos_id]
 
     def known(self, item: Any, unknown: str | None) -> Any:
         if isinstance(item, np.ndarray):
             return item
-        text = str(item).lower() if self.lowercase else str(item)
+        text = as_text(item).lower() if self.lowercase else as_text(item)
         token_ids = self.tokenizer.encode_known(text, unknown or "replace")
-        return self.tokenizer.decode(token_ids) if unknown == "skip" else str(item)
+        return self.tokenizer.decode(token_ids) if unknown == "skip" else item
 
     def read(self, items: Sequence[Any]) -> np.ndarray:
         self.refuse_none(items)
@@ -184,7 +194,8 @@ class PictureProcessor(InputProcessor):
         """Decodes and preprocesses pictures.
 
         Args:
-            items: paths, bytes, `PIL.Image`s or None; or only arrays and None: arrays stay unchanged.
+            items: pictures as `open_picture` takes them, or None. What this method has made before, (3, size,
+                size) uint8, stays as it is; so do features of the network, (S, C) float, where all items are such.
 
         Raises:
             PictureError: one of them cannot be used.
@@ -195,13 +206,19 @@ class PictureProcessor(InputProcessor):
             nothing = np.zeros_like(self.read(given[:1])[0] if given else self.example()[0])
             read = iter(self.read(given) if given else ())
             return np.stack([nothing if item is None else next(read) for item in items])
-        if any(isinstance(item, np.ndarray) for item in items):
+        if all(isinstance(item, np.ndarray) and item.dtype != np.uint8 and item.ndim == 2 for item in items):
             return np.stack(items)
         with ThreadPoolExecutor(2) as pool:  # decoding releases the interpreter lock
-            found = np.stack(list(pool.map(self.preprocessing.pixels, items)))
+            found = np.stack(list(pool.map(self._pixels, items)))
         if self.optional:  # zeros are no picture, and a black one is one
             found[~found.reshape(len(found), -1).any(1), 0, 0, 0] = 1
         return found
+
+    def _pixels(self, item: Any) -> np.ndarray:
+        made = isinstance(item, np.ndarray) and item.dtype == np.uint8
+        if made and item.shape == (3, self.preprocessing.size, self.preprocessing.size):
+            return item
+        return self.preprocessing.pixels(item)
 
     def example(self) -> np.ndarray:
         return np.zeros((3, 3, self.preprocessing.size, self.preprocessing.size), np.uint8)

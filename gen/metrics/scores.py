@@ -98,12 +98,14 @@ def translation_metrics(
         hypotheses equal to their reference (0 to 1).
 
     Raises:
-        UserError: the tokenizer is unknown, or needs a package that is not installed.
+        UserError: the tokenizer is unknown, or needs a package that is not installed; or there are no texts.
 
     Example:
         >>> translation_metrics(["the cat sat there"], ["the cat sat there"])["bleu"]
         100.0
     """
+    if not hypotheses:
+        raise UserError("there is nothing to score")
     found: dict[str, Any] = {}
     for name, metric in sacrebleu_metrics(names, lowercase, tokenize).items():
         found[name] = round(metric.corpus_score(list(hypotheses), [list(references)]).score, 4)

@@ -190,9 +190,14 @@ ATTENTIONS: dict[str, type[Attention]] = {
 def build_attention(kind: str, query_size: int, memory_size: int, num_heads: int = 4) -> Attention:
     """The attention called ``kind``, one of `ATTENTIONS`. With a memory of size 0 (no encoder): "none".
 
+    Raises:
+        UserError: there is none of that name.
+
     Example:
         >>> from gen.models.attention import build_attention
         >>> build_attention("dot", query_size=512, memory_size=320).context_size
         320
     """
+    if kind not in ATTENTIONS:
+        raise UserError(f"--attention {kind!r}: must be one of {', '.join(ATTENTIONS)}")
     return ATTENTIONS[kind if memory_size else "none"](query_size, memory_size, num_heads)

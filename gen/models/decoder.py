@@ -119,7 +119,7 @@ class Decoder(nn.Module):
     Args:
         config: sizes and kinds.
         memory_size: M of the encoder, 0 for none.
-        pad_id: the padding token; its embedding stays zero.
+        pad_id: the padding token. Its embedding begins at zero; without ``tie_embeddings`` it stays there.
 
     Example:
         >>> import torch

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gen import runtime
-from gen.base.errors import UserError
+from gen.base.errors import UserError, reason_of
 from gen.base.folders import write_folder
 from gen.models.cells import Cell
 from gen.models.checkpoint import not_finite
@@ -225,7 +225,7 @@ def _trace(
                 dynamic_shapes=varying,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        reason = reason_of(error.__cause__ or error)
         raise UserError(f"{type(module).__name__}: cannot be exported ({reason})") from error
     assert program is not None
     return program.model_proto.SerializeToString()

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gen.base.errors import UserError
+from gen.base.errors import UserError, reason_of
 from gen.runtime.graphs import foreign_parts
 
 # Otherwise onnxruntime (1.32) gives this machine a number, kept in ~/.cache, and reports on its use.
@@ -29,8 +29,7 @@ class Graph:
         try:
             return self._run(names, inputs)
         except Exception as error:  # of many kinds; the inputs are ours, so the graph is at fault
-            reason = " ".join(str(error).split())[:160]
-            raise UserError(f"{self.path}: damaged: it cannot be run ({reason})") from error
+            raise UserError(f"{self.path}: damaged: it cannot be run ({reason_of(error)})") from error
 
     def __reduce__(self) -> tuple[type[Graph], tuple[str, int, bytes]]:
         return Graph, (self.path, self.threads, self.data or Path(self.path).read_bytes())
@@ -70,6 +69,5 @@ def _session(path: Path, threads: int, data: bytes | None) -> Any:
         if not foreign:
             return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many kinds for damaged files
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{path}: damaged, or newer than this onnxruntime ({reason})") from error
+        raise UserError(f"{path}: damaged, or newer than this onnxruntime ({reason_of(error)})") from error
     raise UserError(f"{path}: is no graph that `gen export` writes: it has {foreign}")

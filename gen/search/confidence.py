@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import regex
 
-from gen.base.errors import UserError
+from gen.base.errors import UserError, reason_of
 from gen.base.files import read_whole
 from gen.base.folders import write_bytes
 from gen.inputs.scripts import space_out
@@ -149,9 +149,9 @@ def read_calibration(folder: Path) -> Calibration | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
         raise UserError(
-            f"{path}: is no calibration ({reason}): delete it; `gen evaluate RUN --calibrate` makes a new one"
+            f"{path}: is no calibration ({reason_of(error)}): delete it; `gen evaluate RUN --calibrate` makes a "
+            "new one"
         ) from error
 
 

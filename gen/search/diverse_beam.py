@@ -42,7 +42,7 @@ class DiverseBeam(Beam):
         diversity: float = 0.5,
         **options: Any,
     ) -> None:
-        if width % groups:
+        if groups < 1 or width % groups:
             raise UserError(f"--beam-groups {groups} does not divide --beam {width}")
         super().__init__(width, **options)
         self.groups = groups

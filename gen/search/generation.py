@@ -110,8 +110,8 @@ class GenerationMixin:
         """`generate` for any number of items, in batches of similar length; yields in the order of the items.
 
         Args:
-            items: an iterable; a string is one item. 32 batches are read ahead to find items of similar length;
-                with batches of one, nothing is.
+            items: an iterable; a string or a mapping is one item. 32 batches are read ahead to find items of
+                similar length; with batches of one, nothing is.
             batch_size: items searched at once; fewer where they are long texts.
             options: as for `generate`. Without a seed, one is drawn for all items.
 
@@ -126,7 +126,8 @@ class GenerationMixin:
             chosen = self.search_options(options)
             if chosen.samples and chosen.seed is None:
                 options["seed"] = fresh_seed()
-        items, ahead = iter([items] if isinstance(items, str | bytes) else items), 32 if batch_size > 1 else 1
+        single = isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable)
+        items, ahead = iter([items] if single else items), 32 if batch_size > 1 else 1
         while block := list(islice(items, batch_size * ahead)):
             ready: dict[int, Output] = {}
             yielded = 0
@@ -145,11 +146,11 @@ class GenerationMixin:
     def score(self, texts: Sequence[str], items: Sequence[Any] | None = None) -> list[Score]:
         """The log-probability of each text; EOS counts where sequences end with it.
 
-        Args:
-            texts: the outputs to score.
-            items: the inputs, one per text; None for free text.
-
         Where the model has a ``datastore``, that votes, too.
+
+        Args:
+            texts: the outputs to score, any number of them.
+            items: the inputs, one per text; None for free text.
 
         Raises:
             UserError: the items do not fit the texts, or the model's log-probabilities are NaN.
@@ -165,7 +166,7 @@ class GenerationMixin:
         items = list(items) if items is not None else [""] * len(texts)
         sizes = [len(text) + length_of(item) for text, item in zip(texts, items, strict=True)]
         found: dict[int, Score] = {}
-        for rows in in_batches(sizes, len(texts)):
+        for rows in in_batches(sizes, min(len(texts), 64)):
             found.update(zip(rows, self._scored([texts[i] for i in rows], [items[i] for i in rows]), strict=True))
         return [found[i] for i in range(len(texts))]
 

@@ -190,6 +190,16 @@ class Output(Sequence[Hypothesis]):
         return self[0].confidence
 
     @property
+    def kept(self) -> list[Kept]:
+        """The protected spans of the input, as the first hypothesis has them."""
+        return self[0].kept
+
+    @property
+    def read(self) -> str | None:
+        """What the model read, where that is not its input."""
+        return self[0].read
+
+    @property
     def words(self) -> list[Word]:
         """The words of the first hypothesis, each with the probability that it is right."""
         return self[0].words

@@ -141,8 +141,8 @@ class RepetitionPenalty(Processor):
     """Multiplies the log-probability of every token seen so far, including the prompt, by ``penalty`` > 0. Below 1
     it encourages them.
 
-    Keskar et al. (2019) divide positive logits and multiply negative ones; log-probabilities are never positive,
-    so one multiplication is enough.
+    After Keskar et al. (2019), who divide the logits of seen tokens; log-probabilities are never positive, so that
+    multiplying them makes tokens less likely.
     """
 
     def __init__(self, penalty: float) -> None:

@@ -77,16 +77,17 @@ class Unrolled:
             scores = ops.where(is_forced, self.scores, scores)
             parents = None if parents is None else ops.where(is_forced, ops.arange(len(parents)), parents)
             live, stuck = live & ~is_forced, stuck & ~is_forced
+        ended = self.ended
         if parents is None:
             scores = ops.where(stuck, self.scores, scores)
             picked = ops.at(log_probs, token_ids)
         else:
             picked = log_probs[parents, token_ids]
-            self.lengths, self.finished = self.lengths[parents], self.finished[parents]
+            self.lengths, self.finished, ended = self.lengths[parents], self.finished[parents], ended[parents]
         self.is_nan = self.is_nan | (picked != picked)
         self.scores, self.lengths = scores, self.lengths + live
         self.finished = self.finished | (live & (token_ids == eos_id))
-        self.ended = self.finished | stuck | (self.lengths >= self.limit)
+        self.ended = ended | self.finished | stuck | (self.lengths >= self.limit)
         picked = ops.where(live, picked, self._zero[: len(live)])
         self.columns.append(StepRecord(parents, token_ids, picked, live, attention))
         return self.columns[-1]

@@ -215,9 +215,6 @@ def _whole(work: Work, job: Job, item: Any, asked: Generate, found: list[Hypothe
 
 
 def _output(work: Work, job: Job, place: int, hypothesis: Hypothesis, asked: Generate) -> dict[str, Any]:
-    tops = job.tops[place] if place < len(job.tops) else []
-    written = zip(hypothesis.token_ids, hypothesis.log_probs, strict=False)
-    tokens = [Token(place, i, p, tops[t] if t < len(tops) else [], None) for t, (i, p) in enumerate(written)]
     spelling = _spelling(work, job)
     text = hypothesis.text
     if job.from_ids:
@@ -228,7 +225,7 @@ def _output(work: Work, job: Job, place: int, hypothesis: Hypothesis, asked: Gen
         "score": hypothesis.score,
         "finished": hypothesis.finished,
         **hypothesis.drawn(),
-        "tokens": [_token(work, token, spelling) for token in tokens],
+        "tokens": [_token(work, token, spelling) for token in job.tokens_of(place, hypothesis)],
     }
     if not job.from_ids:  # else what was kept of the text is not here
         output |= confidence_record(hypothesis)

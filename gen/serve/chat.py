@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gen.serve.choices import Choices, Shared, envelope_of, reason, tokens_of
+from gen.serve.choices import Choices, Shared, envelope_of, reason
 from gen.serve.errors import Refusal
 from gen.serve.items import item_of
 from gen.serve.job import Token
@@ -104,7 +104,7 @@ async def chat(request: Request) -> Response:
         {
             "index": index,
             "message": {"role": "assistant", "content": hypothesis.text, "refusal": None},
-            "logprobs": None if top is None else _logprobs(choices, tokens_of(work.jobs[0], place, hypothesis)),
+            "logprobs": None if top is None else _logprobs(choices, work.jobs[0].tokens_of(place, hypothesis)),
             "finish_reason": reason(hypothesis),
         }
         for index, (place, hypothesis) in enumerate(best)

@@ -124,7 +124,7 @@ class Choices:
                 if choice in writers:
                     rest, last = texts.get(choice, "") + writers[choice].rest(), tokens.get(choice, [])
                 else:  # nothing was told before: of a beam, or where one text is there n times
-                    rest, last = hypothesis.text, tokens_of(job, at, hypothesis)
+                    rest, last = hypothesis.text, job.tokens_of(at, hypothesis)
                 yield choice, rest, last, hypothesis
 
 
@@ -136,10 +136,3 @@ def reason(hypothesis: Hypothesis) -> str:
 def envelope_of(served: Served, kind: str, prefix: str) -> dict[str, Any]:
     """What every answer begins with."""
     return {"id": f"{prefix}-{uuid4().hex}", "object": kind, "created": int(time.time()), "model": served.name}
-
-
-def tokens_of(job: Job, place: int, hypothesis: Hypothesis) -> list[Token]:
-    """The tokens of a hypothesis, with their alternatives where those were kept."""
-    tops = job.tops[place] if place < len(job.tops) else []
-    written = zip(hypothesis.token_ids, hypothesis.log_probs, strict=False)
-    return [Token(place, i, p, tops[t] if t < len(tops) else [], None) for t, (i, p) in enumerate(written)]

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from gen.base.errors import ConfigError, UserError
+from gen.base.errors import ConfigError, message_of
 from gen.search.loop import Events, Wish
 from gen.search.ops import Array
 from gen.search.unrolled import StepRecord
-from gen.serve.job import Job, Top
+from gen.serve.job import Alternatives, Job
 from gen.serve.rows import Rows, shares_rows
 
 MOST_AT_ONCE = 64
@@ -46,7 +46,7 @@ class _Own:
     def __init__(self, job: Job) -> None:
         self.job, self.over = job, False
         self._events: Events = job.search.unroll()
-        self._best: list[Top] = []
+        self._best: list[Alternatives] = []
         self._read = 0  # tokens of the wish that the decoder has seen
         self._wish: Wish
         self.state: Any
@@ -69,9 +69,8 @@ class _Own:
     def observe(self, log_probs: Array, state: Any, attention: Array | None, read: int) -> None:
         """Takes the answer to a step of ``read`` tokens."""
         self._read, self.state = self._read + read, state
-        if self.job.echo and self.ahead:
-            self.job.echo.log_probs.append(float(log_probs[0, int(self._wish.token_ids[0, self._read])]))
-            self.job.echo.tops += self.job.best(log_probs[:1]) if self.job.top else [[]]
+        if self.ahead:
+            self.job.hear(log_probs[:1], int(self._wish.token_ids[0, self._read]))
         if not self.ahead:
             self._best = self.job.best(self._allowed(log_probs)) if self.job.top else []
             self._advance((log_probs, state, attention))
@@ -92,7 +91,7 @@ class _Own:
             self.job.finish(stop.value[0])
             self.over = True
         except Exception as error:  # of this search alone: the others go on
-            self.job.fail(reason_of(error), 400 if isinstance(error, ConfigError) else 500)
+            self.job.fail(message_of(error), 400 if isinstance(error, ConfigError) else 500)
             self.over = True
 
     def _record(self, record: StepRecord) -> None:
@@ -200,7 +199,7 @@ class Engine:
             self._keep_own([])
             for job in jobs:
                 if not job.done:
-                    job.fail(reason_of(error))
+                    job.fail(message_of(error))
             self._tell(jobs)
 
     def _take(self) -> list[Job]:
@@ -303,8 +302,3 @@ class Engine:
 def _set(events: Iterable[asyncio.Event]) -> None:
     for event in events:
         event.set()
-
-
-def reason_of(error: Exception) -> str:
-    """An error in a line."""
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -16,7 +16,7 @@ from gen.search.prepared import PreparedSearch
 from gen.search.processors import StopStrings
 from gen.search.unrolled import StepRecord
 
-Top = list[tuple[int, float]]
+Alternatives = list[tuple[int, float]]
 """The likeliest tokens in a place: (token id, log-probability)."""
 
 
@@ -26,7 +26,7 @@ class Token(NamedTuple):
     text: int
     token_id: int
     log_prob: float
-    top: Top
+    top: Alternatives
     attention: np.ndarray | None = None
 
 
@@ -35,7 +35,7 @@ class Echo:
     """The tokens of a prompt: their log-probabilities, and the likeliest in their place."""
 
     log_probs: list[float] = field(default_factory=list)
-    tops: list[Top] = field(default_factory=list)
+    tops: list[Alternatives] = field(default_factory=list)
 
 
 class Job:
@@ -82,18 +82,30 @@ class Job:
         self.stops = [p for p in search.processors if isinstance(p, StopStrings)]
         self.echo = Echo() if echo else None
         self.records: list[StepRecord] | None = [] if tree else None
-        self.tops: list[list[Top]] = [[] for _ in range(self.width)]
+        self.tops: list[list[Alternatives]] = [[] for _ in range(self.width)]
         self.said: deque[Token] = deque()  # the engine's thread fills it, the event loop empties it
         self.has_news = self.told = self.done = self.cancelled = False
         self.error, self.status = "", 500
         self.hypotheses: list[Hypothesis] = []
 
-    def best(self, log_probs: Array) -> list[Top]:
+    def best(self, log_probs: Array) -> list[Alternatives]:
         """The likeliest tokens of each row of (R, V)."""
         ops = self.search.start.ops
         values, token_ids = (ops.numpy(a).tolist() for a in ops.topk(log_probs, self.top))
         pairs = (zip(*row, strict=True) for row in zip(token_ids, values, strict=True))
         return [[(i, p) for i, p in row if p > -np.inf] for row in pairs]
+
+    def hear(self, log_probs: Array, token_id: int) -> None:
+        """Keeps what an echo tells of the prompt's next token, which was predicted by ``log_probs`` (1, V)."""
+        if self.echo:
+            self.echo.log_probs.append(float(log_probs[0, token_id]))
+            self.echo.tops += self.best(log_probs) if self.top else [[]]
+
+    def tokens_of(self, place: int, hypothesis: Hypothesis) -> list[Token]:
+        """The tokens of the hypothesis of a text, with their alternatives where those were kept."""
+        tops = self.tops[place] if place < len(self.tops) else []
+        written = zip(hypothesis.token_ids, hypothesis.log_probs, strict=False)
+        return [Token(place, i, p, tops[t] if t < len(tops) else []) for t, (i, p) in enumerate(written)]
 
     def say(self, text: int, token_id: int, log_prob: float, attention: np.ndarray | None) -> None:
         """Tells of a token; the engine wakes the request after the step."""

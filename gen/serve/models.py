@@ -12,13 +12,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from gen.base.errors import UserError, notify, printable
+from gen.base.errors import UserError, message_of, notify, printable
 from gen.base.folders import whole_folder
 from gen.base.lines import expand_braces
 from gen.inputs.labels import LabelProcessor, LabelTokenizer
 from gen.inputs.processors import InputProcessor, PictureProcessor
 from gen.search.options import SearchOptions
-from gen.serve.engine import Engine, reason_of
+from gen.serve.engine import Engine
 from gen.serve.errors import Refusal
 from gen.serve.limits import Limits
 
@@ -81,7 +81,7 @@ class Served:
         try:
             self._take(self._load(self.run))
         except Exception as error:  # the one that works stays, whatever is wrong with the other
-            notify(f"{self.name}: not loaded again: {reason_of(error)}")
+            notify(f"{self.name}: not loaded again: {message_of(error)}")
             return False
         old.close()
         notify(f"{self.name}: loaded again from {self.run}")

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from gen.search.output import Hypothesis
 from gen.search.prepared import open_end
 from gen.search.spelling import Spelling
-from gen.serve.choices import Choices, Shared, envelope_of, reason, tokens_of
+from gen.serve.choices import Choices, Shared, envelope_of, reason
 from gen.serve.errors import Refusal
 from gen.serve.items import item_of
 from gen.serve.job import Job, Token
@@ -109,7 +109,7 @@ def _choice(
     logprobs = None
     if asked.logprobs is not None:
         found = _Logprobs(choices, job, prompt, bool(asked.echo))
-        found.add([] if silent else tokens_of(job, place, hypothesis))
+        found.add([] if silent else job.tokens_of(place, hypothesis))
         logprobs = found.take("" if silent else hypothesis.text)
     ended = "length" if silent else reason(hypothesis)
     return {"text": text, "logprobs": logprobs, "finish_reason": ended, **hypothesis.drawn()}

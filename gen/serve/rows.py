@@ -227,9 +227,8 @@ class Rows:
             row.unread = row.unread[read:]
             if not row.unread:
                 texts[r] = _texts(row.job)
-            elif row.job.echo:
-                row.job.echo.log_probs.append(float(log_probs[r, row.unread[0]]))
-                row.job.echo.tops += row.job.best(log_probs[r : r + 1]) if row.job.top else [[]]
+            else:
+                row.job.hear(log_probs[r : r + 1], row.unread[0])
         if not texts:
             return self._places
         at = [r for r in range(len(self.rows)) for _ in texts.get(r, (None,))]

@@ -59,9 +59,9 @@ def put(model: Model, weights: Weights) -> None:
 class Averages:
     """Averages of weights, which often generalise better than the last weights.
 
-    * An exponential moving average over training steps (Polyak and Juditsky, 1992). Its decay grows as
-      (1 + step) / (10 + step) up to ``ema``, so that it soon forgets the first weights.
-    * The mean of the weights at the last or the best ``count`` validations.
+    * An exponential moving average over training steps. Its decay grows as (1 + step) / (10 + step) up to ``ema``,
+      as in TensorFlow's ``ExponentialMovingAverage``, so that it soon forgets the first weights.
+    * The mean of the weights (Polyak and Juditsky, 1992) at the last or the best ``count`` validations.
 
     Args:
         model: the model that is trained.

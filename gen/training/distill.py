@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ from gen import load
 from gen.base.config import flat, from_dict, range_errors, to_dict
 from gen.base.errors import ConfigError, UserError, flag
 from gen.base.fields import Arg, options_of
+from gen.base.json_files import json_line
 from gen.base.lines import output
 from gen.base.yaml_files import read_yaml
 from gen.models import checkpoint
@@ -185,9 +185,7 @@ class Distillation(Session):
             self.folder.make()
             record = str(self.folder.path / TEACHERS)  # no WRITTEN without it: the inner context ends first
             with output(str(file), "--out") as opened, output(record, "--out") as about:
-                for row in chain(first, rows):
-                    line = json.dumps(row, ensure_ascii=False)
-                    opened.write(line.encode(errors="backslashreplace").decode() + "\n")  # not all names are UTF-8
+                opened.writelines(map(json_line, chain(first, rows)))
                 yaml.safe_dump(asdict(self.record), about, sort_keys=False, allow_unicode=True)
         return file
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from gen.base.errors import ConfigError
 from gen.models.batch import PADDED_TO, Batch, sequence_batch
 from gen.models.model import LossOutput, Model
 from gen.models.recurrent import without_dropout
@@ -40,6 +41,8 @@ class SelfCritical:
         baseline: Literal["mean", "greedy"] = "mean",
         max_new_tokens: int = 30,
     ) -> None:
+        if baseline == "mean" and samples < 2:
+            raise ConfigError([f"--samples must be at least 2 with --baseline mean, not {samples}"])
         self.reward, self.samples, self.baseline = reward, samples, baseline
         self.max_new_tokens = max_new_tokens
 

@@ -312,12 +312,15 @@ class Task:
     def sample(self, model: Model, evaluation: Evaluation) -> str:
         """A few outputs of a validation as Markdown, always for the same examples."""
         examples, (item, reference, output) = self.split.valid, self.sample_names
-        chosen = range(0, len(examples), max(len(examples) // self.SAMPLES, 1))[: self.SAMPLES]
         return "\n".join(
             f"* {item}: {self.shown(examples[i].item)}\n  * {reference}: {examples[i].all_references[0]}\n"
             f"  * {output}: {evaluation.outputs[i]}"
-            for i in chosen
+            for i in self.sampled(len(examples))
         )
+
+    def sampled(self, count: int) -> range:
+        """Which of ``count`` examples `sample` shows, `SAMPLES` at most."""
+        return range(0, count, max(count // self.SAMPLES, 1))[: self.SAMPLES]
 
     def shown(self, item: Any) -> str:
         """An item as text; of one with several inputs, the first."""

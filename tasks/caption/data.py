@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gen.base.errors import UserError, few, notify
+from gen.base.json_files import json_line
 from gen.datasets.captions import Captioned, CaptionSet, read_labelled
 from gen.datasets.look import Column, DataPart
 from gen.datasets.shards import Shards
@@ -170,9 +170,7 @@ def held_out_files(pictures: Sequence[Captioned], captions: Sequence[str]) -> di
         files["captions.jsonl"].append({"image": image, **label, "caption": text})
         held_out = files.setdefault(f"valid.{c.label}.jsonl" if c.label else "valid.jsonl", [])
         held_out.append({"image": image, "captions": c.captions})
-    return {
-        name: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) for name, rows in files.items()
-    }
+    return {name: "".join(map(json_line, rows)) for name, rows in files.items()}
 
 
 def caption_parts(split: Split, options: CaptionData, test: Sequence[str]) -> dict[str, DataPart]:

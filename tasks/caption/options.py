@@ -152,4 +152,4 @@ class CaptionHeldOut:
     captions: tuple[str, ...] = ()
     """Reference captions, of a model with labels as LABEL=FILE; see `gen train caption --help` for formats."""
     split: Literal["train", "valid", "test", "all"] = "all"
-    """The split of the captions to use."""
+    """The split of the captions to use; of the training's own captions "all" is the validation part."""

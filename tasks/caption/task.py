@@ -14,7 +14,7 @@ from gen.base.distributed import all_reduce_sum
 from gen.base.errors import UserError, notify
 from gen.base.folders import write_text
 from gen.datasets.batches import Background, Batches, SequenceBatches
-from gen.datasets.captions import CaptionCorpus, build_captions, read_labelled
+from gen.datasets.captions import CaptionCorpus, Captioned, build_captions, read_labelled
 from gen.datasets.look import DataPart
 from gen.datasets.shard_files import is_streamed
 from gen.datasets.streamed import StreamedBatches
@@ -240,11 +240,10 @@ class Caption(Task):
     def sample(self, model: Model, evaluation: Evaluation) -> str:
         """Pictures with a reference and the caption, always the same pictures."""
         pictures = self.valid.pictures
-        chosen = range(0, len(pictures), max(len(pictures) // self.SAMPLES, 1))[: self.SAMPLES]
         return "\n".join(
             f"* {pictures[i].picture.name}\n  * reference: {pictures[i].captions[0]}\n"
             f"  * caption: {evaluation.outputs[i]}"
-            for i in chosen
+            for i in self.sampled(len(pictures))
         )
 
     def describe(self, figures: Mapping[str, Any]) -> str:
@@ -299,11 +298,22 @@ class Caption(Task):
             config = recorded(Caption, model)
             if not (config.data.images or config.data.captions or config.data.data):
                 raise UserError("the model has no record of its training pictures: name some with --images")
-            split = read_split(config.data)
-            if split.automatic:
-                check_split(model, "--images and --captions")
-            chosen, self.dropped = split.valid, []
+            chosen = self._recorded(config.data, model, options.split if options else "all")
+            self.dropped = []
         return [Example(item_of(c.picture, c.label), c.captions[0], tuple(c.captions)) for c in chosen]
+
+    @staticmethod
+    def _recorded(data: CaptionData, model: Any, part: str) -> list[Captioned]:
+        """A part of the pictures of the training; of "all" those that it validated on."""
+        if part == "test" or (part == "train" and data.streams):
+            found = [] if data.streams else read_labelled(data.images, data.captions).split(part)
+            if not found:
+                raise UserError(f"--split {part}: the training left no record of these: name some with --captions")
+            return found
+        split = read_split(data)
+        if split.automatic:
+            check_split(model, "--images and --captions")
+        return split.train if part == "train" else split.valid
 
     dropped: Sequence[str] = ()
 

@@ -108,10 +108,7 @@ def _named(kind: type[Task], config: Any) -> Any:
 
 def _show(found: DataLook) -> None:
     """Prints what was found."""
-    for line in found.dropped[:_MOST]:
-        display.say(f"Left out: {line}")
-    if len(found.dropped) > _MOST:
-        display.say(f"Left out: {len(found.dropped) - _MOST:,} more")
+    display.left_out(found.dropped)
     display.console.print(display.table("Data", found.table))
     for grid in [*(column_grid(*each) for each in columns_of(found).items()), *grids(found)]:
         display.console.print(display.grid(*grid))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from gen.base import distributed
 from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, UserError, notify
 from gen.base.fields import Arg
+from gen.base.json_files import json_line
 from gen.base.lines import suffix
 from gen.bulk.inputs import ROWS
 from gen.inputs.pictures import PictureError
@@ -99,7 +99,7 @@ def score_command(argv: list[str], command: str) -> int:
             record = {"log_prob": score.log_prob, "perplexity": perplexity, "num_tokens": score.num_tokens}
             record |= {"adapted": True} if config.adapt else {}
             source_field = {} if source is None else {"source": source}
-            print(json.dumps({**record, **source_field, "text": text}, ensure_ascii=False))
+            print(json_line({**record, **source_field, "text": text}), end="")
         else:
             column = "" if source is None else f"\t{source}"
             print(f"{score.log_prob:.4f}\t{perplexity:.4f}{column}\t{text}")

@@ -28,9 +28,6 @@ from tasks import display
 from tasks.commands.confidence import calibration_rows
 from tasks.commands.preflight import Tools, preflight
 
-_MOST_DROPPED = 20
-"""Lines about what was left out."""
-
 
 def train_command(argv: list[str], command: str, name: str) -> None:
     """`gen train NAME …`."""
@@ -84,11 +81,7 @@ def train_watched(
 def _show(session: Session) -> None:
     """Prints the data, the chosen options with reasons, and the model."""
     task, resolved, model = session.task, session.resolved, session.model
-    dropped = getattr(task.split, "dropped", ())
-    for line in dropped[:_MOST_DROPPED]:
-        display.say(f"Left out: {line}")
-    if len(dropped) > _MOST_DROPPED:
-        display.say(f"Left out: {len(dropped) - _MOST_DROPPED:,} more")
+    display.left_out(getattr(task.split, "dropped", ()))
     display.console.print(display.table("Data", task.split.table()))
     if resolved.reasons:
         options = flat(to_dict(resolved.config))

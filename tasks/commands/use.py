@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from gen.base import distributed
 from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError
 from gen.base.fields import Arg
+from gen.base.json_files import json_line
 from gen.base.lines import output, read_lines
 from gen.search import SearchOptions
 from gen.search.confidence import confidence_record
@@ -53,6 +53,8 @@ def use_command(argv: list[str], command: str, name: str) -> None:
     errors = range_errors(config, ("batch_size",))
     if config.item and config.input != "-":
         errors.append("ITEM and --input exclude each other")
+    if config.scores and config.json:
+        errors.append("--json includes scores: leave out --scores")
     if errors:
         raise ConfigError(errors)
     distributed.start()
@@ -75,11 +77,11 @@ def use_command(argv: list[str], command: str, name: str) -> None:
             if config.json:
                 outputs = [record(h, **(confidence_record(h) if config.confidence else {})) for h in hypotheses]
                 found_here = {"input": shown[number], "outputs": outputs}
-                lines = [json.dumps(found_here, ensure_ascii=False)]
+                lines = [json_line(found_here)]
             else:
                 texts = [rated(h, config.confidence, config.output) for h in hypotheses]
                 pairs = zip(hypotheses, texts, strict=True)
-                lines = [f"{h.score:.4f}\t{text}" if config.scores else text for h, text in pairs]
-            file.write("".join(line + "\n" for line in lines))
+                lines = [f"{h.score:.4f}\t{text}\n" if config.scores else f"{text}\n" for h, text in pairs]
+            file.writelines(lines)
             file.flush()
     sys.stdout.flush()

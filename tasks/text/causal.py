@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from gen.base.errors import UserError
-from gen.base.hub import PREFIX, reason_of
+from gen.base.errors import UserError, reason_of
+from gen.base.hub import PREFIX
 
 LONGEST = 1024
 """Tokens read at once, at most: logits of larger windows fill the memory of a small machine."""

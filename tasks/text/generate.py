@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from gen.base import distributed
 from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError, Terminated, UserError, notify
 from gen.base.fields import Arg
+from gen.base.json_files import json_line
 from gen.search import SearchOptions
 from gen.search.sample import fresh_seed
 from tasks.commands.memory import MemoryOptions
@@ -132,7 +132,7 @@ def _print_all(
             for hypothesis in output:
                 if config.json:
                     found = record(hypothesis, num_tokens=len(hypothesis.token_ids))
-                    print(json.dumps({"prompt": prompt, **found}, ensure_ascii=False))
+                    print(json_line({"prompt": prompt, **found}), end="")
                 else:
                     # Separate texts that may have several lines.
                     if printed and not model.info.ends_with_eos:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Annotated
 
 from gen.base.config import parse_command, range_errors
 from gen.base.errors import ConfigError
 from gen.base.fields import Arg
+from gen.base.json_files import json_line
 from tasks.commands.models import load_model
 
 
@@ -36,7 +36,7 @@ def suggest_command(argv: list[str], command: str) -> None:
     model = load_model(config.run, config.device, "text")
     words = model.suggest(config.prompt, config.n_best)
     if config.json:
-        print(json.dumps([{"word": word, "probability": p} for word, p in words], ensure_ascii=False))
+        print(json_line([{"word": word, "probability": p} for word, p in words]), end="")
         return
     for word, probability in words:
         print(f"{probability:7.2%}  {word}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
 from gen.base import distributed
 from gen.base.errors import notify, one_line
+from gen.base.json_files import json_line
 from gen.search.confidence import confidence_record
 from gen.search.datastore import Datastore
 from tasks.commands.confidence import coloured, in_colour, rated
@@ -59,7 +59,7 @@ class Writer:
             if not self.config.json:
                 return self._to_look_at(number, found)
         if self.config.json:
-            return json.dumps(self._record(number, found), ensure_ascii=False) + "\n"
+            return json_line(self._record(number, found))
         return self._plain(found)
 
     def _to_look_at(self, number: int, found: Translation) -> str:

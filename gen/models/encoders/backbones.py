@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from gen.base.errors import UserError
+from gen.base.errors import UserError, reason_of
 from gen.inputs.pictures import Preprocessing
 
 LITES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
@@ -183,10 +183,9 @@ def _torchvision(name: str, weights: str) -> tuple[nn.Module, Preprocessing]:
             auxiliary = ("aux1", "aux2", "AuxLogits")  # heads that only their training had
             network.load_state_dict({k: v for k, v in state.items() if not k.startswith(auxiliary)})
         except Exception as error:  # no network, a damaged file in the cache, a wrong hash
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
             raise UserError(
-                f"--backbone {name}: its weights cannot be downloaded or read ({reason}); name a file with "
-                f"--weights, or take {LITE}, which brings its own"
+                f"--backbone {name}: its weights cannot be downloaded or read ({reason_of(error)}); name a file "
+                f"with --weights, or take {LITE}, which brings its own"
             ) from error
     asked = best.transforms()
     scale = 255.0
@@ -212,8 +211,7 @@ def _load_weights(network: nn.Module, path: Path, name: str) -> None:
     except FileNotFoundError:
         raise UserError(f"--weights {path}: no such file") from None
     except Exception as error:  # torch, pickle and zip raise many kinds for damaged files
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(f"--weights {path}: no weights of {name} ({reason})") from error
+        raise UserError(f"--weights {path}: no weights of {name} ({reason_of(error)})") from error
 
 
 # -- graphs ----------------------------------------------------------------------------------------------

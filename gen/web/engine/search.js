@@ -41,10 +41,10 @@ export async function search({ step, state, prompt, strategy, processors, limit 
     rows = picked.map(([parent, id, score], r) => {
       const before = rows[parent];
       const finished = before.finished || (live[r] && id === EOS);
-      return { score: stuck[r] && !strategy.revises ? before.score : score, length: before.length + live[r], finished, ended: false };
+      return { score: stuck[r] && !strategy.revises ? before.score : score, length: before.length + live[r], finished, ended: before.ended };
     });
     for (const processor of processors) processor.observe(parents, ids, live)?.forEach((stops, r) => (rows[r].finished ||= stops && live[r]));
-    rows.forEach((row, r) => (row.ended = row.finished || stuck[r] || row.length >= limit));
+    rows.forEach((row, r) => (row.ended ||= row.finished || stuck[r] || row.length >= limit));
     const record = { parents, ids, logProbs: own, live, attention: answer.attention };
     records.push(record);
     if (rows.some((row, r) => !row.ended && (broken[r] || Number.isNaN(own[r])))) throw new Error(NOT_FINITE);
