@@ -97,7 +97,7 @@ def test_captions_do_not_depend_on_the_batch(shapes, model):
     names = pictures(shapes)[:9]
     items = [model.encoder.preprocessing.pixels(name) for name in names]
     with torch.no_grad():
-        features = [model.encoder.look(torch.from_numpy(item[None]))[0].float().numpy() for item in items]
+        features = [model.encoder.features(torch.from_numpy(item[None]))[0].float().numpy() for item in items]
     together = [h[0].token_ids for h in model.generate(features)]
     assert together == [model.generate([f])[0][0].token_ids for f in features]
     assert together[::-1] == [h[0].token_ids for h in model.generate(features[::-1])]

@@ -237,6 +237,15 @@ BAD = {
     "generate {r} --beam 3 --temperature 2 --n-best 9": ["--beam and --temperature exclude", "--n-best"],
     "generate {r} --stream --json": ["--stream", "--json"],
     "generate {r} --prompt a --input {b}": ["--prompt and --input exclude each other"],
+    "train translate --train a b --valid c d --valid-size 9 --out x": [
+        "--valid and --valid-size exclude each other"
+    ],
+    "train classify --data a --valid c --valid-size 9 --out x": ["--valid and --valid-size exclude each other"],
+    "train caption --images a --valid-captions c --valid-size 9 --out x": [
+        "--valid-captions and --valid-size exclude"
+    ],
+    "train caption --images a --finetune-rate 0.5 --out x": ["--finetune-rate goes with --finetune"],
+    "train caption --data a.tar --feature-dtype float32 --out x": ["--feature-dtype does not go with --data"],
     "generate {r} --input {t}/none.txt": ["{t}/none.txt: cannot be read"],
     "generate {r} --input {t}/latin.txt": ["{t}/latin.txt: line 1 is not UTF-8"],
     "score {r}": ["FILE"],

@@ -46,11 +46,11 @@ def photos(tmp_path):
 def test_the_grid_is_in_reading_order(encoder):
     """A bright square moves through the picture, and the place that reacts moves with it."""
     plain = np.full((3, 224, 224), 100, np.uint8)
-    before = encoder.look(torch.from_numpy(plain[None]))[0].float()
+    before = encoder.features(torch.from_numpy(plain[None]))[0].float()
     for row, column in ((0, 0), (0, 6), (3, 3), (5, 1), (6, 6)):
         moved = plain.copy()
         moved[:, row * 32 : row * 32 + 32, column * 32 : column * 32 + 32] = 255
-        change = (encoder.look(torch.from_numpy(moved[None]))[0].float() - before).norm(dim=-1).view(7, 7)
+        change = (encoder.features(torch.from_numpy(moved[None]))[0].float() - before).norm(dim=-1).view(7, 7)
         at = divmod(int(change.argmax()), 7)
         assert max(abs(at[0] - row), abs(at[1] - column)) <= 1
 
@@ -271,7 +271,7 @@ def test_a_saved_model_sees_the_same(tmp_path, encoder, photos):
 def looked(encoder, photos):
     """What the trunk sees of them, in the precision that a cache is filled in."""
     with autocast(torch.device("cpu"), compute_dtype("auto", torch.device("cpu"))):
-        return encoder.look(encoder.prepare(photos).source["picture"])
+        return encoder.features(encoder.prepare(photos).source["picture"])
 
 
 def test_cached_is_uncached(encoder, photos):
@@ -287,7 +287,7 @@ def test_cached_is_uncached(encoder, photos):
 
 def test_nothing_is_looked_at_twice(encoder, photos, monkeypatch):
     first, _ = FeatureStore(encoder).fill(photos)
-    monkeypatch.setattr(encoder, "look", None)
+    monkeypatch.setattr(encoder, "features", None)
     again, failed = FeatureStore(encoder).fill(photos[::-1])
     assert not failed
     np.testing.assert_array_equal(again[::-1], first)
@@ -364,15 +364,15 @@ def _fill(paths, cache, queue):
     torch.set_num_threads(1)
     encoder = CNNEncoder(memory_size=16)
     looked = 0
-    look = encoder.look
+    features = encoder.features
 
     def counted(pixels):
         nonlocal looked
         looked += len(pixels)
         time.sleep(0.05)
-        return look(pixels)
+        return features(pixels)
 
-    encoder.look = counted
+    encoder.features = counted
     FeatureStore(encoder, cache=cache).fill(paths, batch_size=1)
     queue.put(looked)
 
@@ -421,4 +421,4 @@ def test_a_loaded_trunk_is_the_saved_one(name, tokenizer, tmp_path):
         assert torch.equal(kept, found), key
     assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in model.parameters()]
     pixels = torch.randint(256, (1, 3, 224, 224), dtype=torch.uint8)
-    assert torch.equal(loaded.encoder.look(pixels), model.encoder.look(pixels))
+    assert torch.equal(loaded.encoder.features(pixels), model.encoder.features(pixels))

@@ -92,7 +92,7 @@ def test_scores_of_text_are_those_of_brute_force(stores):
     store, model.datastore = model.datastore, None
     alone = model.score([text])[0].log_probs
     encoded = model.tokenizer.encode_array(text)
-    _, features = model._forced([encoded], [""])
+    _, features = model.forced_log_probs([encoded], [""])
     keys, values = np.load(stores / "text" / "keys.npy"), np.load(stores / "text" / "values.npy")
     assert model.tokenizer.decode(values.tolist()) == TEXT
     for t, token_id in enumerate(encoded):
@@ -111,7 +111,7 @@ def test_a_long_text_is_read_in_pieces_that_overlap(stores, tmp_path):
     write_text(tmp_path, model, [text])
     keys, values = np.load(tmp_path / "keys.npy"), np.load(tmp_path / "values.npy")
     assert model.tokenizer.decode(values.tolist()) == text
-    _, features = model._forced([model.tokenizer.encode_array(text)], [""])
+    _, features = model.forced_log_probs([model.tokenizer.encode_array(text)], [""])
     np.testing.assert_allclose(keys, features[0, :-1], atol=1e-2)
 
 
@@ -238,7 +238,7 @@ def test_on_torch_arrays(stores):
         processor = model.datastore.processor([*OTHERS[:4], "w3"], [False] * 4 + [True])
         processor.start(ops, [[1]] * 5, len(model.tokenizer))
         features = torch.randn(5, 16, generator=torch.Generator().manual_seed(0)).tanh()
-        processor.look(features)
+        processor.observe_features(features)
         log_probs = ops.asarray(np.full((5, len(model.tokenizer)), -4.0), "float32")
         chosen.append(ops.numpy(processor(log_probs, ops.asarray([0, 0, 0, 0, 1], "int64"))))
     np.testing.assert_allclose(chosen[0], chosen[1], atol=1e-5)

@@ -180,6 +180,8 @@ def test_mistakes(own, gen, tmp_path):
         assert err.count("\n") == 1
     status, _, err = gen("reverse", own / "run", "abc", "-i", own / "words.txt")
     assert (status, err) == (2, "gen: ITEM and --input exclude each other\n")
+    status, _, err = gen("reverse", own / "run", "abc", "--json", "--scores")
+    assert (status, err) == (2, "gen: --json includes scores: leave out --scores\n")
 
 
 def test_from_python(own, tmp_path):

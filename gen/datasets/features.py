@@ -186,7 +186,7 @@ class FeatureStore:
                 if good:
                     pixels = torch.from_numpy(np.stack([array for _, array in good]))
                     with autocast(device, compute_dtype("auto", device)):
-                        seen = self.encoder.look(pixels.to(device))
+                        seen = self.encoder.features(pixels.to(device))
                     rows = [one.tobytes() for one in seen.float().cpu().numpy().astype(self.dtype)]
                     features.write(b"".join(rows))
                     features.flush()

@@ -204,7 +204,7 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
     def evaluate(self, batches: Iterator[Batch]) -> tuple[float, int]:
         """The summed cross-entropy (nats) of batches and the number of targets, with states carried over."""
         loss_sum, num_tokens, state = 0.0, 0, None
-        with self._evaluating():
+        with self.evaluating():
             for batch in batches:
                 output = self.loss(batch.to(self.device), state if batch.continues else None)
                 state = output.state
@@ -248,10 +248,12 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def _forced(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    def forced_log_probs(
+        self, encoded: Sequence[np.ndarray], items: Sequence[Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """All tokens in one pass."""
         batch = self._batch(encoded, items).to(self.device)
-        with torch.no_grad(), self._evaluating():
+        with torch.no_grad(), self.evaluating():
             memory = self.encoder(batch.encoder_source)
             output = self.decoder(batch.input_ids, self.decoder.init_state(memory), memory)
             log_probs = output.logits.float().log_softmax(-1).gather(-1, batch.target_ids[..., None]).squeeze(-1)
@@ -275,7 +277,7 @@ class Model(GenerationMixin, FolderMixin):  # in this order: a call generates
         return sequence_batch(source, encoded, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """Eval mode until all threads that need it are done."""
         with _EVALUATING_LOCK:
             count, before = _EVALUATING.get(self, (0, self.training))

@@ -153,7 +153,9 @@ class Runtime(GenerationMixin):
         first = _State(tuple(made[name] for name in states), memory)
         return SearchInput(step, first, prompts, NumpyOps(), made.get("mask"))
 
-    def _forced(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> tuple[np.ndarray, np.ndarray | None]:
+    def forced_log_probs(
+        self, encoded: Sequence[np.ndarray], items: Sequence[Any]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         tokenizer, start = self.tokenizer, self.start_search(items)
         said, features, state = [], [], start.state
         token_ids = np.full(len(encoded), tokenizer.bos_id, np.int64)

@@ -62,9 +62,9 @@ class Beam(Strategy):
         mask = None if self.mask is None else np.repeat(self.mask, self.width, axis=0)
         self._coverage = Coverage(ops, mask) if self.coverage_penalty else None
 
-    def look(self, attention: Array | None) -> None:
+    def observe_attention(self, attention: Array | None) -> None:
         if self._coverage:
-            self._coverage.look(attention)
+            self._coverage.observe_attention(attention)
 
     def observe(self, parents: Array | None) -> None:
         if self._coverage:

@@ -23,7 +23,7 @@ class Coverage:
         self.seen: Any = np.float32(0)  # (R, S) after the first step
         self.next: Any = None  # (R, S), the weights behind the next token
 
-    def look(self, attention: Array | None) -> None:
+    def observe_attention(self, attention: Array | None) -> None:
         """Takes the weights behind the next token, (R, S). Raises `ConfigError` without attention."""
         if attention is None or not attention.shape[1]:
             raise ConfigError(["--coverage-penalty: this model has no attention"])

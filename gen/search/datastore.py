@@ -204,7 +204,7 @@ class Datastore:
             row[: len(ids) + 1] = [*ids, self._eos_id]
         processor = self.processor(items)
         processor.start(NumpyOps(), [[0]] * (B * T), 0)
-        processor.look(features if features is None else features.reshape(B * T, -1))
+        processor.observe_features(features if features is None else features.reshape(B * T, -1))
         found = processor.vote()
         said = found.token_ids == token_ids.reshape(-1)[found.queries]
         own = np.bincount(found.queries[said], found.probs[said], minlength=B * T)

@@ -29,7 +29,7 @@ class _States:
 
 def reads_alike(model: Any, name: str) -> bool:
     """Whether all models of an ensemble read an input as the first one does; True for a single model."""
-    models = getattr(model, "models", [model])
+    models = model.models if isinstance(model, Ensemble) else [model]
     found = [each.processors.get(name) for each in models]
     return None not in found and len({repr(processor.config()) for processor in found}) == 1
 
@@ -70,14 +70,14 @@ class Ensemble(GenerationMixin):
         return any(model.reads_input for model in self.models)
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         with ExitStack() as stack:
             for model in self.models:
-                stack.enter_context(model._evaluating())
+                stack.enter_context(model.evaluating())
             yield
 
-    def _forced(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> tuple[np.ndarray, None]:
-        each = [model._forced(encoded, items)[0] for model in self.models]
+    def forced_log_probs(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> tuple[np.ndarray, None]:
+        each = [model.forced_log_probs(encoded, items)[0] for model in self.models]
         mean = np.logaddexp.reduce(each) - np.float32(np.log(len(each)))
         return mean.astype(np.float32), None
 

@@ -60,7 +60,8 @@ class GenerationMixin:
         """Whether the model needs an input, such as a sentence or a picture; False for free text."""
         return False
 
-    def _evaluating(self) -> AbstractContextManager[Any]:
+    def evaluating(self) -> AbstractContextManager[Any]:
+        """A context in which the model computes as it does after training, without dropout."""
         return nullcontext()
 
     @overload
@@ -100,7 +101,7 @@ class GenerationMixin:
         """
         single = not isinstance(items, list)
         running = self._search([items] if single else items, **options)
-        with self._evaluating():
+        with self.evaluating():
             results = [Output(hypotheses) for hypotheses in drain(running)]
         return results[0] if single else results
 
@@ -172,7 +173,7 @@ class GenerationMixin:
 
     def _scored(self, texts: Sequence[str], items: Sequence[Any]) -> list[Score]:
         encoded = [self.tokenizer.encode_array(text) for text in texts]
-        log_probs, features = self._forced(encoded, items)
+        log_probs, features = self.forced_log_probs(encoded, items)
         if self.datastore:
             log_probs = self.datastore.mixed(log_probs, features, encoded, items)
         ends = int(self.info.ends_with_eos)
@@ -181,7 +182,9 @@ class GenerationMixin:
             raise UserError(NOT_FINITE)
         return [Score(sum(row), len(row), row) for row in rows]
 
-    def _forced(self, encoded: Sequence[np.ndarray], items: Sequence[Any]) -> tuple[np.ndarray, np.ndarray | None]:
+    def forced_log_probs(
+        self, encoded: Sequence[np.ndarray], items: Sequence[Any]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads B texts, token by token or at once.
 
         Returns:
@@ -205,7 +208,7 @@ class GenerationMixin:
         if not own and chosen.beam is None and chosen.num_outputs > 1:
             several = "several values of --temperature" if len(chosen.temperature) > 1 else "--num-samples"
             raise ConfigError([f"{several}: a stream is one text; use generate for several"])
-        with self._evaluating():
+        with self.evaluating():
             prepared = self.prepare([item], **options)
             pieces = Pieces(self.tokenizer, prepared.texts[0], prepared.stops)
             running = answered(prepared.start.step, prepared.unroll())

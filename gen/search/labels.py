@@ -35,7 +35,7 @@ def label_log_probs(model: GenerationMixin, items: Sequence[Any]) -> tuple[np.nd
 def _together(model: GenerationMixin, items: Sequence[Any]) -> tuple[np.ndarray, list[np.ndarray]]:
     """`label_log_probs` of one batch."""
     tokenizer = model.tokenizer
-    with model._evaluating():
+    with model.evaluating():
         start = model.start_search(items)
         first = start.ops.asarray(np.full((len(items), 1), tokenizer.bos_id), "int64")
         predicted, _, attention = start.step(first, start.state)

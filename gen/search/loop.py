@@ -130,7 +130,7 @@ def unroll(
     some_ended = False
     while True:
         rows.is_nan = log_probs[:, 0] != log_probs[:, 0]  # a row with NaN has it everywhere, or where it is picked
-        processor.look(getattr(state, "features", None))
+        processor.observe_features(getattr(state, "features", None))
         choice = processor(log_probs, rows.lengths)  # (R, V), what is picked from; `log_probs` is what is reported
         if some_ended:
             choice = ops.put(choice, rows.ended, pad_only)

@@ -101,7 +101,7 @@ class Neighbours(Processor):
     def keep(self, rows: np.ndarray) -> None:
         self._inputs, self._is_forced = self._inputs[rows], self._is_forced[rows]
 
-    def look(self, features: Any) -> None:
+    def observe_features(self, features: Any) -> None:
         if features is None:
             raise UserError("--memory: no ensembles, and no models that an older version exported")
         self._features = as_numpy(features)
@@ -123,7 +123,7 @@ class Neighbours(Processor):
         return distances, self._values[self._inputs]
 
     def vote(self) -> Vote:
-        """What the neighbours say of the features that `look` was given."""
+        """What the neighbours say of the features that `observe_features` was given."""
         return vote(*self._distances(), self.store.temperature, self.store.weight)
 
     def __call__(self, log_probs: Array, lengths: Array) -> Array:

@@ -44,7 +44,7 @@ def phrase_fits(model: GenerationMixin, items: Sequence[Any], phrase: str) -> li
     """
     tokenizer = model.tokenizer
     phrases = phrase_tokens(model, phrase)
-    with model._evaluating():
+    with model.evaluating():
         start = model.start_search(items)
         ops, B = start.ops, len(items)
 

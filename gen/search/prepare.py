@@ -49,7 +49,7 @@ def prepare(
     _refuse_containers(items)
     each_must = [(*options.must, *own_must(item)) for item in items]
     # None where all that a model does is to continue prompts
-    readers: Mapping[str, InputProcessor] | None = getattr(model, "processors", None)
+    readers: Mapping[str, InputProcessor] = getattr(model, "processors", {})
     items = asked = [without_must(item, named=bool(readers)) for item in items]
     tokenizer = model.tokenizer
     never = (tokenizer.bos_id, tokenizer.unk_id)
@@ -59,7 +59,7 @@ def prepare(
         targets = map(store.target_ids, map(sentence_of, items))
         whole = [not must and target is not None for must, target in zip(each_must, targets, strict=True)]
     if options.kinds or options.replace_unk:
-        copying = _copying(items, options, given, readers or {}, tokenizer, whole)
+        copying = _copying(items, options, given, readers, tokenizer, whole)
         items = copying.items
         each_must = [(*must, *own) for must, own in zip(each_must, copying.must, strict=True)]
     if options.unknown and readers:
@@ -105,7 +105,7 @@ def prepare(
         give_attention=gives_attention,
         calibration=model.calibration,
         known={i: target for each in remembered for i, target in enumerate(each.targets) if target},
-        read=[_read(readers or {}, *both) for both in zip(asked, items, strict=True)],
+        read=[_read(readers, *both) for both in zip(asked, items, strict=True)],
     )
 
 

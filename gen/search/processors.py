@@ -24,7 +24,7 @@ class Processor:
         """Called once before a search, with the prompt of each of the R rows as token ids."""
         self.ops = ops
 
-    def look(self, features: Any) -> None:
+    def observe_features(self, features: Any) -> None:
         """Called before each call with what the decoder predicts the next tokens from: (R, F), of numpy or torch;
         None where the model does not tell."""
 
@@ -70,9 +70,9 @@ class Processors(Processor):
         for processor in self.processors:
             processor.start(ops, prompts, vocab_size)
 
-    def look(self, features: Any) -> None:
+    def observe_features(self, features: Any) -> None:
         for processor in self.processors:
-            processor.look(features)
+            processor.observe_features(features)
 
     def __call__(self, log_probs: Array, lengths: Array) -> Array:
         for processor in self.processors:

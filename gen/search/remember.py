@@ -89,7 +89,7 @@ def _write(folder: Path, model: Any, texts: Iterable[Text], count: int) -> None:
     with (folder / "keys.npy").open("wb") as keys, (folder / "values.npy").open("wb") as values:
         _write_header(values, np.int32, (count,))
         while block := list(islice(rest, _TOGETHER)):
-            with model._evaluating():
+            with model.evaluating():
                 found = _read(model, block)
             for text, (log_probs, features) in zip(block, found, strict=True):
                 own = slice(text.skip, len(text.token_ids) + ends)
@@ -118,7 +118,9 @@ def _read(model: Any, texts: Sequence[Text]) -> list[tuple[np.ndarray, np.ndarra
     while order:
         count = max(1, _TOGETHER // (len(texts[order[-1]].token_ids) + 1))
         rows, order = order[-count:], order[:-count]
-        log_probs, features = model._forced([texts[i].token_ids for i in rows], [texts[i].item for i in rows])
+        log_probs, features = model.forced_log_probs(
+            [texts[i].token_ids for i in rows], [texts[i].item for i in rows]
+        )
         if features is None:
             raise UserError("--memory: this model was exported by an older version: export it again")
         found |= zip(rows, zip(log_probs, features, strict=True), strict=True)

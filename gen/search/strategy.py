@@ -50,7 +50,7 @@ class Strategy:
         """
         raise NotImplementedError
 
-    def look(self, attention: Array | None) -> None:
+    def observe_attention(self, attention: Array | None) -> None:
         """Called before each `pick` with the weights behind the next token, (R, S), or None without attention."""
 
     def observe(self, parents: Array | None) -> None:

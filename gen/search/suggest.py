@@ -150,7 +150,7 @@ def suggest(model: GenerationMixin, prompt: str, n_best: int = 5, width: int = 3
         pad_id=tokenizer.pad_id,
         max_new_tokens=_LONGEST,
     )
-    with model._evaluating():
+    with model.evaluating():
         hypotheses = drain(running)[0]
     found: dict[str, float] = defaultdict(float)
     for hypothesis in hypotheses:

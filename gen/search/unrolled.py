@@ -66,9 +66,9 @@ class Unrolled:
         ops, t = self.ops, len(self.columns)
         is_forced = self.forced[:, t] >= 0 if t < self.forced.shape[1] else None
         if is_forced is None or attention is None:
-            strategy.look(attention)
+            strategy.observe_attention(attention)
         else:  # what a prompt forces was not chosen for where it looks
-            strategy.look(ops.where(is_forced[:, None], 0 * attention, attention))
+            strategy.observe_attention(ops.where(is_forced[:, None], 0 * attention, attention))
         parents, token_ids, scores = strategy.pick(choice, self.scores, self.ended, self.lengths)
         stuck = scores == -np.inf  # everything was forbidden, or a beam row that is not in use yet
         live = ~stuck & ~(self.ended if parents is None else self.ended[parents])

@@ -175,7 +175,7 @@ class Engine:
             self._condition.notify()
 
     def _run(self) -> None:
-        with self.model._evaluating():
+        with self.model.evaluating():
             while True:
                 with self._condition:
                     while not (self._waiting or self._shared.rows or self._own):

@@ -106,7 +106,7 @@ class Work:
             """Reads the item and checks its length. Runs outside the event loop's thread."""
             if self._over:  # while others were read
                 raise self._over
-            with self.model._evaluating():
+            with self.model.evaluating():
                 search = self.model.prepare([item], **options, attention=attention)
             if not all(0 <= i < len(self.model.tokenizer) for i in from_ids):
                 raise Refusal(f"from_ids: token ids are below {len(self.model.tokenizer)}", param="from_ids")

@@ -94,6 +94,10 @@ class CaptionData:
             found.append("--shuffle-buffer goes with --data")
         if not (self.images or self.captions or self.data):
             found.append("--images: name the folder of the pictures")
+        if self.streams and self.feature_dtype != type(self).feature_dtype:
+            found.append("--feature-dtype does not go with --data: of streamed pictures no features are kept")
+        if self.valid_captions and self.valid_size != type(self).valid_size:
+            found.append("--valid-captions and --valid-size exclude each other")
         if self.valid_images and not self.valid_captions:
             found.append("--valid-images goes with --valid-captions")
         return found + augment_errors(self.augment) + vocabulary_errors(self)
@@ -124,6 +128,8 @@ class CaptionSizes(AttentionSizes):
         found = super().errors()
         if self.finetune < 0:
             found.append(f"--finetune must be 0 or more, not {self.finetune}")
+        if not self.finetune and self.finetune_rate != type(self).finetune_rate:
+            found.append("--finetune-rate goes with --finetune")
         if not 0 < self.finetune_rate <= 1:
             found.append(f"--finetune-rate must be above 0 and at most 1, not {self.finetune_rate}")
         return found

@@ -69,6 +69,8 @@ class ClassifyData:
         found = [] if self.data else ["--data: name a table, or a folder with a folder per label"]
         if self.image and self.column:
             found.append("--image and --column exclude each other: a model reads pictures or texts")
+        if self.valid and self.valid_size != type(self).valid_size:
+            found.append("--valid and --valid-size exclude each other")
         sizes = ("valid_size", "min_frequency", "max_length", "batch_size")
         return found + vocabulary_errors(self) + range_errors(self, sizes, ("word_dropout",))
 

@@ -10,6 +10,7 @@ from gen.base.errors import UserError, printable
 from gen.runtime import is_exported
 from gen.search import Hypothesis
 from gen.search.confidence import Calibration, located
+from gen.search.ensemble import Ensemble
 
 DOUBTFUL, WRONG = 0.5, 0.25
 """Below these, words are yellow, for they are more probably wrong than right, and red: wrong in three of four
@@ -20,7 +21,7 @@ def check_calibrated(model: Any, run: str, option: str = "--confidence") -> None
     """Raises `UserError` if nobody knows what the log-probabilities of a model mean."""
     if model.calibration is not None:
         return
-    if getattr(model, "models", None):
+    if isinstance(model, Ensemble):
         raise UserError(f"{option}: an ensemble has no calibration; name one run")
     if is_exported(run):
         raise UserError(

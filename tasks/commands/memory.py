@@ -13,6 +13,7 @@ from gen.base.errors import UserError, notify
 from gen.base.files import TextFiles
 from gen.base.lines import expand_braces
 from gen.search.datastore import Datastore
+from gen.search.ensemble import Ensemble
 from gen.search.lookup import LARGE
 from gen.search.remember import write_pairs, write_text
 
@@ -70,7 +71,7 @@ class MemoryOptions:
             return
         name = " ".join(self.memory)
         if not getattr(model, "fingerprint", ""):
-            if hasattr(model, "models"):
+            if isinstance(model, Ensemble):
                 raise UserError("--memory goes with one model, not with an ensemble")
             raise UserError("--memory: an older version exported this model: export it again")
         if "sentence" not in model.processors and model.info.task not in ("", "text"):

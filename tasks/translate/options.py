@@ -152,6 +152,8 @@ class TranslateData:
             found.append("--train and --data exclude each other")
         if bool(self.src) != bool(self.tgt):
             found.append("--src and --tgt go together")
+        if self.valid and self.valid_size != type(self).valid_size:
+            found.append("--valid and --valid-size exclude each other")
         if self.subword_dropout != 0 and self.level != "subword":
             found.append(f"--subword-dropout goes with --level subword, not {self.level}")
         if self.length_ratio != 0 and not self.length_ratio >= 1:

@@ -107,7 +107,7 @@ def training_as_it_comes():
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             return grid(network.extract_features(model.encoder.preprocessing.normalise(pixels)))
 
-    model.encoder.look = look
+    model.encoder.features = look
     pixels = torch.randint(0, 256, (64, 3, 224, 224), dtype=torch.uint8)
     return captions_per_second(model, lambda: pixels, rounds=3)
 
@@ -147,7 +147,7 @@ def run():
 
     def look():
         with autocast(pixels.device, compute_dtype("auto", pixels.device)):
-            encoder.look(pixels)
+            encoder.features(pixels)
 
     look()
     looked = per_second(lambda: [look() for _ in range(PICTURES // BATCH)], PICTURES)

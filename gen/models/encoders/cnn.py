@@ -124,7 +124,7 @@ class CNNEncoder(Encoder):
             digest.update(weights.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def look(self, pixels: Tensor) -> Tensor:
+    def features(self, pixels: Tensor) -> Tensor:
         """(B, 3, size, size) uint8 pictures → (B, S, C) features, in the precision chosen by the caller."""
         if (self.finetune and self.training) or self._plain:
             return self._see(pixels)
@@ -140,13 +140,13 @@ class CNNEncoder(Encoder):
         """Encodes pictures.
 
         Args:
-            source: "picture": (B, 3, size, size) uint8 pictures, or (B, S, C) float features that `look` returned.
+            source: "picture": (B, 3, size, size) uint8 pictures, or (B, S, C) float, their `features`.
 
         Returns:
             The memory: values (B, S, M), all of them real; summary (B, M).
         """
         picture = source["picture"]
-        features = self.look(picture) if picture.dtype == torch.uint8 else picture
+        features = self.features(picture) if picture.dtype == torch.uint8 else picture
         features = features.to(self.project.weight.dtype)
         values = self.norm(self.project(features) + self.where)
         values = variational_dropout(values, self.dropout, self.training)
