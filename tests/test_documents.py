@@ -27,7 +27,8 @@ from gen.search.info import ModelInfo
 from tasks.translate.documents import Document, po
 from tasks.translate.documents.alignment import Links, Translated, translated
 from tasks.translate.documents.carry import carry
-from tasks.translate.documents.segments import MARKUP, Segment, lay_out, tagged
+from tasks.translate.documents.layout import lay_out
+from tasks.translate.documents.segments import MARKUP, Segment, tagged
 from tasks.translate.lines import Translation, align_words, translate_lines
 from tests.conftest import TEXT
 

@@ -20,7 +20,7 @@ from gen.models.model import Model
 from gen.search import Greedy, Hypothesis, NoRepeatNgram, Output, Sample, SearchOptions
 from gen.search.ensemble import Ensemble
 from gen.search.info import ModelInfo
-from gen.search.options import GenerateKeywords, SearchKeywords
+from gen.search.keywords import GenerateKeywords, SearchKeywords
 from tests.conftest import TEXT, make_model
 
 

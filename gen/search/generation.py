@@ -19,8 +19,9 @@ from gen.inputs.tokenizer import Tokenizer
 from gen.search.confidence import Calibration
 from gen.search.datastore import Datastore
 from gen.search.info import ModelInfo
+from gen.search.keywords import GenerateKeywords
 from gen.search.loop import NOT_FINITE, answered, drain
-from gen.search.options import GenerateKeywords, SearchOptions
+from gen.search.options import SearchOptions
 from gen.search.output import Hypothesis, Output
 from gen.search.pieces import Pieces
 from gen.search.prepare import prepare

@@ -15,11 +15,12 @@ from gen.inputs.tokenizer import Tokenizer
 from gen.search.beam import Beam
 from gen.search.confidence import Calibration
 from gen.search.copying import Copying
+from gen.search.datastore import Datastore
 from gen.search.must import Goal, Must, goals_of, own_must, without_must
 from gen.search.neighbours import Neighbours
 from gen.search.options import SearchOptions
 from gen.search.prepared import PreparedSearch, SearchInput, open_end
-from gen.search.processors import NoRepeatNgram
+from gen.search.processors import NoRepeatNgram, Processor
 from gen.search.strategy import Strategy
 
 
@@ -48,16 +49,12 @@ def prepare(
     """
     _refuse_containers(items)
     each_must = [(*options.must, *own_must(item)) for item in items]
-    # None where all that a model does is to continue prompts
-    readers: Mapping[str, InputProcessor] = getattr(model, "processors", {})
+    readers: Mapping[str, InputProcessor] = getattr(model, "processors", {})  # a Markov chain has none
     items = asked = [without_must(item, named=bool(readers)) for item in items]
-    tokenizer = model.tokenizer
+    tokenizer, store = model.tokenizer, getattr(model, "datastore", None)
     never = (tokenizer.bos_id, tokenizer.unk_id)
-    copying, store = None, getattr(model, "datastore", None)
-    whole = [False] * len(items)
-    if store and _as_stored(options):  # what it has is right as it is
-        targets = map(store.target_ids, map(sentence_of, items))
-        whole = [not must and target is not None for must, target in zip(each_must, targets, strict=True)]
+    whole = _as_stored(store, items, each_must, options)
+    copying = None
     if options.kinds or options.replace_unk:
         copying = _copying(items, options, given, readers, tokenizer, whole)
         items = copying.items
@@ -75,13 +72,7 @@ def prepare(
     goals = goals_of(each_must, tokenizer, options.ban)
     must = _must(goals, limits, prompts, options, tokenizer) if any(goals) else None
     wanted = options.build_processors(never=never, eos_id=tokenizer.eos_id, tokenizer=tokenizer, limits=limits)
-    remembered: list[Neighbours] = []
-    if store:  # first, so that nothing forbidden comes back
-        whole = [stays and len(ids) == 1 for stays, ids in zip(whole, prompts, strict=True)]
-        remembered = [store.processor(items, whole)]  # a translation that a prompt has begun is continued
-        for each in wanted:
-            if isinstance(each, NoRepeatNgram):
-                each.exempt = [target is not None for target in remembered[0].targets]
+    remembered = _remembered(store, items, whole, prompts, wanted)
     strategy, num_distinct = _strategy(given.get("strategy"), options, must)
     if isinstance(strategy, Beam):
         strategy.mask = mask
@@ -141,9 +132,32 @@ def _copying(
     )
 
 
-def _as_stored(o: SearchOptions) -> bool:
-    """Whether what a memory has may be written as it is: nothing is asked for but that no words are repeated."""
-    return not (o.ban or o.prefix or o.min_new_tokens or o.stop or o.repetition_penalty != 1)
+def _as_stored(
+    store: Datastore | None, items: Sequence[Any], each_must: Sequence[Sequence[str]], o: SearchOptions
+) -> list[bool]:
+    """For which items what a memory has is written as it is: no more is asked for than that no words repeat."""
+    if not store or o.ban or o.prefix or o.min_new_tokens or o.stop or o.repetition_penalty != 1:
+        return [False] * len(items)
+    targets = map(store.target_ids, map(sentence_of, items))
+    return [not must and target is not None for must, target in zip(each_must, targets, strict=True)]
+
+
+def _remembered(
+    store: Datastore | None,
+    items: Sequence[Any],
+    whole: Sequence[bool],
+    prompts: Sequence[Sequence[int]],
+    wanted: Sequence[Processor],
+) -> list[Neighbours]:
+    """The processor with which a memory votes. It precedes ``wanted``, so that nothing forbidden comes back."""
+    if not store:
+        return []
+    # A translation that a prompt has begun is continued.
+    found = store.processor(items, [stays and len(ids) == 1 for stays, ids in zip(whole, prompts, strict=True)])
+    for each in wanted:
+        if isinstance(each, NoRepeatNgram):
+            each.exempt = [target is not None for target in found.targets]
+    return [found]
 
 
 def _read(readers: Mapping[str, InputProcessor], asked: Any, read: Any) -> str | None:

@@ -10,7 +10,6 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import torch
 import yaml
 
 from gen import load
@@ -21,12 +20,8 @@ from gen.base.json_files import json_line
 from gen.base.lines import output
 from gen.base.yaml_files import read_yaml
 from gen.models import checkpoint
-from gen.models.batch import Batch
-from gen.models.decoder import DecoderState
 from gen.models.device import pick_device
-from gen.models.model import LossOutput, Model
 from gen.runtime import is_exported
-from gen.search.ensemble import Ensemble
 from gen.training.config import config_class, recorded, upgraded, with_groups
 from gen.training.registry import find_task
 from gen.training.run import Run
@@ -222,58 +217,6 @@ def check_files(data: Any) -> None:
     """Raises `UserError` if the data is streamed: what teachers write of it would have to fit on the disk."""
     if data.streams:
         raise UserError("gen distill does not go with data that is streamed: write it to files")
-
-
-def together(teachers: Sequence[Any], names: Sequence[str]) -> Any:
-    """One teacher, or several as an ensemble."""
-    return teachers[0] if len(teachers) == 1 else Ensemble(teachers, names)
-
-
-class Teaching:
-    """Word-level distillation: a loss with a term KL(teachers‖model) for every token.
-
-    The state that a batch hands to the next one holds the layers of the model and then those of the teachers, so
-    that it is saved and cut like any other.
-
-    Args:
-        teachers: their vocabulary must be the model's; their mean is learned from.
-        weight: of the term; the rest is the weight of the cross-entropy.
-
-    Raises:
-        UserError: a teacher is exported, or the teachers' vocabularies differ.
-    """
-
-    def __init__(self, teachers: Sequence[Any], names: Sequence[str], weight: float) -> None:
-        for name, teacher in zip(names, teachers, strict=True):
-            if not isinstance(teacher, Model):
-                raise UserError(f"{name}: is exported, and gives no probabilities of whole texts; name its run")
-            teacher.eval().requires_grad_(False)
-        self.tokenizer = together(teachers, names).tokenizer
-        self.teachers, self.weight = teachers, weight
-
-    def __call__(
-        self, model: Model, batch: Batch, state: DecoderState | None, loss: Callable[..., LossOutput]
-    ) -> LossOutput:
-        """``loss(batch, state, …)`` of the model with the term added."""
-        layers = list(state.layers) if state else []
-
-        def carried(of: Model) -> DecoderState | None:
-            """The next layers of the state, which are those of this model."""
-            count = of.decoder.config.num_layers
-            found, layers[:] = layers[:count], layers[count:]
-            return DecoderState(tuple(found)) if found else None
-
-        own, probs, after = carried(model), [], []
-        with torch.no_grad():
-            for teacher in self.teachers:
-                memory = teacher.decoder.prepare(teacher.encoder(batch.encoder_source))
-                before = carried(teacher) or teacher.decoder.init_state(memory)
-                predicted = teacher.decoder(batch.input_ids, before, memory)
-                probs.append(predicted.logits.float().softmax(-1))
-                after += predicted.state.layers
-        teacher_probs = torch.stack(probs).mean(0) if len(probs) > 1 else probs[0]
-        found = loss(batch, own, teacher_probs=teacher_probs, teacher_weight=self.weight)
-        return replace(found, state=DecoderState((*found.state.layers, *after)))
 
 
 def distill(

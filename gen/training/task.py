@@ -30,8 +30,9 @@ from gen.search.confidence import Calibration
 from gen.training.interfaces import LOSS, Choices, Evaluation, Example, Facts, Metric, NoOptions, examples_part
 
 if TYPE_CHECKING:
-    from gen.training.distill import DistillOptions, Teaching, Written
+    from gen.training.distill import DistillOptions, Written
     from gen.training.options import TrainOptions
+    from gen.training.teaching import Teaching
 
 
 class Task:

@@ -14,7 +14,8 @@ from gen.base.errors import UserError, notify
 from gen.base.lines import read_lines
 from gen.datasets.captions import Captioned
 from gen.datasets.splits import picture_keys
-from gen.training.distill import DistillOptions, Written, check_files, together
+from gen.training.distill import DistillOptions, Written, check_files
+from gen.training.teaching import together
 from tasks.caption.data import Split
 from tasks.caption.pictures import caption_pictures, expand, item_of
 

@@ -26,10 +26,11 @@ from gen.models.encoders.labels import LabelEncoder
 from gen.models.model import Model
 from gen.search import SearchOptions
 from gen.training.config import check_split, recorded
-from gen.training.distill import DistillOptions, Teaching, Written, together
+from gen.training.distill import DistillOptions, Written
 from gen.training.interfaces import Choice, Choices, Evaluation, Facts, Metric, round_size
 from gen.training.registry import register
 from gen.training.task import Task
+from gen.training.teaching import Teaching, together
 from tasks.options import has_recurrent_weights, input_name, stream_budget_errors
 from tasks.text.data import (
     TextSplit,

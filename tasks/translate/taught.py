@@ -13,7 +13,8 @@ from gen.base.tables import TABLES
 from gen.datasets.pair_files import PAIR_NAMES
 from gen.datasets.splits import text_key
 from gen.training.config import recorded
-from gen.training.distill import DistillOptions, Written, check_files, together
+from gen.training.distill import DistillOptions, Written, check_files
+from gen.training.teaching import together
 from tasks.translate.data import TranslateSplit, pair_files
 from tasks.translate.lines import translate_lines
 from tasks.translate.options import TranslateData

@@ -15,16 +15,8 @@ from gen.base.errors import UserError, few, notify
 from gen.base.lines import read_lines, suffix
 from tasks.translate.documents.alignment import Translated, translated
 from tasks.translate.documents.carry import carry
-from tasks.translate.documents.segments import (
-    BadDocument,
-    Spans,
-    has_letters,
-    kept,
-    lay_out,
-    left_over,
-    line_of,
-    lines_of,
-)
+from tasks.translate.documents.layout import lay_out, left_over
+from tasks.translate.documents.segments import BadDocument, Spans, has_letters, kept, line_of, lines_of
 from tasks.translate.lines import Translation
 
 FORMATS = {

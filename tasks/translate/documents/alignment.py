@@ -14,7 +14,7 @@ import regex
 from gen.inputs.scripts import UNSPACED
 from gen.inputs.sentences import continued
 from gen.inputs.tokenizer import Tokenizer
-from tasks.translate.documents.segments import Layout
+from tasks.translate.documents.layout import Layout
 from tasks.translate.lines import Translation
 
 Span = tuple[int, int]

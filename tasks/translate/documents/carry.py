@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tasks.translate.documents.alignment import Alignment, Span, Translated, has_words
-from tasks.translate.documents.segments import CLOSES, Layout, Node, Segment
+from tasks.translate.documents.layout import CLOSES, Layout, Node
+from tasks.translate.documents.segments import Segment
 
 # -- places ----------------------------------------------------------------------------------------------
 
