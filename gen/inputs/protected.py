@@ -11,8 +11,8 @@ import regex
 from gen.inputs.sentences import Pieces, split_line
 from gen.inputs.tokenizer import Tokenizer
 
-# What may begin anywhere has a limit of length: else a long run of letters takes the square of its length. Names of
-# hosts have the limits of DNS. Flags are in pairs: `\X` counts them from the beginning of their run, each time.
+# What may begin anywhere has a limit of length: else a long run of letters takes the square of its length. Hosts
+# have the limits of DNS. Flags come in pairs: `\X` counts them from the beginning of their run each time.
 _PATTERNS = {
     "urls": r"""(?:\p{L}[\w+.-]{0,30}+://|www\.|mailto:) (?:[^\s<>()"“”„«»`]|\([^\s()]*\))+ (?<![.,;:!?'’…])
         | (?<![\w.@]) \w[\w-]{1,62}+ (?:\.[\w-]{1,63}+){0,30} (?:\.\p{Ll}{2,63}+/(?:[^\s<>()"“”„«»`]*[\w/])?
