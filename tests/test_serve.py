@@ -800,6 +800,27 @@ def test_names_by_which_it_is_asked():
         assert httpx.get(f"{url}/health", headers={"Host": "evil.example.org"}).status_code == 200
 
 
+def test_pages_of_other_origins_may_not_post():
+    """A browser posts plain text for them without asking first."""
+    asked = json.dumps({"model": "writer", "prompt": "a", "max_tokens": 1})
+    with running({"writer": MODELS["writer"]}, cors=["https://example.org"]) as (url, _):
+        for site, origin, status in (
+            ("cross-site", "https://evil.example.org", 403),
+            ("same-site", "http://localhost:1", 403),
+            ("cross-site", None, 403),
+            ("cross-site", "https://example.org", 200),
+            ("same-origin", url, 200),
+            ("none", None, 200),
+            (None, None, 200),
+        ):
+            headers = {"Content-Type": "text/plain", "Sec-Fetch-Site": site, "Origin": origin}
+            headers = {name: value for name, value in headers.items() if value}
+            answer = httpx.post(f"{url}/v1/completions", content=asked, headers=headers)
+            assert answer.status_code == status, (site, origin)
+            assert status == 200 or "--cors" in answer.json()["error"]["message"]
+        assert httpx.get(f"{url}/v1/models", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+
+
 def test_who_is_slow_is_let_go(monkeypatch):
     monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.2)
     begun = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
