@@ -35,7 +35,8 @@ from gen.search.info import ModelInfo
 from gen.search.labels import label_log_probs
 from gen.search.options import SearchOptions
 from gen.search.output import Hypothesis
-from gen.serve import protocol, server
+from gen.serve import libretranslate, protocol, server, work
+from gen.serve.choices import Choices
 from gen.serve.errors import Refusal
 from gen.serve.guard import Key
 from gen.serve.limits import Limits
@@ -118,6 +119,37 @@ def test_the_best_of_several(client):
     assert [c.text for c in made.choices] == [h.text for h in best]
     same = client.completions.create(model="writer", prompt="the", n=3, temperature=0, max_tokens=5)
     assert [c.text for c in same.choices] == [write("the", temperature=0.0, max_new_tokens=5).text] * 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_there_are_n_choices_per_prompt_also_of_equal_texts(stream):
+    model = make_model(WordTokenizer([" the"]))
+    with torch.no_grad():  # nothing is the likeliest, and with n_best 3 hardly anything else may come
+        model.decoder.output.bias[model.tokenizer.eos_id] = 99.0
+    same = copy.deepcopy(MODELS["en-de"])
+    with (
+        running({"few": model, "en-de": same}) as (url, _),
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        asked = {"model": "few", "prompt": ["the", ""], "n": 3, "max_tokens": 1, "extra_body": {"beam": 3}}
+        asked["extra_body"]["ban"] = "the"
+        made = client.completions.create(**asked, stream=stream)
+        found = [choice for chunk in made for choice in chunk.choices] if stream else made.choices
+        assert [(c.index, c.text) for c in found] == [(i, "") for i in range(6)]
+        messages = [{"role": "user", "content": " \n"}]
+        made = client.chat.completions.create(model="en-de", messages=messages, n=3, stream=stream)
+        found = [choice for chunk in made for choice in chunk.choices] if stream else made.choices
+        texts = [(c.index, (c.delta if stream else c.message).content, c.finish_reason) for c in found]
+        assert texts == [(i, "\n", "stop") for i in range(3)]
+
+
+def test_what_means_off_to_clients_keeps_a_beam(client):
+    messages = [{"role": "user", "content": SENTENCES[1]}]
+    off = {"top_p": 1, "extra_body": {"min_p": 0}}
+    made = client.chat.completions.create(model="en-de", messages=messages, **off)
+    assert made.choices[0].message.content == MODELS["en-de"](SENTENCES[1])
+    made = client.completions.create(model="writer", prompt="the ", max_tokens=9, top_p=1, extra_body={"beam": 3})
+    assert made.choices[0].text == write("the ", max_new_tokens=9, beam=3).text
 
 
 def test_search_options_besides(client):
@@ -229,6 +261,14 @@ def test_chat_translates(client):
     sampled = {"temperature": 0.7, "seed": 3}
     streamed = [c.choices[0].delta.content or "" for c in ask(SENTENCES[1], stream=True, **sampled)]
     assert "".join(streamed) == MODELS["en-de"](SENTENCES[1], **sampled)
+
+
+def test_bytes_of_tokens_that_stand_for_bytes():
+    choices = SimpleNamespace(tokenizer=SimpleNamespace(kind="subword"))
+    assert Choices.bytes_of(choices, "<0xE6>") == b"\xe6"
+    assert Choices.bytes_of(choices, " 漢") == " 漢".encode()
+    choices.tokenizer.kind = "word"
+    assert Choices.bytes_of(choices, "<0xE6>") == b"<0xE6>"
 
 
 def test_chat_of_several_sentences_has_as_many_choices_as_are_wanted(client):

@@ -97,7 +97,7 @@ async def chat(request: Request) -> Response:
     async with work:
         found = await work.results()
     if translating:
-        best = translating.joined(choices.wanted_each(found))
+        best = translating.joined(choices.wanted_each(found), least=n)
     else:
         best = choices.wanted(work.jobs[0], found[0])
     made = [
@@ -146,7 +146,7 @@ def _input(served: Served, text: str, pictures: list[str]) -> dict[str, str]:
 
 def _logprobs(choices: Choices, tokens: list[Token]) -> dict[str, Any]:
     def entry(text: str, log_prob: float) -> dict[str, Any]:
-        return {"token": text, "logprob": log_prob, "bytes": list(text.encode())}
+        return {"token": text, "logprob": log_prob, "bytes": list(choices.bytes_of(text))}
 
     return {
         "content": [
@@ -188,8 +188,9 @@ async def _chunks(
                 ]
         else:  # sentence by sentence
             sent = [""] * choices.n
-            if not work.jobs:
-                yield [chunk(0, "", [], "stop")]
+            if not work.jobs:  # nothing but white space
+                blank = translating.joined([], least=choices.n)
+                yield [chunk(choice, whole.text, [], reason(whole)) for choice, whole in blank]
             for number, job in enumerate(work.jobs):
                 await work.results([job])
                 found = choices.wanted_each([work.outcome(each) for each in work.jobs[: number + 1]])

@@ -57,15 +57,18 @@ class Translating:
         needed = {name: p.kind for name, p in served.inputs.items() if not p.optional}
         return needed == {"sentence": "sentences"} and not served.labels
 
-    def joined(self, found: Sequence[Sequence[Hypothesis]], whole: bool = True) -> list[tuple[int, Hypothesis]]:
+    def joined(
+        self, found: Sequence[Sequence[Hypothesis]], whole: bool = True, least: int = 1
+    ) -> list[tuple[int, Hypothesis]]:
         """The n-th best of the pieces joined, for each n: (n - 1, the text). Of a piece that has fewer, the last:
         as further pieces come there are never fewer texts than before.
 
         Args:
             found: hypotheses of the pieces, or of the first of them.
             whole: with the ends of lines after the last piece.
+            least: so many texts there are at least, also of no pieces.
         """
-        several = max(map(len, found), default=1)
+        several = max([least, *map(len, found)])
         return [(n, self._one([each[min(n, len(each) - 1)] for each in found], whole)) for n in range(several)]
 
     def _one(self, pieces: list[Hypothesis], whole: bool) -> Hypothesis:
