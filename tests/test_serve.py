@@ -506,6 +506,14 @@ def test_descriptions(url):
     assert 'gen_rows{model="writer"} 0.0' in metrics
 
 
+def test_a_model_that_may_not_end_yet_has_next_tokens_too():
+    model = copy.deepcopy(MODELS["en-de"])
+    model.info.search = {**model.info.search, "min_new_tokens": 2}
+    with running({"en-de": model}) as (url, _):
+        answer = httpx.post(f"{url}/api/next", json={"model": "en-de", "input": SENTENCES[1], "top": 99})
+        assert model.tokenizer.eos_id in {token["id"] for token in answer.json()["tokens"]}
+
+
 def test_what_further_inputs_get():
     model, plain = topics(), {"temperature": 0.8, "seed": 1, "max_tokens": 200}
     with running({"topics": model}) as (url, _), openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:

@@ -72,7 +72,7 @@ async def next_tokens(request: Request) -> Response:
     asked = await read(request, Next)
     models: Models = request.app.state.models
     served = models.find(asked.model)
-    options = {"temperature": 0.0, "max_new_tokens": 1}
+    options = {"temperature": 0.0, "max_new_tokens": 1, "min_new_tokens": 0}
     item = item_of(served, asked.input, models.limits)
     async with Work(request, served) as work:
         job = await work.begin(item, options, top=asked.top, from_ids=asked.from_ids)
