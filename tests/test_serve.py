@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import copy
 import http.client
+import itertools
 import json
 import re
 import signal
@@ -379,6 +380,22 @@ def test_many_constraints_are_refused(url):
         assert (answer.status_code, f"{name}: at most 64" in answer.text) == (400, True), answer.text
 
 
+def test_answers_too_large_to_be_written_are_refused(monkeypatch):
+    asked = {"model": "en-de", "input": SENTENCES[1], "attention": True}
+    with running({"en-de": MODELS["en-de"], "writer": MODELS["writer"]}) as (url, _):
+        whole = httpx.post(f"{url}/api/generate", json={**asked, "top": 3}).json()
+        monkeypatch.setattr(work, "LARGE", 0)  # beside the event loop: the same
+        assert httpx.post(f"{url}/api/generate", json={**asked, "top": 3}).json() == whole
+        monkeypatch.setattr(work, "ANSWER", 1000)
+        answer = httpx.post(f"{url}/api/generate", json=asked)
+        assert (answer.status_code, "do without attention" in answer.text) == (400, True), answer.text
+        assert httpx.post(f"{url}/api/generate", json={**asked, "attention": False}).status_code == 200
+        asked = {"model": "writer", "prompt": ["a"] * 3, "max_tokens": 10, "logprobs": 3}
+        answer = httpx.post(f"{url}/v1/completions", json={**asked, "prompt": ["a"] * 4})
+        assert (answer.status_code, "logprobs" in answer.text) == (400, True), answer.text
+        assert httpx.post(f"{url}/v1/completions", json=asked).status_code == 200
+
+
 def test_many_rows_of_a_long_input_are_refused():
     with running({"en-de": MODELS["en-de"]}, Limits(positions=20)) as (url, _):
         asked = {"model": "en-de", "input": SENTENCES[1], "beam": 5}
@@ -596,6 +613,11 @@ BAD = {
     "coverage": ("/v1/completions", {**COMPLETION, "beam": 3, "coverage_penalty": 0.2}, 400, "no attention"),
     "must": ("/v1/completions", {**COMPLETION, "beam": 3, "must": "mat", "max_tokens": 2}, 400, "'mat' must come"),
     "given": ("/v1/completions", {**COMPLETION, "given": {"topic": "news"}}, 400, "unknown input 'topic'"),
+    "stop strings": ("/api/generate", {"model": "writer", "stop": ["a"] * 17}, 400, "stop: at most 16"),
+    "long stop": ("/v1/completions", {**COMPLETION, "stop": "a" * 9999}, 400, "of 64 characters"),
+    "ngram": ("/v1/completions", {**COMPLETION, "no_repeat_ngram": 65}, 400, "no_repeat_ngram: at most 64"),
+    "long prefix": ("/v1/completions", {**COMPLETION, "prefix": "a" * 999_999}, 400, "prefix: 999,999"),
+    "long name": ("/api/next", {"model": "en-de", "input": {"a" * 9999: "a"}}, 400, "unknown input 'aaa"),
     "infinite": ("/v1/completions", b'{"model": "writer", "temperature": 1e999}', 400, ""),
     "top_p": ("/v1/completions", {**COMPLETION, "top_p": 2}, 400, "top_p must be"),
     "seed": ("/v1/completions", {**COMPLETION, "seed": -1}, 400, "seed must be"),
@@ -742,6 +764,7 @@ def test_limits_keys_origins_and_the_log(capfd):
             with pytest.raises(openai.APIStatusError, match=r"not done within 0\.5 seconds") as late:
                 client.completions.create(model="writer", prompt="the cat sat", **endless)
             assert late.value.status_code == 408
+            assert late.value.response.headers["x-should-retry"] == "false"
             engine = models.served["writer"].engine
             until(lambda: engine.rows == 0)
             with concurrent.futures.ThreadPoolExecutor(8) as pool:

@@ -50,8 +50,6 @@ class Shared(Search, kw_only=True):
         for name in ("num_samples", "n_best"):
             if getattr(self, name) is not None:  # else texts would be searched that no choice is for
                 raise Refusal(f"{name}: here n says how many texts", param=name, code="unsupported_parameter")
-        if isinstance(self.stop, list) and len(self.stop) > 16:
-            raise Refusal("stop: at most 16 strings", param="stop")
         options = self.options()
         if self.max_tokens is not None:
             options["max_new_tokens"] = self.max_tokens
