@@ -356,6 +356,50 @@ def test_libretranslate(url):
     assert refused.status_code == 400
     assert refused.json() == {"error": "auto to fr is not supported: there is en to de"}
     assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+    for method, path in [
+        ("GET", "/translate"),
+        ("POST", "/languages"),
+        *itertools.product(("GET", "POST"), ("/detect", "/translate_file", "/frontend/settings", "/suggest")),
+    ]:
+        refused = httpx.request(method, url + path)
+        assert refused.status_code in (404, 405)
+        assert isinstance(refused.json()["error"], str)
+
+
+def test_languages_that_are_not_named_may_be_one_alone():
+    model = MODELS["en-de"]
+    asked = {"q": SENTENCES[1], "target": "de"}
+    with running({"en-de": model, "fr-de": model, "other-en-de": model, "en-fr": model}) as (url, _):
+        refused = httpx.post(f"{url}/translate", json=asked)
+        assert refused.status_code == 400
+        assert refused.json()["error"].endswith("name one of en to de, fr to de")
+        for further in ({"source": "fr"}, {"target": "fr"}):
+            assert httpx.post(f"{url}/translate", json={**asked, **further}).status_code == 200
+
+
+def test_many_empty_lines_and_texts_are_refused():
+    with running({"en-de": MODELS["en-de"]}, Limits(queue=4)) as (url, _):
+        for number, status in ((4, 200), (5, 400)):
+            messages = [{"role": "user", "content": "\n" * (number - 1)}]
+            answers = [httpx.post(f"{url}/v1/chat/completions", json={"model": "en-de", "messages": messages})]
+            for q in ("\n" * (number - 1), [""] * number):
+                answers.append(httpx.post(f"{url}/translate", json={"q": q, "target": "de"}))
+            assert [answer.status_code for answer in answers] == [status] * 3, answers[-1].text
+            assert status == 200 or all("at most 4 are" in answer.text for answer in answers)
+
+
+def test_what_is_over_does_nothing_more(monkeypatch):
+    """A request of many texts ends with its time, also where none of them has to be searched."""
+
+    class Slow(Translating):
+        def __init__(self, *arguments):
+            time.sleep(0.2)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(libretranslate, "Translating", Slow)
+    with running({"en-de": MODELS["en-de"]}, Limits(seconds=0.1)) as (url, _):
+        answer = httpx.post(f"{url}/translate", json={"q": [""] * 3, "target": "de"})
+        assert (answer.status_code, answer.headers["x-should-retry"]) == (408, "false")
 
 
 # -- ours --------------------------------------------------------------------------------------------------
@@ -669,7 +713,7 @@ BAD = {
     "unknown field": ("/api/next", {"model": "writer", "from_id": [5]}, 400, "unknown field `from_id`"),
     "no labels": ("/api/classify", {"model": "writer", "input": "a"}, 400, "labels"),
     "no target": ("/translate", {"q": "w1"}, 400, "target"),
-    "html": ("/translate", {"q": "w1", "source": "en", "target": "de", "format": "html"}, 400, "html"),
+    "html": ("/translate", {"q": "w1", "source": "en", "target": "de", "format": "html"}, 400, "plain text"),
     "path": ("/v2/completions", {}, 405, ""),
     "method": ("/v1/models", {}, 405, "POST is not answered"),
 }

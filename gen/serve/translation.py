@@ -21,10 +21,10 @@ class Translating:
         text: any number of lines. One that must say something is not split, since nobody knows in which of its
             sentences, and neither is one that the model's memory has.
         chosen: how they are searched; see `gen.serve.work.check`.
-        limits: of the length of a line.
+        limits: of the length of a line, and of their number.
 
     Raises:
-        Refusal: a line is too long to be split.
+        Refusal: there are too many lines, or one is too long to be split.
 
     Attributes:
         texts: what is translated, in order.
@@ -33,6 +33,8 @@ class Translating:
 
     def __init__(self, served: Served, text: str, chosen: SearchOptions, limits: Limits) -> None:
         processor, store = served.inputs["sentence"], served.model.datastore
+        if (lines := text.count("\n") + 1) > limits.queue:  # empty ones cost time, too
+            raise Refusal(f"a text of {lines:,} lines: at most {limits.queue:,} are read at once")
         if (longest := max(map(len, text.split("\n")))) > limits.characters:
             raise Refusal(
                 f"a line of {longest:,} characters: at most {limits.input_tokens:,} tokens are read at once"
