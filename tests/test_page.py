@@ -314,10 +314,16 @@ def test_what_the_server_refuses_is_said(see):
     page = see("writer")
     page.get_by_role("button", name="Write").click()
     written(page)
+    wrong, bars = page.locator(".wrong"), page.get_by_role("complementary")
+    page.get_by_label("prompt").fill("€")
+    expect(wrong).to_contain_text("'€'")  # and not the bars of the text before
+    expect(bars).to_be_hidden()
+    page.get_by_label("prompt").fill("the")
+    expect(bars.get_by_role("heading")).to_have_text("After “the”")
+    expect(wrong).to_be_hidden()
     page.get_by_label("prompt").fill("€")
     page.get_by_role("button", name="Write").click()
-    expect(page.locator(".wrong")).to_contain_text("'€'")
-    page.locator(".bar:enabled").first.click()  # of the text before: it does nothing
+    expect(wrong).to_contain_text("'€'")
     expect(page.locator(".text .token")).to_have_count(0)
 
 
@@ -394,6 +400,9 @@ def test_translations(see):
     source.nth(1).hover()  # and from a word to where it was looked at
     column = output.attention[: len(output.token_ids), 1]
     assert heats(tokens, "--look") == pytest.approx((column / column.max()).tolist(), abs=0.002)
+    expect(page.locator("header .status")).not_to_contain_text("one sentence")
+    page.get_by_role("textbox", name="sentence").fill("w3\nw4")
+    expect(page.locator("header .status")).to_contain_text("read as one sentence")
 
 
 def test_alternatives_and_the_tree(see):

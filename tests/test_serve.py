@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import copy
 import http.client
+import itertools
 import json
 import re
 import signal
@@ -35,7 +36,8 @@ from gen.search.info import ModelInfo
 from gen.search.labels import label_log_probs
 from gen.search.options import SearchOptions
 from gen.search.output import Hypothesis
-from gen.serve import protocol, server
+from gen.serve import libretranslate, protocol, server, work
+from gen.serve.choices import Choices
 from gen.serve.errors import Refusal
 from gen.serve.guard import Key
 from gen.serve.limits import Limits
@@ -118,6 +120,37 @@ def test_the_best_of_several(client):
     assert [c.text for c in made.choices] == [h.text for h in best]
     same = client.completions.create(model="writer", prompt="the", n=3, temperature=0, max_tokens=5)
     assert [c.text for c in same.choices] == [write("the", temperature=0.0, max_new_tokens=5).text] * 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_there_are_n_choices_per_prompt_also_of_equal_texts(stream):
+    model = make_model(WordTokenizer([" the"]))
+    with torch.no_grad():  # nothing is the likeliest, and with n_best 3 hardly anything else may come
+        model.decoder.output.bias[model.tokenizer.eos_id] = 99.0
+    same = copy.deepcopy(MODELS["en-de"])
+    with (
+        running({"few": model, "en-de": same}) as (url, _),
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        asked = {"model": "few", "prompt": ["the", ""], "n": 3, "max_tokens": 1, "extra_body": {"beam": 3}}
+        asked["extra_body"]["ban"] = "the"
+        made = client.completions.create(**asked, stream=stream)
+        found = [choice for chunk in made for choice in chunk.choices] if stream else made.choices
+        assert [(c.index, c.text) for c in found] == [(i, "") for i in range(6)]
+        messages = [{"role": "user", "content": " \n"}]
+        made = client.chat.completions.create(model="en-de", messages=messages, n=3, stream=stream)
+        found = [choice for chunk in made for choice in chunk.choices] if stream else made.choices
+        texts = [(c.index, (c.delta if stream else c.message).content, c.finish_reason) for c in found]
+        assert texts == [(i, "\n", "stop") for i in range(3)]
+
+
+def test_what_means_off_to_clients_keeps_a_beam(client):
+    messages = [{"role": "user", "content": SENTENCES[1]}]
+    off = {"top_p": 1, "extra_body": {"min_p": 0}}
+    made = client.chat.completions.create(model="en-de", messages=messages, **off)
+    assert made.choices[0].message.content == MODELS["en-de"](SENTENCES[1])
+    made = client.completions.create(model="writer", prompt="the ", max_tokens=9, top_p=1, extra_body={"beam": 3})
+    assert made.choices[0].text == write("the ", max_new_tokens=9, beam=3).text
 
 
 def test_search_options_besides(client):
@@ -231,6 +264,14 @@ def test_chat_translates(client):
     assert "".join(streamed) == MODELS["en-de"](SENTENCES[1], **sampled)
 
 
+def test_bytes_of_tokens_that_stand_for_bytes():
+    choices = SimpleNamespace(tokenizer=SimpleNamespace(kind="subword"))
+    assert Choices.bytes_of(choices, "<0xE6>") == b"\xe6"
+    assert Choices.bytes_of(choices, " 漢") == " 漢".encode()
+    choices.tokenizer.kind = "word"
+    assert Choices.bytes_of(choices, "<0xE6>") == b"<0xE6>"
+
+
 def test_chat_of_several_sentences_has_as_many_choices_as_are_wanted(client):
     model, lines = MODELS["en-de"], [SENTENCES[1], SENTENCES[0]]
     messages = [{"role": "user", "content": "\n".join(lines)}]
@@ -315,6 +356,50 @@ def test_libretranslate(url):
     assert refused.status_code == 400
     assert refused.json() == {"error": "auto to fr is not supported: there is en to de"}
     assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+    for method, path in [
+        ("GET", "/translate"),
+        ("POST", "/languages"),
+        *itertools.product(("GET", "POST"), ("/detect", "/translate_file", "/frontend/settings", "/suggest")),
+    ]:
+        refused = httpx.request(method, url + path)
+        assert refused.status_code in (404, 405)
+        assert isinstance(refused.json()["error"], str)
+
+
+def test_languages_that_are_not_named_may_be_one_alone():
+    model = MODELS["en-de"]
+    asked = {"q": SENTENCES[1], "target": "de"}
+    with running({"en-de": model, "fr-de": model, "other-en-de": model, "en-fr": model}) as (url, _):
+        refused = httpx.post(f"{url}/translate", json=asked)
+        assert refused.status_code == 400
+        assert refused.json()["error"].endswith("name one of en to de, fr to de")
+        for further in ({"source": "fr"}, {"target": "fr"}):
+            assert httpx.post(f"{url}/translate", json={**asked, **further}).status_code == 200
+
+
+def test_many_empty_lines_and_texts_are_refused():
+    with running({"en-de": MODELS["en-de"]}, Limits(queue=4)) as (url, _):
+        for number, status in ((4, 200), (5, 400)):
+            messages = [{"role": "user", "content": "\n" * (number - 1)}]
+            answers = [httpx.post(f"{url}/v1/chat/completions", json={"model": "en-de", "messages": messages})]
+            for q in ("\n" * (number - 1), [""] * number):
+                answers.append(httpx.post(f"{url}/translate", json={"q": q, "target": "de"}))
+            assert [answer.status_code for answer in answers] == [status] * 3, answers[-1].text
+            assert status == 200 or all("at most 4 are" in answer.text for answer in answers)
+
+
+def test_what_is_over_does_nothing_more(monkeypatch):
+    """A request of many texts ends with its time, also where none of them has to be searched."""
+
+    class Slow(Translating):
+        def __init__(self, *arguments):
+            time.sleep(0.2)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(libretranslate, "Translating", Slow)
+    with running({"en-de": MODELS["en-de"]}, Limits(seconds=0.1)) as (url, _):
+        answer = httpx.post(f"{url}/translate", json={"q": [""] * 3, "target": "de"})
+        assert (answer.status_code, answer.headers["x-should-retry"]) == (408, "false")
 
 
 # -- ours --------------------------------------------------------------------------------------------------
@@ -337,6 +422,22 @@ def test_many_constraints_are_refused(url):
         asked = {"model": "en-de", "input": SENTENCES[1], name: [f"w{n}" for n in range(65)]}
         answer = httpx.post(f"{url}/api/generate", json=asked)
         assert (answer.status_code, f"{name}: at most 64" in answer.text) == (400, True), answer.text
+
+
+def test_answers_too_large_to_be_written_are_refused(monkeypatch):
+    asked = {"model": "en-de", "input": SENTENCES[1], "attention": True}
+    with running({"en-de": MODELS["en-de"], "writer": MODELS["writer"]}) as (url, _):
+        whole = httpx.post(f"{url}/api/generate", json={**asked, "top": 3}).json()
+        monkeypatch.setattr(work, "LARGE", 0)  # beside the event loop: the same
+        assert httpx.post(f"{url}/api/generate", json={**asked, "top": 3}).json() == whole
+        monkeypatch.setattr(work, "ANSWER", 1000)
+        answer = httpx.post(f"{url}/api/generate", json=asked)
+        assert (answer.status_code, "do without attention" in answer.text) == (400, True), answer.text
+        assert httpx.post(f"{url}/api/generate", json={**asked, "attention": False}).status_code == 200
+        asked = {"model": "writer", "prompt": ["a"] * 3, "max_tokens": 10, "logprobs": 3}
+        answer = httpx.post(f"{url}/v1/completions", json={**asked, "prompt": ["a"] * 4})
+        assert (answer.status_code, "logprobs" in answer.text) == (400, True), answer.text
+        assert httpx.post(f"{url}/v1/completions", json=asked).status_code == 200
 
 
 def test_many_rows_of_a_long_input_are_refused():
@@ -466,6 +567,14 @@ def test_descriptions(url):
     assert 'gen_rows{model="writer"} 0.0' in metrics
 
 
+def test_a_model_that_may_not_end_yet_has_next_tokens_too():
+    model = copy.deepcopy(MODELS["en-de"])
+    model.info.search = {**model.info.search, "min_new_tokens": 2}
+    with running({"en-de": model}) as (url, _):
+        answer = httpx.post(f"{url}/api/next", json={"model": "en-de", "input": SENTENCES[1], "top": 99})
+        assert model.tokenizer.eos_id in {token["id"] for token in answer.json()["tokens"]}
+
+
 def test_what_further_inputs_get():
     model, plain = topics(), {"temperature": 0.8, "seed": 1, "max_tokens": 200}
     with running({"topics": model}) as (url, _), openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
@@ -548,6 +657,11 @@ BAD = {
     "coverage": ("/v1/completions", {**COMPLETION, "beam": 3, "coverage_penalty": 0.2}, 400, "no attention"),
     "must": ("/v1/completions", {**COMPLETION, "beam": 3, "must": "mat", "max_tokens": 2}, 400, "'mat' must come"),
     "given": ("/v1/completions", {**COMPLETION, "given": {"topic": "news"}}, 400, "unknown input 'topic'"),
+    "stop strings": ("/api/generate", {"model": "writer", "stop": ["a"] * 17}, 400, "stop: at most 16"),
+    "long stop": ("/v1/completions", {**COMPLETION, "stop": "a" * 9999}, 400, "of 64 characters"),
+    "ngram": ("/v1/completions", {**COMPLETION, "no_repeat_ngram": 65}, 400, "no_repeat_ngram: at most 64"),
+    "long prefix": ("/v1/completions", {**COMPLETION, "prefix": "a" * 999_999}, 400, "prefix: 999,999"),
+    "long name": ("/api/next", {"model": "en-de", "input": {"a" * 9999: "a"}}, 400, "unknown input 'aaa"),
     "infinite": ("/v1/completions", b'{"model": "writer", "temperature": 1e999}', 400, ""),
     "top_p": ("/v1/completions", {**COMPLETION, "top_p": 2}, 400, "top_p must be"),
     "seed": ("/v1/completions", {**COMPLETION, "seed": -1}, 400, "seed must be"),
@@ -599,7 +713,7 @@ BAD = {
     "unknown field": ("/api/next", {"model": "writer", "from_id": [5]}, 400, "unknown field `from_id`"),
     "no labels": ("/api/classify", {"model": "writer", "input": "a"}, 400, "labels"),
     "no target": ("/translate", {"q": "w1"}, 400, "target"),
-    "html": ("/translate", {"q": "w1", "source": "en", "target": "de", "format": "html"}, 400, "html"),
+    "html": ("/translate", {"q": "w1", "source": "en", "target": "de", "format": "html"}, 400, "plain text"),
     "path": ("/v2/completions", {}, 405, ""),
     "method": ("/v1/models", {}, 405, "POST is not answered"),
 }
@@ -694,6 +808,7 @@ def test_limits_keys_origins_and_the_log(capfd):
             with pytest.raises(openai.APIStatusError, match=r"not done within 0\.5 seconds") as late:
                 client.completions.create(model="writer", prompt="the cat sat", **endless)
             assert late.value.status_code == 408
+            assert late.value.response.headers["x-should-retry"] == "false"
             engine = models.served["writer"].engine
             until(lambda: engine.rows == 0)
             with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -798,6 +913,27 @@ def test_names_by_which_it_is_asked():
             assert exchange(url, several % hosts).startswith(b"HTTP/1.1 403")
     with running({"writer": MODELS["writer"]}, hosts=[*names, "*"]) as (url, _):
         assert httpx.get(f"{url}/health", headers={"Host": "evil.example.org"}).status_code == 200
+
+
+def test_pages_of_other_origins_may_not_post():
+    """A browser posts plain text for them without asking first."""
+    asked = json.dumps({"model": "writer", "prompt": "a", "max_tokens": 1})
+    with running({"writer": MODELS["writer"]}, cors=["https://example.org"]) as (url, _):
+        for site, origin, status in (
+            ("cross-site", "https://evil.example.org", 403),
+            ("same-site", "http://localhost:1", 403),
+            ("cross-site", None, 403),
+            ("cross-site", "https://example.org", 200),
+            ("same-origin", url, 200),
+            ("none", None, 200),
+            (None, None, 200),
+        ):
+            headers = {"Content-Type": "text/plain", "Sec-Fetch-Site": site, "Origin": origin}
+            headers = {name: value for name, value in headers.items() if value}
+            answer = httpx.post(f"{url}/v1/completions", content=asked, headers=headers)
+            assert answer.status_code == status, (site, origin)
+            assert status == 200 or "--cors" in answer.json()["error"]["message"]
+        assert httpx.get(f"{url}/v1/models", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
 
 
 def test_who_is_slow_is_let_go(monkeypatch):

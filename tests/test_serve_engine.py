@@ -279,6 +279,37 @@ def test_texts_to_come_have_their_rows(model):
     engine.close()
 
 
+def test_a_long_memory_waits_until_it_fits():
+    """Each row has a copy of the longest."""
+    model, sentences = translator(), [SENTENCES[0]] * 2 + [" ".join(SENTENCES)] * 2
+    longest = model.prepare(sentences[2:]).mask.shape[1]
+    engine = Engine(model, most_positions=2 * longest - 1)
+    steps = []
+
+    async def go():
+        jobs = []
+        for sentence in sentences:
+            job = Job(model.prepare([sentence], temperature=0.0))
+            step = job.search.start.step
+            job.search.start = replace(
+                job.search.start,
+                step=lambda ids, state, step=step: steps.append(state.memory.mask.shape) or step(ids, state),
+            )
+            jobs.append(job)
+        with engine._condition:  # so that all wait for the same step
+            for job in jobs:
+                engine.submit(job)
+        while not all(job.done for job in jobs):
+            await asyncio.sleep(0.001)
+        return jobs
+
+    jobs = asyncio.run(go())
+    assert [job.hypotheses[0].text for job in jobs] == [model(s, temperature=0.0) for s in sentences]
+    assert {rows for rows, positions in steps if positions == longest} == {1}
+    assert 2 in {rows for rows, _ in steps}
+    engine.close()
+
+
 def test_tokens_of_a_stream_are_told_together(model, monkeypatch):
     monkeypatch.setattr("gen.serve.engine.TELL_SECONDS", 3600)
     engine, told = Engine(model), []

@@ -64,9 +64,9 @@ def named_item(processors: Mapping[str, InputProcessor], item: Any) -> Mapping[s
         raise UserError(f"an input must be a mapping with {wanted}, not {type(item).__name__}")
     for name in item:
         if name not in processors:
-            near = get_close_matches(str(name), processors, 1, 0.5)
+            near = get_close_matches(str(name)[:200], processors, 1, 0.5)
             hint = f": did you mean {near[0]!r}?" if near else f": this model takes {wanted}"
-            raise UserError(f"unknown input {name!r}{hint}")
+            raise UserError(f"unknown input {name!r:.200}{hint}")
     for name in needed:
         if name not in item:
             raise UserError(f"the input {name!r} is missing: this model takes {wanted}")

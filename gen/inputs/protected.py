@@ -11,18 +11,20 @@ import regex
 from gen.inputs.sentences import Pieces, split_line
 from gen.inputs.tokenizer import Tokenizer
 
-# What may begin anywhere has a limit of length: else a long run of letters takes the square of its length.
+# What may begin anywhere has a limit of length: else a long run of letters takes the square of its length. Hosts
+# have the limits of DNS. Flags come in pairs: `\X` counts them from the beginning of their run each time.
 _PATTERNS = {
     "urls": r"""(?:\p{L}[\w+.-]{0,30}+://|www\.|mailto:) (?:[^\s<>()"“”„«»`]|\([^\s()]*\))+ (?<![.,;:!?'’…])
-        | (?<![\w.@]) \w[\w-]+ (?:\.[\w-]+)* (?:\.\p{Ll}{2,}/(?:[^\s<>()"“”„«»`]*[\w/])?
+        | (?<![\w.@]) \w[\w-]{1,62}+ (?:\.[\w-]{1,63}+){0,30} (?:\.\p{Ll}{2,63}+/(?:[^\s<>()"“”„«»`]*[\w/])?
         | \.(?:com|org|net|edu|gov|info|\p{Ll}{2})(?!\w))""",
     "emails": r"[\w.+%-]{1,64}+ @ \w[\w-]* (?:\.[\w-]*\w)+",
     "placeholders": r"""</?\p{L}[^<>]*> | <!--.{0,1000}?--> | &\#?\w+; | \[\[[^\[\]]*\]\] | `[^`]+`
         | %\{[^{}\s]{0,100}\}
         | \$?\{(?:[^{}]++|\{(?:[^{}]++|\{[^{}]*+\})*+\})*+\} | \$\p{L}\w* | (?<!\w)[@\#]\p{L}\w* | __\w+?__
-        | (?<![\d%])% (?:\(\w+\)|\d+\$)? [-+\#0]*\d*(?:\.\d+)? (?:hh|ll|[hlLqjzt])? [diouxXeEfFgGcrsaAp@]
+        | (?<![\d%])% (?:\(\w++\)|\d++\$)? [-+\#0]*+\d*+(?:\.\d++)? (?:hh|ll|[hlLqjzt])? [diouxXeEfFgGcrsaAp@]
         | %\p{L}\w*%""",
-    "emoji": r"(?:(?=\p{Extended_Pictographic}|\p{Regional_Indicator}|[\d\#*]\uFE0F?\u20E3)\X)+",
+    "emoji": r"""(?:\p{Regional_Indicator}{1,2}+ [\p{M}\u200D]*+
+        | (?=\p{Extended_Pictographic}|[\d\#*]\uFE0F?\u20E3) \X)+""",
     "numbers": r"""(?<![\p{L}\p{M}\p{N}_]) (?:[-+−±\#№§]|\p{Sc}){0,9}+ (?=[\p{L}\p{M}_]*\p{N}) [\p{L}\p{M}\p{N}_]++
         (?:[.,:/'’·×x–-](?=\p{N})[\p{L}\p{M}\p{N}_]++ | -\p{L}[\p{L}\p{M}]*+)*+
         (?:\s?[%‰°]\p{Lu}? | \s?\p{Sc}(?!\d))?""",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from gen.search.pieces import Pieces
 from gen.search.prepared import cut, end_space, token_texts
 from gen.search.spelling import Spelling, after
 from gen.serve.errors import Refusal
-from gen.serve.items import item_of
+from gen.serve.items import read_item
 from gen.serve.job import Job, Token
 from gen.serve.models import Models
 from gen.serve.wire import Search, Top, answer, events, read
@@ -72,8 +73,8 @@ async def next_tokens(request: Request) -> Response:
     asked = await read(request, Next)
     models: Models = request.app.state.models
     served = models.find(asked.model)
-    options = {"temperature": 0.0, "max_new_tokens": 1}
-    item = item_of(served, asked.input, models.limits)
+    options = {"temperature": 0.0, "max_new_tokens": 1, "min_new_tokens": 0}
+    item = await read_item(models, served, asked.input)
     async with Work(request, served) as work:
         job = await work.begin(item, options, top=asked.top, from_ids=asked.from_ids)
         await work.results()
@@ -87,7 +88,7 @@ async def generate(request: Request) -> Response:
     asked = await read(request, Generate)
     models: Models = request.app.state.models
     served = models.find(asked.model)
-    item = item_of(served, asked.input, models.limits)
+    item = await read_item(models, served, asked.input)
     work = Work(request, served)
     job = await work.begin(
         item,
@@ -103,7 +104,7 @@ async def generate(request: Request) -> Response:
         return events(request, _events(work, job, item, asked))
     async with work:
         (found,) = await work.results()
-    return answer(_whole(work, job, item, asked, found))
+    return await work.built(lambda: answer(_whole(work, job, item, asked, found)))
 
 
 async def classify(request: Request) -> Response:
@@ -113,7 +114,7 @@ async def classify(request: Request) -> Response:
     served = models.find(asked.model)
     if not served.labels:
         raise Refusal(f"{served.name} does not choose among labels: it is for /api/generate", param="model")
-    item = item_of(served, asked.input, models.limits)
+    item = await read_item(models, served, asked.input)
     async with Work(request, served) as work:
 
         def judge() -> tuple[np.ndarray, list[np.ndarray]]:
@@ -196,7 +197,8 @@ async def _events(work: Work, job: Job, item: Any, asked: Generate) -> AsyncIter
             for _, said, found in news:
                 yield list(map(event, said))
                 if found is not None:
-                    yield [{"type": "done", **_whole(work, job, item, asked, found)}]
+                    whole = await work.built(partial(_whole, work, job, item, asked, found))
+                    yield [{"type": "done", **whole}]
 
 
 def _whole(work: Work, job: Job, item: Any, asked: Generate, found: list[Hypothesis]) -> dict[str, Any]:

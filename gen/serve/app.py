@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from gen.serve import api, chat, libretranslate, openai
 from gen.serve.errors import Refusal, form
-from gen.serve.guard import Guard, Hosts, Key
+from gen.serve.guard import Guard, Hosts, Key, Origins
 from gen.serve.metrics import Metrics
 from gen.serve.models import Models
 from gen.serve.schema import describe
@@ -132,7 +132,8 @@ def application(
         Route("/metrics", measured),
         Route("/openapi.json", schema),
     ]
-    middleware = [Middleware(Guard, models=models, metrics=metrics, hosts=Hosts(hosts), key=key, log=log)]
+    checks: dict[str, Any] = {"hosts": Hosts(hosts), "origins": Origins(cors), "key": key}
+    middleware = [Middleware(Guard, models=models, metrics=metrics, log=log, **checks)]
     if cors:  # around the guard: what it refuses is told to other origins, too
         any_ = ("*",)
         middleware.insert(

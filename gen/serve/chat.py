@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from gen.serve.choices import Choices, Shared, envelope_of, reason
 from gen.serve.errors import Refusal
-from gen.serve.items import item_of
+from gen.serve.items import read_item
 from gen.serve.job import Token
-from gen.serve.models import Served
+from gen.serve.models import Models, Served
 from gen.serve.translation import Translating
 from gen.serve.wire import answer, events, read
 from gen.serve.work import Work, apart, check, several
@@ -61,20 +61,20 @@ class Chat(Shared, kw_only=True):
 async def chat(request: Request) -> Response:
     """Describes a picture, translates a text, or continues one: what the last user message holds."""
     asked = await read(request, Chat)
-    served = request.app.state.models.find(asked.model)
+    models: Models = request.app.state.models
+    served, limits = models.find(asked.model), models.limits
     n = asked.n or 1
     options = asked.search(served)
     if asked.max_completion_tokens is not None:
         options["max_new_tokens"] = asked.max_completion_tokens
     options = several(served, options, n)
     text, pictures = _said(asked.messages)
-    limits = request.app.state.models.limits
     envelope = envelope_of(served, "chat.completion", "chatcmpl")
     top = (asked.top_logprobs or 0) if asked.logprobs else None
     chosen = check(served, options, limits)
     translating = None
     if Translating.does(served) and not pictures:
-        translating = await apart(request.app.state.models, lambda: Translating(served, text, chosen, limits))
+        translating = await apart(models, lambda: Translating(served, text, chosen, limits))
     if translating is not None and translating.is_one:
         text, translating = translating.texts[0], None  # like any input
     if translating is not None and asked.logprobs:
@@ -82,7 +82,7 @@ async def chat(request: Request) -> Response:
     inputs = translating.texts if translating else [_input(served, text, pictures)]
     if len(inputs) > limits.queue:
         raise Refusal("too much text at once: send it in parts", param="messages")
-    items = [item_of(served, each, limits, asked.given) for each in inputs]
+    items = [await read_item(models, served, each, asked.given) for each in inputs]
     later = {name: value for name, value in options.items() if name != "prefix"}
     ways = [options if begins else later for begins in translating.begins] if translating else [options]
     work = Work(request, served)
@@ -97,19 +97,23 @@ async def chat(request: Request) -> Response:
     async with work:
         found = await work.results()
     if translating:
-        best = translating.joined(choices.wanted_each(found))
+        best = translating.joined(choices.wanted_each(found), least=n)
     else:
         best = choices.wanted(work.jobs[0], found[0])
-    made = [
-        {
-            "index": index,
-            "message": {"role": "assistant", "content": hypothesis.text, "refusal": None},
-            "logprobs": None if top is None else _logprobs(choices, work.jobs[0].tokens_of(place, hypothesis)),
-            "finish_reason": reason(hypothesis),
-        }
-        for index, (place, hypothesis) in enumerate(best)
-    ]
-    return answer({**envelope, "choices": made, "usage": choices.usage()})
+
+    def whole() -> Response:
+        made = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": hypothesis.text, "refusal": None},
+                "logprobs": None if top is None else _logprobs(choices, work.jobs[0].tokens_of(place, hypothesis)),
+                "finish_reason": reason(hypothesis),
+            }
+            for index, (place, hypothesis) in enumerate(best)
+        ]
+        return answer({**envelope, "choices": made, "usage": choices.usage()})
+
+    return await work.built(whole)
 
 
 def _said(messages: list[Message]) -> tuple[str, list[str]]:
@@ -146,7 +150,7 @@ def _input(served: Served, text: str, pictures: list[str]) -> dict[str, str]:
 
 def _logprobs(choices: Choices, tokens: list[Token]) -> dict[str, Any]:
     def entry(text: str, log_prob: float) -> dict[str, Any]:
-        return {"token": text, "logprob": log_prob, "bytes": list(text.encode())}
+        return {"token": text, "logprob": log_prob, "bytes": list(choices.bytes_of(text))}
 
     return {
         "content": [
@@ -188,8 +192,9 @@ async def _chunks(
                 ]
         else:  # sentence by sentence
             sent = [""] * choices.n
-            if not work.jobs:
-                yield [chunk(0, "", [], "stop")]
+            if not work.jobs:  # nothing but white space
+                blank = translating.joined([], least=choices.n)
+                yield [chunk(choice, whole.text, [], reason(whole)) for choice, whole in blank]
             for number, job in enumerate(work.jobs):
                 await work.results([job])
                 found = choices.wanted_each([work.outcome(each) for each in work.jobs[: number + 1]])

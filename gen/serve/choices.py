@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -49,11 +50,11 @@ class Shared(Search, kw_only=True):
         for name in ("num_samples", "n_best"):
             if getattr(self, name) is not None:  # else texts would be searched that no choice is for
                 raise Refusal(f"{name}: here n says how many texts", param=name, code="unsupported_parameter")
-        if isinstance(self.stop, list) and len(self.stop) > 16:
-            raise Refusal("stop: at most 16 strings", param="stop")
         options = self.options()
         if self.max_tokens is not None:
             options["max_new_tokens"] = self.max_tokens
+        if "beam" in options or served.defaults.beam:  # to clients these are off, and mean no sampling
+            options = {k: v for k, v in options.items() if (k, v) not in (("top_p", 1), ("min_p", 0))}
         samples = {"temperature", "top_k", "top_p", "min_p"} & set(options)
         if "beam" in options or (served.defaults.beam and not samples):
             options.pop("seed", None)  # clients send one always, and a beam has nothing to draw
@@ -77,19 +78,23 @@ class Choices:
 
     def wanted(self, job: Job, found: Sequence[Hypothesis]) -> list[tuple[int, Hypothesis]]:
         """The n best of a job's hypotheses, each with its place: of more samples, the most probable per token.
-        Where all samples are the same text, it is there n times."""
+        Where there are fewer texts, as at temperature 0 or of a beam of equal ones, the last is repeated: clients
+        count n choices per prompt."""
         ranked = list(enumerate(found))
         if len(ranked) > self.n:
             ranked.sort(key=lambda pair: -pair[1].score / max(len(pair[1].log_probs), 1))
         ranked = ranked[: self.n]
-        if len(ranked) < self.n and job.width == 1:
-            ranked += [ranked[0]] * (self.n - len(ranked))
-        return ranked
+        return ranked + ranked[-1:] * (self.n - len(ranked))
 
     def wanted_each(self, found: Sequence[Sequence[Hypothesis]]) -> list[list[Hypothesis]]:
         """The n best of the first jobs."""
         pairs = zip(self.work.jobs, found, strict=False)
         return [[hypothesis for _, hypothesis in self.wanted(job, each)] for job, each in pairs]
+
+    def bytes_of(self, token: str) -> bytes:
+        """What a token writes, in UTF-8: one that stands for a byte, which text lacks, is that byte alone."""
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", token) if self.tokenizer.kind == "subword" else None
+        return bytes.fromhex(byte[1]) if byte else token.encode()
 
     def usage(self) -> dict[str, int]:
         prompt, written = self.work.prompt_tokens, self.work.tokens

@@ -119,10 +119,14 @@ class Engine:
         model: of torch or exported.
         most_rows: rows in a step; further requests wait.
         most_waiting: requests that may wait.
+        most_positions: of the memories of all rows in a step; further requests wait.
     """
 
-    def __init__(self, model: Any, most_rows: int = 256, most_waiting: int = 1024) -> None:
+    def __init__(
+        self, model: Any, most_rows: int = 256, most_waiting: int = 1024, most_positions: int = 1 << 20
+    ) -> None:
         self.model, self.most_rows, self.most_waiting = model, most_rows, most_waiting
+        self.most_positions = most_positions
         self.steps = self.tokens = 0
         self._shared, self._own = Rows(), list[_Own]()
         self._waiting: deque[Job] = deque()
@@ -203,14 +207,18 @@ class Engine:
             self._tell(jobs)
 
     def _take(self) -> list[Job]:
-        """The waiting jobs whose rows fit in, in their order."""
+        """The waiting jobs whose rows fit in, in their order. Each row's memory is padded to the longest."""
         taken: list[Job] = []
-        room = self.most_rows - self.rows
+        if not self._waiting:
+            return taken
+        jobs = [*(row.job for row in self._shared.rows), *(own.job for own in self._own)]
+        rows, longest = self.rows, max((job.positions for job in jobs), default=0)
         while self._waiting:
             job = self._waiting[0]
-            if job.width > room and room < self.most_rows:
+            more, long = rows + job.width, max(longest, job.positions)
+            if rows and (more > self.most_rows or more * long > self.most_positions):
                 break
-            room -= job.width
+            rows, longest = more, long
             taken.append(self._waiting.popleft())
         return taken
 

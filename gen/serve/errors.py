@@ -41,10 +41,13 @@ class ClientGone(Exception):
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
+_LIBRETRANSLATE = ("/translate", "/languages", "/detect", "/suggest", "/frontend/")
+"""Paths of LibreTranslate, also those that are not answered."""
+
 
 def form(path: str, refusal: Refusal) -> dict[str, Any]:
     """The body of an answer: LibreTranslate's form for its paths, else OpenAI's."""
-    if path.startswith(("/translate", "/languages")):
+    if path.startswith(_LIBRETRANSLATE):
         return {"error": refusal.message}
     kind = _TYPES.get(refusal.status, "server_error" if refusal.status >= 500 else "invalid_request_error")
     param, code = refusal.param or None, refusal.code or None

@@ -65,11 +65,31 @@ class Hosts:
             raise Refusal(f"this server does not answer {hint}", 403, code="host_not_allowed")
 
 
-class Guard:
-    """Middleware: checks the name, the key and the size of every request; a line in the log, and the metrics."""
+class Origins:
+    """The origins whose pages may ask, besides the server's own; "*": any.
 
-    def __init__(self, app: Any, models: Models, metrics: Metrics, hosts: Hosts, key: Key, log: str) -> None:
+    A browser sends what a page elsewhere posts as plain text, and only keeps the answer from that page (CSRF). Its
+    header ``Sec-Fetch-Site`` shows it; what is no browser has none.
+    """
+
+    def __init__(self, origins: Collection[str]) -> None:
+        self._origins = {*origins}
+
+    def check(self, site: str, origin: str) -> None:
+        """Raises `Refusal` for a page of another origin."""
+        if site in ("cross-site", "same-site") and not self._origins & {"*", origin}:
+            message = f"pages of {origin[:80]!a} may not ask this server; --cors ORIGIN allows them to"
+            raise Refusal(message, 403, code="origin_not_allowed")
+
+
+class Guard:
+    """Middleware: checks name, origin, key and size of every request; a line in the log, and the metrics."""
+
+    def __init__(
+        self, app: Any, models: Models, metrics: Metrics, hosts: Hosts, origins: Origins, key: Key, log: str
+    ) -> None:
         self.app, self.metrics, self.hosts, self.key, self.log = app, metrics, hosts, key, log
+        self.origins = origins
         self.most = models.limits.body
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -112,6 +132,8 @@ class Guard:
         """Raises what a request is refused with before it is read."""
         headers = dict(scope["headers"])
         self.hosts.check([value for name, value in scope["headers"] if name == b"host"])
+        if scope["method"] == "POST":
+            self.origins.check(*(headers.get(n, b"").decode("latin-1") for n in (b"sec-fetch-site", b"origin")))
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self.most:
             raise _TooLarge

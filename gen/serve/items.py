@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -13,8 +14,21 @@ from gen.inputs.items import named_item
 from gen.inputs.pictures import formats
 from gen.serve.errors import Refusal
 from gen.serve.limits import Limits
-from gen.serve.models import Served
-from gen.serve.work import refused
+from gen.serve.models import Models, Served
+from gen.serve.work import apart, refused
+
+
+async def read_item(
+    models: Models,
+    served: Served,
+    given: str | Mapping[str, str | None],
+    further: Mapping[str, str | None] | None = None,
+) -> Any:
+    """`item_of`; where there may be a picture to unpack, in a thread of its own."""
+    do = partial(item_of, served, given, models.limits, further)
+    if any(processor.kind == "pictures" for processor in served.inputs.values()):
+        return await apart(models, do)
+    return do()
 
 
 def item_of(

@@ -52,6 +52,7 @@ class Job:
 
     Attributes:
         width: texts or beams: rows of a step.
+        positions: of its memory.
         limit: the most tokens of a text.
         eos_id: the token that ends a text.
         tops: per text and token the alternatives.
@@ -79,6 +80,7 @@ class Job:
         self.top, self.streams = top, streams
         self.from_ids = list(from_ids)
         self.width, self.limit, self.eos_id = search.strategy.width, search.limits[0], search.tokenizer.eos_id
+        self.positions = search.mask.shape[1]
         self.stops = [p for p in search.processors if isinstance(p, StopStrings)]
         self.echo = Echo() if echo else None
         self.records: list[StepRecord] | None = [] if tree else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -44,11 +45,13 @@ async def translate(request: Request) -> Response:
     """Translates a text, or several."""
     asked = await _read(request)
     if asked.format != "text":
-        raise Refusal(f"format {asked.format!r} is not supported: text is")
+        raise Refusal(f"format {asked.format[:20]!r} is not supported: send plain text, and format 'text'")
     models: Models = request.app.state.models
     request.app.state.key.check(request.headers.get("authorization", ""), asked.api_key or "")
     served = _find(models, asked.source, asked.target)
     texts = [asked.q] if isinstance(asked.q, str) else asked.q
+    if len(texts) > models.limits.queue:
+        raise Refusal(f"{len(texts):,} texts: at most {models.limits.queue:,} are translated at once; send fewer")
     options = several(served, {}, asked.alternatives + 1)
     chosen = check(served, options, models.limits)
     async with Work(request, served) as work:
@@ -89,14 +92,18 @@ async def _read(request: Request) -> Translate:
 def _find(models: Models, source: str, target: str) -> Served:
     """The model of a pair of languages; one whose languages nobody named takes any."""
     known = [served for served in models.served.values() if Translating.does(served)]
+    pairs = [served.languages for served in known if served.languages]
+    found = [pair for pair in pairs if pair[1] == target and source in ("auto", pair[0])]
+    if len({*found}) > 1:
+        raise Refusal(f"source 'auto': languages are not detected; name one of {_listed(found)}")
     for served in known:
-        if served.languages and served.languages[1] == target and source in ("auto", served.languages[0]):
+        if served.languages == (found[0] if found else None):
             return served
-    for served in known:
-        if not served.languages:
-            return served
-    pairs = ", ".join(f"{a} to {b}" for a, b in (s.languages for s in known if s.languages)) or "none"
-    raise Refusal(f"{source} to {target} is not supported: there is {pairs}")
+    raise Refusal(f"{source[:20]} to {target[:20]} is not supported: there is {_listed(pairs) or 'none'}")
+
+
+def _listed(pairs: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{a} to {b}" for a, b in dict.fromkeys(pairs))
 
 
 async def languages(request: Request) -> Response:

@@ -19,7 +19,7 @@ class Limits:
         seconds: until a request is given up.
         body_seconds: until the body of a request must be there.
         constraints: texts that must be said, and those that are banned.
-        positions: of the memories of all rows of a request.
+        positions: of the memories of all rows of a request, and of a step; further requests wait.
     """
 
     body: int = 20 << 20

@@ -50,7 +50,7 @@ class Served:
             model.info.search = {**model.info.search, "max_new_tokens": most}
             defaults = SearchOptions.make(model.search_defaults, {})
         languages = _languages(self.name, model)
-        engine = Engine(model, self._limits.rows, self._limits.queue)
+        engine = Engine(model, self._limits.rows, self._limits.queue, self._limits.positions)
         self.defaults, self.languages, self.engine = defaults, languages, engine  # all or, after an error, none
 
     @property

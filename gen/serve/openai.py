@@ -14,7 +14,7 @@ from gen.search.prepared import open_end
 from gen.search.spelling import Spelling
 from gen.serve.choices import Choices, Shared, envelope_of, reason
 from gen.serve.errors import Refusal
-from gen.serve.items import item_of
+from gen.serve.items import read_item
 from gen.serve.job import Job, Token
 from gen.serve.models import Models, Served
 from gen.serve.wire import Count, Texts, answer, events, read
@@ -57,7 +57,7 @@ async def completions(request: Request) -> Response:
     prompts = prompts if isinstance(prompts, list) else [prompts or ""]
     if not 1 <= len(prompts) <= models.limits.rows:
         raise Refusal(f"prompt: give 1 to {models.limits.rows} of them", param="prompt")
-    items = [item_of(served, prompt, models.limits, asked.given) for prompt in prompts]
+    items = [await read_item(models, served, prompt, asked.given) for prompt in prompts]
     work = Work(request, served)
     echoes = bool(asked.echo) and asked.logprobs is not None
     for item in items:
@@ -70,16 +70,20 @@ async def completions(request: Request) -> Response:
         return events(request, chunks, b"[DONE]")
     async with work:
         found = await work.results()
-    made = [
-        _choice(choices, asked, prompt, job, place, hypothesis)
-        for prompt, job, each in zip(prompts, work.jobs, found, strict=True)
-        for place, hypothesis in choices.wanted(job, each)
-    ]
-    numbered = [{"index": index, **choice} for index, choice in enumerate(made)]
     usage = choices.usage()
     if asked.max_tokens == 0:  # the one that was searched is not given
         usage |= {"completion_tokens": 0, "total_tokens": usage["prompt_tokens"]}
-    return answer({**envelope, "choices": numbered, "usage": usage})
+
+    def whole() -> Response:
+        made = [
+            _choice(choices, asked, prompt, job, place, hypothesis)
+            for prompt, job, each in zip(prompts, work.jobs, found, strict=True)
+            for place, hypothesis in choices.wanted(job, each)
+        ]
+        numbered = [{"index": index, **choice} for index, choice in enumerate(made)]
+        return answer({**envelope, "choices": numbered, "usage": usage})
+
+    return await work.built(whole)
 
 
 def _wanted(asked: Completion, served: Served) -> dict[str, Any]:

@@ -21,10 +21,10 @@ class Translating:
         text: any number of lines. One that must say something is not split, since nobody knows in which of its
             sentences, and neither is one that the model's memory has.
         chosen: how they are searched; see `gen.serve.work.check`.
-        limits: of the length of a line.
+        limits: of the length of a line, and of their number.
 
     Raises:
-        Refusal: a line is too long to be split.
+        Refusal: there are too many lines, or one is too long to be split.
 
     Attributes:
         texts: what is translated, in order.
@@ -33,6 +33,8 @@ class Translating:
 
     def __init__(self, served: Served, text: str, chosen: SearchOptions, limits: Limits) -> None:
         processor, store = served.inputs["sentence"], served.model.datastore
+        if (lines := text.count("\n") + 1) > limits.queue:  # empty ones cost time, too
+            raise Refusal(f"a text of {lines:,} lines: at most {limits.queue:,} are read at once")
         if (longest := max(map(len, text.split("\n")))) > limits.characters:
             raise Refusal(
                 f"a line of {longest:,} characters: at most {limits.input_tokens:,} tokens are read at once"
@@ -57,15 +59,18 @@ class Translating:
         needed = {name: p.kind for name, p in served.inputs.items() if not p.optional}
         return needed == {"sentence": "sentences"} and not served.labels
 
-    def joined(self, found: Sequence[Sequence[Hypothesis]], whole: bool = True) -> list[tuple[int, Hypothesis]]:
+    def joined(
+        self, found: Sequence[Sequence[Hypothesis]], whole: bool = True, least: int = 1
+    ) -> list[tuple[int, Hypothesis]]:
         """The n-th best of the pieces joined, for each n: (n - 1, the text). Of a piece that has fewer, the last:
         as further pieces come there are never fewer texts than before.
 
         Args:
             found: hypotheses of the pieces, or of the first of them.
             whole: with the ends of lines after the last piece.
+            least: so many texts there are at least, also of no pieces.
         """
-        several = max(map(len, found), default=1)
+        several = max([least, *map(len, found)])
         return [(n, self._one([each[min(n, len(each) - 1)] for each in found], whole)) for n in range(several)]
 
     def _one(self, pieces: list[Hypothesis], whole: bool) -> Hypothesis:

@@ -23,6 +23,16 @@ from gen.serve.models import Models, Served
 
 T = TypeVar("T")
 
+ANSWER = 1 << 23
+"""The most numbers in an answer, where a token or an alternative is eight and a weight of attention one: more take
+seconds and a hundred megabytes to write."""
+
+LARGE = 1 << 15
+"""An answer of more is written beside the event loop: it takes tens of milliseconds."""
+
+MOST_STOPS = 16
+LONGEST_NGRAM = 64
+
 News = tuple[int, list[Token], list[Hypothesis] | None]
 """(number of a job, tokens since the last time, its hypotheses once it is done)."""
 
@@ -39,7 +49,7 @@ class Work:
         self.engine = served.engine
         self.model = self.engine.model  # not `served.model`, which may be another one by now
         self.jobs: list[Job] = []
-        self.prompt_tokens = 0
+        self.prompt_tokens = self.size = 0
         self.news = asyncio.Event()
         self._over: ClientGone | Refusal | None = None
         self._timer = asyncio.get_running_loop().call_later(self.limits.seconds, self._end, _late(self.limits))
@@ -104,8 +114,7 @@ class Work:
 
         def prepare() -> Job:
             """Reads the item and checks its length. Runs outside the event loop's thread."""
-            if self._over:  # while others were read
-                raise self._over
+            self._raise_over()  # while others were read
             with self.model.evaluating():
                 search = self.model.prepare([item], **options, attention=attention)
             if not all(0 <= i < len(self.model.tokenizer) for i in from_ids):
@@ -121,15 +130,15 @@ class Work:
             self.read(max(len(search.prompts[0]) - 1, positions))
             if (width := width_of(chosen)) * positions > self.limits.positions:  # each row has a copy of them
                 raise Refusal(f"{width:,} texts or beams of an input of {positions:,} tokens are too much at once")
-            return Job(search, self.news, from_ids=from_ids, **wanted)
+            job = Job(search, self.news, from_ids=from_ids, **wanted)
+            self._count(job, positions if attention else 0)
+            return job
 
         try:
             if self.engine.waiting >= self.limits.queue:
                 raise Busy
             chosen = check(self.served, options, self.limits)
             job = await self.apart(prepare)
-            if self._over:
-                raise self._over
             self.engine.submit(job)
         except Busy as error:
             self.close()
@@ -146,16 +155,35 @@ class Work:
             raise Refusal(f"the input has {count:,} tokens, and at most {self.limits.input_tokens:,} are read")
         self.prompt_tokens += count
 
+    def _count(self, job: Job, positions: int) -> None:
+        """Counts what an answer may have. Raises `Refusal` where that is too much to write."""
+        self.size += job.width * job.limit * (8 * (1 + job.top) + positions)
+        if self.size > ANSWER and (job.top or positions):
+            names = "max_new_tokens, texts or beams, or alternatives (top, logprobs), or do without attention"
+            raise Refusal(f"{self.size:,} numbers are too much for an answer: ask for fewer {names}")
+
+    async def built(self, do: Callable[[], T]) -> T:
+        """An answer: a large one is made in a thread of its own, so that others are answered meanwhile."""
+        if self.size <= LARGE:
+            return do()
+        return await asyncio.get_running_loop().run_in_executor(self.models.pool, do)
+
     async def apart(self, do: Callable[[], T]) -> T:
-        """See `apart`."""
-        return await apart(self.models, do)
+        """See `apart`. Raises what `wait` raises, too."""
+        self._raise_over()
+        found = await apart(self.models, do)
+        self._raise_over()
+        return found
 
     async def wait(self) -> None:
         """Until a job has news. Raises `ClientGone`; `Refusal` where time is over."""
         await self.news.wait()
+        self._raise_over()
+        self.news.clear()
+
+    def _raise_over(self) -> None:
         if self._over:
             raise self._over
-        self.news.clear()
 
     def outcome(self, job: Job) -> list[Hypothesis]:
         """What a job that is done has found."""
@@ -210,7 +238,8 @@ def _busy() -> Refusal:
 
 def _late(limits: Limits) -> Refusal:
     message = f"not done within {limits.seconds:g} seconds: ask for fewer tokens, or try again later"
-    return Refusal(message, 408, code="timeout")
+    once = {"x-should-retry": "false"}  # else OpenAI's package asks twice more for what takes too long
+    return Refusal(message, 408, code="timeout", headers=once)
 
 
 def refused(do: Any, *arguments: Any) -> Any:
@@ -233,6 +262,15 @@ def check(served: Served, options: Mapping[str, Any], limits: Limits) -> SearchO
         texts = [each for text in ([given] if isinstance(given, str) else given) for each in text.split("|")]
         if len(texts) > limits.constraints or sum(map(len, texts)) > 64 * limits.constraints:
             raise Refusal(f"{name}: at most {limits.constraints} texts (A|B are two) of 64 characters are taken")
+    if len(chosen.stop) > MOST_STOPS or sum(map(len, chosen.stop)) > 64 * MOST_STOPS:
+        raise Refusal(f"stop: at most {MOST_STOPS} strings of 64 characters are taken", param="stop")
+    if (chosen.no_repeat_ngram or 0) > LONGEST_NGRAM:
+        raise Refusal(f"no_repeat_ngram: at most {LONGEST_NGRAM}", param="no_repeat_ngram")
+    if len(chosen.prefix) > limits.characters:
+        raise Refusal(
+            f"prefix: {len(chosen.prefix):,} characters, and at most {limits.input_tokens:,} tokens are read",
+            param="prefix",
+        )
     if chosen.length_limit > limits.tokens:
         raise Refusal(f"max_new_tokens {chosen.length_limit:,}: at most {limits.tokens:,} tokens are written")
     if (width := width_of(chosen)) > limits.rows:

@@ -38,8 +38,7 @@ export class Panel {
       if (error.name === "AbortError") this.say("stopped");
       else {
         this.say("");
-        this.wrong.textContent = error instanceof api.Failure ? error.message : String(error);
-        this.wrong.hidden = false;
+        this.complain(error instanceof api.Failure ? error.message : String(error));
       }
     } finally {
       if (this.running === mine) {
@@ -48,6 +47,12 @@ export class Panel {
         this.changed?.();
       }
     }
+  }
+
+  // What is wrong beside what is under way; "": nothing any more.
+  complain(message) {
+    this.wrong.textContent = message;
+    this.wrong.hidden = !message;
   }
 
   // In the live region; `whole` is for screen readers alone.

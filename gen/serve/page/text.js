@@ -11,6 +11,7 @@ export class TextView extends Panel {
     super(model);
     this.prompt = el("span", { class: "prompt" });
     this.written = new Written(model.name, (kept) => this.ask(this.input, this.options, kept));
+    this.written.onFailure = (message) => this.complain(message);
     this.written.onCaret = (token) => place.insert(token.piece);
     const text = el("div", { class: "text", dir: "auto" }, this.prompt, this.written.view.element);
     const legend = el("p", { class: "legend" }, "expected", el("span", { class: "scale", "aria-hidden": "true" }), "surprising");

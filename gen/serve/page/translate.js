@@ -12,6 +12,7 @@ export class TranslateView extends Panel {
   constructor(model) {
     super(model);
     this.written = new Written(model.name, (kept, place) => this.ask(this.input, this.options, kept, place), (place) => this.#look(place));
+    this.written.onFailure = (message) => this.complain(message);
     this.source = el("div");
     this.others = el("ol", { class: "others" });
     this.tree = el("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": "The beam as a tree" });
@@ -47,8 +48,15 @@ export class TranslateView extends Panel {
       this.#choose(0);
       const [best] = answer.outputs;
       const sure = best.confidence == null ? "" : `, confidence ${percent(best.confidence)}`;
-      return [`${kept.length + best.tokens.length} tokens${sure}`, kept.map((token) => token.piece).join("") + best.text];
+      const whole = this.#several(input) ? ", read as one sentence" : "";
+      return [`${kept.length + best.tokens.length} tokens${sure}${whole}`, kept.map((token) => token.piece).join("") + best.text];
     });
+  }
+
+  // Whether an input has several sentences, or lines: they are not split here.
+  #several(input) {
+    const texts = Object.entries(this.model.inputs).map(([name, kind]) => (kind === "sentences" && input[name]) || "");
+    return texts.some((text) => /\n|[.!?]\s+\S|[。！？]\S/u.test(text.trim()));
   }
 
   #others() {

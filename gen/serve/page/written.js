@@ -25,6 +25,8 @@ export class Written {
     });
     this.ask = later(60, (place) => this.#ask(place));
     this.onCaret = () => {};
+    this.onFailure = () => {}; // of the bars: with what is wrong, and with "" when it no longer is
+    this.failed = false;
   }
 
   get ids() {
@@ -34,6 +36,7 @@ export class Written {
   // A new text begins. `kept`: its first tokens, of an earlier one.
   begin(input, kept) {
     this.input = input;
+    this.failed = false;
     this.tokens = [];
     this.unpin();
     this.ask.cancel();
@@ -65,12 +68,25 @@ export class Written {
     this.caretAbort = new AbortController();
     try {
       const found = await api.next({ model: this.name, input, top: TOP }, this.caretAbort.signal);
+      this.#mended();
       this.unpin();
       this.place = null;
       this.bars.show(found.tokens, { title: after(before) });
     } catch (error) {
-      if (error.name !== "AbortError" && !(error instanceof api.Failure)) throw error;
+      if (error.name !== "AbortError") this.#fail(error);
     }
+  }
+
+  // No bars instead of those of another place.
+  #fail(error) {
+    if (!(error instanceof api.Failure)) throw error;
+    this.bars.element.hidden = this.failed = true;
+    this.onFailure(error.message);
+  }
+
+  #mended() {
+    if (this.failed) this.onFailure("");
+    this.failed = false;
   }
 
   #look(place) {
@@ -87,9 +103,10 @@ export class Written {
       const from_ids = tokens.slice(0, place).map((each) => each.id);
       token.top = (await api.next({ model: this.name, input: this.input, from_ids, top: TOP })).tokens;
     } catch (error) {
-      if (error instanceof api.Failure) return;
-      throw error;
+      if (this.tokens === tokens) this.#fail(error);
+      return;
     }
+    this.#mended();
     if (this.tokens === tokens && (this.pinned < 0 || this.pinned === place)) this.#show(place, token.top);
   }
 
