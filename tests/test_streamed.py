@@ -230,6 +230,23 @@ def test_pairs_that_share_a_side_with_validation_are_never_trained_on(tmp_path):
     assert not {side for pair in pairs[:4] for side in pair} & {side.lower() for pair in trained for side in pair}
 
 
+def test_pairs_whose_fields_are_not_named_say_which_there_are(tmp_path):
+    write_tar(
+        tmp_path / "a.tar", [{"en": f"a dog {i}".encode(), "de": f"ein Hund {i}".encode()} for i in range(4)]
+    )
+    (tmp_path / "b.csv").write_text("english,german\na dog,ein Hund\na cat,eine Katze\n")
+    for name, fields in (("a.tar", "'en', 'de'"), ("b.csv", "'english', 'german'")):
+        with pytest.raises(UserError) as error:
+            PairHead([str(tmp_path / name)])
+        said = f"{name}: name the fields to use with src and tgt; there are {fields}"
+        assert said in str(error.value)
+
+
+def test_a_byte_order_mark_in_a_tar_is_no_text(tmp_path):
+    write_tar(tmp_path / "a.tar", [{"txt": "\ufeffa dog".encode()}])
+    assert text_shards([str(tmp_path / "a.tar")]).head() == ["a dog"]
+
+
 # -- pictures --------------------------------------------------------------------------------------------
 
 

@@ -161,7 +161,7 @@ def _cells(where: str, kind: str, content: bytes) -> Row:
         return {kind: content}
     if kind != "json":
         try:
-            return {kind: content.decode().strip("\r\n")}
+            return {kind: content.decode("utf-8-sig").strip("\r\n")}
         except UnicodeDecodeError:
             return {kind: content}
     try:

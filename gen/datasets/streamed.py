@@ -235,7 +235,7 @@ class PairHead(PairFiles):
     def __init__(
         self, names: Sequence[str], source_field: str = "", target_field: str = "", *, buffer: int = BUFFER
     ) -> None:
-        self.fields = (source_field, target_field)
+        self.fields, self.advice = (source_field, target_field), "with --src and --tgt"
         self.columns, self.file_pairs, self.tables = [], [], []
         shards = find_shards(names, by_line=True)
         table = ShardTable(shards[0], self.wanted)
