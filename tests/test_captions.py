@@ -202,12 +202,21 @@ def test_the_split_files_of_flickr8k(tmp_path, images):
     ]
 
 
+def test_numbers_are_texts_and_what_is_none_costs_no_other_caption(tmp_path, images):
+    (tmp_path / "x.jsonl").write_text(
+        '{"image": "a.jpg", "captions": ["a dog", 3, true]}\n{"image": "b.jpg", "caption": 1984}\n'
+    )
+    found = read_captions(str(images), str(tmp_path / "x.jsonl"))
+    assert [c.captions for c in found.pictures] == [["a dog", "3"], ["1984"]]
+    assert found.dropped == [f"{tmp_path}/x.jsonl: line 1: an empty caption of a.jpg"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("x.csv", "photo,title,text_a\na.jpg,A dog,b\n", "which field has the captions"),
         ("x.jsonl", '{"captions": ["a"]}\n', "line 1 names no picture"),
-        ("x.jsonl", '{"image": "a.jpg", "captions": [3]}\n', "line 1: captions must be a text"),
+        ("x.jsonl", '{"image": "a.jpg", "captions": [true]}\n', "line 1: captions must be a text"),
         ("x.jsonl", '{"image": "a.jpg", "caption": "a", "split": "trian"}\n', "line 1 has a split 'trian'"),
         ("x.jsonl", '{"image": "a.jpg"\n', "line 1 is not JSON"),
         ("x.jsonl", "[" * 100_000 + "\n", "line 1 is not JSON"),

@@ -153,6 +153,15 @@ def test_nan_of_pandas_is_an_empty_cell(tmp_path):
     assert rows == [{"text": None, "de": None}, {"text": "a"}]
 
 
+def test_numbers_and_lacking_fields_of_json_are_texts(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"to": "x"}\n{"to": 1984}\n{"to": 2.5}\n{"from": "a"}\n{"to": true}\n')
+    table = Table(str(tmp_path / "a.jsonl"))
+    found = [(where, row) for where, row in table]
+    assert [table.text(*each, "to") for each in found[:4]] == ["x", "1984", "2.5", ""]
+    with pytest.raises(UserError, match="line 5 has no text in field 'to'"):
+        table.text(*found[4], "to")
+
+
 def test_columns_by_name_and_by_number(tmp_path):
     (tmp_path / "a.csv").write_text("id,2,de\n1,a dog,ein Hund\n")
     table = Table(str(tmp_path / "a.csv"), wanted=["de"])

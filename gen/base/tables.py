@@ -105,16 +105,19 @@ class Table:
         return [column for column, kind in self.kinds.items() if not kind]
 
     def text(self, where: str, row: Mapping[str, Any], column: str) -> str:
-        """The text in a column of a row; "" where it is null.
+        """The text in a column of a row; "" where it is null, or where a row of JSON lacks a field that others
+        have. A number in JSON, such as the title 1984, is its text.
 
         Raises:
-            UserError: the row lacks the column, or holds something else.
+            UserError: a row of text with delimiters lacks the column, or the row holds something else.
         """
         value = row.get(column)
         if isinstance(value, str):
             return value
-        if column not in row:
-            if self._dialect is not None and self._dialect.delimiter == "\t":
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        if column not in row and self._dialect is not None:
+            if self._dialect.delimiter == "\t":
                 have = f"has {len(row) - 1} tabs where {self.columns.index(column)} are needed"
                 raise UserError(f"{self.name}: {where} {have}")
             raise UserError(f"{self.name}: {where} has no field {column!r}")

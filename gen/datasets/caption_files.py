@@ -113,8 +113,9 @@ class _Fields:
         texts = [text for value in first + more for text in _captions(value)]
         if not texts and not any(isinstance(row.get(f), list) for f in self.texts):
             texts = [""]  # a null, or a line that ends early: an empty caption
-        if not all(isinstance(text, str) for text in texts):
+        if texts and not any(isinstance(text, str) for text in texts):
             return Row(where, picture, problem=": captions must be a text or a list of texts")
+        texts = [text if isinstance(text, str) else "" for text in texts]  # what is none counts as an empty one
         return Row(where, picture, texts, str((self.split and row.get(self.split)) or "").strip())
 
 
@@ -127,8 +128,15 @@ def _captions(value: Any) -> list[Any]:
         joined = " ".join(map(str, tokens)) if isinstance(tokens, list) else None
         value = next((v for v in (value.get("raw"), value.get("caption"), joined) if v), "")
     if isinstance(value, list):
-        return [text for each in value for text in (_captions(each) if isinstance(each, dict) else [each or ""])]
-    return [] if value is None or value != value else [value]  # NaN is null
+        return [text for each in value for text in (_captions(each) if isinstance(each, dict) else [_text(each)])]
+    return [] if value is None or value != value else [_text(value)]  # NaN is null
+
+
+def _text(value: Any) -> Any:
+    """A number in JSON as its text, and null as an empty one; anything else as it is."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _parsed(text: str) -> Any:

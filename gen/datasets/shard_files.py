@@ -8,7 +8,6 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
@@ -265,35 +264,3 @@ def whole(name: str, problem: str = "damaged or cut short") -> Iterator[None]:
         raise
     except Exception as error:  # tarfile, zlib, pyarrow, the network: no common base class
         raise UserError(f"{name}: {problem} ({first_line(error)})") from error
-
-
-class ShardTable(Table):
-    """The first rows of a shard as a table, to choose columns from."""
-
-    def __init__(self, shard: Shard, wanted: Sequence[str] = ()) -> None:
-        self._rows = list(islice(shard.rows(0), 100))
-        super().__init__(shard.name, wanted)
-
-    _dialect = None
-
-    def __iter__(self) -> Iterator[tuple[str, Row]]:
-        yield from self.placed(self._rows)
-
-    def cells(self, shard: Shard, skip: int, *columns: str) -> Iterator[tuple[str, ...]]:
-        """The texts in these columns of each row of a shard, "" if its part is not "train". Raises `UserError` as
-        `Table.text` does."""
-        table = copy(self)
-        table.name = shard.name
-        for where, row in table.placed(shard.rows(skip), skip + 1):
-            trains = table.part(where, row) == "train"
-            yield tuple(table.text(where, row, column) if trains else "" for column in columns)
-
-    def placed(self, rows: Iterator[Row] | list[Row], first: int = 1) -> Iterator[tuple[str, Row]]:
-        """Each row with its place, and with the fields of its objects as columns."""
-        for number, row in enumerate(rows, first):
-            yield place(row, number), self._flat(readable(row))
-
-    @property
-    def texts(self) -> list[str]:
-        held = {column for _, row in self.head for column, cell in row.items() if isinstance(cell, str)}
-        return [column for column in super().texts if column in held]
