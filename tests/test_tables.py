@@ -74,6 +74,16 @@ def test_quotation_marks_of_sentences_stay(tmp_path):
     assert found == [{"1": 'A "big" dog', "2": "ein Hund"}, {"1": "A cat", "2": "eine\tKatze"}]
 
 
+def test_quotation_marks_that_come_late(tmp_path):
+    plain = [f"a dog {i}.\tein Hund {i}." for i in range(2100)]
+    late = 'He said ""hi"" to ""me"".'
+    rows = rows_of(tmp_path / "a.tsv", "\n".join([*plain, f'"{late}"\tx', '"a\tb"\ty']))
+    assert [[*row.values()] for row in rows[-2:]] == [[late.replace('""', '"'), "x"], ["a\tb", "y"]]
+    marks = ['"Come in!"\tx', '"Go" now\ty']  # of sentences: they are no format
+    rows = rows_of(tmp_path / "b.tsv", "\n".join([*plain, *marks]))
+    assert ["\t".join(row.values()) for row in rows[-2:]] == marks
+
+
 def test_spaces_after_delimiters_and_backslashes(tmp_path):
     spaced = "image_name| comment_number| comment\na.jpg| 0| Two dogs, and a cat .\nb.jpg| 1| A man .\n"
     first, second = rows_of(tmp_path / "results.csv", spaced)

@@ -108,7 +108,7 @@ def _local(path: str, encoding_errors: str, by_line: bool) -> Shard:
     if suffix(path) == ".parquet":
         return Shard(path, partial(_parquet_rows, path), size)
     if suffix(path) in TABLES:
-        return Shard(path, partial(_table_rows, path), size)
+        return Shard(path, partial(_table_rows, path, encoding_errors), size)
     return Shard(path, partial(_text_rows, path, encoding_errors, by_line), size, is_running=not by_line)
 
 
@@ -202,8 +202,8 @@ def parquet_batches(name: str, skip: int = 0, columns: Sequence[str] | None = No
                 skip = max(skip - batch.num_rows, 0)
 
 
-def _table_rows(name: str, skip: int) -> Iterator[Row]:
-    return (row for _, row in islice(Table(name), skip, None))
+def _table_rows(name: str, encoding_errors: str, skip: int) -> Iterator[Row]:
+    return (row for _, row in islice(Table(name, encoding_errors=encoding_errors), skip, None))
 
 
 def _text_rows(name: str, encoding_errors: str, by_line: bool, skip: int) -> Iterator[Row]:
