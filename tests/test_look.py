@@ -244,7 +244,14 @@ def test_the_task_is_told_from_the_files(tmp_path, monkeypatch):
         Path(name).write_text(text)
     for name in ("by-label/cat", "by-label/dog"):
         Path(name).mkdir(parents=True)
+    for name in ("beside/a", "parts/train/a", "parts/Testing/a", "boxes/dog/a", "boxes/cat/a"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        for ending in (".jpg", ".txt"):
+            Path(name).with_suffix(ending).write_text("a dog")
     expected = {
+        ("beside",): "caption",
+        ("parts",): "caption",
+        ("boxes",): "classify",
         ("pairs.tsv",): "translate",
         ("named.csv",): "translate",
         ("labels.jsonl",): "classify",

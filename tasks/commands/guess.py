@@ -11,12 +11,12 @@ from gen import runtime
 from gen.base.errors import UserError, printable
 from gen.base.files import visible_files
 from gen.base.json_files import json_document
-from gen.base.lines import read_lines, suffix
+from gen.base.lines import is_markup, read_lines, suffix
 from gen.base.parts import SPLITS
 from gen.base.tables import TABLES, Table, is_dataset
-from gen.datasets.caption_files import CAPTIONS, PICTURES
+from gen.datasets.caption_files import CAPTIONS, PICTURES, has_texts
 from gen.datasets.captions import IN_FOLDER
-from gen.datasets.pair_files import PAIR_NAMES
+from gen.datasets.pair_files import MARKUP, PAIR_NAMES
 from gen.inputs.pictures import SUFFIXES
 from gen.models import checkpoint
 from tasks.classify.data import LABEL_NAMES
@@ -71,6 +71,8 @@ def _instead(name: str) -> str:
                 "holds pictures and no captions; name both, `gen data FOLDER captions.jsonl`, or sort the "
                 "pictures into a folder per label"
             )
+    elif suffix(name) not in (*FORMATS, *TABLES) and is_markup(name):
+        return MARKUP
     elif path.suffix.lower() in SUFFIXES:
         return "is a picture; name the folder of the pictures and their captions: `gen data FOLDER captions.jsonl`"
     elif FORMATS.get(path.suffix.lower()) in ("subtitles", "po", "xliff"):
@@ -100,14 +102,19 @@ def _holds_flickr_tokens(name: str) -> bool:
 
 
 def _of_folder(folder: Path) -> str:
-    if any((folder / split / name).is_file() for split in SPLITS for name in IN_FOLDER):
-        return "caption"
     inside = [path for path in folder.iterdir() if path.name[0] not in "._"]
     folders = [path for path in inside if path.is_dir()]
-    return "classify" if len(folders) > 1 and len(folders) == len(inside) else "text"
+    parts = [path for path in folders if path.name.lower() in SPLITS]
+    if any((path / name).is_file() for path in (folder, *parts) for name in IN_FOLDER):
+        return "caption"
+    if len(folders) > 1 and folders == inside and not (parts == folders and has_texts(folder)):
+        return "classify"
+    return "caption" if has_texts(folder) else "text"
 
 
 def _of_table(name: str) -> str:
+    if suffix(name) == ".tmx":
+        return "translate"
     document = json_document(name) if suffix(name) == ".json" else None
     if isinstance(document, dict) and isinstance(document.get("images"), list):
         return "caption"
