@@ -32,7 +32,10 @@ _FIELDS = (
     "id no nr index source target src tgt trg input output text title sentence translation label caption captions "
     "image img picture photo file file_name filename image_name url split score"
 )
-_NAMES = frozenset(f"{_LANGUAGES} {_FIELDS}".split())
+LANGUAGES = frozenset(_LANGUAGES.split())
+"""Codes and names of languages, as columns have them."""
+
+_NAMES = LANGUAGES | frozenset(_FIELDS.split())
 """Usual names of columns."""
 
 

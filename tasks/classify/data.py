@@ -232,10 +232,10 @@ def _refuse_parts(name: str, folders: Sequence[Path]) -> None:
         has_files = any(path.is_file() and path.name[0] not in "._" for path in folder.iterdir())
         if len(inner) > 1 and not has_files and not all(each.lower() in SPLITS for each in inner):
             alike.setdefault(tuple(inner), []).append(folder.name)
-    for inner, outer in alike.items():
+    for labels, outer in alike.items():
         if len(outer) > 1:
             raise UserError(
-                f"{name}: {few(outer)} hold the same folders ({few(list(inner))}): these look like parts of the "
+                f"{name}: {few(outer)} hold the same folders ({few(labels)}): these look like parts of the "
                 "data; name the folder whose folders are the labels"
             )
 
