@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -202,12 +203,132 @@ def test_the_split_files_of_flickr8k(tmp_path, images):
     ]
 
 
+def test_names_of_pictures_from_elsewhere(tmp_path, capsys):
+    folder = tmp_path / "photos"
+    names = [
+        "Sub/c.jpg",
+        unicodedata.normalize("NFD", "café.jpg"),
+        "F.JPG",
+        "x/1.jpg",
+        "y/1.jpg",
+        "y/2.jpg",
+        "z.png",
+    ]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    asked = [
+        "Sub\\c.jpg",
+        "café.jpg",
+        "/data/photos/f.jpg",
+        "photos/x/1.jpg",
+        "2.jpg",
+        "z",
+        "1.jpg",
+        "x/2.jpg",
+        "q",
+    ]
+    rows = [{"image": name, "caption": name} for name in asked]
+    (tmp_path / "x.jsonl").write_text(jsonl([*rows, {"image": "z.png", "caption": "its own name"}]))
+    found = read_captions(str(folder), str(tmp_path / "x.jsonl"))
+    expected = [names[0], names[1], names[2], "x/1.jpg", "y/2.jpg", "z.png"]
+    assert [str(c.picture.relative_to(folder)) for c in found.pictures] == expected
+    assert found.pictures[-1].captions == ["z", "its own name"]
+    # There are two 1.jpg; and what is not in x is not the picture of that name in y.
+    assert found.dropped == [f"{name}: is not in {folder}" for name in ("1.jpg", "x/2.jpg", "q")]
+    told = capsys.readouterr().err
+    assert "photos: 6 pictures have another name there" in told
+    assert len(told.splitlines()) == 1
+
+
+def test_captions_beside_pictures(images):
+    (images / "a.txt").write_text("a dog\n\na brown  dog\n")
+    (images / "b.txt").write_text("\n")
+    (images / "Testing").mkdir()
+    for kind, content in (("jpg", b""), ("txt", b"a cat")):
+        (images / "Testing" / f"d.{kind}").write_bytes(content)
+    found = read_captions(str(images))
+    assert [(c.picture.name, c.captions, c.split) for c in found.pictures] == [
+        ("d.jpg", ["a cat"], "test"),
+        ("a.jpg", ["a dog", "a brown dog"], "train"),
+    ]
+    assert "b.jpg: has no caption" in found.dropped
+    (images / "a.txt").write_bytes(b"\xff")
+    assert any("a.txt: line 1 is not UTF-8" in line for line in read_captions(str(images)).dropped)
+    (images / "captions.csv").write_text("image,caption\na.jpg,a wolf\n")  # goes first
+    assert [c.captions for c in read_captions(str(images)).pictures] == [["a wolf"]]
+
+
+@pytest.mark.parametrize("shape", ["struct", "no path", "bytes", "jpg"])
+def test_parquet_of_pictures_by_pandas_and_spark(images, tmp_path, monkeypatch, shape):
+    pytest.importorskip("datasets")
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setenv("GEN_CACHE", str(tmp_path / "cache"))
+    content = [(images / name).read_bytes() for name in ("a.jpg", "b.jpg")]
+    cells = content
+    if shape in ("struct", "no path"):  # the path is that of another machine: the bytes win
+        cells = [{"bytes": each, "path": "b.jpg" if shape == "struct" else None} for each in content]
+    table = {"jpg" if shape == "jpg" else "image": cells, "caption": ["a dog", "a cat"]}
+    parquet.write_table(pa.table(table), tmp_path / "x.parquet")
+    found = read_captions(str(images), str(tmp_path / "x.parquet")).pictures
+    assert [(c.picture.read_bytes(), c.captions) for c in found] == [
+        (content[0], ["a dog"]),
+        (content[1], ["a cat"]),
+    ]
+
+
+def test_parquet_of_pictures_without_a_usual_name_of_captions(images, tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setenv("GEN_CACHE", str(tmp_path / "cache"))
+    table = {"image": [(images / "a.jpg").read_bytes()], "answer": [["a dog", "a wolf"]], "split": ["train"]}
+    parquet.write_table(pa.table(table), tmp_path / "x.parquet")
+    (found,) = read_captions("", str(tmp_path / "x.parquet")).pictures
+    assert found.captions == ["a dog", "a wolf"]
+    parquet.write_table(pa.table(table | {"question": ["what?"]}), tmp_path / "y.parquet")
+    with pytest.raises(UserError, match=r"which field has the captions.* 'image', 'answer', 'split', 'question'"):
+        read_captions("", str(tmp_path / "y.parquet"))
+
+
+def test_columns_of_captions_and_pictures(tmp_path, images):
+    tables = {
+        "a.csv": "filename,split,beschreibung\na.jpg,train,Ein Hund\nb.jpg,val,Ein Wolf\n",
+        "b.csv": "raw,sentids,split,filename\n"
+        + '"[""Ein Hund""]",[0],train,a.jpg\n"[""Ein Wolf""]",[1],val,b.jpg\n',
+        "c.csv": "image,filename,caption,split\nx://a.jpg,a.jpg,Ein Hund,\nx://b.jpg,b.jpg,Ein Wolf,val\n",
+        "d.csv": "image,file_name,caption,split\n123,a.jpg,Ein Hund,\n124,b.jpg,Ein Wolf,val\n",
+    }
+    for name, content in tables.items():
+        (tmp_path / name).write_text(content)
+        found = read_captions(str(images), str(tmp_path / name)).pictures
+        assert [(c.picture.name, c.captions, c.split) for c in found] == [
+            ("a.jpg", ["Ein Hund"], "train"),
+            ("b.jpg", ["Ein Wolf"], "valid"),
+        ]
+
+
+def test_metadata_of_an_imagefolder_in_parquet(images):
+    pytest.importorskip("datasets")
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table({"file_name": ["a.jpg"], "text": ["a dog"]}), images / "metadata.parquet")
+    assert [c.captions for c in read_captions(str(images)).pictures] == [["a dog"]]
+
+
+def test_numbers_are_texts_and_what_is_none_costs_no_other_caption(tmp_path, images):
+    (tmp_path / "x.jsonl").write_text(
+        '{"image": "a.jpg", "captions": ["a dog", 3, true]}\n{"image": "b.jpg", "caption": 1984}\n'
+    )
+    found = read_captions(str(images), str(tmp_path / "x.jsonl"))
+    assert [c.captions for c in found.pictures] == [["a dog", "3"], ["1984"]]
+    assert found.dropped == [f"{tmp_path}/x.jsonl: line 1: an empty caption of a.jpg"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("x.csv", "photo,title,text_a\na.jpg,A dog,b\n", "which field has the captions"),
         ("x.jsonl", '{"captions": ["a"]}\n', "line 1 names no picture"),
-        ("x.jsonl", '{"image": "a.jpg", "captions": [3]}\n', "line 1: captions must be a text"),
+        ("x.jsonl", '{"image": "a.jpg", "captions": [true]}\n', "line 1: captions must be a text"),
         ("x.jsonl", '{"image": "a.jpg", "caption": "a", "split": "trian"}\n', "line 1 has a split 'trian'"),
         ("x.jsonl", '{"image": "a.jpg"\n', "line 1 is not JSON"),
         ("x.jsonl", "[" * 100_000 + "\n", "line 1 is not JSON"),

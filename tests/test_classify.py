@@ -210,8 +210,8 @@ def test_all_files_are_read_as_the_first_table(gen, tmp_path) -> None:
     (tmp_path / "c.csv").write_text("title,source,label\na,b,wolf\n")
     status, _, err = gen("evaluate", tmp_path / "run", "--data", tmp_path / "c.csv")
     assert (status, "c.csv: unknown label 'wolf'" in err) == (2, True), err
-    table(tmp_path / "a.csv", ("title", "source", "label", "split"), [*found, ("x", "bbc", "dog", "testing")])
-    with pytest.raises(UserError, match=r"a\.csv: line 92 has a split 'testing': it must be one of train"):
+    table(tmp_path / "a.csv", ("title", "source", "label", "split"), [*found, ("x", "bbc", "dog", "tset")])
+    with pytest.raises(UserError, match=r"a\.csv: line 92 has a split 'tset': it must be one of train"):
         read_split(ClassifyData(data=(data,)))
 
 
@@ -252,11 +252,65 @@ def test_folders_of_parts_hold_folders_named_by_label(tmp_path) -> None:
     assert (split.tokenizer.labels, len(split.dropped)) == (sorted(ANIMALS), 3)
     assert any("dev: holds no folders named by label" in line for line in split.dropped)
     (tmp_path / "dev").rmdir()
-    (tmp_path / "test").rename(tmp_path / "tests")  # now these are labels
-    assert len(read_split(ClassifyData(data=(str(tmp_path),))).tokenizer.labels) == 3
-    (tmp_path / "tests" / "cat" / "1.txt").write_bytes("café".encode("latin-1"))
+    (tmp_path / "test").rename(tmp_path / "tests")
+    with pytest.raises(
+        UserError, match=r"Val, tests and 1 more hold the same folders \(bird.*look like parts|train"
+    ):
+        read_split(ClassifyData(data=(str(tmp_path),)))
+    (tmp_path / "tests").rename(tmp_path / "test")
+    (tmp_path / "test" / "cat" / "1.txt").write_bytes("café".encode("latin-1"))
     with pytest.raises(UserError, match=r"1\.txt: line 1 is not UTF-8 \(byte 3 of the line\); convert the file$"):
         read_split(ClassifyData(data=(str(tmp_path),)))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("Training", "Testing"),
+        ("training", "evaluation", "validation"),
+        ("training_set", "test_set"),
+        ("seg_train/seg_train", "seg_test/seg_test", "seg_pred/seg_pred"),
+    ],
+)
+def test_usual_names_of_parts(tmp_path, parts) -> None:
+    for number, (label, text, _) in enumerate(rows()):
+        folder = tmp_path / parts[number % 2] / label
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.txt").write_text(text)
+    for part in parts[2:]:
+        (tmp_path / part).mkdir(parents=True)
+    split = read_split(ClassifyData(data=(str(tmp_path),)))
+    assert split.tokenizer.labels == sorted(ANIMALS)
+    assert split.notes["not used"] == "45 examples of other parts"
+    assert len(split.dropped) == len(parts[2:])
+
+
+def test_an_odd_folder_among_those_of_labels_is_left_out(tmp_path) -> None:
+    for number, (label, text, _) in enumerate(rows()):
+        (tmp_path / label).mkdir(exist_ok=True)
+        (tmp_path / label / f"{number}.txt").write_text(text)
+    for name in ("empty", "code"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "code" / "a.py").write_text("")
+    split = read_split(ClassifyData(data=(str(tmp_path),)))
+    assert split.tokenizer.labels == sorted(ANIMALS)
+    assert split.dropped == [
+        f"{tmp_path}/{name}: the folder holds no .txt or .txt.gz file, and no picture"
+        for name in ("code", "empty")
+    ]
+
+
+def test_what_save_to_disk_wrote(tmp_path) -> None:
+    datasets = pytest.importorskip("datasets")
+    made = datasets.Dataset.from_dict({"text": [r[1] for r in rows()], "label": [r[0] for r in rows()]})
+    made.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": made, "validation": made}).save_to_disk(tmp_path / "parts")
+    for name in ("one", "parts", "parts:validation"):
+        split = read_split(ClassifyData(data=(f"{tmp_path}/{name}",)))
+        assert split.tokenizer.labels == sorted(ANIMALS)
+        assert len(split.train) + len(split.valid) == len(rows())
+    with pytest.raises(UserError, match=r"parts:test: cannot be loaded \('test'\)"):
+        read_split(ClassifyData(data=(f"{tmp_path}/parts:test",)))
 
 
 def test_a_column_that_tells_the_label_is_not_read(tmp_path) -> None:

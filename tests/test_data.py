@@ -18,6 +18,7 @@ from gen.base.files import TextFiles, read_whole
 from gen.base.lines import read_lines
 from gen.datasets.batches import Background, SequenceBatches, Sequences, TokenFile, length_buckets
 from gen.datasets.corpus import TokenizerOptions, build_corpus, tokenize
+from gen.datasets.shard_files import find_shards
 from gen.datasets.streams import StreamBatches, stream_evaluation
 from gen.inputs.pictures import PictureError, open_picture
 from gen.inputs.tokenizer import CharTokenizer, Tokenizer
@@ -217,6 +218,17 @@ def test_text_in_parquet_and_the_choice_of_a_column(tmp_path):
         read(tmp_path / "t.parquet")
     first, second = (TextFiles([str(tmp_path / "t.parquet")], column=c).digest() for c in ("title", "text"))
     assert first != second
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json"])
+def test_bytes_that_are_not_utf8_are_replaced_in_tables_too(tmp_path, name):
+    rows = {"jsonl": '{"title": "café"}\n', "json": '[{"title": "café"}]'}
+    path = tmp_path / name
+    path.write_bytes(rows.get(name.partition(".")[2], "title\ncafé\n").encode("latin-1"))
+    assert "".join(filter(None, TextFiles([str(path)], "replace", "title"))) == "caf\ufffd\n"
+    assert list(find_shards([str(path)], "replace")[0].rows(0)) == [{"title": "caf\ufffd"}]
+    with pytest.raises(UserError, match="not UTF-8"):
+        list(TextFiles([str(path)], column="title"))
 
 
 def test_bad_text_names_the_file_and_the_place(tmp_path):

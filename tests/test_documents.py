@@ -379,6 +379,24 @@ def test_a_cue_may_speak_of_times(run, gen, tmp_path):
     assert status == 0, err
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        *(
+            (f"a{kind}", "is a table: write the column")
+            for kind in (".csv", ".tsv.gz", ".jsonl", ".json", ".parquet")
+        ),
+        *((f"a{kind}", "is no document that is read: .srt, ") for kind in (".tmx", ".ttml", ".strings", ".docx")),
+        ("a.txt", "is no document that is read: .srt, "),
+    ],
+)
+def test_what_is_neither_lines_nor_a_document_is_refused(gen, tmp_path, name, said):
+    (tmp_path / name).write_bytes(b'\xef\xbb\xbf<?xml version="1.0"?>\n<a>A dog.</a>\n')
+    status, _, err = gen("translate", tmp_path / "run", "-i", tmp_path / name)
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert f"--input {tmp_path / name}: {said}" in err
+
+
 def test_unknown_words_are_skipped_in_documents(run, gen, tmp_path):
     (tmp_path / "a.html").write_text("<p>the <b>cat</b> ζζ ξξ sat <i>on</i> the ψψ mat</p>")
     words = (

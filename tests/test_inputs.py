@@ -290,9 +290,10 @@ def test_a_misspelt_part_is_an_error(tmp_path):
         return None if found is None else found.tolist()
 
     assert parts("train ", " Val", "TEST", None) == ["train", "valid", "test", "train"]
+    assert parts("training_set", "Eval", "testing") == ["train", "test", "test"]
     assert parts("row", "column") is None  # it is about something else
-    with pytest.raises(toolkit.UserError, match="line 2 has a split 'testing': it must be one of train, "):
-        parts("train", "testing", "val")
+    with pytest.raises(toolkit.UserError, match="line 2 has a split 'tset': it must be one of train, "):
+        parts("train", "tset", "val")
 
 
 def test_exported_pictures_count_too(gen, pictured, tmp_path):

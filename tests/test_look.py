@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -238,13 +239,32 @@ def test_the_task_is_told_from_the_files(tmp_path, monkeypatch):
         "captions.json": '{"images": [], "annotations": []}',
         "flickr.csv": "image,caption\na.jpg,a dog\n",
         "tokens.txt": "a.jpg#0\ta dog\n",
+        "results.token": "a.jpg#0\ta dog\n",
+        "deu.txt": "Go.\tGeh.\nHi.\tHallo!\n",
+        "sms.tsv": "".join(f"{('ham', 'spam')[i % 2]}\tmessage {i} of them\n" for i in range(20)),
+        "languages.csv": "id,en,de-AT\n1,a dog,ein Hund\n2,a cat,eine Katze\n",
+        "nested.jsonl": '{"translation": {"en": "a dog", "de": "ein Hund"}}\n'
+        '{"translation": {"en": "a cat", "de": "eine Katze"}}\n',
+        "questions.csv": "question,answer\nwhat is it,a dog\nwho is it,a cat\n",
+        "src.txt": "a dog\na cat\n",
+        "tgt.txt": "ein Hund\neine Katze\n",
+        "book.txt": "a dog\n",
         "titles.csv": "title\na dog\n",
     }
     for name, text in files.items():
         Path(name).write_text(text)
+    for name in ("train.en.gz", "train.de.gz"):
+        Path(name).write_bytes(gzip.compress(b"a\nb\n"))
     for name in ("by-label/cat", "by-label/dog"):
         Path(name).mkdir(parents=True)
+    for name in ("beside/a", "parts/train/a", "parts/Testing/a", "boxes/dog/a", "boxes/cat/a"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        for ending in (".jpg", ".txt"):
+            Path(name).with_suffix(ending).write_text("a dog")
     expected = {
+        ("beside",): "caption",
+        ("parts",): "caption",
+        ("boxes",): "classify",
         ("pairs.tsv",): "translate",
         ("named.csv",): "translate",
         ("labels.jsonl",): "classify",
@@ -256,6 +276,18 @@ def test_the_task_is_told_from_the_files(tmp_path, monkeypatch):
         ("train.{en,de}",): "translate",
         ("train.en", "train.de"): "translate",
         ("a.txt", "b.txt"): "text",
+        ("src.txt", "tgt.txt"): "translate",
+        ("src.txt", "book.txt"): "text",
+        ("train.en.gz", "train.de.gz"): "translate",
+        ("deu.txt",): "translate",
+        ("sms.tsv",): "classify",
+        ("languages.csv",): "translate",
+        ("nested.jsonl",): "translate",
+        ("questions.csv",): "text",
+        ("results.token",): "caption",
+        ("beside", "results.token"): "caption",
+        ("beside", "titles.csv"): "caption",
+        ("memory.tmx",): "translate",
     }
     assert {names: task_for(names) for names in expected} == expected
     assert task_for(["titles.csv"], ["--src=en"]) == "translate"

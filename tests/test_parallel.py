@@ -173,8 +173,7 @@ def test_parquet_and_datasets(tmp_path):
         ("a.csv", b"en,de\na\n", ("en", "de"), r"a\.csv: line 2 has no field 'de'"),
         ("a.csv", b"en,fr\na,b\n", ("en", "de"), r"tgt de: no such column; there are 'en', 'fr'"),
         ("a.csv", b"en,fr\na,b\n", (), "name the fields to use with src and tgt"),
-        ("a.jsonl", b'{"en": "a", "de": "b"}\n{"en": "a"}\n', ("en", "de"), r"line 2 has no field 'de'"),
-        ("a.jsonl", b'{"en": "a", "de": 3}\n', ("en", "de"), r"line 1 has no text in field 'de'"),
+        ("a.jsonl", b'{"en": "a", "de": true}\n', ("en", "de"), r"line 1 has no text in field 'de'"),
         ("a.jsonl", b"[1]\n", ("en", "de"), r"line 1 is not an object"),
         ("a.jsonl", b"{\n", ("en", "de"), r"line 1 is not JSON"),
         ("a.tsv", b"a\tb\n\xff\tb\n", (), r"a\.tsv: line 2 is not UTF-8"),
@@ -187,6 +186,59 @@ def test_bad_tables(tmp_path, name, content, fields, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         list(PairFiles([str(tmp_path / name)], *fields))
+
+
+TMX = """<?xml version="1.0" encoding="{}"?>
+<!DOCTYPE tmx SYSTEM "tmx14.dtd">
+<tmx version="1.4"><header srclang="en"/><body>
+<tu><note>n</note><tuv xml:lang="en-GB"><seg>A <bpt i="1">&lt;b&gt;</bpt>dog<ept i="1">&lt;/b&gt;</ept> &amp;
+<hi>a</hi> cat.</seg></tuv><tuv xml:lang="de"><seg>Ein Hund.</seg></tuv><tuv xml:lang="fr"><seg>É.</seg></tuv></tu>
+<tu><tuv lang="en-GB"><seg>A cat.</seg></tuv><tuv xml:lang="fr"><seg>Un chat.</seg></tuv></tu>
+</body></tmx>
+"""
+
+
+def test_translation_memories(tmp_path):
+    path = tmp_path / "a.tmx"
+    for encoding in ("utf-8", "utf-16"):
+        path.write_bytes(TMX.format(encoding).encode(encoding))
+        files = PairFiles([str(path)])
+        assert list(files) == [("A dog & a cat.", "Ein Hund."), ("A cat.", "")]
+        assert files.columns == [f"en-GB and de of {path}, its first languages"]
+        assert list(PairFiles([str(path)], "fr", "en"))[1] == ("Un chat.", "A cat.")
+    with pytest.raises(UserError, match="tgt es: no such column; there are 'en-GB', 'de', 'fr'"):
+        list(PairFiles([str(path)], "en", "es"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            '<!DOCTYPE t [\n<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><tmx>&b;</tmx>',
+            "line 2 declares or names entities",
+        ),
+        ("<tmx><body>\n<tu></body></tmx>", "line 2 is no XML: mismatched tag"),
+        ("<tmx><body>", "line 1 is no XML: no element found"),
+        ("<tmx><body></body></tmx>", "holds no rows"),
+    ],
+)
+def test_bad_translation_memories(tmp_path, content, message):
+    (tmp_path / "a.tmx").write_text(content)
+    with pytest.raises(UserError, match=rf"a\.tmx: {message}"):
+        list(PairFiles([str(tmp_path / "a.tmx")]))
+
+
+@pytest.mark.parametrize("first", ['<?xml version="1.0"?>', "<TMX>", '<srcset setid="n">', '\n<refset setid="n">'])
+def test_markup_is_no_text_of_pairs(tmp_path, gen, first):
+    for name in ("a.sgm", "b.sgm"):
+        (tmp_path / name).write_text(f'{first}\n<seg id="1">A dog.</seg>\n')
+    names = [str(tmp_path / name) for name in ("a.sgm", "b.sgm")]
+    for each in (names, names[:1]):
+        with pytest.raises(UserError, match=r"a\.sgm: is XML or SGML.* one per line"):
+            PairFiles(each)
+    status, _, err = gen("data", *names)
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "a.sgm: is XML or SGML" in err
 
 
 def test_bad_files(tmp_path, sides):

@@ -111,6 +111,17 @@ def test_sixteen_bits_keep_their_greys():
     assert np.abs(opened[0, :, 0] - np.linspace(0, 255, 64)).max() <= 1
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_fewer_bits_in_sixteen_keep_their_greys(bits):
+    top = 2**bits - 1
+    ramp = np.linspace(0, top, 64).astype(np.uint16)[None].repeat(4, 0)
+    for kind in ("PNG", "TIFF"):
+        opened = np.asarray(open_picture(encoded(Image.fromarray(ramp), kind)), int)
+        assert np.abs(opened[0, :, 0] - np.linspace(0, 255, 64)).max() < 2
+    dark = np.asarray(open_picture(encoded(Image.fromarray(ramp // top), "PNG")), int)
+    assert dark.max() == 1  # of 255: what is black stays so
+
+
 def test_cmyk_and_grey():
     cmyk = Image.new("RGB", (8, 8), (200, 30, 30)).convert("CMYK")
     red, green, _ = corner(open_picture(encoded(cmyk, "JPEG")), (4, 4)).tolist()
@@ -258,7 +269,9 @@ def test_find_pictures(tmp_path, capsys):
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "kind"), [("a.jfif", "JPEG"), ("a.JP2", "JPEG2000"), ("a.HEIC", "HEIF")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.jfif", "JPEG"), ("a.JP2", "JPEG2000"), ("a.HEIC", "HEIF"), ("a.ppm", "PPM")]
+)
 def test_less_usual_formats(tmp_path, name, kind):
     if kind == "HEIF":
         pytest.importorskip("pillow_heif", reason="needs the [heic] extra").register_heif_opener()
@@ -266,6 +279,7 @@ def test_less_usual_formats(tmp_path, name, kind):
     if kind not in Image.SAVE:
         pytest.skip(f"this Pillow writes no {kind}")
     Image.new("RGB", (64, 48), (200, 30, 30)).save(tmp_path / name, format=kind)
+    assert find_pictures(tmp_path) == [tmp_path / name]
     found = open_picture(tmp_path / name)
     assert (found.mode, found.size) == ("RGB", (64, 48))
     assert np.abs(np.asarray(found, int) - (200, 30, 30)).max() < 12

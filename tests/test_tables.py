@@ -74,6 +74,16 @@ def test_quotation_marks_of_sentences_stay(tmp_path):
     assert found == [{"1": 'A "big" dog', "2": "ein Hund"}, {"1": "A cat", "2": "eine\tKatze"}]
 
 
+def test_quotation_marks_that_come_late(tmp_path):
+    plain = [f"a dog {i}.\tein Hund {i}." for i in range(2100)]
+    late = 'He said ""hi"" to ""me"".'
+    rows = rows_of(tmp_path / "a.tsv", "\n".join([*plain, f'"{late}"\tx', '"a\tb"\ty']))
+    assert [[*row.values()] for row in rows[-2:]] == [[late.replace('""', '"'), "x"], ["a\tb", "y"]]
+    marks = ['"Come in!"\tx', '"Go" now\ty']  # of sentences: they are no format
+    rows = rows_of(tmp_path / "b.tsv", "\n".join([*plain, *marks]))
+    assert ["\t".join(row.values()) for row in rows[-2:]] == marks
+
+
 def test_spaces_after_delimiters_and_backslashes(tmp_path):
     spaced = "image_name| comment_number| comment\na.jpg| 0| Two dogs, and a cat .\nb.jpg| 1| A man .\n"
     first, second = rows_of(tmp_path / "results.csv", spaced)
@@ -151,6 +161,15 @@ def test_what_is_no_utf8_text_is_named(tmp_path, content, kind):
 def test_nan_of_pandas_is_an_empty_cell(tmp_path):
     rows = rows_of(tmp_path / "a.jsonl", '{"text": NaN, "translation": {"de": NaN}}\n{"text": "a"}\n')
     assert rows == [{"text": None, "de": None}, {"text": "a"}]
+
+
+def test_numbers_and_lacking_fields_of_json_are_texts(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"to": "x"}\n{"to": 1984}\n{"to": 2.5}\n{"from": "a"}\n{"to": true}\n')
+    table = Table(str(tmp_path / "a.jsonl"))
+    found = [(where, row) for where, row in table]
+    assert [table.text(*each, "to") for each in found[:4]] == ["x", "1984", "2.5", ""]
+    with pytest.raises(UserError, match="line 5 has no text in field 'to'"):
+        table.text(*found[4], "to")
 
 
 def test_columns_by_name_and_by_number(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 
 from gen.base.lines import read_lines
@@ -32,7 +32,10 @@ _FIELDS = (
     "id no nr index source target src tgt trg input output text title sentence translation label caption captions "
     "image img picture photo file file_name filename image_name url split score"
 )
-_NAMES = frozenset(f"{_LANGUAGES} {_FIELDS}".split())
+LANGUAGES = frozenset(_LANGUAGES.split())
+"""Codes and names of languages, as columns have them."""
+
+_NAMES = LANGUAGES | frozenset(_FIELDS.split())
 """Usual names of columns."""
 
 
@@ -87,18 +90,19 @@ class Dialect:
             raise csv.Error(f"line {first}: {error}") from error
 
 
-def sniff(name: str, default: str, delimiters: str = DELIMITERS) -> Dialect:
+def sniff(name: str, default: str, delimiters: str = DELIMITERS, errors: str = "strict") -> Dialect:
     """The dialect of a file, told from its first lines.
 
     Args:
         name: the file.
         default: the delimiter where the lines have none.
         delimiters: those that come into question, the surest first.
+        errors: of the encoding; see `read_lines`.
 
     Raises:
         UserError: the file cannot be read.
     """
-    sample = list(islice(read_lines(name), _SAMPLE + 1))
+    sample = list(islice(read_lines(name, errors=errors), _SAMPLE + 1))
     if sample and (said := _SAID.fullmatch(sample[0])):  # by Excel
         return Dialect(said[1])
     whole = len(sample) <= _SAMPLE
@@ -108,6 +112,9 @@ def sniff(name: str, default: str, delimiters: str = DELIMITERS) -> Dialect:
             share = _regularity(_sampled(dialect, sample, whole))
             if share > most + 0.05:
                 best, most = dialect, share
+    if best.delimiter == "\t" and not best.quoted and not whole:
+        marked = (line for line in islice(read_lines(name, errors=errors), len(sample), None) if '"' in line)
+        best = replace(best, quoted=_quoted_later(islice(marked, _SAMPLE)))
     rows = [cells for _, cells in _sampled(best, sample, whole) or []]
     after = [cell for cells in rows for cell in cells[1:] if cell]
     spaced = len(after) > 0 and best.delimiter != "\t" and sum(c[0] == " " for c in after) >= 0.9 * len(after)
@@ -143,6 +150,24 @@ def _needs_quotes(quoted: list[tuple[int, list[str]]], plain: list[tuple[int, li
         for column, each in zip(columns, marked, strict=True)
         for cell, is_marked in zip(column, each, strict=True)
     )
+
+
+def _quoted_later(lines: Iterable[str]) -> bool:
+    """Whether quotation marks belong to the format of tab-separated text by lines that have some: they hide a tab
+    or a doubled mark in one of them, and are wrong in none."""
+    found = False
+    quoted, plain = Dialect("\t"), Dialect("\t", quoted=False)
+    for line in lines:
+        try:
+            cells = [cells for _, cells in quoted.rows([line])]
+        except csv.Error as error:
+            if "end of data" in str(error):  # the line may be the first one of a cell
+                continue
+            return False
+        apart = [cell for _, row in plain.rows([line]) for cell in row]
+        marked = [cell[1:-1] for cell in apart if len(cell) > 1 and cell[0] == cell[-1] == '"']
+        found |= any('""' in cell for cell in marked) or any(len(row) < len(apart) for row in cells)
+    return found
 
 
 def _sampled(dialect: Dialect, sample: list[str], whole: bool) -> list[tuple[int, list[str]]] | None:

@@ -140,7 +140,9 @@ class TextFiles:
         self._spools: dict[str, Any] = {}
         self.paths = [path for name in names for each in expand_braces(name) for path in self._expand(each)]
         tables = [path for path in self.paths if suffix(path.name) in TABLES]
-        self._tables = {path: Table(str(path), [column, *given]) for path in tables}
+        self._tables = {
+            path: Table(str(path), [column, *given], encoding_errors=encoding_errors) for path in tables
+        }
         self._columns = {path: text_column(table, column, given, advice) for path, table in self._tables.items()}
         if part not in ("", "train"):
             self.paths = [path for path, table in self._tables.items() if table.split]

@@ -14,7 +14,8 @@ from gen.base.lines import suffix
 
 
 def load_dataset(name: str) -> Any:
-    """Loads a dataset with the `datasets` library: a Parquet file, a folder, or a name on the Hugging Face Hub.
+    """Loads a dataset with the `datasets` library: a Parquet file, a folder (also one that
+    ``save_to_disk`` wrote), or a name on the Hugging Face Hub.
 
     Raises:
         UserError: the library is missing, or the dataset cannot be loaded.
@@ -28,11 +29,37 @@ def load_dataset(name: str) -> Any:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are reported once, below
     try:
         if suffix(name) == ".parquet":
-            return datasets.load_dataset("parquet", data_files=name, split="train")
+            return _with_pictures(datasets.load_dataset("parquet", data_files=name, split="train"))
         base, *rest = name.split(":")
-        return datasets.load_dataset(base, *rest[:-1], split=rest[-1] if rest else "train")
+        if is_saved(base):
+            saved = datasets.load_from_disk(base)
+            part = saved[rest[-1] if rest else "train"] if isinstance(saved, datasets.DatasetDict) else saved
+            return _with_pictures(part)
+        return _with_pictures(datasets.load_dataset(base, *rest[:-1], split=rest[-1] if rest else "train"))
     except Exception as error:  # network, pyarrow, missing splits: no common base class
         raise UserError(f"{name}: cannot be loaded ({first_line(error)})") from error
+
+
+_PICTURES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
+"""Usual names of columns with the files of pictures; "content" is Spark's."""
+
+
+def _with_pictures(data: Any) -> Any:
+    """A dataset whose columns of the files of pictures say so: those that pandas or Spark writes do not."""
+    import datasets
+
+    for column, kind in data.features.items():
+        is_file = getattr(kind, "dtype", "") in ("binary", "large_binary") and column.lower() in _PICTURES
+        is_struct = isinstance(kind, dict) and set(kind) == {"bytes", "path"} and column.lower() != "audio"
+        if is_file or (is_struct and getattr(kind["bytes"], "dtype", "") in ("binary", "large_binary")):
+            data = data.cast_column(column, datasets.Image(decode=False))
+    return data
+
+
+def is_saved(folder: str) -> bool:
+    """Whether a folder is what `Dataset.save_to_disk` or that of a `DatasetDict` writes."""
+    there = [Path(folder, name).is_file() for name in ("dataset_dict.json", "state.json", "dataset_info.json")]
+    return there[0] or all(there[1:])
 
 
 def dataset_rows(name: str, data: Any) -> Iterator[dict[str, Any]]:

@@ -26,9 +26,9 @@ def json_line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode() + "\n"
 
 
-def json_rows(name: str) -> Iterator[tuple[int, Any]]:
+def json_rows(name: str, errors: str = "strict") -> Iterator[tuple[int, Any]]:
     """Yields (line number, value) per line of a JSON Lines file; empty lines are skipped."""
-    for number, line in enumerate(read_lines(name), 1):
+    for number, line in enumerate(read_lines(name, errors=errors), 1):
         if line.strip():
             yield number, parse_json(line, f"{name}: line {number}")
 
@@ -60,7 +60,7 @@ def parse_json(text: str, where: str) -> Any:
         raise UserError(f"{where} is not JSON ({error})") from error
 
 
-def json_document(name: str) -> Any:
+def json_document(name: str, errors: str = "strict") -> Any:
     """The value in a JSON file; None for JSON Lines and other formats.
 
     Raises:
@@ -70,13 +70,13 @@ def json_document(name: str) -> Any:
     if kind not in (".json", ".jsonl", ".ndjson"):
         return None
     if kind != ".json":  # it may hold a list all the same
-        first = next((line for line in read_lines(name, MOST_JSON) if line.strip()), "")
+        first = next((line for line in read_lines(name, MOST_JSON, errors=errors) if line.strip()), "")
         with suppress(ValueError, RecursionError):
             value = json.loads(first)
             if not (isinstance(value, list) and value and isinstance(value[0], dict | list)):
                 return None
     try:
-        return parse_json("\n".join(read_lines(name, MOST_JSON)), name)
+        return parse_json("\n".join(read_lines(name, MOST_JSON, errors=errors)), name)
     except UserError as error:
         if kind != ".json" or "Extra data" in str(error):
             return None  # one value per line, or an error that reading lines names better

@@ -61,7 +61,9 @@ def expand_braces(name: str) -> list[str]:
     return [each for part in parts for each in expand_braces(match[1] + part + match[3])]
 
 
-def read_lines(name: str, max_bytes: int | None = None, *, ends: bool = False) -> Iterator[str]:
+def read_lines(
+    name: str, max_bytes: int | None = None, *, ends: bool = False, errors: str = "strict"
+) -> Iterator[str]:
     """The lines of a UTF-8 file (or .gz) or, for "-", of standard input, without their ends, one at a time.
 
     Lines end with a line feed. Only where the file begins without any, carriage returns end lines, too.
@@ -70,6 +72,7 @@ def read_lines(name: str, max_bytes: int | None = None, *, ends: bool = False) -
         name: the file.
         max_bytes: of a line, its end included; no more of a longer one is read. None: see `set_max_line_bytes`.
         ends: with their ends, and a byte-order mark: joined, the lines are the file.
+        errors: "strict", or "replace" to read bytes that are not UTF-8 as U+FFFD.
 
     Raises:
         UserError: the file cannot be read, is cut short, or a line is too long or not UTF-8 (names it).
@@ -86,7 +89,7 @@ def read_lines(name: str, max_bytes: int | None = None, *, ends: bool = False) -
                         f"{where}: line {number} has more than {most:,} bytes: is it text, with line ends? "
                         "(--max-line-bytes sets the limit)"
                     )
-                text = line.decode()
+                text = line.decode(errors=errors)
                 yield text if ends else text.rstrip("\r\n").removeprefix("\ufeff" * (number == 1))
     except UnicodeDecodeError as error:
         raise UserError(
@@ -126,6 +129,20 @@ def refuse_foreign(head: bytes, where: str) -> None:
         kind = "UTF-16 text, or no text"
     if kind:
         raise UserError(f"{where}: is {kind}: save or unpack it as UTF-8 text")
+
+
+_MARKUP = ("<?xml", "<tmx", "<srcset", "<refset", "<tstset")
+"""How XML begins, and the SGML that WMT's test sets are in."""
+
+
+def is_markup(name: str) -> bool:
+    """Whether a file is XML or SGML by its first line, whose tags would be taken for text."""
+    try:
+        lines = read_lines(name) if Path(name).is_file() else iter(())
+        first = next((line for line in lines if line.strip()), "")
+    except UserError:  # what reads it says so
+        return False
+    return first.lstrip().lower().startswith(_MARKUP)
 
 
 def _open(name: str) -> IO[bytes]:

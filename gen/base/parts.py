@@ -8,12 +8,25 @@ SPLITS = {
     "": "train",
     "train": "train",
     "training": "train",
+    "training_set": "train",
+    "train_set": "train",
+    "seg_train": "train",  # of the Intel Image Classification data, as are the other two
     "restval": "train",  # Karpathy's name for the rest of COCO's validation pictures, used for training
     "val": "valid",
     "valid": "valid",
     "validation": "valid",
+    "validation_set": "valid",
+    "val_set": "valid",
+    "valid_set": "valid",
     "dev": "valid",
     "test": "test",
+    "testing": "test",
+    "test_set": "test",
+    "seg_test": "test",
+    "seg_pred": "test",
+    # Beside a validation part it is the test (Food-11, speech corpora); taken for one it is never chosen by.
+    "evaluation": "test",
+    "eval": "test",
 }
 """The names of parts that files use → "train", "valid" or "test"."""
 
@@ -27,8 +40,8 @@ def split_of(cell: object, where: str) -> str:
     """
     name = plain(cell)
     if name not in SPLITS:
-        known = ", ".join(filter(None, SPLITS))
-        raise UserError(f"{where} has a split {name!r}: it must be one of {known}")
+        known = ", ".join(dict.fromkeys(SPLITS.values()))
+        raise UserError(f"{where} has a split {name!r}: it must be one of {known}, or a usual name of these")
     return SPLITS[name]
 
 

@@ -18,9 +18,10 @@ from gen.base.hub_data import dataset_rows, load_dataset
 from gen.base.json_files import json_document, json_rows, records
 from gen.base.lines import read_lines, suffix
 from gen.base.parts import SPLITS, plain, split_of
+from gen.base.tmx import tmx_rows
 
-TABLES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".parquet")
-"""File extensions of tables."""
+TABLES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".parquet", ".tmx")
+"""File extensions of tables; a translation memory (.tmx) has a column per language."""
 
 _DATASET = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+){0,2}")
 
@@ -38,6 +39,7 @@ class Table:
             Hugging Face dataset; text and JSON also with ``.gz``.
         wanted: names that tell a header from a first row.
         header: whether the first row is one where the cells do not tell, if commas or semicolons divide them.
+        encoding_errors: "strict", or "replace" to read bytes of text that are not UTF-8 as U+FFFD.
 
     Attributes:
         columns: the names of the columns in the first rows.
@@ -56,10 +58,16 @@ class Table:
     """
 
     def __init__(
-        self, name: str, wanted: Sequence[str] = (), *, header: bool = True, delimiters: str = DELIMITERS
+        self,
+        name: str,
+        wanted: Sequence[str] = (),
+        *,
+        header: bool = True,
+        delimiters: str = DELIMITERS,
+        encoding_errors: str = "strict",
     ) -> None:
         self.name, self.wanted, self._has_header = name, [each for each in wanted if each], header
-        self._delimiters = delimiters
+        self._delimiters, self._errors = delimiters, encoding_errors
         self._inner: dict[str, list[str]] = {}
         self.head = list(islice(self, _HEAD))
         first = [] if self._dialect is None else self._header[0]
@@ -78,6 +86,9 @@ class Table:
         """The column of a name, in whatever case, or where no column has that name, of a number from 1 on; None:
         there is none. Raises `UserError` if several have the name."""
         alike = [column for column in self.columns if column.strip().lower() == asked.strip().lower()]
+        if not alike and suffix(self.name) == ".tmx":  # "en" is "en-GB" there, if no other English is
+            known = [column for column in self.columns if column.lower().split("-")[0] == asked.strip().lower()]
+            alike = known if len(known) == 1 else []
         if alike and f"{alike[0]} (2)" in self.columns:
             raise UserError(
                 f"{self.name}: several columns are called {alike[0]!r}: rename one, or name it by its number"
@@ -105,16 +116,19 @@ class Table:
         return [column for column, kind in self.kinds.items() if not kind]
 
     def text(self, where: str, row: Mapping[str, Any], column: str) -> str:
-        """The text in a column of a row; "" where it is null.
+        """The text in a column of a row; "" where it is null, or where a row of JSON lacks a field that others
+        have. A number in JSON, such as the title 1984, is its text.
 
         Raises:
-            UserError: the row lacks the column, or holds something else.
+            UserError: a row of text with delimiters lacks the column, or the row holds something else.
         """
         value = row.get(column)
         if isinstance(value, str):
             return value
-        if column not in row:
-            if self._dialect is not None and self._dialect.delimiter == "\t":
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        if column not in row and self._dialect is not None:
+            if self._dialect.delimiter == "\t":
                 have = f"has {len(row) - 1} tabs where {self.columns.index(column)} are needed"
                 raise UserError(f"{self.name}: {where} {have}")
             raise UserError(f"{self.name}: {where} has no field {column!r}")
@@ -144,10 +158,12 @@ class Table:
         elif self._dialect is not None:
             yield from self._delimited(self._dialect)
             return
+        elif suffix(self.name) == ".tmx":
+            rows = tmx_rows(self.name)
         elif self._document is not None:
             rows = ((f"entry {n}", row) for n, row in enumerate(records(self._document), 1))
         else:
-            rows = ((f"line {n}", row) for n, row in json_rows(self.name))
+            rows = ((f"line {n}", row) for n, row in json_rows(self.name, self._errors))
         for where, row in rows:
             if isinstance(row, list) and len(row) > 1:
                 row = {str(n): value for n, value in enumerate(row, 1)}
@@ -179,20 +195,24 @@ class Table:
 
     @cached_property
     def _document(self) -> Any:
-        return None if self._is_loaded else json_document(self.name)
+        return None if self._is_loaded else json_document(self.name, self._errors)
 
     @cached_property
     def _dialect(self) -> Dialect | None:
-        if self._is_loaded or suffix(self.name) in (".json", ".jsonl", ".ndjson"):
+        if self._is_loaded or suffix(self.name) in (".json", ".jsonl", ".ndjson", ".tmx"):
             return None
-        return sniff(self.name, "," if suffix(self.name) == ".csv" else "\t", self._delimiters)
+        return sniff(self.name, "," if suffix(self.name) == ".csv" else "\t", self._delimiters, self._errors)
+
+    @property
+    def _lines(self) -> Iterator[str]:
+        return read_lines(self.name, errors=self._errors)
 
     @cached_property
     def _header(self) -> tuple[list[str], bool]:
         """The names of the columns of text with delimiters, and whether the first row holds them."""
         assert self._dialect is not None
         try:
-            rows = [cells for _, cells in islice(self._dialect.rows(read_lines(self.name)), 100)]
+            rows = [cells for _, cells in islice(self._dialect.rows(self._lines), 100)]
         except csv.Error as error:
             raise _wrong_quotes(self.name, error) from error
         if not rows:
@@ -205,7 +225,7 @@ class Table:
     def _delimited(self, dialect: Dialect) -> Iterator[tuple[str, dict[str, Any]]]:
         mark = {",": "commas", ";": "semicolons"}.get(dialect.delimiter)
         try:
-            for row, (line, cells) in enumerate(dialect.rows(read_lines(self.name))):
+            for row, (line, cells) in enumerate(dialect.rows(self._lines)):
                 names, is_header = self._header
                 if row == 0:
                     width = len(cells if is_header else names)  # the last names of a header may be empty
@@ -234,7 +254,7 @@ def _wrong_quotes(name: str, error: csv.Error) -> UserError:
 
 
 _ADDRESS = re.compile(r"(https?://|www\.)\S+")
-_PICTURE = re.compile(r".+\.(jpe?g|png|gif|bmp|webp|tiff?|heic|avif)", re.IGNORECASE)
+_PICTURE = re.compile(r".+\.(jpe?g|jfif|png|gif|bmp|webp|tiff?|heic|avif|jp2|p[pgbn]m)", re.IGNORECASE)
 _KEY = re.compile(r"[0-9a-f]{8}[0-9a-f-]*|[0-9A-F]{8}[0-9A-F-]*")
 _NUMBERED = re.compile(r"(\w*?[^\w\s]*)\d+")
 _CODE = re.compile(r"[a-z]{2,3}([-_][A-Za-z]{2,4})?")

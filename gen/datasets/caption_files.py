@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gen.base.errors import UserError
+from gen.base.files import visible_files
 from gen.base.hub_data import dataset_rows, load_dataset, picture_columns
 from gen.base.json_files import json_document, records
 from gen.base.lines import read_lines, suffix
+from gen.base.parts import SPLITS
 from gen.base.tables import Table, is_dataset, listed
-from gen.inputs.pictures import SUFFIXES
+from gen.inputs.pictures import SUFFIXES, is_picture
 
 PICTURES = (
     *("image", "image_name", "image_path", "image_file", "file_name", "filename", "filepath", "file"),
@@ -24,7 +26,7 @@ PICTURES = (
 )
 CAPTIONS = (
     *("captions", "caption", "text", "sentences", "comment", "sentence", "comments"),
-    *("description", "texts", "txt"),
+    *("description", "texts", "txt", "raw"),
 )
 _NUMBERED = re.compile(rf"({'|'.join(CAPTIONS)})[ _.-]?\d+")
 _LISTED = re.compile(r"""\[\s*((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")[\s,]*)*\]""", re.DOTALL)
@@ -67,6 +69,29 @@ def caption_rows(name: str, images: str) -> Iterator[Row]:
         elif picture not in homeless:
             homeless.add(picture)
             yield row._replace(problem=f"names {picture}, which is in no file of a split")
+
+
+def text_rows(images: Path) -> Iterator[Row]:
+    """The captions in .txt files beside pictures, a line each, as ``gen caption --sidecar`` writes them. The part
+    is that of the first folder, where it is called like one."""
+    for path in visible_files(images):
+        if not is_picture(path.name):
+            continue
+        place = path.relative_to(images)
+        part = place.parts[0].lower() if len(place.parts) > 1 else ""
+        text = path.with_suffix(".txt")
+        row = Row(text.name, str(place), split=part if part in SPLITS else "")
+        try:
+            lines = [line for line in read_lines(str(text)) if line.strip()] if text.is_file() else None
+        except UserError as error:
+            yield row._replace(problem=f": {error}")
+            continue
+        yield row if lines is None else row._replace(captions=lines or [""])
+
+
+def has_texts(images: Path) -> bool:
+    """Whether a folder has pictures with .txt files beside them."""
+    return any(is_picture(p.name) and p.with_suffix(".txt").is_file() for p in visible_files(images))
 
 
 def sample_row(where: str, fields: Mapping[str, Any]) -> Row:
@@ -113,8 +138,9 @@ class _Fields:
         texts = [text for value in first + more for text in _captions(value)]
         if not texts and not any(isinstance(row.get(f), list) for f in self.texts):
             texts = [""]  # a null, or a line that ends early: an empty caption
-        if not all(isinstance(text, str) for text in texts):
+        if texts and not any(isinstance(text, str) for text in texts):
             return Row(where, picture, problem=": captions must be a text or a list of texts")
+        texts = [text if isinstance(text, str) else "" for text in texts]  # what is none counts as an empty one
         return Row(where, picture, texts, str((self.split and row.get(self.split)) or "").strip())
 
 
@@ -127,8 +153,15 @@ def _captions(value: Any) -> list[Any]:
         joined = " ".join(map(str, tokens)) if isinstance(tokens, list) else None
         value = next((v for v in (value.get("raw"), value.get("caption"), joined) if v), "")
     if isinstance(value, list):
-        return [text for each in value for text in (_captions(each) if isinstance(each, dict) else [each or ""])]
-    return [] if value is None or value != value else [value]  # NaN is null
+        return [text for each in value for text in (_captions(each) if isinstance(each, dict) else [_text(each)])]
+    return [] if value is None or value != value else [_text(value)]  # NaN is null
+
+
+def _text(value: Any) -> Any:
+    """A number in JSON as its text, and null as an empty one; anything else as it is."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _parsed(text: str) -> Any:
@@ -156,20 +189,20 @@ class _Captions(Table):
             )
         like_pictures = [column for column in self.columns if self._holds_pictures(column)]
         fields.pictures = fields.pictures or like_pictures[:1]
+        fields.pictures.sort(key=lambda column: column not in like_pictures)  # before web addresses and ids
         if not fields.pictures:
             raise UserError(f"{name}: {where} names no picture; it needs one of the fields {', '.join(PICTURES)}")
         if not fields.texts and not fields.numbered:
             texts = [column for column, kind in self.kinds.items() if kind in ("", "lists", "one value")]
-            others = [column for column in texts if column not in (*fields.pictures, *like_pictures)]
+            others = [c for c in texts if c not in (*fields.pictures, *like_pictures, fields.split)]
             if self.named and len(others) > 1:
-                raise UserError(
-                    f"{name}: which field has the captions? Call it caption; there are {listed(self.columns)}"
-                )
+                raise _which(name, self.columns)
             fields.numbered = others
 
     def _holds_pictures(self, column: str) -> bool:
         cells = [re.sub(r"#[^#]*$", "", str(row[column])).strip() for _, row in self.head if row.get(column)]
-        return bool(cells) and sum(cell.lower().endswith(SUFFIXES) for cell in cells) >= 0.9 * len(cells)
+        names = [cell for cell in cells if cell.lower().endswith(SUFFIXES) and "://" not in cell]
+        return bool(cells) and len(names) >= 0.9 * len(cells)
 
     def row(self, where: str, row: Mapping[str, Any]) -> Row:
         return self.fields.row(where, row)
@@ -238,5 +271,20 @@ def _dataset(name: str) -> Iterator[Row]:
         return
     fields = _Fields([column for column in columns if column != pictures[0]])
     fields.pictures = pictures[:1]
+    if not fields.texts and not fields.numbered:
+        texts = [column for column in columns if column != fields.split and _is_text(data.features[column])]
+        if len(texts) != 1:
+            raise _which(name, columns)
+        fields.texts = texts
     for number, row in enumerate(dataset_rows(name, data)):
         yield fields.row(f"row {number}", row)
+
+
+def _is_text(feature: Any) -> bool:
+    """Whether a column of a dataset holds texts, or lists of texts."""
+    inner = getattr(feature, "feature", feature)
+    return getattr(inner, "dtype", "") in ("string", "large_string")
+
+
+def _which(name: str, columns: Sequence[str]) -> UserError:
+    return UserError(f"{name}: which field has the captions? Call it caption; there are {listed(columns)}")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -18,12 +18,16 @@ from gen.base.folders import write_text
 from gen.base.parts import SPLITS, split_of
 from gen.base.tables import is_dataset
 from gen.datasets.batches import Sequences, TokenFile
-from gen.datasets.caption_files import caption_rows
+from gen.datasets.caption_files import caption_rows, has_texts, text_rows
 from gen.datasets.corpus import Reiterable, TokenizerOptions, digest, read_tokenizer, token_dtype, write_tokenizer
+from gen.inputs.picture_names import PictureFolder
 from gen.inputs.ptb import plain_caption
 from gen.inputs.tokenizer import Tokenizer
 
-IN_FOLDER = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.json", "captions.csv", "captions.txt")
+IN_FOLDER = (
+    *("metadata.jsonl", "metadata.csv", "metadata.parquet"),
+    *("captions.jsonl", "captions.json", "captions.csv", "captions.txt"),
+)
 
 
 @dataclass(slots=True)
@@ -64,7 +68,7 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
             ``Flickr_8k.trainImages.txt`` and the like in the same folder), Karpathy's ``dataset_*.json``, COCO's
             annotation JSON, Parquet, or a Hugging Face dataset, ``owner/name[:configuration][:split]``. "" reads
             the captions file in ``images``, or one in each of its folders train, validation and test, as in
-            Hugging Face's imagefolder.
+            Hugging Face's imagefolder; without any the .txt files beside the pictures, a caption per line.
 
     Raises:
         UserError: a file is missing or damaged, or no picture with a caption is left.
@@ -84,7 +88,9 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
     merged: dict[str, Captioned] = {}
     dropped: list[str] = []
     for name, folder in {captions: ""}.items() if captions else _found_in(images).items():
-        for where, picture, texts, split, problem in caption_rows(name, images):
+        beside = not captions and name == images
+        rows = text_rows(Path(images)) if beside else caption_rows(name, images)
+        for where, picture, texts, split, problem in rows:
             if problem:
                 dropped.append(f"{name}: {where}{'' if problem[0] == ':' else ' '}{problem}")
                 continue
@@ -96,14 +102,7 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
             kept = usual_captions(texts)
             dropped += [f"{name}: {where}: an empty caption of {picture}"] * (len(texts) - len(kept))
             entry.captions += kept
-    left = []
-    for picture, entry in merged.items():
-        if not entry.captions:
-            dropped.append(f"{picture}: has no caption")
-        elif not os.path.isfile(entry.picture):  # False, not an error, for names that are too long
-            dropped.append(f"{picture}: is not in {images or 'the current folder'}")
-        else:
-            left.append(entry)
+    left = _found(images, merged, dropped)
     if not left:
         reasons = "; ".join(dropped[:3]) + ("; …" if len(dropped) > 3 else "")
         raise UserError(
@@ -111,6 +110,23 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
             + ("" if images else "; --images names the folder of the pictures")
         )
     return CaptionSet(left, dropped)
+
+
+def _found(images: str, merged: Mapping[str, Captioned], dropped: list[str]) -> list[Captioned]:
+    """The pictures that have captions and are there; ``dropped`` gets the others."""
+    folder = PictureFolder(Path(images), search=bool(images))  # not all that is in the current folder
+    left: dict[Path, Captioned] = {}
+    for name, entry in merged.items():
+        if not entry.captions:
+            dropped.append(f"{name}: has no caption")
+        elif (path := folder.find(name)) is None:
+            dropped.append(f"{name}: is not in {images or 'the current folder'}")
+        elif (first := left.setdefault(path, replace(entry, picture=path, captions=[]))).split == entry.split:
+            first.captions.extend(entry.captions)  # of its other name
+        else:
+            dropped.append(f"{name}: belongs to the part {first.split!r} already, under another name")
+    folder.tell()
+    return [*left.values()]
 
 
 def read_labelled(images: str, captions: Sequence[str]) -> CaptionSet:
@@ -153,11 +169,17 @@ def usual_captions(texts: Iterable[str]) -> list[str]:
 
 def _found_in(images: str) -> dict[str, str]:
     """The captions file of a folder of pictures, or those of its folders of splits: file → folder of its pictures,
-    relative to ``images``."""
-    places = ((folder, Path(images, folder, name)) for folder in SPLITS for name in IN_FOLDER[::-1])
+    relative to ``images``. The folder itself, if there are .txt files beside the pictures instead."""
+    inner = sorted(path.name for path in Path(images).iterdir() if path.name.lower() in SPLITS)
+    places = ((folder, Path(images, folder, name)) for folder in ("", *inner) for name in IN_FOLDER[::-1])
     found = {folder: path for folder, path in places if path.is_file()}
+    if not found and has_texts(Path(images)):
+        return {images: ""}
     if not found:
-        raise UserError(f"--captions: name the captions file; {images} contains none ({', '.join(IN_FOLDER)})")
+        raise UserError(
+            f"--captions: name the captions file; {images} contains none ({', '.join(IN_FOLDER)}), and no .txt "
+            "beside its pictures"
+        )
     found = {"": found[""]} if "" in found else found
     return {str(path): folder for folder, path in found.items()}
 

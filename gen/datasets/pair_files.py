@@ -15,8 +15,14 @@ import numpy as np
 
 from gen.base.errors import UserError
 from gen.base.hub_data import load_dataset
-from gen.base.lines import expand_braces, read_lines, suffix
+from gen.base.lines import expand_braces, is_markup, read_lines, suffix
 from gen.base.tables import TABLES, Table, is_dataset, listed
+
+MARKUP = (
+    "is XML or SGML, whose tags would be read as text: write what is in its <seg> to a text file, one per line; "
+    "a translation memory is read if its name ends in .tmx"
+)
+"""What is wrong with such a file in place of text."""
 
 PAIR_NAMES = (("source", "target"), ("src", "tgt"), ("src", "trg"))
 
@@ -26,11 +32,12 @@ class PairFiles:
 
     Args:
         names: text files in pairs (``a.en a.de b.en b.de``: line n of one translates line n of the other), or
-            tables: ``pairs.tsv``, ``.csv``, ``.jsonl``, ``.json`` (each also with ``.gz``), ``.parquet``, or a
-            Hugging Face dataset, ``owner/name[:configuration][:split]``. Braces as in ``train.{en,de}`` are
-            expanded.
+            tables: ``pairs.tsv``, ``.csv``, ``.jsonl``, ``.json``, ``.tmx`` (each also with ``.gz``),
+            ``.parquet``, or a Hugging Face dataset, ``owner/name[:configuration][:split]``. Braces as in
+            ``train.{en,de}`` are expanded.
         source_field, target_field: the tables' columns, by name or by number from 1 on; "" for ``source`` and
-            ``target`` (or ``src``, ``tgt``). Without a header, the columns of text are the pair.
+            ``target`` (or ``src``, ``tgt``), of a ``.tmx`` for its first two languages. Without a header, the
+            columns of text are the pair.
         tables: take files of every name for tables.
         advice: how columns are named, for messages.
 
@@ -68,6 +75,9 @@ class PairFiles:
         files = [name for name in names if name not in self.tables]
         if self.tables and files:
             raise UserError(f"{files[0]}: give pairs of text files or tables ({', '.join(TABLES)}), not both")
+        for name in names:
+            if suffix(name) not in TABLES and not is_dataset(name) and is_markup(name):
+                raise UserError(f"{name}: {MARKUP}")
         if len(files) % 2:
             raise UserError(
                 f"{files[-1]}: text files come in pairs, a source and its target, such as train.en train.de; "
@@ -174,6 +184,10 @@ class PairFiles:
         for source, target in known:
             if source is not None and target is not None:
                 return self._checked(table, source, target)
+        if suffix(name) == ".tmx" and len(table.columns) > 1:
+            source, target = table.columns[:2]
+            self.columns.append(f"{source} and {target} of {name}, its first languages")
+            return source, target
         if table.named:
             raise UserError(f"{name}: name the fields to use {self.advice}; {_described(table)}")
         if len(table.columns) == 2 and not {"numbers", "web addresses"} & set(table.kinds.values()):

@@ -8,7 +8,6 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
@@ -109,7 +108,7 @@ def _local(path: str, encoding_errors: str, by_line: bool) -> Shard:
     if suffix(path) == ".parquet":
         return Shard(path, partial(_parquet_rows, path), size)
     if suffix(path) in TABLES:
-        return Shard(path, partial(_table_rows, path), size)
+        return Shard(path, partial(_table_rows, path, encoding_errors), size)
     return Shard(path, partial(_text_rows, path, encoding_errors, by_line), size, is_running=not by_line)
 
 
@@ -161,7 +160,7 @@ def _cells(where: str, kind: str, content: bytes) -> Row:
         return {kind: content}
     if kind != "json":
         try:
-            return {kind: content.decode().strip("\r\n")}
+            return {kind: content.decode("utf-8-sig").strip("\r\n")}
         except UnicodeDecodeError:
             return {kind: content}
     try:
@@ -203,8 +202,8 @@ def parquet_batches(name: str, skip: int = 0, columns: Sequence[str] | None = No
                 skip = max(skip - batch.num_rows, 0)
 
 
-def _table_rows(name: str, skip: int) -> Iterator[Row]:
-    return (row for _, row in islice(Table(name), skip, None))
+def _table_rows(name: str, encoding_errors: str, skip: int) -> Iterator[Row]:
+    return (row for _, row in islice(Table(name, encoding_errors=encoding_errors), skip, None))
 
 
 def _text_rows(name: str, encoding_errors: str, by_line: bool, skip: int) -> Iterator[Row]:
@@ -265,35 +264,3 @@ def whole(name: str, problem: str = "damaged or cut short") -> Iterator[None]:
         raise
     except Exception as error:  # tarfile, zlib, pyarrow, the network: no common base class
         raise UserError(f"{name}: {problem} ({first_line(error)})") from error
-
-
-class ShardTable(Table):
-    """The first rows of a shard as a table, to choose columns from."""
-
-    def __init__(self, shard: Shard, wanted: Sequence[str] = ()) -> None:
-        self._rows = list(islice(shard.rows(0), 100))
-        super().__init__(shard.name, wanted)
-
-    _dialect = None
-
-    def __iter__(self) -> Iterator[tuple[str, Row]]:
-        yield from self.placed(self._rows)
-
-    def cells(self, shard: Shard, skip: int, *columns: str) -> Iterator[tuple[str, ...]]:
-        """The texts in these columns of each row of a shard, "" if its part is not "train". Raises `UserError` as
-        `Table.text` does."""
-        table = copy(self)
-        table.name = shard.name
-        for where, row in table.placed(shard.rows(skip), skip + 1):
-            trains = table.part(where, row) == "train"
-            yield tuple(table.text(where, row, column) if trains else "" for column in columns)
-
-    def placed(self, rows: Iterator[Row] | list[Row], first: int = 1) -> Iterator[tuple[str, Row]]:
-        """Each row with its place, and with the fields of its objects as columns."""
-        for number, row in enumerate(rows, first):
-            yield place(row, number), self._flat(readable(row))
-
-    @property
-    def texts(self) -> list[str]:
-        held = {column for _, row in self.head for column, cell in row.items() if isinstance(cell, str)}
-        return [column for column in super().texts if column in held]

@@ -16,7 +16,8 @@ from gen.datasets.corpus import Corpus, TokenizerOptions, build_corpus, token_dt
 from gen.datasets.examples import InMemory, InMemoryTokens
 from gen.datasets.pair_files import PairFiles, one_line
 from gen.datasets.pairs import PairOptions, too_long
-from gen.datasets.shard_files import Shard, ShardTable, find_shards
+from gen.datasets.shard_files import Shard, find_shards
+from gen.datasets.shard_tables import ShardTable
 from gen.datasets.shards import BUFFER, Place, Shards
 from gen.datasets.splits import PairKeys, are_labels, text_key
 from gen.datasets.streams import StreamBatches
@@ -102,6 +103,8 @@ def text_shards(
 ) -> Shards[str]:
     """Texts of shards; see `find_shards`. Running text comes in runs of lines, what else as whole texts.
 
+    A row without a text in its column is named and left out.
+
     Raises:
         UserError: a file is missing, or it is not clear which column is the text.
     """
@@ -147,7 +150,8 @@ def _held_out(texts: Sequence[str], share: float) -> set[int]:
     """The keys of about a share of the texts, chosen by their hashes: equal texts stay on one side."""
     lengths = {text_key(text): len(text) for text in texts}
     if len(lengths) < 2:
-        raise UserError("--data: there is a single text, and none to validate on: name one with --valid")
+        count = "a single" if lengths else "no"
+        raise UserError(f"--data: there is {count} text, and none to validate on: name one with --valid")
     left, found = share * sum(lengths.values()), set[int]()
     for key in sorted(lengths)[:-1]:
         if left <= 0:
@@ -226,7 +230,7 @@ class PairHead(PairFiles):
         buffer: of the shards.
 
     Attributes:
-        shards: all pairs.
+        shards: all pairs; a row that is none is named and left out.
 
     Raises:
         UserError: a file is missing, or it is not clear which columns are the pair.
@@ -235,7 +239,7 @@ class PairHead(PairFiles):
     def __init__(
         self, names: Sequence[str], source_field: str = "", target_field: str = "", *, buffer: int = BUFFER
     ) -> None:
-        self.fields = (source_field, target_field)
+        self.fields, self.advice = (source_field, target_field), "with --src and --tgt"
         self.columns, self.file_pairs, self.tables = [], [], []
         shards = find_shards(names, by_line=True)
         table = ShardTable(shards[0], self.wanted)
@@ -248,6 +252,8 @@ class PairHead(PairFiles):
 
         self.shards = Shards(shards, pairs, lambda pair: len(pair[0]) + len(pair[1]), buffer)
         self.pairs = self.shards.head()
+        if not self.pairs:
+            raise UserError(f"{shards[0].name}: no pair is there")
 
     def digest(self) -> str:
         return f"{self.shards.digest()} {digest_of(text for pair in self.pairs for text in pair)}"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gen.base.cache import cached
-from gen.base.errors import UserError, notify
+from gen.base.errors import UserError
 from gen.base.parts import split_of
 from gen.datasets.batches import Batches, SequenceBatches
 from gen.datasets.caption_files import sample_row
@@ -23,6 +23,7 @@ from gen.datasets.captions import Captioned, usual_captions
 from gen.datasets.corpus import token_dtype
 from gen.datasets.examples import InMemory
 from gen.datasets.shard_files import Shard, find_shards, place, readable
+from gen.datasets.shard_tables import tell
 from gen.datasets.shards import Shards
 from gen.datasets.streamed import NoBatches
 from gen.inputs.pictures import Preprocessing, ahead, is_picture
@@ -34,9 +35,6 @@ BUFFER = 1000
 
 BLOCK = 256 << 20
 """Most bytes of the files of a block's pictures."""
-
-TOLD = 100
-"""Pictures whose reasons for being left out are told."""
 
 HEAD = 1 << 29
 """Bytes at the beginning whose captions a vocabulary is built from, and validation pictures are taken from."""
@@ -90,18 +88,10 @@ def picture_shards(names: Sequence[str], buffer: int = BUFFER) -> Shards[Streame
             try:
                 yield _picture(where, readable(row))
             except UserError as error:
-                _tell(told, str(error))
+                tell(told, str(error))
                 yield None
 
     return Shards(find_shards(names), pictures, lambda picture: len(picture.data), buffer, BLOCK)
-
-
-def _tell(told: set[str], text: str) -> None:
-    """Says what is left out, once; of very many only the first, so that neither memory nor console fills up."""
-    if text in told or len(told) > TOLD:
-        return
-    told.add(text)
-    notify(f"left out: {text if len(told) <= TOLD else f'further pictures; only the first {TOLD} are named'}")
 
 
 def _picture(where: str, row: Mapping[str, Any]) -> StreamedPicture | None:
@@ -214,7 +204,7 @@ def picture_blocks(
         for batch in ahead(range(len(pictures)), look, 64):
             for i, found in batch:
                 if isinstance(found, UserError):
-                    _tell(told, str(found))
+                    tell(told, str(found))
                     continue
                 for text in pictures[i].captions:
                     ids = tokenizer.encode_array(text if verbatim else plain_caption(text))

@@ -21,7 +21,7 @@ import numpy as np
 from gen.base.errors import UserError, few, first_line, notify
 from gen.base.files import check_regular, read_whole, visible_files
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "HEIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "HEIF", "PPM")
 """The formats that are opened, if the installed Pillow has them (HEIF: with pillow-heif). It has many more, some
 little tested."""
 
@@ -33,7 +33,7 @@ MOST_BYTES = 1 << 28
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
-    *(".jp2", ".j2k", ".heic", ".heif"),
+    *(".jp2", ".j2k", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 """Suffixes, in lower case, of the files that count as pictures in a folder."""
 
@@ -170,7 +170,11 @@ def _rgb(image: Any) -> Any:
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)
-        top = 65535.0 if image.mode != "F" and values.max(initial=0) > 255 else max(values.max(initial=0), 1.0)
+        top = max(values.max(initial=0), 1.0)
+        if image.mode != "F":
+            # Cameras and scanners keep 10, 12 or 14 bits in 16: of 65535 their greys would be nearly black. A dark
+            # picture of true 16 bits gets brighter so, by powers of two: better than to see nothing in it.
+            top = max(2.0 ** int(top).bit_length() - 1, 255.0)
         image = Image.fromarray((np.clip(values / top, 0, 1) * 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")

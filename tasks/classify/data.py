@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from gen.base.errors import UserError, printable
+from gen.base.errors import UserError, few, printable
 from gen.base.files import texts_in
+from gen.base.hub_data import is_saved
 from gen.base.lines import read_lines
 from gen.base.parts import SPLITS
 from gen.base.tables import Table, is_dataset, listed
@@ -20,6 +21,7 @@ from gen.datasets.labelled import check_labels
 from gen.datasets.look import Column, DataPart
 from gen.datasets.splits import connected, hold_out, picture_keys, split_notes, text_key
 from gen.inputs.labels import LabelTokenizer, unknown_label
+from gen.inputs.picture_names import PictureFolder
 from gen.inputs.pictures import find_pictures
 from gen.inputs.tokenizer import Tokenizer
 from gen.training.interfaces import Example, digest_of
@@ -203,14 +205,39 @@ def _label_folders(name: str, dropped: list[str]) -> list[tuple[Path, str]]:
     part that its examples belong to, "" where none is named; nothing if it is a dataset, or no folder. ``dropped``
     gets the parts without such folders."""
     folders = _folders_in(Path(name))
-    if not folders or any(path.suffix == ".parquet" for path in Path(name).rglob("*")):
+    if not folders or is_saved(name) or any(path.suffix == ".parquet" for path in Path(name).rglob("*")):
         return []
     inner = [(SPLITS.get(folder.name.lower()), _folders_in(folder)) for folder in folders]
     if all(part for part, _ in inner) and any(found for _, found in inner):
+        # What is unpacked into a folder of its own name is twice as deep: seg_train/seg_train/street.
+        inner = [(part, _folders_in(found[0]) if _is_part(found) else found) for part, found in inner]
         plain = [folder for folder, (_, found) in zip(folders, inner, strict=True) if not found]
         dropped += [f"{folder}: holds no folders named by label" for folder in plain]
         return [(folder, part or "") for part, found in inner for folder in found]
+    _refuse_parts(name, folders)
     return [(folder, "") for folder in folders]
+
+
+def _is_part(folders: Sequence[Path]) -> bool:
+    """Whether there is a single folder, and it is called as a part of the data is."""
+    return len(folders) == 1 and folders[0].name.lower() in SPLITS
+
+
+def _refuse_parts(name: str, folders: Sequence[Path]) -> None:
+    """Raises `UserError` if several folders have the same folders in them and no files: they are called by parts
+    of the data that nobody knows, and would become the labels."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for folder in folders:
+        inner = [path.name for path in _folders_in(folder)]
+        has_files = any(path.is_file() and path.name[0] not in "._" for path in folder.iterdir())
+        if len(inner) > 1 and not has_files and not all(each.lower() in SPLITS for each in inner):
+            alike.setdefault(tuple(inner), []).append(folder.name)
+    for labels, outer in alike.items():
+        if len(outer) > 1:
+            raise UserError(
+                f"{name}: {few(outer)} hold the same folders ({few(labels)}): these look like parts of the "
+                "data; name the folder whose folders are the labels"
+            )
 
 
 def _folders_in(path: Path) -> list[Path]:
@@ -218,10 +245,15 @@ def _folders_in(path: Path) -> list[Path]:
 
 
 def _in_folder(folder: Path, dropped: list[str]) -> Iterator[str | Path]:
-    """The pictures of a folder, or else its texts; ``dropped`` gets those that are empty."""
+    """The pictures of a folder, or else its texts; ``dropped`` gets those that are empty, or the folder itself."""
     pictures = list(find_pictures(folder))
     yield from pictures
-    for path in [] if pictures else texts_in(folder):
+    try:
+        texts = [] if pictures else texts_in(folder)
+    except UserError as error:  # one that is empty, or holds something else, costs no training
+        dropped.append(f"{error}, and no picture")
+        return
+    for path in texts:
         if text := " ".join(" ".join(read_lines(str(path))).split()):
             yield text
         else:
@@ -238,11 +270,11 @@ def _rows(name: str, options: ClassifyData, dropped: list[str]) -> Iterator[tupl
     columns = [picture] if picture else [table.column("--column", each) for each in options.column or ()]
     if odd := next((column for column in (label, *columns) if table.kinds[column] == "lists"), None):
         raise UserError(f"{name}: column {odd!r} holds lists: a text has one label, and is no list of words")
-    folder = Path(options.images) if options.images else Path(name).parent
+    folder = PictureFolder(Path(options.images) if options.images else Path(name).parent)
     for where, row in table:
         target = row.get(label)
         words = [str(row.get(column) or "").strip() for column in columns]
-        item: Any = folder / words[0] if picture and words[0] else " ".join(" ".join(words).split())
+        item: Any = folder.named(words[0]) if picture and words[0] else " ".join(" ".join(words).split())
         if target is None or not str(target).strip():
             dropped.append(f"{name}: {where} has no label")
         elif not item or (picture and not os.path.isfile(item)):
@@ -250,6 +282,7 @@ def _rows(name: str, options: ClassifyData, dropped: list[str]) -> Iterator[tupl
             dropped.append(f"{name}: {where}: {missing}")
         else:
             yield Example(item, " ".join(str(target).split())), table.part(where, row) if table.split else ""
+    folder.tell()
 
 
 def _wanted(options: ClassifyData) -> list[str]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 from gen import runtime
+from gen.base.dialects import LANGUAGES
 from gen.base.errors import UserError, printable
 from gen.base.files import visible_files
 from gen.base.json_files import json_document
-from gen.base.lines import read_lines, suffix
+from gen.base.lines import is_markup, read_lines, suffix
 from gen.base.parts import SPLITS
 from gen.base.tables import TABLES, Table, is_dataset
-from gen.datasets.caption_files import CAPTIONS, PICTURES
+from gen.datasets.caption_files import CAPTIONS, PICTURES, has_texts
 from gen.datasets.captions import IN_FOLDER
-from gen.datasets.pair_files import PAIR_NAMES
-from gen.inputs.pictures import SUFFIXES
+from gen.datasets.pair_files import MARKUP, PAIR_NAMES
+from gen.inputs.pictures import SUFFIXES, is_picture
 from gen.models import checkpoint
 from tasks.classify.data import LABEL_NAMES
 from tasks.translate.documents import FORMATS
@@ -53,10 +55,14 @@ def task_for(files: Sequence[str], options: Sequence[str] = ()) -> str:
     if Path(first).is_dir():
         return _of_folder(Path(first))
     if suffix(first) in TABLES or (is_dataset(first) and "/" in first and not Path(first).exists()):
-        return _of_table(first)
-    if "{" in first or (len(files) == 2 and len({Path(name).stem for name in files}) == 1):
+        found = _of_table(first)
+    elif "{" in first or (len(files) == 2 and (len({Path(name).stem for name in files}) == 1 or _aligned(*files))):
         return "translate"
-    return "caption" if suffix(first) == ".txt" and _holds_flickr_tokens(first) else "text"
+    else:
+        found = _of_lines(first)
+    beside = next((name for name in files if Path(name).is_dir()), "")
+    has_pictures = found == "text" and beside and any(is_picture(p.name) for p in visible_files(Path(beside)))
+    return "caption" if has_pictures else found
 
 
 def _instead(name: str) -> str:
@@ -71,6 +77,8 @@ def _instead(name: str) -> str:
                 "holds pictures and no captions; name both, `gen data FOLDER captions.jsonl`, or sort the "
                 "pictures into a folder per label"
             )
+    elif suffix(name) not in (*FORMATS, *TABLES) and is_markup(name):
+        return MARKUP
     elif path.suffix.lower() in SUFFIXES:
         return "is a picture; name the folder of the pictures and their captions: `gen data FOLDER captions.jsonl`"
     elif FORMATS.get(path.suffix.lower()) in ("subtitles", "po", "xliff"):
@@ -90,24 +98,41 @@ def _is_model(folder: Path) -> bool:
     return True
 
 
-def _holds_flickr_tokens(name: str) -> bool:
-    """Whether lines are the name of a picture, #, number, tab, caption."""
+def _aligned(*names: str) -> bool:
+    """Whether files have the same number of lines, at least two: line n of one translates line n of the other."""
     try:
-        lines = [line for line in islice(read_lines(name), 100) if line.strip()]
-    except UserError:  # what reads it as text may be told to replace what is not UTF-8
+        counts = {sum(1 for _ in read_lines(name)) for name in names if Path(name).is_file()}
+    except UserError:
         return False
-    return bool(lines) and all("\t" in line and "#" in line.partition("\t")[0] for line in lines)
+    return len(counts) == 1 and min(counts) > 1 and all(Path(name).is_file() for name in names)
+
+
+def _of_lines(name: str) -> str:
+    """The task of a file that is not called a table: of captions, if lines are the name of a picture, #, number,
+    tab, caption; that of a table, if each has a tab."""
+    try:
+        lines = [line for line in islice(read_lines(name), 100) if line.strip()] if Path(name).is_file() else []
+    except UserError:  # what reads it as text may be told to replace what is not UTF-8
+        return "text"
+    if not lines or not all("\t" in line for line in lines):
+        return "text"
+    return "caption" if all("#" in line.partition("\t")[0] for line in lines) else _of_table(name)
 
 
 def _of_folder(folder: Path) -> str:
-    if any((folder / split / name).is_file() for split in SPLITS for name in IN_FOLDER):
-        return "caption"
     inside = [path for path in folder.iterdir() if path.name[0] not in "._"]
     folders = [path for path in inside if path.is_dir()]
-    return "classify" if len(folders) > 1 and len(folders) == len(inside) else "text"
+    parts = [path for path in folders if path.name.lower() in SPLITS]
+    if any((path / name).is_file() for path in (folder, *parts) for name in IN_FOLDER):
+        return "caption"
+    if len(folders) > 1 and folders == inside and not (parts == folders and has_texts(folder)):
+        return "classify"
+    return "caption" if has_texts(folder) else "text"
 
 
 def _of_table(name: str) -> str:
+    if suffix(name) == ".tmx":
+        return "translate"
     document = json_document(name) if suffix(name) == ".json" else None
     if isinstance(document, dict) and isinstance(document.get("images"), list):
         return "caption"
@@ -119,4 +144,16 @@ def _of_table(name: str) -> str:
         return "translate"
     if columns & set(LABEL_NAMES):
         return "classify"
-    return "translate" if not table.named and len(table.texts) == 2 else "text"
+    texts = [column for column in table.texts if column != table.split]
+    if len(texts) != 2:
+        return "text"
+    if table.named:
+        languages = {re.split("[-_]", column.strip().lower())[0] for column in texts}
+        return "translate" if languages <= LANGUAGES else "text"
+    return "classify" if any(_repeats(table, column) for column in texts) else "translate"
+
+
+def _repeats(table: Table, column: str) -> bool:
+    """Whether a column has few values, as labels do."""
+    cells = [str(row.get(column)) for _, row in table.head]
+    return len(cells) >= 10 and 1 < len(set(cells)) <= max(len(cells) // 5, 2)

@@ -8,12 +8,16 @@ from typing import Annotated, Any, ClassVar
 from gen.base.config import range_errors
 from gen.base.errors import ConfigError, flag
 from gen.base.fields import Arg
-from gen.base.lines import suffix
+from gen.base.lines import is_markup, suffix
+from gen.base.tables import TABLES
 from gen.search import SearchOptions
 from tasks.commands.large import LargeJob
 from tasks.commands.memory import MemoryOptions
 from tasks.commands.models import Precision, encoding_errors
 from tasks.translate.documents import FORMATS
+
+_UNREAD = (".tmx", ".ttml", ".sbv", ".properties", ".strings", ".sdlxliff", ".docx", ".odt", ".pdf")
+"""Documents that would pass for lines, or that no text is in."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class TranslateCommand:
         if self.lexicon and not self.search.replace_unk:
             errors.append("--lexicon goes with --replace-unk")
         given = self.search.given()
-        errors += self._document_errors()
+        errors += self._document_errors() + self._input_errors()
         if self.below is not None:
             if not 0 <= self.below <= 1:
                 errors.append(f"--below must be between 0 and 1, not {self.below}")
@@ -110,6 +114,19 @@ class TranslateCommand:
     def is_document(self) -> bool:
         """Whether the input is a document, and no lines."""
         return not self.text and suffix(self.input) in FORMATS
+
+    def _input_errors(self) -> list[str]:
+        """What is neither lines nor a document would be translated tags and all."""
+        kind = suffix(self.input)
+        if self.text or self.input == "-" or kind in FORMATS:
+            return []
+        if kind in TABLES and kind not in _UNREAD:
+            remedy = "write the column to translate to a .txt, a line per cell"
+            return [] if self.large.ray else [f"--input {self.input}: is a table: {remedy}"]
+        if kind in _UNREAD or is_markup(self.input):
+            read = ", ".join(FORMATS)
+            return [f"--input {self.input}: is no document that is read: {read} are; or write its texts to a .txt"]
+        return []
 
     def _document_errors(self) -> list[str]:
         if not self.is_document:

@@ -17,6 +17,7 @@ from gen.datasets.labelled import check_labels
 from gen.datasets.pair_files import PairFiles
 from gen.datasets.pairs import Pairs
 from gen.datasets.picture_sources import Watch, cached_source
+from gen.inputs.picture_names import PictureFolder
 from gen.inputs.processors import SentenceProcessor
 from gen.models.batch import PADDED_TO, pad
 from gen.models.encoders import CNNEncoder, Encoder, JoinedEncoder
@@ -74,12 +75,15 @@ def read_rows(files: PairFiles, options: FurtherInputs) -> Rows:
         return {}
     found = files.cells([(f"--{kind}", column) for kind, column in options.columns])
     folders = [Path(options.images)] * len(found[0]) if options.images else files.folders
+    known = {folder: PictureFolder(folder) for folder in folders}
     made: Rows = {}
     for (name, kind), cells in zip(options.kinds.items(), found, strict=True):
         if kind == "image":
-            made[name] = [c and folder / str(c).strip() for folder, c in zip(folders, cells, strict=True)]
+            made[name] = [c and known[f].named(str(c).strip()) for f, c in zip(folders, cells, strict=True)]
         else:
             made[name] = [None if cell is None else " ".join(str(cell).split()) for cell in cells]
+    for folder in known.values():
+        folder.tell()
     return made
 
 
