@@ -117,6 +117,7 @@ def test_words_fit_as_well_as_with_torch(folders):
 WAYS = {
     "greedy": {"temperature": 0.0},
     "beam": {"beam": 4, "n_best": 3, "length_penalty": 1.2},
+    "mbr": {"beam": 4, "n_best": 3, "mbr": True},
     "diverse": {"beam": 4, "beam_groups": 2, "n_best": 4},
     "sampling": {"temperature": 0.9, "top_k": 9, "top_p": 0.9, "num_samples": 3, "seed": 5},
     "processors": {

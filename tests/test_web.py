@@ -197,6 +197,8 @@ SEARCHES = [
     ("writer", "the ", {"strategy": "greedy"}),
     ("writer", "the ", {"beam": 5, "n_best": 3}),
     ("writer", "the ", {"beam": 3, "length_penalty": 0, "no_repeat_ngram": 2}),
+    ("writer", "the ", {"beam": 6, "mbr": True}),
+    ("en-de", SENTENCES[0], {"beam": 5, "mbr": True, "n_best": 4}),
     ("writer", "the ", {"beam": 4, "repetition_penalty": 1.2, "prefix": "cat", "stop": "mat"}),
     ("small", "the ", {"temperature": 0}),
     ("small", "the ", {"seed": 3, "temperature": 0.7}),

@@ -26,6 +26,7 @@ class SearchKeywords(TypedDict, total=False):
     length_penalty: float | None
     coverage_penalty: float | None
     length_reward: float | None
+    mbr: bool | None
     n_best: int | None
     beam_groups: int | None
     diversity: float | None

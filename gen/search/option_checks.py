@@ -26,7 +26,10 @@ MOST_BEAMS = 1000
 
 UNKNOWN = ("error", "skip", "replace")
 
-BEAM = ("beam", "length_penalty", "coverage_penalty", "length_reward", "n_best", "beam_groups", "diversity")
+BEAM = (
+    *("beam", "length_penalty", "coverage_penalty", "length_reward", "mbr"),
+    *("n_best", "beam_groups", "diversity"),
+)
 """The options of beam search, the one that asks for it first."""
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "num_samples", "seed")

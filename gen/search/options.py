@@ -74,6 +74,9 @@ class SearchOptions:
     """Beam: prefer outputs that looked at all of the input; 0.1 is much. For models with attention."""
     length_reward: float | None = None
     """Beam: add this for every token, in nats, before the length penalty divides."""
+    mbr: bool | None = None
+    """Beam: of what it finds, prefer what agrees with the rest, by BLEU, to what is most probable (minimum Bayes
+    risk)."""
     n_best: int | None = None
     """Beam: return the n best outputs."""
     beam_groups: int | None = None

@@ -90,6 +90,7 @@ def prepare(
         stops=[tokenizer.normalize(text) for text in options.stop],
         goals=goals,
         num_distinct=num_distinct,
+        mbr=bool(options.mbr),
         keep_attention=gives_attention or copying is not None,
         items=items,
         copying=copying,
@@ -190,7 +191,7 @@ def _strategy(own: Any, options: SearchOptions, must: Must | None) -> tuple[Stra
     if isinstance(own, Strategy):
         return own, 0
     strategy = options.build_strategy(must)
-    if options.beam is not None and (options.num_outputs > 1 or must is not None):
+    if options.beam is not None and (options.num_outputs > 1 or options.mbr or must is not None):
         strategy.num_return = strategy.width  # several may have the same text
         return strategy, options.num_outputs
     return strategy, 0

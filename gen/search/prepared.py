@@ -13,6 +13,7 @@ from gen.inputs.tokenizer import Tokenizer
 from gen.search.confidence import Calibration
 from gen.search.copying import Copying
 from gen.search.loop import Events, Step, unroll
+from gen.search.mbr import expected_bleu
 from gen.search.must import Goal
 from gen.search.ops import Ops
 from gen.search.output import Hypothesis
@@ -56,6 +57,7 @@ class PreparedSearch:
         stops: the stop strings, normalised.
         goals: per item, what its outputs must say; None where there is nothing.
         num_distinct: of hypotheses with the same text only the best is kept, and at most so many; 0: all are kept.
+        mbr: order hypotheses by `expected_bleu`.
         keep_attention: record the weights behind each token.
         calibration: says how sure the model is of what it wrote; None: nobody knows.
         known: index of an item → the token ids, with EOS, that a memory has for it.
@@ -78,6 +80,7 @@ class PreparedSearch:
     stops: list[str]
     goals: list[Goal | None]
     num_distinct: int
+    mbr: bool
     keep_attention: bool
     items: Sequence[Any]
     copying: Copying | None = None
@@ -129,7 +132,8 @@ class PreparedSearch:
                     hypothesis.missing = [m for m in missing if not copying or m not in copying.must[number]]
             hypotheses.sort(key=lambda found: len(found.missing))
             if self.num_distinct:
-                hypotheses[:] = _distinct(hypotheses, tokenizer)[: self.num_distinct]
+                several = _distinct(hypotheses, tokenizer)
+                hypotheses[:] = (_agreeing(several) if self.mbr else several)[: self.num_distinct]
             if self.calibration:
                 for hypothesis in hypotheses:
                     known = [*hypothesis.token_ids, tokenizer.eos_id] == self.known.get(number)
@@ -143,6 +147,14 @@ def _distinct(hypotheses: list[Hypothesis], tokenizer: Tokenizer) -> list[Hypoth
     for hypothesis in hypotheses:
         best.setdefault(tokenizer.normalize(hypothesis.text).strip(), hypothesis)
     return list(best.values())
+
+
+def _agreeing(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
+    """Those that lack nothing they had to say, or else all, the one first that the others agree with most."""
+    least = len(hypotheses[0].missing)
+    among = [found for found in hypotheses if len(found.missing) == least]
+    expected = expected_bleu([found.token_ids for found in among], [found.score for found in among])
+    return [among[i] for i in np.argsort(-expected, kind="stable")] + hypotheses[len(among) :]
 
 
 def end_space(prompt: str, tokenizer: Tokenizer) -> str:

@@ -42,6 +42,7 @@ class Search(Struct, kw_only=True):
     length_penalty: float | None = None
     coverage_penalty: float | None = None
     length_reward: float | None = None
+    mbr: bool | None = None
     n_best: int | None = None
     beam_groups: int | None = None
     diversity: float | None = None

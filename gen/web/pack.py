@@ -22,7 +22,7 @@ _LEAST = 1 << 12  # bytes of weights that are looked for a second time
 _KINDS = ("prompts", "sentences", "pictures", "labels")
 _SEARCH = (
     *("max_new_tokens", "max_ratio", "min_new_tokens", "unknown", "temperature", "top_k", "top_p", "min_p"),
-    *("num_samples", "seed", "beam", "length_penalty", "n_best", "strategy", "repetition_penalty"),
+    *("num_samples", "seed", "beam", "length_penalty", "mbr", "n_best", "strategy", "repetition_penalty"),
     *("no_repeat_ngram", "prefix", "stop"),
 )
 """The search options that `engine/options.js` knows, of those that a model may bring."""

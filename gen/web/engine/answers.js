@@ -21,7 +21,7 @@ async function prepared(model, input, options, fromIds) {
   const spelled = tokenizer.encodeKnown(start.prompt.slice(0, start.prompt.length - space.length), options.unknown);
   const prompt = [BOS, ...spelled, ...fromIds];
   const limit = lengthLimit(options, start.mask.filter(Boolean).length);
-  const several = options.beam != null && options.n_best > 1;
+  const several = options.beam != null && (options.n_best > 1 || options.mbr);
   return {
     ...start,
     tokenizer,
@@ -31,7 +31,8 @@ async function prepared(model, input, options, fromIds) {
     strategy: strategyOf(options),
     processors: processorsOf(options, tokenizer),
     stops: options.stop.map((text) => tokenizer.normalize(text)),
-    distinct: several ? options.n_best : 0,
+    distinct: several ? (options.n_best ?? 1) : 0,
+    mbr: options.mbr,
   };
 }
 

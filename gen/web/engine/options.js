@@ -2,9 +2,9 @@
 
 import { Refusal } from "./tokenizers.js";
 
-const BEAM = ["beam", "length_penalty", "n_best"];
+const BEAM = ["beam", "length_penalty", "mbr", "n_best"];
 const SAMPLE = ["temperature", "top_k", "top_p", "min_p", "num_samples", "seed"];
-const MODEST = ["seed", "num_samples", "n_best", "length_penalty"]; // these alone mean the model's own way to search
+const MODEST = ["seed", "num_samples", "n_best", "length_penalty", "mbr"]; // these alone mean the model's own way to search
 const NUMBERS = { max_new_tokens: [1, 1e6], max_ratio: [0, Infinity], min_new_tokens: [0, 1e6], repetition_penalty: [0.01, 100], no_repeat_ngram: [0, 1e6] };
 const RANGES = { beam: [1, 1000], length_penalty: [-5, 5], n_best: [1, 1000], top_k: [1, Infinity], top_p: [0, 1], min_p: [0, 1], num_samples: [1, 10000], seed: [0, Infinity] };
 const KNOWN = [...BEAM, ...SAMPLE, ...Object.keys(NUMBERS), "strategy", "unknown", "prefix", "stop", "ban"];

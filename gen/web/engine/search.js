@@ -1,6 +1,7 @@
 // The search loop of `gen.search.loop`, for one input: prompts, greedy search, sampling and beam search all use it.
 
 import { BOS, EOS, PAD, UNK } from "./tokenizers.js";
+import { agreeing } from "./mbr.js";
 import { cut } from "./processors.js";
 
 const FORBIDDEN = [PAD, BOS, UNK];
@@ -93,8 +94,9 @@ function hypotheses(records, rows, strategy) {
   });
 }
 
-// The texts of hypotheses; with `distinct`, of those with the same text only the best, and at most so many.
-export function written(found, { tokenizer, space, stops, distinct }) {
+// The texts of hypotheses; with `distinct`, of those with the same text only the best, and at most so many; with `mbr`,
+// first what the others agree with most.
+export function written(found, { tokenizer, space, stops, distinct, mbr }) {
   for (const hypothesis of found) {
     let text = tokenizer.decode(hypothesis.ids);
     if (space && text.startsWith(space)) text = text.slice(space.length);
@@ -106,5 +108,6 @@ export function written(found, { tokenizer, space, stops, distinct }) {
     const text = tokenizer.normalize(each.text).trim();
     if (!best.has(text)) best.set(text, each);
   }
-  return [...best.values()].slice(0, distinct);
+  const several = [...best.values()];
+  return (mbr ? agreeing(several) : several).slice(0, distinct);
 }

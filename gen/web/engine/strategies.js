@@ -8,7 +8,7 @@ import { Stream, freshSeed } from "./random.js";
 const { fround } = Math;
 
 export function strategyOf(options) {
-  if (options.beam != null) return new Beam(options.beam, options.length_penalty ?? 1, options.n_best ?? 1);
+  if (options.beam != null) return new Beam(options.beam, options.length_penalty ?? 1, options.n_best > 1 || options.mbr);
   if (options.strategy != null) return new Greedy(); // the only one that needs no options
   return new Sample(options);
 }
@@ -101,10 +101,10 @@ class Greedy extends Sample {
 }
 
 class Beam {
-  constructor(width, lengthPenalty, nBest) {
+  constructor(width, lengthPenalty, several) {
     this.width = width;
     this.penalty = lengthPenalty;
-    this.returned = nBest > 1 ? width : 1; // several may have the same text
+    this.returned = several ? width : 1; // several may have the same text
     this.revises = true;
   }
 
