@@ -21,8 +21,9 @@ class CaptionData:
     """Folder of the training pictures."""
     captions: tuple[str, ...] = ()
     """JSON Lines, JSON, CSV, TSV, Flickr's token file, Karpathy's or COCO's JSON, Parquet, or a Hugging Face
-    dataset. Unset: the captions file in the folder --images. Several as LABEL=FILE, such as en=captions.jsonl
-    de=captions.de.jsonl: one model that is told which to write with --given."""
+    dataset. Unset: the captions file in the folder --images, or .txt files beside the pictures. Several as
+    LABEL=FILE, such as en=captions.jsonl de=captions.de.jsonl: one model that is told which to write with
+    --given."""
     data: tuple[str, ...] = ()
     """Instead of --images: streamed shards of pictures with their captions, such as tars as of webdataset,
     shards/{000..099}.tar (a picture and a .txt or .json of the same name), .parquet, or hf:NAME of a dataset. The

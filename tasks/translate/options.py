@@ -70,7 +70,7 @@ class TranslateData:
     train: tuple[str, ...] = ()
     """Two files with one sentence per line, source and target: train.{en,de}. More pairs of files may follow."""
     data: tuple[str, ...] = ()
-    """Instead of --train: tables of pairs (.tsv, .csv, .jsonl, .json, .parquet), or a Hugging Face dataset.
+    """Instead of --train: tables of pairs (.tsv, .csv, .jsonl, .json, .parquet, .tmx), or a Hugging Face dataset.
     Streamed, see --shuffle-buffer: tars as of webdataset, shards/{000..099}.tar, and hf:NAME of a dataset."""
     shuffle_buffer: int | None = None
     """Stream --data, without writing its tokens to disk first, and shuffle so many pairs at a time. The
