@@ -64,7 +64,7 @@ class Caption(Task):
     # Against a length penalty of 1.0 and repeats, four models gained 0.3 to 0.9 CIDEr-D on Flickr8k's validation
     # pictures: "a man in a red shirt and a woman in a red shirt" is rare.
     quality = "BLEU-1"
-    search = SearchOptions(beam=3, length_penalty=0.7, no_repeat_ngram=3, max_new_tokens=60)
+    search = SearchOptions(beam=8, length_penalty=0.7, mbr=True, no_repeat_ngram=3, max_new_tokens=60)
     reference = {"memory_size": 256, "embedding_size": 256, "hidden_size": 384, "augment": 0}
     common = ("images", "captions", "out", "budget", "level", "attention", "finetune", "init_from", "dry_run")
 

@@ -65,7 +65,7 @@ class Translate(Task):
         Metric("chrf", higher_is_better=True, label="chrF", max_loss=0.3),
         Metric("exact", higher_is_better=True, max_loss=0.005),
     )
-    search = SearchOptions(beam=5, length_penalty=1.5, max_new_tokens=2000, max_ratio=3.0)
+    search = SearchOptions(beam=5, length_penalty=1.5, mbr=True, max_new_tokens=2000, max_ratio=3.0)
     reference = {"embedding_size": 256, "encoder_size": 160, "hidden_size": 320, "augment": 0}
     common = ("train", "valid", "out", "budget", "level", "vocab_size", "attention", "init_from", "dry_run")
     distilled_by = frozenset({"teacher_beam", "originals", "sources", "backward"})
