@@ -14,9 +14,32 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:  # what a function below returns; editors and type checkers read the public names in __init__.pyi
-    from gen.models.model import Model
-    from gen.runtime import Runtime
+if TYPE_CHECKING:  # the same names as in _LAZY, for what reads the source: the manual, and some editors
+    from gen.base.errors import ConfigError as ConfigError
+    from gen.base.errors import UserError as UserError
+    from gen.models.decoder import Decoder as Decoder
+    from gen.models.decoder import DecoderConfig as DecoderConfig
+    from gen.models.encoders import Encoder as Encoder
+    from gen.models.memory import Memory as Memory
+    from gen.models.model import Model as Model
+    from gen.runtime import Runtime as Runtime
+    from gen.search import Beam as Beam
+    from gen.search import Greedy as Greedy
+    from gen.search import Hypothesis as Hypothesis
+    from gen.search import Output as Output
+    from gen.search import Sample as Sample
+    from gen.search import SearchOptions as SearchOptions
+    from gen.search import Strategy as Strategy
+    from gen.training.distill import distill as distill
+    from gen.training.interfaces import Example as Example
+    from gen.training.interfaces import Metric as Metric
+    from gen.training.interfaces import Split as Split
+    from gen.training.options import TrainOptions as TrainOptions
+    from gen.training.registry import register as register
+    from gen.training.run import Run as Run
+    from gen.training.session import train as train
+    from gen.training.task import Task as Task
+    from gen.training.trainer import Trainer as Trainer
 
 _LAZY = {
     "Beam": "gen.search",

@@ -31,7 +31,7 @@ from gen.training.trainer import Trainer as Trainer
 from gen.training.validation import Event
 
 _Path = str | PathLike[str]
-_Callbacks = Sequence[Callable[[Event], Any]]
+_Callbacks = Callable[[Event], Any] | Sequence[Callable[[Event], Any]] | None
 
 __version__: str
 

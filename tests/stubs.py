@@ -35,7 +35,7 @@ from typing import Any, Literal, overload
 
 LOAD = """
 _Path = str | PathLike[str]
-_Callbacks = Sequence[Callable[[Event], Any]]
+_Callbacks = Callable[[Event], Any] | Sequence[Callable[[Event], Any]] | None
 
 __version__: str
 

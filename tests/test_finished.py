@@ -67,6 +67,58 @@ def test_a_smaller_budget_or_another_unit_is_another_configuration(gen, trained,
     assert "another configuration (--budget" in err
 
 
+def test_a_file_by_another_name_is_the_same_file(gen, trained, book, monkeypatch) -> None:
+    monkeypatch.chdir(book.parent)
+    for name in ("book.txt", "./book.txt"):
+        status, said, err = train(gen, name, trained, "30 steps")
+        assert (status, "already trained to the end" in said) == (0, True), err
+
+
+def test_its_own_configuration_resumes_a_run(gen, trained, book) -> None:
+    status, _, err = train(gen, book, trained, "20 steps")
+    assert (status, f"resume it with --config {trained}/config.yaml" in err) == (2, True), err
+    status, said, err = gen("train", "text", "--config", trained / "config.yaml", "--out", trained)
+    assert (status, "already trained to the end" in said) == (0, True), err
+
+
+def test_what_was_chosen_can_be_chosen_again(gen, trained, tmp_path) -> None:
+    status, _, err = gen("train", "text", "--config", trained / "resolved.yaml", "--out", tmp_path / "again")
+    assert status == 0, err
+    for name in ("learning_rate", "dropout", "weight_decay"):
+        assert Run(tmp_path / "again").config[name] == Run(trained).config[name]
+    assert not Run(tmp_path / "again").reasons
+
+
+def test_a_run_needs_the_model_it_began_from_no_longer(gen, trained, book, tmp_path) -> None:
+    import shutil
+
+    base = shutil.copytree(trained, tmp_path / "base")
+    more = ("--budget", "4 steps", "--validations", "1", "--device", "cpu", "--batch-size", "2")
+    words = ("train", "text", "--data", book, "--init-from", base, "--out", tmp_path / "fine")
+    assert gen(*words, *more)[0] == 0
+    shutil.rmtree(base)
+    status, said, err = gen(*words, "--budget", "6 steps", *more[2:])
+    assert (status, "goes on up to 6 steps" in said) == (0, True), err
+
+
+def test_what_was_held_out_of_another_text_is_not_known(gen, trained, book) -> None:
+    assert gen("evaluate", trained)[0] == 0
+    book.write_text(book.read_text()[:-400])
+    status, _, err = gen("evaluate", trained)
+    assert (status, "the training text has changed since" in err) == (2, True)
+    assert gen("evaluate", trained, "--data", book)[0] == 0
+
+
+def test_a_run_cannot_be_in_a_file_and_says_so_at_once(gen, book, tmp_path) -> None:
+    status, _, err = gen("train", "text", "--data", tmp_path / "none.txt", "--out", book / "run")
+    assert (status, f"{book} is no folder" in err) == (2, True), err
+
+
+def test_others_may_read_a_model(trained) -> None:
+    config, weights = (trained / "best" / name for name in ("config.yaml", "model.safetensors"))
+    assert weights.stat().st_mode == config.stat().st_mode
+
+
 def test_what_goes_on_can_be_resumed_exactly(gen, trained, book, tmp_path, monkeypatch) -> None:
     import shutil
 

@@ -246,9 +246,9 @@ def test_callbacks_stop_and_the_run_goes_on(pairs, tmp_path):
     assert checkpoint.read_training(stopped.path / "last")["progress"]["step"] == 1
     assert isinstance(stopped.model("abc", max_new_tokens=3), str)
     steps = []
-    whole = train_pairs(pairs, out=tmp_path / "run", callbacks=[lambda event: steps.append(event.progress.step)])
+    whole = train_pairs(pairs, out=tmp_path / "run", callbacks=lambda event: steps.append(event.progress.step))
     assert steps[-1] == whole.history[-1]["step"] == 20
-    at_once = train_pairs(pairs, out=tmp_path / "other")
+    at_once = train_pairs(pairs, out=tmp_path / "other", callbacks=None)
     assert whole.metrics["loss"] == at_once.metrics["loss"]
 
 

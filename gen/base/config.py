@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass
@@ -130,7 +131,7 @@ def parse_given(
             places = [] if option.many else places[1:]
     path = typed.pop("config", "")
     set_max_line_bytes(_number_of_bytes(typed.pop("max_line_bytes", str(MAX_LINE_BYTES)), errors))
-    values = _checked(config, read_options(path), path, errors, renamed or {}) if path else {}
+    values = _checked(config, _chosen(read_options(path)), path, errors, renamed or {}) if path else {}
     given = set(typed) | {o.name for o in options if values.get(o.name, o.default) != o.default}
     for option in options_of(config):
         if option.name in hidden and values.pop(option.name, option.default) != option.default:
@@ -252,14 +253,27 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What changed between two configurations, nested or flat, as "--option old → new"."""
     pairs = {name: [each.get(name) for each in map(flat, (old, new))] for name in sorted({*flat(old), *flat(new)})}
-    return [f"{flag(name)} {_show(a)} → {_show(b)}" for name, (a, b) in pairs.items() if _plain(a) != _plain(b)]
+    return [f"{flag(name)} {_show(a)} → {_show(b)}" for name, (a, b) in pairs.items() if not _same(a, b)]
 
 
-def _plain(value: Any) -> Any:
-    """A list with braces expanded: some shells do that before a command sees them, and Python does not."""
-    if not isinstance(value, list):
-        return value
-    return [each for part in value for each in (expand_braces(part) if isinstance(part, str) else [part])]
+def _same(a: Any, b: Any) -> bool:
+    """Whether values mean the same: a file may have several names, and some shells expand braces before a command
+    sees them."""
+    if isinstance(a, list) and isinstance(b, list):
+        a, b = ([y for x in each for y in (expand_braces(x) if isinstance(x, str) else [x])] for each in (a, b))
+        return len(a) == len(b) and all(map(_same, a, b))
+    if a == b or not (isinstance(a, str) and isinstance(b, str)):
+        return bool(a == b)
+    try:
+        return os.path.samefile(a, b)
+    except (OSError, ValueError):
+        return False
+
+
+def _chosen(values: Any) -> Any:
+    """The options of the ``resolved.yaml`` of a run, or those of any other file."""
+    is_record = isinstance(values, dict) and values.keys() == {"options", "reasons", "measured"}
+    return values["options"] if is_record else values
 
 
 _SHOWN = 300
@@ -267,5 +281,5 @@ _SHOWN = 300
 
 
 def _show(value: Any) -> str:
-    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = " ".join(map(str, value)) if isinstance(value, list) else str("not given" if value is None else value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

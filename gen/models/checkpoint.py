@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gen.base import hub
 from gen.base.errors import UserError, first_line
 from gen.base.files import check_regular, read_whole
-from gen.base.folders import whole_folder
+from gen.base.folders import umask, whole_folder
 from gen.base.yaml_files import read_yaml
 from gen.runtime import is_exported
 
@@ -75,6 +75,7 @@ def write_model(
         files: other files, by name: the tokenizer, the model card.
     """
     save_file({name: t.detach().cpu().contiguous() for name, t in weights.items()}, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o666 & ~umask())  # safetensors lets nobody else read it
     text = yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True)
     (folder / CONFIG).write_text(text, encoding="utf-8", errors="backslashreplace")
     for name, data in files.items():

@@ -25,9 +25,8 @@ from gen.runtime import is_exported
 from gen.training.config import config_class, recorded, upgraded, with_groups
 from gen.training.registry import find_task
 from gen.training.run import Run
-from gen.training.session import Session, run_session
+from gen.training.session import Callbacks, Session, run_session
 from gen.training.task import Task
-from gen.training.validation import Event
 
 WRITTEN, TEACHERS = "teacher.jsonl", "teachers.yaml"
 """In the run folder: what the teachers wrote, and the record of who they were."""
@@ -223,7 +222,7 @@ def distill(
     teachers: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
     out: str | PathLike[str] = "",
-    callbacks: Sequence[Callable[[Event], Any]] = (),
+    callbacks: Callbacks = (),
     **options: Any,
 ) -> Run:
     """Distills models into one: `gen distill TEACHER…` with its options as keyword arguments.
@@ -231,7 +230,7 @@ def distill(
     Args:
         teachers: runs or models of one task; several are an ensemble.
         out: the run folder, as for `gen.train`.
-        callbacks: called with an `Event` every 50 steps and after every validation.
+        callbacks: functions, or one, called with an `Event` every 50 steps and after every validation.
         options: the options of the command line, with underscores. Data that is not named is the first teacher's.
 
     Raises:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 
 from gen.base.config import Budget, Words, range_errors
 from gen.base.errors import ConfigError, flag
+from gen.base.fields import Arg
 from gen.models.device import PRECISIONS
 from gen.models.model import Model
 
@@ -21,7 +22,8 @@ class TrainOptions:
     TITLE: ClassVar[str] = "Training"
 
     budget: Words = "5m"
-    """How long to train: 90s, 25m, 2h, 20 epochs or 5000 steps. The learning-rate schedule ends with it."""
+    """How long to train: 90s, 25m, 2h, 20 epochs or 5000 steps. The learning-rate schedule ends with it; to a time
+    the last validation is added."""
     init_from: str = ""
     """Start from the model of this run: its sizes, weights, vocabulary and, unless given, dropout."""
     new_vocabulary: bool = False
@@ -61,7 +63,7 @@ class TrainOptions:
     """With --average: the last or the best validations."""
     validations: int = 10
     """Validate at most this many times."""
-    save_every: Words = "10m"
+    save_every: Annotated[str, Arg("10m | 1h", words=True)] = "10m"
     """Save the training state at least this often."""
     best: str | None = None
     """Figure that decides which weights are best, and --patience: bleu, chrf, exact or loss of translations;

@@ -84,6 +84,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path}: is a file; name a folder")
         if not file.exists():
+            _check_place(self.path)
             there = self.path.iterdir() if self.path.exists() else ()
             # A kill at the very beginning leaves a lock or a temporary file, which `folders.sweep` removes.
             if any(p.name != ".lock" and not folders.is_ours(p) for p in there):
@@ -108,7 +109,7 @@ class RunFolder:
         if changes:
             raise UserError(
                 f"--out {self.path}: holds a run of another configuration ({few(changes)}); "
-                "choose another --out, or delete the folder"
+                f"choose another --out, or resume it with --config {file} instead of other options"
             )
 
     def _grows(self, before: Budget | None, after: Budget | None) -> bool:
@@ -319,6 +320,15 @@ class RunFolder:
             self._failing.discard(name)
             notify(f"{self.path / name}: could be written again")
         return True
+
+
+def _check_place(path: Path) -> None:
+    """Raises `UserError` if a folder cannot be there, or be written: better now than after the data are read."""
+    there = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
+    if not os.path.isdir(there):
+        raise UserError(f"--out {path}: cannot be made: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--out {path}: cannot be written: {there} lets nobody like you make a file in it")
 
 
 def _budget(text: Any) -> Budget | None:

@@ -31,9 +31,12 @@ from gen.training.resolve import Resolved, measure_speed, resolve
 from gen.training.run import Run
 from gen.training.run_folder import RunFolder
 from gen.training.task import Task
-from gen.training.trackers import figures_of, tracked
+from gen.training.trackers import check_installed, figures_of, tracked
 from gen.training.trainer import Trainer
 from gen.training.validation import Event
+
+Callbacks = Callable[[Event], Any] | Sequence[Callable[[Event], Any]] | None
+"""What is called with an `Event` every 50 steps and after every validation."""
 
 
 class Session:
@@ -84,9 +87,10 @@ class Session:
         self.device = pick_device(config.train.device)
         self.folder = RunFolder(config.out, to_dict(config))
         if writes:
+            check_installed(config.train.track)
             self.folder.check()
         if path := config.train.init_from:
-            begun = Model.load(path)
+            begun = self._begun(path)
             if begun.info.task != task.name:
                 raise UserError(
                     f"--init-from {path}: is a {begun.info.task or 'Python'} model, not a {task.name} one"
@@ -123,6 +127,14 @@ class Session:
         with machine.private_rng(config.train.seed):
             self.model = self._make(config)
         task.batches = task.make_batches(self.model, task.split, config)
+
+    def _begun(self, path: str) -> Model:
+        """The model to start from. A run that has been saved is resumed from what it has made of it: the other may
+        be gone, or have been trained anew."""
+        if self.writes:
+            with suppress(UserError):
+                return Model.load(self.folder.path)
+        return Model.load(path)
 
     def _read(self) -> Any:
         """Reads the data."""
@@ -259,7 +271,7 @@ def train(
     task: str | type[Task],
     *,
     out: str | PathLike[str] = "",
-    callbacks: Sequence[Callable[[Event], Any]] = (),
+    callbacks: Callbacks = (),
     **options: Any,
 ) -> Run:
     """Trains a model: `gen train TASK` with its options as keyword arguments.
@@ -270,7 +282,7 @@ def train(
         task: "text", "translate", "caption", "classify", the name of another registered task, or a task class.
         out: the run folder; an unfinished run with the same options is resumed. "": a temporary folder, deleted
             with the returned object.
-        callbacks: called with an `Event` every 50 steps and after every validation.
+        callbacks: functions, or one, called with an `Event` every 50 steps and after every validation.
         options: the options of the command line, with underscores.
 
     Raises:
@@ -292,10 +304,11 @@ def run_session(
     call: str,
     options: Mapping[str, Any],
     out: str | PathLike[str],
-    callbacks: Sequence[Callable[[Event], Any]],
+    callbacks: Callbacks,
 ) -> Run:
     """What `train` does, with a session of any kind; ``call`` is the beginning of the call, for the model card."""
     temporary = None
+    callbacks = [callbacks] if callable(callbacks) else callbacks or ()
     if not out:
         import tempfile
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +157,13 @@ def _id(folder: Path) -> str:
     return hashlib.blake2b(str(folder.absolute()).encode(errors="replace"), digest_size=8).hexdigest()
 
 
+def check_installed(names: Sequence[str]) -> None:
+    """Raises `UserError` if the library of a tracker is not there; imports none."""
+    for name in names:
+        if (sys.modules[name] if name in sys.modules else find_spec(name)) is None:
+            raise UserError(f"--track {name}: not installed; pip install 'gen-toolkit[{name}]'")
+
+
 def _need(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise UserError(f"--track {name}: not installed; pip install 'gen-toolkit[{name}]'") from error
+    check_installed([name])
+    return import_module(name)

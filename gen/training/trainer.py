@@ -167,6 +167,10 @@ class Trainer:
             used, stopping, waited = distributed.all_reduce_max(self._share(), self.stopping, waited)
             if used >= 1 or stopping:
                 now.bad = 0  # skipped steps changed no weight, so the state can be saved
+            if stopping and used < 1:  # a validation that is due waits for who goes on
+                if not self._save():
+                    notify(f"{self.folder.path}: could not be saved; it will resume from the checkpoint before")
+                return
             if used >= min(now.next_validation, 1.0):
                 if not_finite(self.model.state_dict()):
                     self._go_back()
@@ -176,10 +180,6 @@ class Trainer:
             elif waited > self.save_every:
                 self._save()
             if now.done:
-                return
-            if stopping:
-                if not self._save():
-                    notify(f"{self.folder.path}: could not be saved; it will resume from the checkpoint before")
                 return
             if not self._step(next(groups), used):
                 groups = self._groups()

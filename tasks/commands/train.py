@@ -113,7 +113,13 @@ def _train(session: Session, typed: str) -> None:
         machine.Interruption() as interruption,
     ):
         trainer = session.trainer([show, log_to(log)])
-        interruption.when_requested = trainer.stop
+
+        def stop() -> None:
+            trainer.stop()
+            if distributed.is_main():
+                print("Stopping after this step or validation; once more stops at once.", file=sys.stderr)
+
+        interruption.when_requested = stop
         trainer.fit()
         if interruption.requested and not trainer.done:
             if distributed.is_main() and (Path(path) / "last").exists():

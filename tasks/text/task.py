@@ -267,7 +267,13 @@ class Text(Task):
             raise UserError("the model has no record of its training text: give one with --data")
         if self.config.data.by_line and not self.config.data.valid:
             check_split(model, "--data")
-        return read_corpus(self.config.data, model.tokenizer, given_labels(model))
+        split = read_corpus(self.config.data, model.tokenizer, given_labels(model))
+        before = model.info.record("measured").get("data_digest")
+        if before and before != split.digest:
+            raise UserError(
+                "the training text has changed since, so what was held out is not known: name text with --data"
+            )
+        return split
 
     def evaluate(self, model: Any, examples: Any, *, batch_size: int = 64, **search: Any) -> Evaluation:
         if search:
