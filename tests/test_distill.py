@@ -23,7 +23,7 @@ from gen.models.model import _divergence
 from gen.search.info import ModelInfo, as_text
 from gen.training.config import make_config
 from gen.training.distill import DistillOptions
-from tasks.caption.data import Split
+from tasks.caption.data import CaptionSplit
 from tasks.text.task import Text
 from tasks.translate.task import Translate
 from tests.conftest import SMALL_TRANSLATOR, TINY, make_model
@@ -270,7 +270,7 @@ def test_teachers_that_write_only_empty_captions_are_named(tmp_path, monkeypatch
     monkeypatch.setattr(taught_captions, "caption_pictures", lambda *_, **__: [silent])
     task = SimpleNamespace(
         config=SimpleNamespace(data=SimpleNamespace(streams=False)),
-        read=lambda data: Split(train, valid, []),
+        read=lambda data: CaptionSplit(train, valid, []),
         teachers=[None],
         progress=lambda *_: None,
     )

@@ -22,7 +22,7 @@ from gen.models.encoders import CNNEncoder, Encoder, JoinedEncoder
 from gen.models.model import Model
 from gen.search import Hypothesis
 from gen.training.self_critical import Reward, items_of
-from tasks.caption.data import Split
+from tasks.caption.data import CaptionSplit
 from tasks.caption.options import CaptionData
 
 EntrySource = Callable[[np.ndarray, np.ndarray], dict[str, torch.Tensor]]
@@ -39,7 +39,7 @@ def cnn_of(model: Model) -> CNNEncoder:
 
 def usable_pictures(
     encoder: CNNEncoder,
-    split: Split,
+    split: CaptionSplit,
     data: CaptionData,
     learns: bool,
     views: int,

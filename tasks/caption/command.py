@@ -21,7 +21,7 @@ from gen.search.options import SearchOptions
 from gen.search.phrase import Fit, phrase_tokens
 from tasks.caption import xmp
 from tasks.caption.arguments import CaptionCommand
-from tasks.caption.pictures import Caption, Shown, as_captions, caption_pictures, search_pictures
+from tasks.caption.pictures import PictureCaptions, Shown, as_captions, caption_pictures, search_pictures
 from tasks.caption.side_files import SideFiles
 from tasks.commands.confidence import check_calibrated, rated
 from tasks.commands.models import labels_of, load_model, record
@@ -176,7 +176,7 @@ def _paths_on_stdin() -> Iterator[str]:
         yield from (os.fsdecode(line.rstrip(b"\r\n")) for line in file if line.strip())
 
 
-def _write(file: IO[str], caption: Caption, config: CaptionCommand) -> None:
+def _write(file: IO[str], caption: PictureCaptions, config: CaptionCommand) -> None:
     """Writes the output for a picture."""
     hypotheses = caption.hypotheses
     if config.json:

@@ -27,7 +27,7 @@ from tasks.caption.options import CaptionData
 
 
 @dataclass(frozen=True)
-class Split:
+class CaptionSplit:
     """Training and validation pictures; see `gen.training.interfaces.Split`.
 
     Attributes:
@@ -102,7 +102,7 @@ class Split:
             raise UserError(f"--valid-captions: the label {few(sorted(map(repr, unknown)))} is not in training")
 
 
-def read_split(options: CaptionData) -> Split:
+def read_split(options: CaptionData) -> CaptionSplit:
     """The pictures with their captions. Raises `UserError` if files are missing or damaged."""
     if options.streams:
         return _stream_split(options)
@@ -118,12 +118,12 @@ def read_split(options: CaptionData) -> Split:
         held_out = hold_out(connected(keys), keys, size)
         valid = [c for c, out in zip(train, held_out, strict=True) if out]
         train = [c for c, out in zip(train, held_out, strict=True) if not out]
-    split = Split(train, valid, dropped, _notes(train, valid), automatic, level=options.level)
+    split = CaptionSplit(train, valid, dropped, _notes(train, valid), automatic, level=options.level)
     split.check(options)
     return split
 
 
-def _stream_split(options: CaptionData) -> Split:
+def _stream_split(options: CaptionData) -> CaptionSplit:
     """Streamed pictures: the captions at the beginning, and the pictures to validate on, which are files."""
     stream = picture_shards(options.data, options.shuffle_buffer)
     head = picture_head(stream)
@@ -138,7 +138,9 @@ def _stream_split(options: CaptionData) -> Split:
     train = [Captioned(Path(f"{p.key:016x}"), p.captions) for p in head if p.key not in held_out]
     share = max(stream.size / sum(p.size for p in head), 1.0)
     automatic = not options.valid_captions
-    split = Split(train, valid, dropped, automatic=automatic, stream=stream, share=share, level=options.level)
+    split = CaptionSplit(
+        train, valid, dropped, automatic=automatic, stream=stream, share=share, level=options.level
+    )
     split.check(options)
     return split
 
@@ -173,7 +175,7 @@ def held_out_files(pictures: Sequence[Captioned], captions: Sequence[str]) -> di
     return {name: "".join(map(json_line, rows)) for name, rows in files.items()}
 
 
-def caption_parts(split: Split, options: CaptionData, test: Sequence[str]) -> dict[str, DataPart]:
+def caption_parts(split: CaptionSplit, options: CaptionData, test: Sequence[str]) -> dict[str, DataPart]:
     """The pictures that are trained on, validated on, and left for a test: those of a split, or of the files
     ``test``."""
     left: list[Captioned] = []

@@ -32,7 +32,7 @@ were looked for."""
 
 
 @dataclass(frozen=True)
-class Caption:
+class PictureCaptions:
     """The captions of a picture: hypotheses, best first, or the error."""
 
     path: Path
@@ -42,7 +42,7 @@ class Caption:
 
 def caption_pictures(
     model: Model | Runtime, items: Iterable[Any], *, batch_size: int = 64, **options: Any
-) -> Iterator[Caption]:
+) -> Iterator[PictureCaptions]:
     """Captions any number of pictures; yields in order. The next pictures are read while the model runs.
 
     A picture that cannot be read gets an error; the others are not affected.
@@ -55,7 +55,7 @@ def caption_pictures(
     """
     work = partial(model.generate, attention=False, **options)
     for path, found in _through(model, items, work, batch_size):
-        yield Caption(path, [], found) if isinstance(found, PictureError) else Caption(path, found)
+        yield PictureCaptions(path, [], found) if isinstance(found, PictureError) else PictureCaptions(path, found)
 
 
 def search_pictures(

@@ -10,7 +10,7 @@ from gen.base.files import read_whole
 from gen.base.folders import write_bytes
 from gen.inputs.pictures import read_picture
 from tasks.caption import xmp
-from tasks.caption.pictures import Caption, expand
+from tasks.caption.pictures import PictureCaptions, expand
 
 
 class SideFiles:
@@ -34,11 +34,11 @@ class SideFiles:
                 self._places[path] = path.relative_to(name) if path != Path(name) else Path(path.name)
                 yield path
 
-    def text(self, caption: Caption) -> bool:
+    def text(self, caption: PictureCaptions) -> bool:
         """The caption as text, ``photo.txt``. Returns whether that worked."""
         return self._write(caption, caption.path.with_suffix(".txt"), lambda _: f"{_text(caption)}\n".encode())
 
-    def sidecar(self, caption: Caption) -> bool:
+    def sidecar(self, caption: PictureCaptions) -> bool:
         """The caption in an XMP sidecar. Returns whether that worked."""
 
         def filled(path: Path) -> bytes:
@@ -48,7 +48,7 @@ class SideFiles:
         path = caption.path.with_name(xmp.NAME.format(name=caption.path.name))
         return self._write(caption, path, filled, changes=True)
 
-    def copy(self, caption: Caption) -> bool:
+    def copy(self, caption: PictureCaptions) -> bool:
         """A copy of the picture with the caption in it. Returns whether that worked."""
         place = self._places.pop(caption.path, Path(caption.path.name))
 
@@ -62,7 +62,9 @@ class SideFiles:
 
         return self._write(caption, self.copies / place, filled)
 
-    def _write(self, caption: Caption, path: Path, filled: Callable[[Path], bytes], changes: bool = False) -> bool:
+    def _write(
+        self, caption: PictureCaptions, path: Path, filled: Callable[[Path], bytes], changes: bool = False
+    ) -> bool:
         """Writes a file. ``changes``: it may be there, and ``filled`` keeps what others wrote into it."""
         try:
             if path in self._written:
@@ -86,5 +88,5 @@ def _reason(error: Exception) -> str:
     return f"cannot be written ({error.strerror or error})" if isinstance(error, OSError) else str(error)
 
 
-def _text(caption: Caption) -> str:
+def _text(caption: PictureCaptions) -> str:
     return caption.hypotheses[0].text

@@ -43,7 +43,7 @@ from tasks.caption.batches import (
     named_source,
     usable_pictures,
 )
-from tasks.caption.data import Split, caption_parts, held_out_files, read_split
+from tasks.caption.data import CaptionSplit, caption_parts, held_out_files, read_split
 from tasks.caption.options import CaptionData, CaptionHeldOut, CaptionReward, CaptionSizes
 from tasks.caption.pictures import as_captions, caption_pictures, expand, item_of
 from tasks.caption.taught import taught_captions
@@ -83,7 +83,7 @@ class Caption(Task):
             found.append("--self-critical and --finetune exclude each other")
         return found
 
-    def read(self, data: CaptionData) -> Split:
+    def read(self, data: CaptionData) -> CaptionSplit:
         """The pictures with their captions. Raises `UserError` if files are missing or damaged."""
         split = read_split(data)
         if self.begun is not None:
@@ -95,7 +95,7 @@ class Caption(Task):
                 raise unknown_label(unknown.pop(), labels, "; name the files of --captions as that model's were")
         return split
 
-    def taught(self, options: DistillOptions, written: Written | None) -> Split:
+    def taught(self, options: DistillOptions, written: Written | None) -> CaptionSplit:
         """The pictures, with the teachers' captions."""
         return taught_captions(self, options, written)
 
@@ -109,7 +109,7 @@ class Caption(Task):
     def parts(self, test: Sequence[str] = ()) -> dict[str, DataPart]:
         return caption_parts(self.split, self.config.data, test)
 
-    def build(self, sizes: Any, split: Split) -> Model:
+    def build(self, sizes: Any, split: CaptionSplit) -> Model:
         """A CNN encoder and the decoder."""
         learns = {"finetune": sizes.finetune, "finetune_rate": sizes.finetune_rate}
         encoder = CNNEncoder.of(sizes, sizes.memory_size, **learns)
@@ -121,7 +121,7 @@ class Caption(Task):
         label = LabelEncoder({"label": labels}, sizes.memory_size, prompt=False)
         return Model(JoinedEncoder({"picture": encoder, "label": label}, sizes.memory_size), config, tokenizer)
 
-    def _tokenized(self, split: Split) -> CaptionCorpus:
+    def _tokenized(self, split: CaptionSplit) -> CaptionCorpus:
         """The training captions as token ids."""
         data = self.config.data
         self.corpus = build_captions(
@@ -138,7 +138,7 @@ class Caption(Task):
             return replace(self.search, no_repeat_ngram=None, max_new_tokens=300).given()
         return super().search_defaults(model)
 
-    def tokenizers(self, split: Split) -> tuple[Tokenizer, dict[str, Tokenizer]]:
+    def tokenizers(self, split: CaptionSplit) -> tuple[Tokenizer, dict[str, Tokenizer]]:
         return self._tokenized(split).tokenizer, {}
 
     def defaults(self, facts: Facts) -> Choices:
@@ -178,7 +178,7 @@ class Caption(Task):
     def change(self, begun: Model, sizes: Any) -> None:
         cnn_of(begun).unfreeze(sizes.finetune, sizes.finetune_rate)
 
-    def make_batches(self, model: Model, split: Split, config: Any) -> Batches:
+    def make_batches(self, model: Model, split: CaptionSplit, config: Any) -> Batches:
         """Batches of captions of similar length with their pictures, a different view in every epoch; pictures
         alone for self-critical training. Pictures that cannot be read are recorded in ``split``."""
         data, seed, encoder = config.data, config.train.seed, cnn_of(model)
@@ -192,7 +192,7 @@ class Caption(Task):
         pictures = [split.valid[i - len(split.files)] for i in held_out]
         self.valid = ValidationPictures(pictures, source, held_out, data.verbatim, model.tokenizer)
         if not (len(train) or split.stream) or not pictures:
-            Split([], pictures, split.dropped).check(data)
+            CaptionSplit([], pictures, split.dropped).check(data)
         if split.stream is not None:
             make = picture_blocks(
                 self.corpus.tokenizer,

@@ -16,14 +16,14 @@ from gen.datasets.captions import Captioned
 from gen.datasets.splits import picture_keys
 from gen.training.distill import DistillOptions, Written, check_files
 from gen.training.teaching import together
-from tasks.caption.data import Split
+from tasks.caption.data import CaptionSplit
 from tasks.caption.pictures import caption_pictures, expand, item_of
 
 if TYPE_CHECKING:
     from tasks.caption.task import Caption
 
 
-def taught_captions(task: Caption, options: DistillOptions, written: Written | None) -> Split:
+def taught_captions(task: Caption, options: DistillOptions, written: Written | None) -> CaptionSplit:
     """The pictures of the task's data with the teachers' captions; see `Task.taught`."""
     check_files(task.config.data)
     split = task.read(task.config.data)
@@ -42,7 +42,7 @@ def taught_captions(task: Caption, options: DistillOptions, written: Written | N
     return taught
 
 
-def _rows(task: Caption, split: Split, options: DistillOptions) -> Iterator[dict[str, str]]:
+def _rows(task: Caption, split: CaptionSplit, options: DistillOptions) -> Iterator[dict[str, str]]:
     """What the teachers say of the training pictures, and of those in --sources, once for every label."""
     labels = sorted({c.label for c in split.train})
     asked = [(c.picture, c.label) for c in split.train]
@@ -57,7 +57,7 @@ def _rows(task: Caption, split: Split, options: DistillOptions) -> Iterator[dict
             yield {"image": str(picture), "label": label, "caption": each.hypotheses[0].text}
 
 
-def _further(split: Split, names: Sequence[str]) -> list[Path]:
+def _further(split: CaptionSplit, names: Sequence[str]) -> list[Path]:
     """The pictures of --sources that are neither trained nor validated on, under whatever name. Raises `UserError`
     if one is not there."""
     further = list(expand(names))
