@@ -226,6 +226,7 @@ def test_names_of_pictures_from_elsewhere(tmp_path, capsys):
         "z",
         "1.jpg",
         "x/2.jpg",
+        "w/2.jpg",  # a folder that is not there
         "q",
     ]
     rows = [{"image": name, "caption": name} for name in asked]
@@ -235,7 +236,7 @@ def test_names_of_pictures_from_elsewhere(tmp_path, capsys):
     assert [str(c.picture.relative_to(folder)) for c in found.pictures] == expected
     assert found.pictures[-1].captions == ["z", "its own name"]
     # There are two 1.jpg; and what is not in x is not the picture of that name in y.
-    assert found.dropped == [f"{name}: is not in {folder}" for name in ("1.jpg", "x/2.jpg", "q")]
+    assert found.dropped == [f"{name}: is not in {folder}" for name in ("1.jpg", "x/2.jpg", "w/2.jpg", "q")]
     told = capsys.readouterr().err
     assert "photos: 6 pictures have another name there" in told
     assert len(told.splitlines()) == 1

@@ -99,6 +99,36 @@ def test_a_run_needs_the_model_it_began_from_no_longer(gen, trained, book, tmp_p
     shutil.rmtree(base)
     status, said, err = gen(*words, "--budget", "6 steps", *more[2:])
     assert (status, "goes on up to 6 steps" in said) == (0, True), err
+    other = ("--data", book, "--out", base, "--hidden-size", "24", "--budget", "2 steps", "--device", "cpu")
+    assert gen("train", "text", *other)[0] == 0  # now it has other sizes
+    status, said, err = gen(*words, "--budget", "8 steps", *more[2:])
+    assert (status, "goes on up to 8 steps" in said) == (0, True), err
+
+
+def test_a_terminal_that_has_gone_stops_no_training_unsaved(gen, book, tmp_path, monkeypatch) -> None:
+    import os
+    import signal
+
+    from gen.training.trainer import Trainer
+
+    class Gone:
+        def write(self, text):
+            raise OSError(5, "Input/output error")
+
+        flush = write
+
+    step = Trainer._step
+
+    def hang_up(self, *args):
+        if self.now.step == 7:
+            with monkeypatch.context() as gone:
+                gone.setattr("sys.stderr", Gone())
+                os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args)
+
+    monkeypatch.setattr(Trainer, "_step", hang_up)
+    train(gen, book, tmp_path / "new")
+    assert RunFolder(tmp_path / "new", {}).progress()["step"] == 8
 
 
 def test_what_was_held_out_of_another_text_is_not_known(gen, trained, book) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 
-from gen.search.mbr import SHARPNESS, expected_bleu
+from gen.search.mbr import MOST, SHARPNESS, expected_bleu
 
 NUMBERS = np.random.default_rng(0)
 OUTPUTS = [NUMBERS.integers(0, 5, size).tolist() for size in (1, 3, 4, 7, 9, 12, 12)]
@@ -33,6 +33,15 @@ def test_outputs_without_tokens_are_worth_nothing_and_no_warning():
     assert expected_bleu([[]], [-1.0]).tolist() == [0.0]
     first, second = expected_bleu([[], [5, 6]], [-1.0, -2.0])
     assert first == 0 < second < 1
+
+
+def test_a_wide_beam_is_ordered_by_its_most_probable_outputs(model):
+    plain = model.generate("the ", beam=100, n_best=100, max_new_tokens=5)
+    ordered = model.generate("the ", beam=100, n_best=100, max_new_tokens=5, mbr=True)
+    assert len(plain) > MOST
+    assert sorted(h.text for h in ordered[:MOST]) == sorted(h.text for h in plain[:MOST])
+    assert [h.text for h in ordered[MOST:]] == [h.text for h in plain[MOST:]]
+    assert np.isfinite(expected_bleu([[5], [6]], [-np.inf, -np.inf])).all()
 
 
 def test_what_others_agree_with_comes_first(model):

@@ -257,6 +257,7 @@ def test_choices_are_recorded_with_their_reasons(gen, book, tmp_path, speed, mon
         yield (lambda figures, step: None), "https://tracker.test/runs/1"
 
     monkeypatch.setitem(trackers.TRACKERS, "tensorboard", tracker)
+    monkeypatch.setattr("gen.training.session.check_installed", lambda names: None)
     allowed = speed(50_000)
     out = tmp_path / "run"
     command = ("train", "text", "--data", book, "--out", out, "--budget", "1s", "--track", "tensorboard")

@@ -927,6 +927,9 @@ def test_pages_of_other_origins_may_not_post():
             ("same-origin", url, 200),
             ("none", None, 200),
             (None, None, 200),
+            (None, url, 200),
+            (None, "http://evil.example.org", 403),  # what a browser tells of addresses in plain http
+            (None, "https://example.org", 200),
         ):
             headers = {"Content-Type": "text/plain", "Sec-Fetch-Site": site, "Origin": origin}
             headers = {name: value for name, value in headers.items() if value}

@@ -15,6 +15,7 @@ from gen.base.errors import UserError
 from gen.base.files import TextFiles
 from gen.base.lines import read_lines
 from gen.base.tables import Table, kind_of
+from gen.base.tmx import tmx_rows
 
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=150, database=None)
 settings.load_profile("same")
@@ -287,3 +288,18 @@ def test_any_lines_read_back(tmp_path_factory, lines):
     for end in ("\n", "\r\n", "\r"):
         path.write_bytes("".join(line + end for line in lines).encode())
         assert list(read_lines(str(path))) == lines
+
+
+@pytest.mark.parametrize(("encoding", "why"), [("Big5", "encoding"), ("x-nobody", "encoding")])
+def test_a_translation_memory_in_an_encoding_that_is_not_read(tmp_path, encoding, why):
+    path = tmp_path / "memory.tmx"
+    path.write_text(f'<?xml version="1.0" encoding="{encoding}"?><tmx></tmx>')
+    with pytest.raises(UserError, match=why):
+        list(tmx_rows(str(path)))
+
+
+def test_languages_of_a_translation_memory_in_other_letters(tmp_path):
+    unit = '<tu><tuv xml:lang="{}"><seg>a</seg></tuv><tuv xml:lang="de"><seg>b</seg></tuv></tu>'
+    path = tmp_path / "memory.tmx"
+    path.write_text(f"<tmx><body>{unit.format('EN-US')}{unit.format('en-us')}</body></tmx>")
+    assert [row for _, row in tmx_rows(str(path))] == [{"EN-US": "a", "de": "b"}] * 2

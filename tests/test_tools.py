@@ -112,6 +112,7 @@ def test_trackers_write_into_the_folder_of_a_new_run(train, tmp_path, monkeypatc
         yield (lambda figures, step: None), "tensorboard --logdir new"
 
     monkeypatch.setitem(TRACKERS, "tensorboard", tracker)
+    monkeypatch.setattr("gen.training.session.check_installed", lambda names: None)
     for said in ("loss", "already trained"):
         status, out, err = train("--track", "tensorboard")
         assert (status, said in out) == (0, True), err

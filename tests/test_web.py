@@ -198,6 +198,7 @@ SEARCHES = [
     ("writer", "the ", {"beam": 5, "n_best": 3}),
     ("writer", "the ", {"beam": 3, "length_penalty": 0, "no_repeat_ngram": 2}),
     ("writer", "the ", {"beam": 6, "mbr": True}),
+    ("writer", "the ", {"beam": 70, "mbr": True, "n_best": 70, "stop": "cat", "max_new_tokens": 12}),
     ("en-de", SENTENCES[0], {"beam": 5, "mbr": True, "n_best": 4}),
     ("writer", "the ", {"beam": 4, "repetition_penalty": 1.2, "prefix": "cat", "stop": "mat"}),
     ("small", "the ", {"temperature": 0}),

@@ -264,6 +264,8 @@ def _same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(_same, a, b))
     if a == b or not (isinstance(a, str) and isinstance(b, str)):
         return bool(a == b)
+    if a.partition("=")[0] == b.partition("=")[0]:  # LABEL=FILE
+        a, b = a.partition("=")[2] or a, b.partition("=")[2] or b
     try:
         return os.path.samefile(a, b)
     except (OSError, ValueError):

@@ -13,6 +13,9 @@ from gen.base.lines import read_lines
 _SAMPLE = 2000
 """Lines that the dialect is told from."""
 
+_FURTHEST = 1_000_000
+"""Lines among which the first quotation marks of tab-separated text are looked for."""
+
 _CELL = 1 << 24
 """Largest number of characters in a cell."""
 
@@ -113,7 +116,8 @@ def sniff(name: str, default: str, delimiters: str = DELIMITERS, errors: str = "
             if share > most + 0.05:
                 best, most = dialect, share
     if best.delimiter == "\t" and not best.quoted and not whole:
-        marked = (line for line in islice(read_lines(name, errors=errors), len(sample), None) if '"' in line)
+        rest = islice(read_lines(name, errors=errors), len(sample), _FURTHEST)
+        marked = (line for line in rest if '"' in line)
         best = replace(best, quoted=_quoted_later(islice(marked, _SAMPLE)))
     rows = [cells for _, cells in _sampled(best, sample, whole) or []]
     after = [cell for cells in rows for cell in cells[1:] if cell]
@@ -154,20 +158,21 @@ def _needs_quotes(quoted: list[tuple[int, list[str]]], plain: list[tuple[int, li
 
 def _quoted_later(lines: Iterable[str]) -> bool:
     """Whether quotation marks belong to the format of tab-separated text by lines that have some: they hide a tab
-    or a doubled mark in one of them, and are wrong in none."""
-    found = False
+    or a doubled mark in more of them than are left open, and are wrong in none."""
+    found = left_open = 0
     quoted, plain = Dialect("\t"), Dialect("\t", quoted=False)
     for line in lines:
         try:
             cells = [cells for _, cells in quoted.rows([line])]
         except csv.Error as error:
             if "end of data" in str(error):  # the line may be the first one of a cell
+                left_open += 1
                 continue
             return False
         apart = [cell for _, row in plain.rows([line]) for cell in row]
         marked = [cell[1:-1] for cell in apart if len(cell) > 1 and cell[0] == cell[-1] == '"']
-        found |= any('""' in cell for cell in marked) or any(len(row) < len(apart) for row in cells)
-    return found
+        found += any('""' in cell for cell in marked) or any(len(row) < len(apart) for row in cells)
+    return found > left_open
 
 
 def _sampled(dialect: Dialect, sample: list[str], whole: bool) -> list[tuple[int, list[str]]] | None:

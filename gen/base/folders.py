@@ -16,13 +16,6 @@ from typing import Any, TypeVar
 
 from gen.base.errors import UserError
 
-
-def umask() -> int:
-    """The bits that new files do not get."""
-    os.umask(mask := os.umask(0))  # it cannot be read otherwise
-    return mask
-
-
 T = TypeVar("T")
 
 

@@ -33,9 +33,13 @@ def load_dataset(name: str) -> Any:
         base, *rest = name.split(":")
         if is_saved(base):
             saved = datasets.load_from_disk(base)
-            part = saved[rest[-1] if rest else "train"] if isinstance(saved, datasets.DatasetDict) else saved
-            return _with_pictures(part)
+            parts = saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+            if (part := rest[-1] if rest else "train") not in parts:
+                raise UserError(f"{name}: has no part {part!r}, but {', '.join(parts)}")
+            return _with_pictures(parts[part])
         return _with_pictures(datasets.load_dataset(base, *rest[:-1], split=rest[-1] if rest else "train"))
+    except UserError:
+        raise
     except Exception as error:  # network, pyarrow, missing splits: no common base class
         raise UserError(f"{name}: cannot be loaded ({first_line(error)})") from error
 

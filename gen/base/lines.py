@@ -17,7 +17,6 @@ from typing import IO
 
 from gen.base.distributed import is_main
 from gen.base.errors import UserError, encode_leniently
-from gen.base.folders import umask
 
 MAX_LINE_BYTES = 16 << 20
 """Longest line that is read, if nobody says otherwise."""
@@ -194,7 +193,8 @@ def output(name: str, option: str = "--output") -> Iterator[IO[str]]:
         if at_once:
             with temporary.open("r+b") as written:
                 os.fsync(written.fileno())
-            temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask())
+            os.umask(mask := os.umask(0))  # it cannot be read otherwise
+            temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
             temporary.replace(path)
     except OSError as error:
         if error.filename or isinstance(error, BrokenPipeError):  # another file; or nobody reads any more

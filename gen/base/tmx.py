@@ -24,6 +24,7 @@ def tmx_rows(name: str) -> Iterator[tuple[str, dict[str, str]]]:
     """
     found: list[tuple[str, dict[str, str]]] = []
     row: dict[str, str] = {}
+    spellings: dict[str, str] = {}  # of languages: en-us is EN-US
     language, words, codes, begin = "", [""], 0, 0
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -35,6 +36,7 @@ def tmx_rows(name: str) -> Iterator[tuple[str, dict[str, str]]]:
             begin = parser.CurrentLineNumber
         elif tag == "tuv":
             language = given.get("xml:lang") or given.get("lang") or ""
+            language = spellings.setdefault(language.lower(), language)
         elif tag == "seg":
             words, codes = [], 0
         codes += tag in _CODES
@@ -61,8 +63,11 @@ def tmx_rows(name: str) -> Iterator[tuple[str, dict[str, str]]]:
                 yield from found
                 found.clear()
         parser.Parse(b"", True)
+        yield from found
     except expat.ExpatError as error:
         raise UserError(f"{name}: line {error.lineno} is no XML: {expat.errors.messages[error.code]}") from error
+    except (ValueError, LookupError) as error:
+        raise UserError(f"{name}: is in an encoding that is not read ({error}): save it as UTF-8") from error
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None)
         raise UserError(f"{name}: cannot be read ({reason or error})") from error

@@ -52,7 +52,7 @@ class FeatureStore:
     def __init__(self, encoder: CNNEncoder, dtype: str = "float16", cache: Path | None = None) -> None:
         self.encoder = encoder
         self.dtype = np.dtype(dtype)
-        self.folder = (cache or cache_folder()) / f"features2-{encoder.key()}-{dtype}"  # 2: with checksums
+        self.folder = (cache or cache_folder()) / f"features3-{encoder.key()}-{dtype}"  # 3: of greys of 10 bits
         self.shape = (len(encoder.where), encoder.project.in_features)  # (S, C)
         self._map: Any = None
         try:

@@ -36,9 +36,8 @@ class PictureFolder:
         self._others: dict[str, Path] = {}
 
     def find(self, name: str) -> Path | None:
-        """The picture of a name. Where there is none: the only one whose name is the same but for its case, the
-        form of its accents, "\\\\" for "/", further folders before it in the one or the other, or an ending that
-        the name lacks."""
+        """The picture of a name. Where there is none: the only one whose name is the same but for case, the form
+        of accents, backslashes, an ending that the name lacks, and folders that only one of both begins with."""
         exact = self.folder / name
         if os.path.isfile(exact):  # False, not an error, for names that are too long
             return exact
@@ -62,7 +61,8 @@ class PictureFolder:
     def _similar(self, key: str) -> Path | None:
         whole, ends, folders = self._index
         for left, asked in _ends(key):
-            for index in (whole, ends):
+            # A name is cut short, or those in the folder are: cut both, and another folder's picture would do.
+            for index in (whole, ends) if asked == key else (whole,):
                 if found := index.get(asked):
                     return found[0] if len(found) == 1 else None
             if left in folders:  # its folder is there, and it is not: one of another folder is another picture

@@ -209,16 +209,16 @@ class PictureProcessor(InputProcessor):
         if all(isinstance(item, np.ndarray) and item.dtype != np.uint8 and item.ndim == 2 for item in items):
             return np.stack(items)
         with ThreadPoolExecutor(2) as pool:  # decoding releases the interpreter lock
-            found = np.stack(list(pool.map(self._pixels, items)))
-        if self.optional:  # zeros are no picture, and a black one is one
-            found[~found.reshape(len(found), -1).any(1), 0, 0, 0] = 1
-        return found
+            return np.stack(list(pool.map(self._pixels, items)))
 
     def _pixels(self, item: Any) -> np.ndarray:
         made = isinstance(item, np.ndarray) and item.dtype == np.uint8
         if made and item.shape == (3, self.preprocessing.size, self.preprocessing.size):
             return item
-        return self.preprocessing.pixels(item)
+        found = self.preprocessing.pixels(item)
+        if self.optional and not found.any():  # zeros are no picture, and a black one is one
+            found[0, 0, 0] = 1
+        return found
 
     def example(self) -> np.ndarray:
         return np.zeros((3, 3, self.preprocessing.size, self.preprocessing.size), np.uint8)

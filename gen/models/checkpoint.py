@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gen.base import hub
 from gen.base.errors import UserError, first_line
 from gen.base.files import check_regular, read_whole
-from gen.base.folders import umask, whole_folder
+from gen.base.folders import whole_folder
 from gen.base.yaml_files import read_yaml
 from gen.runtime import is_exported
 
@@ -75,9 +75,10 @@ def write_model(
         files: other files, by name: the tokenizer, the model card.
     """
     save_file({name: t.detach().cpu().contiguous() for name, t in weights.items()}, folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o666 & ~umask())  # safetensors lets nobody else read it
     text = yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True)
     (folder / CONFIG).write_text(text, encoding="utf-8", errors="backslashreplace")
+    with suppress(OSError):  # some file systems know no permissions
+        (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode & 0o777)  # safetensors lets nobody else read it
     for name, data in files.items():
         (folder / name).write_bytes(data)
 

@@ -14,6 +14,10 @@ SHARPNESS = 2.5
 data, where 1 to 4 do nearly as well."""
 
 
+MOST = 64
+"""Outputs of a beam that vote, the most probable ones: each is compared with each."""
+
+
 def expected_bleu(outputs: Sequence[Sequence[int]], scores: Sequence[float]) -> np.ndarray:
     """How well each output would do if one of them were the reference.
 
@@ -38,14 +42,14 @@ def expected_bleu(outputs: Sequence[Sequence[int]], scores: Sequence[float]) -> 
     log_precision = np.zeros((K, K))  # of the output of a row, where that of the column is the reference
     for n in range(1, ORDERS + 1):
         counts = _ngram_counts(outputs, n)
-        matches = np.minimum(counts[:, None], counts[None]).sum(-1)
+        matches = np.stack([np.minimum(row, counts).sum(-1) for row in counts])
         more = float(n > 1)
         with np.errstate(divide="ignore", invalid="ignore"):  # nothing matches, or there are no tokens
             log_precision += np.log((matches + more) / (counts.sum(1)[:, None] + more)) / ORDERS
     with np.errstate(divide="ignore", invalid="ignore"):
         brevity = np.minimum(1 - lengths[None] / lengths[:, None].astype(float), 0.0)
     bleu = np.nan_to_num(np.exp(log_precision + np.nan_to_num(brevity, nan=0.0)))
-    weights = SHARPNESS * np.array(scores) / ((6 + lengths) / 6)
+    weights = SHARPNESS * np.maximum(scores, -1e9) / ((6 + lengths) / 6)
     weights = np.exp(weights - weights.max())
     return bleu @ (weights / weights.sum())
 

@@ -13,7 +13,7 @@ from gen.inputs.tokenizer import Tokenizer
 from gen.search.confidence import Calibration
 from gen.search.copying import Copying
 from gen.search.loop import Events, Step, unroll
-from gen.search.mbr import expected_bleu
+from gen.search.mbr import MOST, expected_bleu
 from gen.search.must import Goal
 from gen.search.ops import Ops
 from gen.search.output import Hypothesis
@@ -152,7 +152,7 @@ def _distinct(hypotheses: list[Hypothesis], tokenizer: Tokenizer) -> list[Hypoth
 def _agreeing(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
     """Those that lack nothing they had to say, or else all, the one first that the others agree with most."""
     least = len(hypotheses[0].missing)
-    among = [found for found in hypotheses if len(found.missing) == least]
+    among = [found for found in hypotheses[:MOST] if len(found.missing) == least]
     expected = expected_bleu([found.token_ids for found in among], [found.score for found in among])
     return [among[i] for i in np.argsort(-expected, kind="stable")] + hypotheses[len(among) :]
 

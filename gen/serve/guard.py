@@ -69,15 +69,17 @@ class Origins:
     """The origins whose pages may ask, besides the server's own; "*": any.
 
     A browser sends what a page elsewhere posts as plain text, and only keeps the answer from that page (CSRF). Its
-    header ``Sec-Fetch-Site`` shows it; what is no browser has none.
+    header ``Sec-Fetch-Site`` shows it, or ``Origin`` alone where the address is neither https nor this machine's;
+    what is no browser has neither.
     """
 
     def __init__(self, origins: Collection[str]) -> None:
         self._origins = {*origins}
 
-    def check(self, site: str, origin: str) -> None:
-        """Raises `Refusal` for a page of another origin."""
-        if site in ("cross-site", "same-site") and not self._origins & {"*", origin}:
+    def check(self, site: str, origin: str, host: str) -> None:
+        """Raises `Refusal` for a page of another origin than ``host``."""
+        elsewhere = site in ("cross-site", "same-site") if site else origin.partition("://")[2] != host
+        if (site or origin) and elsewhere and not self._origins & {"*", origin}:
             message = f"pages of {origin[:80]!a} may not ask this server; --cors ORIGIN allows them to"
             raise Refusal(message, 403, code="origin_not_allowed")
 
@@ -133,7 +135,8 @@ class Guard:
         headers = dict(scope["headers"])
         self.hosts.check([value for name, value in scope["headers"] if name == b"host"])
         if scope["method"] == "POST":
-            self.origins.check(*(headers.get(n, b"").decode("latin-1") for n in (b"sec-fetch-site", b"origin")))
+            names = (b"sec-fetch-site", b"origin", b"host")
+            self.origins.check(*(headers.get(name, b"").decode("latin-1") for name in names))
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self.most:
             raise _TooLarge

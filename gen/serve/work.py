@@ -157,7 +157,8 @@ class Work:
 
     def _count(self, job: Job, positions: int) -> None:
         """Counts what an answer may have. Raises `Refusal` where that is too much to write."""
-        self.size += job.width * job.limit * (8 * (1 + job.top) + positions)
+        given = job.search.num_distinct or job.search.strategy.num_return  # of a beam, fewer than its rows
+        self.size += given * job.limit * (8 * (1 + job.top) + positions)
         if self.size > ANSWER and (job.top or positions):
             names = "max_new_tokens, texts or beams, or alternatives (top, logprobs), or do without attention"
             raise Refusal(f"{self.size:,} numbers are too much for an answer: ask for fewer {names}")

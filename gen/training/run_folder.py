@@ -328,7 +328,7 @@ def _check_place(path: Path) -> None:
     if not os.path.isdir(there):
         raise UserError(f"--out {path}: cannot be made: {there} is no folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"--out {path}: cannot be written: {there} lets nobody like you make a file in it")
+        raise UserError(f"--out {path}: cannot be written: you may make no file in {there}")
 
 
 def _budget(text: Any) -> Budget | None:

@@ -63,6 +63,8 @@ class Session:
 
     model: Model
     resolved: Resolved
+    goes_on = False
+    """Whether the model to start from is what this run has made of it."""
     config_class = staticmethod(config_class)
     """Task → the dataclass of a session's options."""
 
@@ -132,8 +134,10 @@ class Session:
         """The model to start from. A run that has been saved is resumed from what it has made of it: the other may
         be gone, or have been trained anew."""
         if self.writes:
-            with suppress(UserError):
-                return Model.load(self.folder.path)
+            with suppress(UserError):  # it is new, or what it has is damaged
+                model = Model.load(self.folder.path)
+                self.goes_on = True
+                return model
         return Model.load(path)
 
     def _read(self) -> Any:
@@ -169,7 +173,8 @@ class Session:
             model = task.build(config.model, task.split)
         elif config.train.new_vocabulary:
             model, shared = with_vocabulary(begun, *task.tokenizers(task.split))
-            task.say(f"Of {len(model.tokenizer):,} tokens {shared:,} were known to {config.train.init_from}.")
+            if not self.goes_on:
+                task.say(f"Of {len(model.tokenizer):,} tokens {shared:,} were known to {config.train.init_from}.")
         else:
             model = begun
         if begun is not None:

@@ -160,10 +160,19 @@ def _id(folder: Path) -> str:
 def check_installed(names: Sequence[str]) -> None:
     """Raises `UserError` if the library of a tracker is not there; imports none."""
     for name in names:
-        if (sys.modules[name] if name in sys.modules else find_spec(name)) is None:
-            raise UserError(f"--track {name}: not installed; pip install 'gen-toolkit[{name}]'")
+        if name in sys.modules:
+            continue
+        spec = find_spec(name)
+        if spec is None or spec.loader is None:  # without a loader: a folder of that name, such as W&B's own
+            raise _missing(name)
+
+
+def _missing(name: str) -> UserError:
+    return UserError(f"--track {name}: not installed; pip install 'gen-toolkit[{name}]'")
 
 
 def _need(name: str) -> Any:
-    check_installed([name])
-    return import_module(name)
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise _missing(name) from error

@@ -236,7 +236,7 @@ def _refuse_parts(name: str, folders: Sequence[Path]) -> None:
         if len(outer) > 1:
             raise UserError(
                 f"{name}: {few(outer)} hold the same folders ({few(labels)}): these look like parts of the "
-                "data; name the folder whose folders are the labels"
+                "data; name the one whose folders are the labels, or a table with --label"
             )
 
 
@@ -270,7 +270,7 @@ def _rows(name: str, options: ClassifyData, dropped: list[str]) -> Iterator[tupl
     columns = [picture] if picture else [table.column("--column", each) for each in options.column or ()]
     if odd := next((column for column in (label, *columns) if table.kinds[column] == "lists"), None):
         raise UserError(f"{name}: column {odd!r} holds lists: a text has one label, and is no list of words")
-    folder = PictureFolder(Path(options.images) if options.images else Path(name).parent)
+    folder = PictureFolder(Path(options.images or Path(name).parent), search=bool(options.images))
     for where, row in table:
         target = row.get(label)
         words = [str(row.get(column) or "").strip() for column in columns]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,9 @@ def _train(session: Session, typed: str) -> None:
 
         def stop() -> None:
             trainer.stop()
-            if distributed.is_main():
-                print("Stopping after this step or validation; once more stops at once.", file=sys.stderr)
+            with suppress(OSError, RuntimeError):  # the terminal may be gone, or a print under way
+                if distributed.is_main():
+                    print("Stopping after this step or validation; once more stops at once.", file=sys.stderr)
 
         interruption.when_requested = stop
         trainer.fit()

@@ -269,7 +269,7 @@ class Text(Task):
             check_split(model, "--data")
         split = read_corpus(self.config.data, model.tokenizer, given_labels(model))
         before = model.info.record("measured").get("data_digest")
-        if before and before != split.digest:
+        if before and not self.config.data.valid and before != split.digest:
             raise UserError(
                 "the training text has changed since, so what was held out is not known: name text with --data"
             )

@@ -75,7 +75,7 @@ def read_rows(files: PairFiles, options: FurtherInputs) -> Rows:
         return {}
     found = files.cells([(f"--{kind}", column) for kind, column in options.columns])
     folders = [Path(options.images)] * len(found[0]) if options.images else files.folders
-    known = {folder: PictureFolder(folder) for folder in folders}
+    known = {folder: PictureFolder(folder, search=bool(options.images)) for folder in {*folders}}
     made: Rows = {}
     for (name, kind), cells in zip(options.kinds.items(), found, strict=True):
         if kind == "image":

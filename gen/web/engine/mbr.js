@@ -2,16 +2,18 @@
 
 const ORDERS = 4; // of n-grams, as in BLEU
 const SHARPNESS = 2.5; // how much more the more probable outputs count
+const MOST = 64; // outputs of a beam that vote, the most probable ones
 
 export function agreeing(hypotheses) {
-  const expected = expectedBleu(hypotheses);
-  const order = hypotheses.map((_, i) => i).sort((a, b) => expected[b] - expected[a] || a - b);
-  return order.map((i) => hypotheses[i]);
+  const among = hypotheses.slice(0, MOST);
+  const expected = expectedBleu(among);
+  const order = among.map((_, i) => i).sort((a, b) => expected[b] - expected[a] || a - b);
+  return [...order.map((i) => among[i]), ...hypotheses.slice(MOST)];
 }
 
 function expectedBleu(hypotheses) {
   const counts = hypotheses.map(({ ids }) => Array.from({ length: ORDERS }, (_, n) => ngrams(ids, n + 1)));
-  const logits = hypotheses.map(({ score, ids }) => (SHARPNESS * score) / ((6 + ids.length) / 6));
+  const logits = hypotheses.map(({ score, ids }) => (SHARPNESS * Math.max(score, -1e9)) / ((6 + ids.length) / 6));
   const most = Math.max(...logits);
   const weights = logits.map((logit) => Math.exp(logit - most));
   const sum = weights.reduce((a, b) => a + b, 0);
