@@ -168,7 +168,7 @@ def run():
         # An untrained model does not stop by itself; the longest captions of a batch have about 16 words.
         model.precision = "auto"  # as in the command
         described = per_second(lambda: list(caption_pictures(model, paths, max_new_tokens=16)), PICTURES)
-        what = "gen caption of files, beam 3, decoding included"
+        what = "gen caption of files, decoding included"
         yield row(what, described, bare, "images/s", "≥ 0.9")
         with alone() as baseline:
             as_it_comes = baseline(bare_backbone, False)
