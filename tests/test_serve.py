@@ -431,8 +431,9 @@ def test_answers_too_large_to_be_written_are_refused(monkeypatch):
         monkeypatch.setattr(work, "LARGE", 0)  # beside the event loop: the same
         assert httpx.post(f"{url}/api/generate", json={**asked, "top": 3}).json() == whole
         monkeypatch.setattr(work, "ANSWER", 1000)
-        answer = httpx.post(f"{url}/api/generate", json=asked)
+        answer = httpx.post(f"{url}/api/generate", json={**asked, "n_best": 3})
         assert (answer.status_code, "do without attention" in answer.text) == (400, True), answer.text
+        assert httpx.post(f"{url}/api/generate", json=asked).status_code == 200  # one of a beam's is given
         assert httpx.post(f"{url}/api/generate", json={**asked, "attention": False}).status_code == 200
         asked = {"model": "writer", "prompt": ["a"] * 3, "max_tokens": 10, "logprobs": 3}
         answer = httpx.post(f"{url}/v1/completions", json={**asked, "prompt": ["a"] * 4})

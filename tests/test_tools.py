@@ -147,6 +147,7 @@ def test_who_is_refused_ends_no_record(train, trained, monkeypatch):
         yield (lambda figures, step: None), "somewhere"
 
     monkeypatch.setitem(TRACKERS, "wandb", tracker)
+    monkeypatch.setattr("gen.training.session.check_installed", lambda names: None)
     assert train()[0] == 0
     lock = folders.acquire(trained.parent / "new" / ".lock", blocking=False)
     try:
