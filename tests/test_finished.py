@@ -144,6 +144,15 @@ def test_a_run_cannot_be_in_a_file_and_says_so_at_once(gen, book, tmp_path) -> N
     assert (status, f"{book} is no folder" in err) == (2, True), err
 
 
+def test_home_is_where_it_is(gen, book, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    status, _, err = train(gen, book, "~/at-home", "2 steps")
+    assert status == 0, err
+    assert Run(tmp_path / "at-home").history
+    assert not (tmp_path / "~").exists()
+
+
 def test_others_may_read_a_model(trained) -> None:
     config, weights = (trained / "best" / name for name in ("config.yaml", "model.safetensors"))
     assert weights.stat().st_mode == config.stat().st_mode
@@ -168,7 +177,9 @@ def test_what_goes_on_can_be_resumed_exactly(gen, trained, book, tmp_path, monke
     train(gen, book, tmp_path / "twin", "50 steps")
     monkeypatch.setattr(Trainer, "_step", step)
     assert RunFolder(tmp_path / "twin", {}).progress()["step"] == 40
+    assert "stopped at step 40; the same command goes on" in gen("info", tmp_path / "twin", "--json")[1]
     assert train(gen, book, tmp_path / "twin", "50 steps")[0] == 0
+    assert "stopped at" not in gen("info", tmp_path / "twin", "--json")[1]
     expected, found = (Model.load(path / "last").state_dict() for path in (trained, tmp_path / "twin"))
     assert all(torch.equal(weight, found[name]) for name, weight in expected.items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Annotated, Any
@@ -45,6 +46,10 @@ class TrainConfig:
     train: TrainOptions = field(default_factory=TrainOptions)
     out: Annotated[str, Arg(required=True)] = ""
     """The run folder. Repeating the command resumes the run."""
+
+    def __post_init__(self) -> None:
+        # A shell leaves the ~ of --out=~/runs alone, and so does Python: a folder called ~ is nobody's wish.
+        object.__setattr__(self, "out", os.path.expanduser(self.out))
 
 
 def config_class(task: type[Task]) -> type[TrainConfig]:

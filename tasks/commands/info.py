@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from gen.base.config import parse_command
 from gen.base.fields import Arg
 from gen.models.model import Model
 from gen.training.display import clock
+from gen.training.run_folder import RunFolder
 from tasks import display
 from tasks.commands.confidence import calibration_rows
 
@@ -28,7 +30,7 @@ def info_command(argv: list[str], command: str) -> None:
     """`gen info RUN`."""
     config = parse_command(InfoCommand, argv, command)
     model = Model.load(config.run)
-    facts = facts_of(model)
+    facts = facts_of(model) | _unfinished(config.run)
     if config.json:
         print(json.dumps(facts))
         return
@@ -36,6 +38,14 @@ def info_command(argv: list[str], command: str) -> None:
     if chosen := model.info.record("reasons"):
         display.console.print(display.chosen_table(model.info.options(), chosen))
     display.console.print(display.model_summary(model, next(model.parameters()).dtype))
+
+
+def _unfinished(run: str) -> dict[str, str]:
+    """Where a training was stopped before its end."""
+    progress = RunFolder(run, {}).progress() if Path(run, "last").is_dir() else None
+    if not progress or progress.get("done"):
+        return {}
+    return {"unfinished": f"stopped at step {progress['step']:,}; the same command goes on"}
 
 
 def facts_of(model: Model) -> dict[str, Any]:
