@@ -13,7 +13,6 @@ SHARPNESS = 2.5
 """How much more the more probable outputs count: 0 is all alike. Chosen on captions and translations of validation
 data, where 1 to 4 do nearly as well."""
 
-
 MOST = 64
 """Outputs of a beam that vote, the most probable ones: each is compared with each."""
 
