@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from sacrebleu.metrics.bleu import BLEU
 
+from gen.base.errors import ConfigError
+from gen.search import SearchOptions
 from gen.search.mbr import MOST, SHARPNESS, expected_bleu
 
 NUMBERS = np.random.default_rng(0)
@@ -59,6 +62,14 @@ def test_what_has_to_come_counts_more(model):
     found = model.generate("the ", beam=6, n_best=6, must="dog", mbr=True, max_new_tokens=12)
     assert [len(h.missing) for h in found] == sorted(len(h.missing) for h in found)
     assert "dog" in found.text
+
+
+def test_turned_off_it_goes_with_sampling():
+    defaults = {"beam": 5, "mbr": True}
+    assert SearchOptions.make(defaults, {"mbr": False, "temperature": 0.5}).samples
+    assert SearchOptions.make(defaults, {"mbr": False}).given() == {"beam": 5, "mbr": False}
+    with pytest.raises(ConfigError, match="mbr and temperature exclude each other"):
+        SearchOptions.make(defaults, {"mbr": True, "temperature": 0.5})
 
 
 def test_it_needs_a_beam(gen, trained):

@@ -147,6 +147,15 @@ def test_a_server_finds_the_same(stores):
     assert [output[0].text for output in found] == [model.generate(item).text for item in OTHERS]
 
 
+def test_the_votes_of_a_memory_are_the_last(stores):
+    """The score of an output is the model's own, and does not know of them."""
+    model = with_memory(translator(), stores / "pairs", weight=1.0, temperature=0.3)
+    plain = [model.generate(item, n_best=3) for item in OTHERS]
+    assert [model.generate(item, n_best=3, mbr=True) for item in OTHERS] == plain
+    model.datastore = None
+    assert model.generate(OTHERS, beam=8, mbr=True) != model.generate(OTHERS, beam=8)
+
+
 def test_a_server_splits_no_line_that_the_memory_has(tmp_path):
     line = " ".join(f"w{i}" for i in range(30))  # longer than what the model reads at once
     write_pairs(tmp_path, translator(), [*PAIRS, (line, "w1 w2 w3 w4")])

@@ -147,7 +147,8 @@ def _mixed(o: SearchOptions) -> list[str]:
 
 
 def _is_given(options: SearchOptions, name: str) -> bool:
-    return getattr(options, name) not in (None, ())
+    value = getattr(options, name)
+    return value is not False and value not in (None, ())  # what is turned off contradicts nothing
 
 
 def empty_in(wanted: Sequence[str]) -> list[str]:

@@ -90,7 +90,8 @@ def prepare(
         stops=[tokenizer.normalize(text) for text in options.stop],
         goals=goals,
         num_distinct=num_distinct,
-        mbr=bool(options.mbr),
+        mbr=bool(options.mbr)
+        and not store,  # of what a memory voted for, hypotheses have the model's scores alone
         keep_attention=gives_attention or copying is not None,
         items=items,
         copying=copying,

@@ -23,7 +23,7 @@ export function searchOptions(defaults, given) {
   const list = (value) => (value == null ? [] : Array.isArray(value) ? value : [value]);
   found.temperature = list(found.temperature);
   [found.stop, found.ban] = [list(found.stop), list(found.ban)];
-  const beams = BEAM.filter((name) => found[name] != null);
+  const beams = BEAM.filter((name) => found[name] != null && found[name] !== false);
   if (beams.length && found.beam == null) throw new Refusal(`${beams[0]} needs beam`);
   if (beams.length && SAMPLE.some((name) => name === "temperature" ? found.temperature.length : found[name] != null)) throw new Refusal("beam and sampling exclude each other: choose one way to search");
   if (found.n_best > found.beam) throw new Refusal(`n_best must be between 1 and beam (${found.beam}), not ${found.n_best}`);
