@@ -68,7 +68,7 @@ def plot_losses(
         values = [r["validation"][metric] for r in validations]
         other.plot(seconds, values, color=COLOURS["other"], marker="s", markersize=4)
         other.set_ylabel(label or metric, color=COLOURS["other"])
-        other.set_ylim(0, 1.05 * max([*filter(isfinite, values), 1e-9]))
+        other.set_ylim(0, 1.05 * max(filter(isfinite, values), default=0) or 1)
         other.spines[["top", "left"]].set_visible(False)
     axes.legend(frameon=False, loc="center right" if metric else "best")
     _save(figure, to)
