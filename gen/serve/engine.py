@@ -69,8 +69,8 @@ class _Own:
     def observe(self, log_probs: Array, state: Any, attention: Array | None, read: int) -> None:
         """Takes the answer to a step of ``read`` tokens."""
         self._read, self.state = self._read + read, state
-        if self.ahead:
-            self.job.hear(log_probs[:1], int(self._wish.token_ids[0, self._read]))
+        if self.job.echo and self.ahead:
+            self.job.echo.hear(log_probs[:1], int(self._wish.token_ids[0, self._read]), self.job)
         if not self.ahead:
             self._best = self.job.best(self._allowed(log_probs)) if self.job.top else []
             self._advance((log_probs, state, attention))

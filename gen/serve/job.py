@@ -37,6 +37,11 @@ class Echo:
     log_probs: list[float] = field(default_factory=list)
     tops: list[Alternatives] = field(default_factory=list)
 
+    def hear(self, log_probs: Array, token_id: int, job: Job) -> None:
+        """Keeps what is told of the prompt's next token, which was predicted by ``log_probs`` (1, V)."""
+        self.log_probs.append(float(log_probs[0, token_id]))
+        self.tops += job.best(log_probs) if job.top else [[]]
+
 
 class Job:
     """One search among others.
@@ -96,12 +101,6 @@ class Job:
         values, token_ids = (ops.numpy(a).tolist() for a in ops.topk(log_probs, self.top))
         pairs = (zip(*row, strict=True) for row in zip(token_ids, values, strict=True))
         return [[(i, p) for i, p in row if p > -np.inf] for row in pairs]
-
-    def hear(self, log_probs: Array, token_id: int) -> None:
-        """Keeps what an echo tells of the prompt's next token, which was predicted by ``log_probs`` (1, V)."""
-        if self.echo:
-            self.echo.log_probs.append(float(log_probs[0, token_id]))
-            self.echo.tops += self.best(log_probs) if self.top else [[]]
 
     def tokens_of(self, place: int, hypothesis: Hypothesis) -> list[Token]:
         """The tokens of the hypothesis of a text, with their alternatives where those were kept."""

@@ -227,8 +227,8 @@ class Rows:
             row.unread = row.unread[read:]
             if not row.unread:
                 texts[r] = _texts(row.job)
-            else:
-                row.job.hear(log_probs[r : r + 1], row.unread[0])
+            elif row.job.echo:
+                row.job.echo.hear(log_probs[r : r + 1], row.unread[0], row.job)
         if not texts:
             return self._places
         at = [r for r in range(len(self.rows)) for _ in texts.get(r, (None,))]
