@@ -24,7 +24,7 @@ SPLITS = {
     "test_set": "test",
     "seg_test": "test",
     "seg_pred": "test",
-    # Beside a validation part it is the test (Food-11, speech corpora); taken for one it is never chosen by.
+    # Data sets with a validation part call their test so (Food-11, speech corpora); a test chooses no weights.
     "evaluation": "test",
     "eval": "test",
 }

@@ -72,8 +72,8 @@ def caption_rows(name: str, images: str) -> Iterator[Row]:
 
 
 def text_rows(images: Path) -> Iterator[Row]:
-    """The captions in .txt files beside pictures, a line each, as ``gen caption --sidecar`` writes them. The part
-    is that of the first folder, where it is called like one."""
+    """The captions in .txt files with the names of pictures, a line each, as ``gen caption --sidecar`` writes. A
+    first folder called train, validation or test is their part."""
     for path in visible_files(images):
         if not is_picture(path.name):
             continue
@@ -90,7 +90,7 @@ def text_rows(images: Path) -> Iterator[Row]:
 
 
 def has_texts(images: Path) -> bool:
-    """Whether a folder has pictures with .txt files beside them."""
+    """Whether a folder has a picture and a .txt file of the same name."""
     return any(is_picture(p.name) and p.with_suffix(".txt").is_file() for p in visible_files(images))
 
 

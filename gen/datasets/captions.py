@@ -68,7 +68,7 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
             ``Flickr_8k.trainImages.txt`` and the like in the same folder), Karpathy's ``dataset_*.json``, COCO's
             annotation JSON, Parquet, or a Hugging Face dataset, ``owner/name[:configuration][:split]``. "" reads
             the captions file in ``images``, or one in each of its folders train, validation and test, as in
-            Hugging Face's imagefolder; without any the .txt files beside the pictures, a caption per line.
+            Hugging Face's imagefolder; without any, .txt files with the names of pictures, a caption per line.
 
     Raises:
         UserError: a file is missing or damaged, or no picture with a caption is left.
@@ -88,8 +88,8 @@ def read_captions(images: str, captions: str = "") -> CaptionSet:
     merged: dict[str, Captioned] = {}
     dropped: list[str] = []
     for name, folder in {captions: ""}.items() if captions else _found_in(images).items():
-        beside = not captions and name == images
-        rows = text_rows(Path(images)) if beside else caption_rows(name, images)
+        in_texts = not captions and name == images
+        rows = text_rows(Path(images)) if in_texts else caption_rows(name, images)
         for where, picture, texts, split, problem in rows:
             if problem:
                 dropped.append(f"{name}: {where}{'' if problem[0] == ':' else ' '}{problem}")
@@ -169,7 +169,7 @@ def usual_captions(texts: Iterable[str]) -> list[str]:
 
 def _found_in(images: str) -> dict[str, str]:
     """The captions file of a folder of pictures, or those of its folders of splits: file → folder of its pictures,
-    relative to ``images``. The folder itself, if there are .txt files beside the pictures instead."""
+    relative to ``images``. The folder itself, if pictures have .txt files of their names instead."""
     inner = sorted(path.name for path in Path(images).iterdir() if path.name.lower() in SPLITS)
     places = ((folder, Path(images, folder, name)) for folder in ("", *inner) for name in IN_FOLDER[::-1])
     found = {folder: path for folder, path in places if path.is_file()}
@@ -178,7 +178,7 @@ def _found_in(images: str) -> dict[str, str]:
     if not found:
         raise UserError(
             f"--captions: name the captions file; {images} contains none ({', '.join(IN_FOLDER)}), and no .txt "
-            "beside its pictures"
+            "with the name of a picture"
         )
     found = {"": found[""]} if "" in found else found
     return {str(path): folder for folder, path in found.items()}

@@ -1,4 +1,4 @@
-"""Pictures asked for by name: tables were often written on another machine, or beside another folder."""
+"""Finding pictures by name: tables were often written on another machine, or for another folder."""
 
 from __future__ import annotations
 

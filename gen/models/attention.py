@@ -191,7 +191,7 @@ def build_attention(kind: str, query_size: int, memory_size: int, num_heads: int
     """The attention called ``kind``, one of `ATTENTIONS`. With a memory of size 0 (no encoder): "none".
 
     Raises:
-        UserError: there is none of that name.
+        UserError: no attention has that name.
 
     Example:
         >>> from gen.models.attention import build_attention

@@ -28,7 +28,7 @@ ANSWER = 1 << 23
 seconds and a hundred megabytes to write."""
 
 LARGE = 1 << 15
-"""An answer of more is written beside the event loop: it takes tens of milliseconds."""
+"""A larger answer is made outside the event loop's thread: it takes tens of milliseconds."""
 
 MOST_STOPS = 16
 LONGEST_NGRAM = 64

@@ -21,7 +21,7 @@ class CaptionData:
     """Folder of the training pictures."""
     captions: tuple[str, ...] = ()
     """JSON Lines, JSON, CSV, TSV, Flickr's token file, Karpathy's or COCO's JSON, Parquet, or a Hugging Face
-    dataset. Unset: the captions file in the folder --images, or .txt files beside the pictures. Several as
+    dataset. Unset: the captions file in the folder --images, or .txt files with the names of pictures. Several as
     LABEL=FILE, such as en=captions.jsonl de=captions.de.jsonl: one model that is told which to write with
     --given."""
     data: tuple[str, ...] = ()

@@ -60,8 +60,8 @@ def task_for(files: Sequence[str], options: Sequence[str] = ()) -> str:
         return "translate"
     else:
         found = _of_lines(first)
-    beside = next((name for name in files if Path(name).is_dir()), "")
-    has_pictures = found == "text" and beside and any(is_picture(p.name) for p in visible_files(Path(beside)))
+    folder = next((name for name in files if Path(name).is_dir()), "")
+    has_pictures = found == "text" and folder and any(is_picture(p.name) for p in visible_files(Path(folder)))
     return "caption" if has_pictures else found
 
 

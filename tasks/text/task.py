@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import regex
 
 from gen.base.errors import UserError, flag, notify, one_line
 from gen.base.files import TextFiles
@@ -305,6 +305,6 @@ class Text(Task):
 def opening(model: Model) -> str:
     """A word that the model generates, as an example prompt."""
     text = model.generate("", temperature=0.5, seed=1, max_new_tokens=60)[0].text
-    return next(
-        iter(re.findall(r"(?<=\s)[^\W\d_]{2,}(?=\s)", text)), ""
-    )  # whole words only: a stream begins anywhere
+    # Whole words only: a stream begins anywhere. Vowel signs, as in Hindi, are marks.
+    words = regex.findall(r"(?<=\s)[\p{L}\p{M}]{2,}(?=\s)", text)
+    return str(words[0]) if words else ""

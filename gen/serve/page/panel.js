@@ -49,7 +49,7 @@ export class Panel {
     }
   }
 
-  // What is wrong beside what is under way; "": nothing any more.
+  // Says what is wrong and leaves the status as it is; "": nothing is wrong any more.
   complain(message) {
     this.wrong.textContent = message;
     this.wrong.hidden = !message;
