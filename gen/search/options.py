@@ -76,7 +76,7 @@ class SearchOptions:
     """Beam: add this for every token, in nats, before the length penalty divides."""
     mbr: bool | None = None
     """Beam: of what it finds, prefer what agrees with the rest, by BLEU, to what is most probable (minimum Bayes
-    risk)."""
+    risk). With a memory the beam's own order stays."""
     n_best: int | None = None
     """Beam: return the n best outputs."""
     beam_groups: int | None = None

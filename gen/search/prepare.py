@@ -90,8 +90,7 @@ def prepare(
         stops=[tokenizer.normalize(text) for text in options.stop],
         goals=goals,
         num_distinct=num_distinct,
-        mbr=bool(options.mbr)
-        and not store,  # of what a memory voted for, hypotheses have the model's scores alone
+        mbr=bool(options.mbr) and not store,  # a memory's votes are in the beam's order, and not in any score
         keep_attention=gives_attention or copying is not None,
         items=items,
         copying=copying,
